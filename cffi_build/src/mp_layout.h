@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * mp_layout: the shared memory of one instance, and its whole ABI.
+ *
+ * One POSIX shared-memory region holds everything that processes of an instance share.  This file is all that
+ * they agree on: fixed-width fields, offsets from the region's start instead of pointers, one writer for each
+ * cache line.  It knows no system call and no process.
+ *
+ *   mp_region ── geometry, offsets
+ *     mp_process[1 + lanes * 4]     who runs, in which state            written by supervisor and the process
+ *     mp_tables                     versions of what control publishes  written by control
+ *     mp_sender                     this node's origin and keys         control
+ *     mp_fib, buckets, entries      forwarding table                    control
+ *     mp_link[]                     endpoints of peers                  control
+ *     mp_key[]                      sender keys of peers                control
+ *     mp_window[]                   replay windows                      overlay_ingress
+ *     mp_lane[] ── cursors, doorbell flags, sequence numbers; host ring slots, overlay ring slots
+ *     mp_counters[lanes][4], mp_link_tx[lanes][links], mp_link_rx[lanes][links], stream sequence numbers
+ *
+ * Lifecycle: the supervisor creates and formats the region and is the only one to unlink it; all others attach and
+ * check magic, version and size.  Pages behind `lazy_at` (forwarding entries, windows) are reserved by control before
+ * it uses them, so that a full /dev/shm is an error there and never a SIGBUS in a stage.
+ */
+#ifndef MP_LAYOUT_H
+#define MP_LAYOUT_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define MP_MAGIC UINT64_C(0x314e4950534d434d) /* "MCMSPIN1" */
+#define MP_VERSION 1u
+#define MP_CACHE_LINE 64u
+
+/* Bounds, each with its reason. */
+#define MP_LANES_MAX 16u        /* 64 worker processes; the sequence number's top byte has room for 2 * 16 spaces */
+#define MP_LINKS_MAX 1024u      /* nodes of one overlay: 128 bytes of link set in an entry */
+#define MP_LINK_WORDS (MP_LINKS_MAX / 64u)
+#define MP_KEYS_MAX 2048u       /* two epochs for every node, so that keys can rotate without loss */
+#define MP_WINDOWS_MAX 8192u    /* two sequence spaces a lane and key: enough for 1,024 nodes of 4 lanes */
+#define MP_WINDOW_WORDS 2048u   /* 32 sequence numbers each: 65,536, paths of one origin may differ by that much */
+#define MP_STREAMS 65536u       /* stream counters: one for each of the 65,536 groups */
+#define MP_HEADROOM 64u         /* before the inner packet: vnet header (10) and, later, overlay header (20) */
+#define MP_RUNS_MAX 64u         /* as many as segments of one super-buffer can differ in their next hops */
+#define MP_SUPER_BYTES 65536u   /* the largest UDP super-packet that the kernel hands up */
+#define MP_KEY_BYTES 32u
+
+#define MP_NO_LINK 0xffffu      /* a datagram from no known link; an entry for any incoming link */
+#define MP_NO_ENTRY 0xffffffffu
+
+enum mp_stage_id { MP_TUN_INGRESS, MP_CLASSIFY, MP_OVERLAY_EGRESS, MP_OVERLAY_INGRESS, MP_STAGES };
+
+enum mp_process_state { MP_ABSENT, MP_STARTING, MP_READY, MP_STOPPED };
+
+struct mp_geometry {
+    uint32_t lanes;
+    uint32_t host_slots;        /* a power of two */
+    uint32_t host_slot_bytes;   /* stride, a multiple of 64 */
+    uint32_t overlay_slots;     /* a power of two */
+    uint32_t fib_entries;
+    uint32_t fib_buckets;       /* a power of two */
+    uint32_t mtu;               /* of the TUN: the largest inner packet */
+    uint32_t seed;              /* of the forwarding table's hash, so that nobody can aim at one bucket */
+};
+
+struct mp_region {
+    uint64_t magic;             /* written last by format, checked first by attach */
+    uint32_t version;
+    uint32_t reserved;
+    uint64_t size;
+    struct mp_geometry geometry;
+    uint64_t processes_at, tables_at, sender_at, fib_at, fib_buckets_at, links_at, keys_at, lanes_at, counters_at;
+    uint64_t link_tx_at, link_rx_at, streams_at, host_slots_at, overlay_slots_at;
+    uint64_t lazy_at;           /* from here on pages are reserved when first needed */
+    uint64_t fib_entries_at, windows_at;
+};
+
+/* Process 0 is control; worker of lane l and first stage s is 1 + 4 * l + s. */
+struct mp_process {
+    _Alignas(MP_CACHE_LINE) _Atomic uint32_t pid;   /* written by the supervisor */
+    _Atomic uint32_t state;     /* enum mp_process_state, by the process; ABSENT and STOPPED by the supervisor */
+    _Atomic uint32_t restarts;  /* by the supervisor */
+    uint32_t stages;            /* bit set of enum mp_stage_id */
+    uint64_t reserved[6];
+};
+_Static_assert(sizeof(struct mp_process) == 64, "one line each");
+
+struct mp_tables {
+    _Alignas(MP_CACHE_LINE) _Atomic uint32_t links_version; /* a reader whose copy is of another version copies again */
+    _Atomic uint32_t keys_version;
+    _Atomic uint32_t sender_version;
+    uint32_t reserved[13];
+};
+_Static_assert(sizeof(struct mp_tables) == 64, "one line");
+
+/* This node as a sender: the keys of the epochs in use, slot = epoch & 1. */
+struct mp_sender {
+    _Alignas(MP_CACHE_LINE) _Atomic uint32_t generation;    /* odd while control writes */
+    uint32_t origin;
+    uint32_t sealed;            /* 0: --insecure, no tag */
+    uint8_t epoch[2];
+    uint8_t reserved[2];
+    uint8_t key[2][MP_KEY_BYTES];
+    uint8_t padding[48];
+};
+_Static_assert(sizeof(struct mp_sender) == 128, "two lines");
+
+/* ---- forwarding table (MFIB) ---- */
+
+enum mp_side { MP_SIDE_HOST, MP_SIDE_OVERLAY };
+enum mp_kind { MP_KIND_GROUP, MP_KIND_UNICAST, MP_KIND_FLOOD };
+enum mp_entry_flag { MP_ENTRY_LOCAL = 1, MP_ENTRY_PUNT_SOURCE = 2 };
+
+struct mp_fib_key {             /* unused fields are zero; IPv4 as ::ffff:a.b.c.d */
+    uint8_t group[16];          /* or the unicast destination; a flood entry has ::ffff:0:0 (IPv4) or :: (IPv6) */
+    uint8_t source[16];         /* host side, (S,G) only */
+    uint32_t origin;            /* overlay side, (origin,G) only */
+    uint16_t via;               /* incoming link, MP_NO_LINK for any */
+    uint8_t side;
+    uint8_t kind;
+};
+_Static_assert(sizeof(struct mp_fib_key) == 40, "hashed and compared as bytes: no padding");
+
+struct mp_fib_entry {           /* never changed while reachable: an update is a new entry */
+    _Alignas(MP_CACHE_LINE) _Atomic uint32_t generation;    /* odd while it is being filled */
+    _Atomic uint32_t next;      /* index in the chain, MP_NO_ENTRY at its end */
+    uint32_t hash;
+    uint32_t stream;            /* index of the group's stream counter */
+    struct mp_fib_key key;
+    _Atomic uint32_t used;      /* set by the stages when they forward by it, cleared by control */
+    uint8_t flags;
+    uint8_t epoch;              /* sender key to seal with */
+    uint16_t words;             /* of links[] in use */
+    uint64_t links[MP_LINK_WORDS];
+};
+_Static_assert(sizeof(struct mp_fib_entry) == 192, "three lines");
+_Static_assert(offsetof(struct mp_fib_entry, links) == 64, "a small overlay touches two lines");
+
+struct mp_fib {
+    _Alignas(MP_CACHE_LINE) _Atomic uint32_t version;   /* incremented by every change: validates readers' caches */
+    _Atomic uint32_t entries;   /* in use */
+    _Atomic uint32_t high_water; /* entries ever used: what a restarted writer must scan */
+    _Atomic uint32_t specific[2]; /* by side: entries with source, origin or via; 0 saves readers their look-up */
+    uint32_t reserved[11];
+};
+_Static_assert(sizeof(struct mp_fib) == 64, "one line");
+
+/* ---- links and keys ---- */
+
+struct mp_endpoint {
+    uint16_t family;            /* AF_INET, AF_INET6; 0: none */
+    uint16_t port;              /* host order */
+    uint32_t scope;
+    uint8_t address[16];
+};
+_Static_assert(sizeof(struct mp_endpoint) == 24, "");
+
+struct mp_link {
+    _Alignas(MP_CACHE_LINE) _Atomic uint32_t generation;    /* odd while control writes */
+    uint32_t node;              /* 0: free */
+    uint32_t up;
+    uint32_t reserved;
+    struct mp_endpoint endpoint;
+    uint8_t padding[24];
+};
+_Static_assert(sizeof(struct mp_link) == 64, "one line");
+
+struct mp_key {
+    _Alignas(MP_CACHE_LINE) _Atomic uint32_t generation;    /* odd while control writes */
+    uint32_t origin;            /* 0: free */
+    uint8_t epoch;
+    uint8_t sealed;
+    uint16_t lanes;             /* of the origin: it has 2 * lanes windows, the first lanes for data */
+    uint32_t window;            /* index of the first */
+    uint8_t key[MP_KEY_BYTES];
+    uint8_t padding[16];
+};
+_Static_assert(sizeof(struct mp_key) == 64, "one line");
+
+/* A word is (block number << 32 | bit map of 32 sequence numbers): see mp_seal.h. */
+struct mp_window {
+    _Alignas(MP_CACHE_LINE) _Atomic uint64_t word[MP_WINDOW_WORDS];
+};
+_Static_assert(sizeof(struct mp_window) == 16384, "");
+
+/* ---- lanes ---- */
+
+struct mp_cursor {
+    _Alignas(MP_CACHE_LINE) _Atomic uint64_t at;    /* slots passed since the start: 2^64 never wraps */
+    uint64_t reserved[7];
+};
+_Static_assert(sizeof(struct mp_cursor) == 64, "one line a writer");
+
+struct mp_bell {
+    _Alignas(MP_CACHE_LINE) _Atomic uint32_t sleeping;  /* the consumer is about to sleep, or asleep */
+    uint32_t reserved[15];
+};
+
+struct mp_lane {
+    struct mp_cursor host[3];       /* tun_ingress, classify, overlay_egress */
+    struct mp_cursor overlay[2];    /* overlay_ingress, overlay_egress */
+    struct mp_bell bell[MP_STAGES];
+    struct mp_cursor data_sequence;     /* classify: taken before use, never given back */
+    struct mp_cursor probe_sequence;    /* overlay_ingress */
+};
+_Static_assert(sizeof(struct mp_lane) == 64 * 11, "");
+
+/* A slot of the host ring, in the order of its stages. */
+struct mp_slot {
+    _Alignas(MP_CACHE_LINE) uint32_t length;    /* of the inner packet; after classify of the whole datagram */
+    uint16_t words;             /* of links[]; 0: nothing to send */
+    uint16_t reserved[3];
+    uint64_t read_ns;           /* when tun_ingress took it, for traces; 0 if not sampled */
+    uint64_t links[MP_LINK_WORDS];
+    uint8_t padding[40];
+    uint8_t headroom[MP_HEADROOM];  /* the packet follows; vnet and overlay header end where it begins */
+};
+_Static_assert(sizeof(struct mp_slot) == 256, "the inner packet begins on a line");
+
+/* A slot of the overlay ring: one super-buffer and what of it goes where. */
+struct mp_run {
+    uint32_t offset;            /* in data[] */
+    uint32_t length;
+    uint32_t words;
+    uint32_t came_from;         /* the link it came in by, which gets no copy */
+    uint64_t links[MP_LINK_WORDS];
+};
+
+struct mp_super {
+    _Alignas(MP_CACHE_LINE) uint32_t length;
+    uint32_t segment;           /* length of every datagram but the last */
+    uint32_t runs;
+    uint32_t reserved[13];
+    struct mp_run run[MP_RUNS_MAX];
+    _Alignas(MP_CACHE_LINE) uint8_t data[MP_SUPER_BYTES];
+};
+_Static_assert(offsetof(struct mp_super, data) % 64 == 0 && sizeof(struct mp_super) % 64 == 0, "");
+
+/* ---- statistics ---- */
+
+struct mp_link_tx {             /* by overlay_egress of the lane */
+    _Atomic uint64_t datagrams, bytes, errors, reserved;
+};
+
+struct mp_link_rx {             /* by overlay_ingress of the lane */
+    _Alignas(MP_CACHE_LINE) _Atomic uint64_t datagrams;
+    _Atomic uint64_t bytes;
+    _Atomic uint64_t probes, echoes;    /* sent, answered: lane 0 only */
+    _Atomic uint64_t rtt_ns;            /* smoothed; 0: unknown */
+    _Atomic uint64_t loss_ppm;          /* smoothed share of probes without an answer */
+    _Atomic uint64_t probe_bytes;       /* sent by overlay_ingress itself */
+    uint64_t reserved;
+};
+_Static_assert(sizeof(struct mp_link_rx) == 64, "one line");
+
+/* ---- life cycle ---- */
+
+/* Bytes a region of this geometry needs, 0 if the geometry breaks a bound. */
+uint64_t mp_region_size(const struct mp_geometry *geometry);
+
+/* Lays out zeroed memory of mp_region_size() bytes.  Returns 0 or -EINVAL. */
+int mp_region_format(void *base, const struct mp_geometry *geometry);
+
+/* Checks what another process formatted.  Returns 0, -EPROTO (magic), -EPROTONOSUPPORT (version) or -EMSGSIZE. */
+int mp_region_check(const void *base, uint64_t size);
+
+/* ---- addresses inside a region ---- */
+
+static inline void *mp_at(const struct mp_region *r, uint64_t offset)
+{
+    return (char *)(uintptr_t)r + offset;
+}
+
+static inline struct mp_process *mp_processes(const struct mp_region *r) { return mp_at(r, r->processes_at); }
+static inline struct mp_tables *mp_tables(const struct mp_region *r) { return mp_at(r, r->tables_at); }
+static inline struct mp_sender *mp_sender(const struct mp_region *r) { return mp_at(r, r->sender_at); }
+static inline struct mp_fib *mp_fib(const struct mp_region *r) { return mp_at(r, r->fib_at); }
+static inline struct mp_link *mp_links(const struct mp_region *r) { return mp_at(r, r->links_at); }
+static inline struct mp_key *mp_keys(const struct mp_region *r) { return mp_at(r, r->keys_at); }
+static inline struct mp_window *mp_windows(const struct mp_region *r) { return mp_at(r, r->windows_at); }
+static inline _Atomic uint32_t *mp_streams(const struct mp_region *r) { return mp_at(r, r->streams_at); }
+
+static inline struct mp_lane *mp_lane(const struct mp_region *r, uint32_t lane)
+{
+    return (struct mp_lane *)mp_at(r, r->lanes_at) + lane;
+}
+
+static inline struct mp_slot *mp_host_slot(const struct mp_region *r, uint32_t lane, uint64_t cursor)
+{
+    uint64_t index = (uint64_t)lane * r->geometry.host_slots + (cursor & (r->geometry.host_slots - 1u));
+    return mp_at(r, r->host_slots_at + index * r->geometry.host_slot_bytes);
+}
+
+static inline struct mp_super *mp_overlay_slot(const struct mp_region *r, uint32_t lane, uint64_t cursor)
+{
+    uint64_t index = (uint64_t)lane * r->geometry.overlay_slots + (cursor & (r->geometry.overlay_slots - 1u));
+    return (struct mp_super *)mp_at(r, r->overlay_slots_at) + index;
+}
+
+static inline uint8_t *mp_slot_packet(struct mp_slot *slot)
+{
+    return (uint8_t *)slot + sizeof *slot;
+}
+
+static inline struct mp_link_tx *mp_link_tx(const struct mp_region *r, uint32_t lane)
+{
+    return (struct mp_link_tx *)mp_at(r, r->link_tx_at) + (uint64_t)lane * MP_LINKS_MAX;
+}
+
+static inline struct mp_link_rx *mp_link_rx(const struct mp_region *r, uint32_t lane)
+{
+    return (struct mp_link_rx *)mp_at(r, r->link_rx_at) + (uint64_t)lane * MP_LINKS_MAX;
+}
+
+#endif

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * mp_ring: cursors over slots that stay in place (the Disruptor pattern), and the doorbell between two stages.
+ *
+ *                 producer                         consumer
+ *   look          mp_room: slots it may fill       mp_ready: slots it may work on
+ *   work          fills slots, alone               reads and changes slots, alone
+ *   hand on       mp_publish                       mp_publish of its own cursor: the next stage's ready,
+ *                                                  or, from the last stage, the first one's room
+ *   sleep         -                                mp_bell_arm, look again, poll, mp_bell_disarm
+ *   wake          mp_bell_ring after publishing
+ *
+ * A slot belongs to exactly one stage: the one whose cursor has not passed it and whose upstream cursor has.
+ * Prohibited: touching a slot after publishing it; two processes working one cursor; blocking with the bell
+ * disarmed.  A stage that died left its cursor where it was: its successor calls mp_skip once and goes on.
+ *
+ * Cursors are 64-bit counts of slots passed; they never wrap, so there is no empty/full ambiguity.
+ */
+#ifndef MP_RING_H
+#define MP_RING_H
+
+#include "mp_layout.h"
+
+/* Slots between this stage's cursor and the one it follows. */
+static inline uint64_t mp_ready(struct mp_cursor *upstream, struct mp_cursor *own)
+{
+    /* acquire pairs with the release in the upstream stage's mp_publish: its writes to the slots are visible */
+    return atomic_load_explicit(&upstream->at, memory_order_acquire) -
+           atomic_load_explicit(&own->at, memory_order_relaxed);
+}
+
+/* Free slots in front of the first stage. */
+static inline uint64_t mp_room(struct mp_cursor *own, struct mp_cursor *last, uint32_t slots)
+{
+    /* acquire pairs with the release in the last stage's mp_publish: it is done reading the slots */
+    return slots - (atomic_load_explicit(&own->at, memory_order_relaxed) -
+                    atomic_load_explicit(&last->at, memory_order_acquire));
+}
+
+static inline uint64_t mp_position(struct mp_cursor *own)
+{
+    return atomic_load_explicit(&own->at, memory_order_relaxed);
+}
+
+/* Hands `count` slots to the next stage. */
+static inline void mp_publish(struct mp_cursor *own, uint64_t count)
+{
+    atomic_store_explicit(&own->at, mp_position(own) + count, memory_order_release);
+}
+
+/* What a successor does for a stage that died: passes over the slots it may have half changed.  Returns how many. */
+static inline uint64_t mp_skip(struct mp_cursor *upstream, struct mp_cursor *own)
+{
+    uint64_t count = mp_ready(upstream, own);
+    mp_publish(own, count);
+    return count;
+}
+
+/* The consumer says that it is about to sleep; it must look at its rings once more before it does. */
+static inline void mp_bell_arm(struct mp_bell *bell)
+{
+    atomic_store_explicit(&bell->sleeping, 1u, memory_order_relaxed);
+    /* pairs with the fence in mp_bell_wanted: either the producer sees the flag or we see its slots */
+    atomic_thread_fence(memory_order_seq_cst);
+}
+
+static inline void mp_bell_disarm(struct mp_bell *bell)
+{
+    atomic_store_explicit(&bell->sleeping, 0u, memory_order_relaxed);
+}
+
+/* After publishing: must the producer write the eventfd?  Clears the flag, so that one write is enough. */
+static inline int mp_bell_wanted(struct mp_bell *bell)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+    return atomic_load_explicit(&bell->sleeping, memory_order_relaxed) &&
+           atomic_exchange_explicit(&bell->sleeping, 0u, memory_order_relaxed);
+}
+
+/* Rings the eventfd if its consumer sleeps.  A full eventfd has been rung already: nothing can fail. */
+void mp_bell_ring(struct mp_bell *bell, int fd);
+
+/* Empties the eventfd after a wake-up. */
+void mp_bell_clear(int fd);
+
+#endif
