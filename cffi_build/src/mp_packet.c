@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * mp_packet: parsing and writing headers.  See mp_packet.h.
+ */
+#include "mp_packet.h"
+
+#include <endian.h>
+
+enum { PROTO_HOPOPTS = 0, PROTO_IGMP = 2, PROTO_UDP = 17, PROTO_ICMPV6 = 58 };
+
+uint32_t mp_checksum_add(const uint8_t *p, uint32_t length, uint32_t sum)
+{
+    uint64_t total = sum;
+    for (; length >= 2; p += 2, length -= 2)
+        total += mp_get16(p);
+    if (length)
+        total += (uint32_t)p[0] << 8;
+    while (total >> 16)
+        total = (total & 0xffff) + (total >> 16);
+    return (uint32_t)total;
+}
+
+/* ---- inner packets ---- */
+
+static void map_v4(uint8_t out[16], const uint8_t *address)
+{
+    memset(out, 0, 10);
+    out[10] = out[11] = 0xff;
+    memcpy(out + 12, address, 4);
+}
+
+/* Unicast as in RFC 1122 §3.2.1.3: not multicast, loopback or "this network", and not class E or broadcast. */
+static int is_v4_source(const uint8_t *a)
+{
+    return a[0] != 0 && a[0] != 127 && a[0] < 224;
+}
+
+static int parse_v4(const uint8_t *p, uint32_t available, struct mp_packet *out)
+{
+    if (available < 20)
+        return MP_DROP_truncated;
+    uint32_t header = (uint32_t)(p[0] & 15) * 4, total = mp_get16(p + 2);
+    const uint8_t *to = p + 16;
+    if (header < 20 || header > available)
+        return MP_DROP_ip_header;
+    if (total < header || total > available)
+        return MP_DROP_ip_length;
+    if (mp_checksum_add(p, header, 0) != 0xffff)
+        return MP_DROP_ip_checksum;
+    out->version = 4;
+    out->length = total;
+    map_v4(out->source, p + 12);
+    map_v4(out->destination, to);
+    if (p[9] == PROTO_IGMP) {   /* first of all: a report may come from 0.0.0.0 (RFC 9776 §4.2.13) */
+        out->class = MP_CLASS_MEMBERSHIP;
+        return 0;
+    }
+    if (!is_v4_source(p + 12))
+        return MP_DROP_ip_source;
+    if (to[0] >> 4 != 0xe)
+        out->class = MP_CLASS_UNICAST;
+    else if (to[0] == 224 && to[1] == 0 && to[2] == 0)
+        out->class = MP_CLASS_FLOOD;
+    else
+        out->class = MP_CLASS_GROUP;
+    return 0;
+}
+
+static int is_mld_type(uint8_t type)
+{
+    return (type >= 130 && type <= 132) || type == 143;
+}
+
+/* MLD behind an optional hop-by-hop header.  Without one it is malformed, which the querier counts. */
+static int is_mld(const uint8_t *p, uint32_t length)
+{
+    uint32_t at = 40;
+    uint8_t next = p[6];
+    if (next == PROTO_HOPOPTS && length >= at + 8) {
+        next = p[at];
+        at += 8u + 8u * p[at + 1];
+    }
+    return next == PROTO_ICMPV6 && length > at && is_mld_type(p[at]);
+}
+
+static int parse_v6(const uint8_t *p, uint32_t available, struct mp_packet *out)
+{
+    if (available < 40)
+        return MP_DROP_truncated;
+    uint32_t total = 40u + mp_get16(p + 4);
+    const uint8_t *to = p + 24;
+    if (total > available)
+        return MP_DROP_ip_length;
+    out->version = 6;
+    out->length = total;
+    memcpy(out->source, p + 8, 16);
+    memcpy(out->destination, to, 16);
+    if (to[0] == 0xff && is_mld(p, total)) {
+        out->class = MP_CLASS_MEMBERSHIP;
+        return 0;
+    }
+    if (p[8] == 0xff || !memcmp(p + 8, (const uint8_t[16]){ [15] = 1 }, 16) || !memcmp(p + 8, (const uint8_t[16]){ 0 }, 16))
+        return MP_DROP_ip_source;
+    if (to[0] != 0xff)
+        out->class = MP_CLASS_UNICAST;
+    else if ((to[1] & 15) <= 1)
+        return MP_DROP_node_scope;
+    else if ((to[1] & 15) == 2)
+        out->class = MP_CLASS_FLOOD;
+    else
+        out->class = MP_CLASS_GROUP;
+    return 0;
+}
+
+int mp_packet_parse(const uint8_t *bytes, uint32_t available, struct mp_packet *out)
+{
+    if (!available)
+        return MP_DROP_truncated;
+    switch (bytes[0] >> 4) {
+    case 4: return parse_v4(bytes, available, out);
+    case 6: return parse_v6(bytes, available, out);
+    default: return MP_DROP_ip_version;
+    }
+}
+
+uint32_t mp_packet_length(const uint8_t *bytes, uint32_t available)
+{
+    uint32_t length = 0;
+    if (available >= 20 && bytes[0] >> 4 == 4)
+        length = mp_get16(bytes + 2) >= 20 ? mp_get16(bytes + 2) : 0;
+    else if (available >= 40 && bytes[0] >> 4 == 6)
+        length = 40u + mp_get16(bytes + 4);
+    return length <= available ? length : 0;
+}
+
+int mp_packet_is_udp(const uint8_t *p, uint32_t length, struct mp_udp_packet *out)
+{
+    uint32_t ip = p[0] == 0x45 ? 20 : p[0] >> 4 == 6 ? 40 : 0;
+    if (!ip || length < ip + 8 || p[ip == 20 ? 9 : 6] != PROTO_UDP)
+        return 0;
+    if (ip == 20 && (mp_get16(p + 6) & 0x3fff))                    /* a fragment */
+        return 0;
+    if (mp_get16(p + ip + 4) != length - ip || !mp_get16(p + ip + 6)) /* lies, or has no checksum */
+        return 0;
+    out->header = ip + 8;
+    out->payload = length - ip - 8;
+    return 1;
+}
+
+int mp_packet_same_flow(const uint8_t *a, const uint8_t *b, uint32_t header)
+{
+    if (header == 28)           /* version, TOS | fragment word, TTL, protocol | addresses, ports */
+        return !memcmp(a, b, 2) && !memcmp(a + 6, b + 6, 4) && !memcmp(a + 12, b + 12, 12);
+    return !memcmp(a, b, 4) && !memcmp(a + 6, b + 6, 38);
+}
+
+/* ---- overlay header ---- */
+
+void mp_header_write(uint8_t *out, const struct mp_header *h)
+{
+    uint32_t origin = htobe32(h->origin), stream = htobe32(h->stream_sequence);
+    uint64_t sequence = htobe64(h->sequence);
+    out[0] = (uint8_t)(MP_WIRE_VERSION << 4 | h->type);
+    out[1] = h->flags;
+    out[2] = h->hop_limit;
+    out[3] = h->epoch;
+    memcpy(out + 4, &origin, 4);
+    memcpy(out + 8, &sequence, 8);
+    memcpy(out + 16, &stream, 4);
+}
+
+int mp_header_read(const uint8_t *bytes, uint32_t available, struct mp_header *out)
+{
+    uint32_t origin, stream;
+    uint64_t sequence;
+    if (available < MP_HEADER_BYTES || bytes[0] >> 4 != MP_WIRE_VERSION)
+        return MP_DROP_wire_header;
+    memcpy(&origin, bytes + 4, 4);
+    memcpy(&sequence, bytes + 8, 8);
+    memcpy(&stream, bytes + 16, 4);
+    *out = (struct mp_header){ .type = bytes[0] & 15, .flags = bytes[1], .hop_limit = bytes[2], .epoch = bytes[3],
+                               .origin = be32toh(origin), .sequence = be64toh(sequence),
+                               .stream_sequence = be32toh(stream) };
+    return out->type >= MP_TYPE_DATA && out->type <= MP_TYPE_ECHO ? 0 : MP_DROP_wire_header;
+}
