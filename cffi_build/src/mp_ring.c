@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * mp_ring: the part of the doorbell that needs the kernel.  See mp_ring.h.
+ */
+#include "mp_ring.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+void mp_bell_ring(struct mp_bell *bell, int fd)
+{
+    const uint64_t one = 1;
+    if (!mp_bell_wanted(bell))
+        return;
+    /* EAGAIN means that the eventfd's counter is full, so it is readable already. */
+    while (write(fd, &one, sizeof one) < 0 && errno == EINTR)
+        ;
+}
+
+void mp_bell_clear(int fd)
+{
+    uint64_t count;
+    /* EAGAIN means that it is empty already: somebody else's wake-up was spurious. */
+    while (read(fd, &count, sizeof count) < 0 && errno == EINTR)
+        ;
+}
