@@ -99,7 +99,8 @@ struct mp_sender {
     uint32_t origin;
     uint32_t sealed;            /* 0: --insecure, no tag */
     uint8_t epoch[2];
-    uint8_t reserved[2];
+    uint8_t active;             /* slot of the epoch that new datagrams use */
+    uint8_t reserved;
     uint8_t key[2][MP_KEY_BYTES];
     uint8_t padding[48];
 };

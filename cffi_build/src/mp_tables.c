@@ -112,11 +112,12 @@ int mp_key_clear(struct mp_region *r, uint32_t index)
     return 0;
 }
 
-int mp_sender_set(struct mp_region *r, uint32_t origin, uint32_t sealed, uint8_t even_epoch, const uint8_t *even_key,
-                  uint8_t odd_epoch, const uint8_t *odd_key)
+int mp_sender_set(struct mp_region *r, uint32_t origin, uint32_t sealed, uint8_t active_epoch, uint8_t even_epoch,
+                  const uint8_t *even_key, uint8_t odd_epoch, const uint8_t *odd_key)
 {
     /* A slot without a key holds an epoch of the other parity, which nothing will ever look for there. */
-    struct mp_sender sender = { .origin = origin, .sealed = sealed, .epoch = { 1, 0 } };
+    struct mp_sender sender = { .origin = origin, .sealed = sealed, .epoch = { 1, 0 },
+                                .active = active_epoch & 1 };
     if ((even_key && even_epoch & 1) || (odd_key && !(odd_epoch & 1)))
         return -EINVAL;
     if (even_key) {
@@ -146,6 +147,6 @@ uint32_t mp_tables_repair(struct mp_region *r)
         if (is_half_written(&mp_keys(r)[i].generation))
             repaired += mp_key_clear(r, i) == 0;
     if (is_half_written(&mp_sender(r)->generation))
-        repaired += mp_sender_set(r, 0, 0, 0, NULL, 1, NULL) == 0;
+        repaired += mp_sender_set(r, 0, 0, 0, 0, NULL, 1, NULL) == 0;
     return repaired;
 }

@@ -40,9 +40,10 @@ int mp_key_set(struct mp_region *r, uint32_t index, uint32_t origin, uint8_t epo
                uint32_t window, const uint8_t key[MP_KEY_BYTES]);
 int mp_key_clear(struct mp_region *r, uint32_t index);
 
-/* This node's keys, that of an epoch in slot epoch & 1.  NULL: no key in that slot, its epoch is ignored. */
-int mp_sender_set(struct mp_region *r, uint32_t origin, uint32_t sealed, uint8_t even_epoch, const uint8_t *even_key,
-                  uint8_t odd_epoch, const uint8_t *odd_key);
+/* This node's keys, that of an epoch in slot epoch & 1.  NULL: no key in that slot, its epoch is ignored.
+ * `active_epoch` is that of new datagrams. */
+int mp_sender_set(struct mp_region *r, uint32_t origin, uint32_t sealed, uint8_t active_epoch, uint8_t even_epoch,
+                  const uint8_t *even_key, uint8_t odd_epoch, const uint8_t *odd_key);
 
 /* Frees what a predecessor left half written.  Returns how many records that were. */
 uint32_t mp_tables_repair(struct mp_region *r);

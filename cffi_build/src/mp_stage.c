@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * mp_stage: the worker's loop, its sleep and its punts.  See mp_stage.h; the stages are in mp_stage_*.c.
+ */
+#include "mp_stage.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "mp_worker.h"
+
+#define SPINS 64u               /* rounds without work before an adaptive worker sleeps: a microsecond or two */
+#define LOOK_UP_ROUNDS 1024u    /* a busy worker looks at the clock and at `wake` that often */
+#define MODERATION_NS 50000u    /* under load the TUN is read that often at the most: see data-plane figures */
+#define LOADED_NS 200000u       /* a TUN that had packets again within this time after a sleep is under load … */
+#define LOADED_PACKETS 8u       /* … if they were that many */
+
+uint64_t mp_now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+}
+
+/* ---- life cycle ---- */
+
+struct mp_worker *mp_worker_new(struct mp_region *region, const struct mp_worker_config *config)
+{
+    struct mp_worker *w = calloc(1, sizeof *w);
+    if (!w)
+        return NULL;
+    w->region = region;
+    w->lane = mp_lane(region, config->lane);
+    w->config = *config;
+    w->now_ns = w->idle_since_ns = w->punt_filled_ns = mp_now_ns();
+    w->punt_tokens = MP_PUNT_BURST;
+    w->punts = calloc(MP_PUNT_SLOTS, sizeof *w->punts);
+    for (uint32_t stage = 0; stage < MP_STAGES; stage++) {
+        w->count[stage] = mp_counters(region, config->lane, stage);
+        if (mp_has_stage(w, stage))
+            mp_bell_disarm(&w->lane->bell[stage]);
+    }
+    if (!w->punts || (mp_has_stage(w, MP_CLASSIFY) && mp_classify_init(w)) ||
+        (mp_has_stage(w, MP_OVERLAY_EGRESS) && mp_egress_init(w)) ||
+        (mp_has_stage(w, MP_OVERLAY_INGRESS) && mp_ingress_init(w))) {
+        mp_worker_free(w);
+        return NULL;
+    }
+    return w;
+}
+
+void mp_worker_free(struct mp_worker *w)
+{
+    mp_classify_exit(w);
+    mp_egress_exit(w);
+    mp_ingress_exit(w);
+    free(w->punts);
+    free(w);
+}
+
+/* ---- punts ---- */
+
+static int punt_allowed(struct mp_worker *w)
+{
+    uint64_t more = (w->now_ns - w->punt_filled_ns) / (UINT64_C(1000000000) / MP_PUNTS_PER_S);
+    if (more) {
+        w->punt_filled_ns = w->now_ns;
+        w->punt_tokens = w->punt_tokens + more > MP_PUNT_BURST ? MP_PUNT_BURST : w->punt_tokens + more;
+    }
+    if (!w->punt_tokens || w->punt_head - w->punt_tail == MP_PUNT_SLOTS)
+        return 0;
+    w->punt_tokens--;
+    return 1;
+}
+
+void mp_punt_add(struct mp_worker *w, uint32_t stage, uint32_t kind, const void *bytes, uint32_t length)
+{
+    if (!punt_allowed(w)) {
+        mp_count(w->count[stage], MP_DROP_punt_limit, 1);
+        return;
+    }
+    struct mp_punt *p = &w->punts[w->punt_head++ % MP_PUNT_SLOTS];
+    p->kind = kind;
+    p->length = length < MP_PUNT_BYTES ? length : MP_PUNT_BYTES;
+    memcpy(p->bytes, bytes, p->length);
+    mp_count(w->count[stage], MP_COUNT_punted, 1);
+}
+
+uint32_t mp_worker_punt(struct mp_worker *w, uint32_t *kind, uint8_t *out, uint32_t size)
+{
+    if (w->punt_head == w->punt_tail)
+        return 0;
+    const struct mp_punt *p = &w->punts[w->punt_tail++ % MP_PUNT_SLOTS];
+    uint32_t length = p->length < size ? p->length : size;
+    *kind = p->kind;
+    memcpy(out, p->bytes, length);
+    return length;
+}
+
+/* ---- sleep ---- */
+
+static int tun_may_be_read(const struct mp_worker *w)
+{
+    return mp_has_stage(w, MP_TUN_INGRESS) &&
+           mp_room(&w->lane->host[0], &w->lane->host[2], w->region->geometry.host_slots) > 0;
+}
+
+/* Is there something on the rings for one of our stages? */
+static int has_work(const struct mp_worker *w, int tun_was_blocked)
+{
+    struct mp_lane *l = w->lane;
+    return (mp_has_stage(w, MP_CLASSIFY) && mp_ready(&l->host[0], &l->host[1])) ||
+           (mp_has_stage(w, MP_OVERLAY_EGRESS) &&
+            (mp_ready(&l->host[1], &l->host[2]) || mp_ready(&l->overlay[0], &l->overlay[1]))) ||
+           (tun_was_blocked && tun_may_be_read(w));
+}
+
+/* The TUN fills up faster than a wake-up a packet is worth: wait a little, so that a read finds a burst. */
+static int moderate(struct mp_worker *w)
+{
+    int loaded = w->config.stages == 1u << MP_TUN_INGRESS && w->read_since_idle >= LOADED_PACKETS &&
+                 w->now_ns - w->idle_since_ns < LOADED_NS * (1 + w->read_since_idle / LOADED_PACKETS);
+    if (!loaded)
+        return 0;
+    struct timespec t = { .tv_nsec = MODERATION_NS };
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+    return 1;
+}
+
+static void set_bells(struct mp_worker *w, int armed)
+{
+    for (uint32_t stage = 0; stage < MP_STAGES; stage++)
+        if (mp_has_stage(w, stage)) {
+            if (armed)
+                mp_bell_arm(&w->lane->bell[stage]);
+            else
+                mp_bell_disarm(&w->lane->bell[stage]);
+        }
+}
+
+/* Returns 1 if `wake` is readable. */
+static int wait_for_events(struct mp_worker *w, int read_tun, uint64_t until_ns)
+{
+    struct pollfd p[3 + MP_STAGES] = { { .fd = w->config.wake, .events = POLLIN } };
+    nfds_t n = 1;
+    uint64_t left = until_ns > w->now_ns ? until_ns - w->now_ns : 0;
+    struct timespec t = { (time_t)(left / 1000000000), (long)(left % 1000000000) };
+    if (read_tun)
+        p[n++] = (struct pollfd){ .fd = w->config.tun, .events = POLLIN };
+    if (mp_has_stage(w, MP_OVERLAY_INGRESS))
+        p[n++] = (struct pollfd){ .fd = w->config.udp, .events = POLLIN };
+    nfds_t bells = n;
+    for (uint32_t stage = 0; stage < MP_STAGES; stage++)
+        if (mp_has_stage(w, stage))
+            p[n++] = (struct pollfd){ .fd = w->config.bell[stage], .events = POLLIN };
+    ppoll(p, n, &t, NULL);
+    for (nfds_t i = bells; i < n; i++)
+        if (p[i].revents)
+            mp_bell_clear(p[i].fd);
+    for (nfds_t i = 1; i < bells; i++)
+        if (p[i].revents & (POLLERR | POLLNVAL)) {      /* interface down: do not spin on it */
+            struct timespec pause = { .tv_nsec = 10000000 };
+            clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+        }
+    return p[0].revents != 0;
+}
+
+/* Sleeps until there is something to do.  Returns 1 if `wake` is readable. */
+static int sleep_until(struct mp_worker *w, uint64_t deadline_ns)
+{
+    uint64_t due = mp_has_stage(w, MP_OVERLAY_INGRESS) ? mp_ingress_due_ns(w) : UINT64_MAX;
+    int woken = 0;
+    w->now_ns = mp_now_ns();
+    if (!moderate(w)) {
+        int read_tun = tun_may_be_read(w);
+        set_bells(w, 1);
+        if (!has_work(w, mp_has_stage(w, MP_TUN_INGRESS) && !read_tun)) {
+            mp_count(w->count[__builtin_ctz(w->config.stages)], MP_COUNT_sleeps, 1);
+            woken = wait_for_events(w, read_tun, due < deadline_ns ? due : deadline_ns);
+        }
+        set_bells(w, 0);
+    }
+    w->now_ns = w->idle_since_ns = mp_now_ns();
+    w->read_since_idle = 0;
+    return woken;
+}
+
+/* ---- the loop ---- */
+
+static uint32_t burst_round(struct mp_worker *w)
+{
+    uint32_t done = 0;
+    if (mp_has_stage(w, MP_TUN_INGRESS))
+        done += mp_tun_ingress_burst(w);
+    if (mp_has_stage(w, MP_CLASSIFY))
+        done += mp_classify_burst(w);
+    if (mp_has_stage(w, MP_OVERLAY_EGRESS))
+        done += mp_egress_burst(w);
+    if (mp_has_stage(w, MP_OVERLAY_INGRESS))
+        done += mp_ingress_burst(w);
+    return done;
+}
+
+static int is_woken(const struct mp_worker *w)
+{
+    struct pollfd p = { .fd = w->config.wake, .events = POLLIN };
+    return poll(&p, 1, 0) > 0;
+}
+
+/* Rounds without work before the worker sleeps.  An empty look at a ring is cheap, one at a descriptor is a call. */
+static uint32_t spins_before_sleep(const struct mp_worker *w)
+{
+    if (w->config.idle == MP_IDLE_BUSY)
+        return UINT32_MAX;
+    int asks_kernel = mp_has_stage(w, MP_TUN_INGRESS) || mp_has_stage(w, MP_OVERLAY_INGRESS);
+    return w->config.idle == MP_IDLE_ADAPTIVE && !asks_kernel ? SPINS : 0;
+}
+
+int mp_worker_run(struct mp_worker *w, uint64_t budget_ns)
+{
+    uint32_t spins_max = spins_before_sleep(w);
+    uint64_t deadline_ns = mp_now_ns() + budget_ns;
+    for (uint32_t round = 1, spins = 0;; round++) {
+        if (round % LOOK_UP_ROUNDS == 0 && is_woken(w))
+            return -EINTR;
+        if (!spins || round % LOOK_UP_ROUNDS == 0)
+            w->now_ns = mp_now_ns();
+        spins = burst_round(w) ? 0 : spins + 1;
+        if (w->punt_head != w->punt_tail)
+            return (int)(w->punt_head - w->punt_tail);
+        if (w->now_ns >= deadline_ns)
+            return is_woken(w) ? -EINTR : 0;
+        if (spins > spins_max) {
+            if (sleep_until(w, deadline_ns))
+                return -EINTR;
+            spins = 0;
+        }
+    }
+}

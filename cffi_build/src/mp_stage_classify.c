@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * classify: parse, punt membership, look up, pack, seal.  All work that is done once for a packet.
+ *
+ * Steps of a packet, in this order below: parse → punt or flow → forwarding entry → own datagram, or a place behind
+ * the flow's waiting small packets → header, seal → hand on.  Datagrams are open only within a burst: nothing
+ * ever waits for a later packet.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "mp_fib.h"
+#include "mp_seal.h"
+#include "mp_tables.h"
+#include "mp_worker.h"
+
+#define BURST 128u              /* slots at a time: small packets fill eight datagrams, and egress need not wait long */
+#define FLOWS 128u              /* cached look-ups, direct-mapped */
+#define ASK_AGAIN_NS UINT64_C(1000000000) /* a flow without entry is punted once in that time */
+
+/* What is known of a (source, destination) pair; valid for one version of the forwarding table. */
+struct flow {
+    uint8_t source[16], destination[16];
+    uint64_t version;           /* of the table, plus 1; 0: unused */
+    uint64_t asked_ns;
+    uint32_t entry;             /* or MP_NO_ENTRY */
+    uint32_t drop;              /* counter, 0: forward */
+    struct mp_slot *open;       /* a datagram of this burst that may take another packet */
+    struct mp_fib_value value;
+};
+
+struct mp_classify {
+    struct mp_sender sender;
+    uint32_t sender_version;
+    uint32_t sender_known;
+    struct mp_cipher *cipher[2];
+    struct flow *opened[BURST]; /* flows with an open datagram */
+    uint32_t opens;
+    struct flow flows[FLOWS];
+};
+
+int mp_classify_init(struct mp_worker *w)
+{
+    w->classify = calloc(1, sizeof *w->classify);
+    if (!w->classify)
+        return -ENOMEM;
+    w->classify->sender_version = atomic_load(&mp_tables(w->region)->sender_version) - 1;
+    uint64_t lost = mp_skip(&w->lane->host[0], &w->lane->host[1]);
+    mp_count(w->count[MP_CLASSIFY], MP_DROP_restart_skip, lost);
+    return 0;
+}
+
+void mp_classify_exit(struct mp_worker *w)
+{
+    if (!w->classify)
+        return;
+    mp_cipher_free(w->classify->cipher[0]);
+    mp_cipher_free(w->classify->cipher[1]);
+    explicit_bzero(w->classify, sizeof *w->classify);
+    free(w->classify);
+}
+
+/* Takes over the sender's keys when control has written new ones. */
+static void refresh_sender(struct mp_worker *w)
+{
+    struct mp_classify *s = w->classify;
+    uint32_t version = atomic_load_explicit(&mp_tables(w->region)->sender_version, memory_order_acquire);
+    if (version == s->sender_version || !mp_sender_read(w->region, &s->sender))
+        return;
+    s->sender_version = version;
+    s->sender_known = s->sender.origin != 0;
+    for (int i = 0; i < 2; i++) {
+        mp_cipher_free(s->cipher[i]);
+        s->cipher[i] = s->sender.sealed ? mp_cipher_new(s->sender.key[i], 1) : NULL;
+        s->sender_known &= s->cipher[i] || !s->sender.sealed;
+    }
+}
+
+/* ---- punt ---- */
+
+static void punt_source(struct mp_worker *w, struct flow *f, const uint8_t *bytes, const struct mp_packet *p)
+{
+    if (p->class != MP_CLASS_GROUP || (f->asked_ns && w->now_ns - f->asked_ns < ASK_AGAIN_NS))
+        return;
+    f->asked_ns = w->now_ns;
+    mp_punt_add(w, MP_CLASSIFY, MP_PUNT_SOURCE, bytes, p->length < 64 ? p->length : 64);
+}
+
+/* ---- look up ---- */
+
+static void find_entry(struct mp_worker *w, struct flow *f, const struct mp_packet *p)
+{
+    struct mp_fib_key key = { .via = MP_NO_LINK, .side = MP_SIDE_HOST };
+    const struct mp_region *r = w->region;
+    f->entry = MP_NO_ENTRY;
+    if (p->class == MP_CLASS_FLOOD) {
+        key.kind = MP_KIND_FLOOD;
+        if (p->version == 4)
+            key.group[10] = key.group[11] = 0xff;
+    } else {
+        key.kind = p->class == MP_CLASS_UNICAST ? MP_KIND_UNICAST : MP_KIND_GROUP;
+        memcpy(key.group, p->destination, 16);
+    }
+    if (p->class == MP_CLASS_GROUP &&
+        atomic_load_explicit(&mp_fib(r)->specific[MP_SIDE_HOST], memory_order_relaxed)) {
+        memcpy(key.source, p->source, 16);
+        f->entry = mp_fib_lookup(r, &key, &f->value);
+        memset(key.source, 0, 16);
+    }
+    if (f->entry == MP_NO_ENTRY)
+        f->entry = mp_fib_lookup(r, &key, &f->value);
+    uint64_t any = 0;
+    for (uint32_t i = 0; f->entry != MP_NO_ENTRY && i < f->value.words; i++)
+        any |= f->value.links[i];
+    f->drop = any ? 0 : p->class == MP_CLASS_UNICAST ? MP_DROP_not_overlay : MP_DROP_no_member;
+}
+
+static uint32_t flow_hash(const struct mp_packet *p)
+{
+    uint64_t a, b, c, d;
+    memcpy(&a, p->source, 8);
+    memcpy(&b, p->source + 8, 8);
+    memcpy(&c, p->destination, 8);
+    memcpy(&d, p->destination + 8, 8);
+    return (uint32_t)(((a ^ c) + (b ^ (d << 7 | d >> 57))) * UINT64_C(0x9e3779b97f4a7c15) >> 40);
+}
+
+static void close_datagram(struct mp_worker *w, struct flow *f);
+
+static struct flow *find_flow(struct mp_worker *w, const struct mp_packet *p, uint64_t version)
+{
+    struct flow *f = &w->classify->flows[flow_hash(p) % FLOWS];
+    int same = f->version && !memcmp(f->source, p->source, 16) && !memcmp(f->destination, p->destination, 16);
+    if (same && f->version == version)
+        return f;
+    if (f->open)
+        close_datagram(w, f);
+    memcpy(f->source, p->source, 16);
+    memcpy(f->destination, p->destination, 16);
+    f->version = version;
+    if (!same)
+        f->asked_ns = 0;
+    find_entry(w, f, p);
+    return f;
+}
+
+/* ---- pack and seal ---- */
+
+static void close_datagram(struct mp_worker *w, struct flow *f)
+{
+    struct mp_classify *s = w->classify;
+    struct mp_slot *slot = f->open;
+    struct mp_cursor *sequence = &w->lane->data_sequence;
+    uint64_t number = atomic_load_explicit(&sequence->at, memory_order_relaxed);
+    uint8_t *header = mp_slot_packet(slot) - MP_HEADER_BYTES;
+    uint8_t epoch = f->value.epoch;
+    f->open = NULL;
+    if (s->sender.epoch[epoch & 1] != epoch) {
+        mp_count(w->count[MP_CLASSIFY], MP_DROP_no_key, 1);
+        return;
+    }
+    atomic_store_explicit(&sequence->at, number + 1, memory_order_relaxed);  /* first: a nonce is never used twice */
+    struct mp_header h = {
+        .type = MP_TYPE_DATA, .flags = s->sender.sealed ? MP_FLAG_SEALED : 0, .hop_limit = MP_HOP_LIMIT,
+        .epoch = epoch, .origin = s->sender.origin, .sequence = mp_space(w->config.lane, 0) | number,
+        .stream_sequence = atomic_fetch_add_explicit(&mp_streams(w->region)[f->value.stream], 1, memory_order_relaxed),
+    };
+    mp_header_write(header, &h);
+    if (s->sender.sealed && mp_seal(s->cipher[epoch & 1], header, slot->length)) {
+        mp_count(w->count[MP_CLASSIFY], MP_DROP_no_key, 1);
+        return;
+    }
+    slot->length += MP_HEADER_BYTES + (s->sender.sealed ? MP_TAG_BYTES : 0);
+    memcpy(slot->links, f->value.links, f->value.words * sizeof slot->links[0]);
+    /* last: overlay_egress passes over slots without links, also those of a classify that died half-way */
+    atomic_signal_fence(memory_order_release);
+    slot->words = f->value.words;
+    mp_count(w->count[MP_CLASSIFY], MP_COUNT_sealed, 1);
+}
+
+static void add_to_datagram(struct mp_worker *w, struct flow *f, struct mp_slot *slot, uint32_t length)
+{
+    struct mp_classify *s = w->classify;
+    if (f->open && f->open->length + length <= w->region->geometry.mtu) {
+        memcpy(mp_slot_packet(f->open) + f->open->length, mp_slot_packet(slot), length);
+        f->open->length += length;
+        mp_count(w->count[MP_CLASSIFY], MP_COUNT_packed, 1);
+        return;
+    }
+    if (f->open)
+        close_datagram(w, f);
+    else
+        s->opened[s->opens++] = f;
+    slot->length = length;
+    f->open = slot;
+}
+
+/* ---- the stage ---- */
+
+static void classify_slot(struct mp_worker *w, struct mp_slot *slot, uint64_t version)
+{
+    struct mp_counters *c = w->count[MP_CLASSIFY];
+    const uint8_t *bytes = mp_slot_packet(slot);
+    struct mp_packet p;
+    int drop = mp_packet_parse(bytes, slot->length, &p);
+    if (drop) {
+        mp_count(c, (uint32_t)drop, 1);
+        return;
+    }
+    if (p.class == MP_CLASS_MEMBERSHIP) {
+        mp_punt_add(w, MP_CLASSIFY, MP_PUNT_MEMBERSHIP, bytes, p.length);
+        return;
+    }
+    if (p.length > w->region->geometry.mtu) {
+        mp_count(c, MP_DROP_too_big, 1);
+        return;
+    }
+    struct flow *f = find_flow(w, &p, version);
+    if (f->entry != MP_NO_ENTRY)
+        mp_fib_touch(w->region, f->entry);
+    if (f->entry == MP_NO_ENTRY || f->value.flags & MP_ENTRY_PUNT_SOURCE)
+        punt_source(w, f, bytes, &p);
+    if (f->drop)
+        mp_count(c, f->drop, 1);
+    else if (!w->classify->sender_known)
+        mp_count(c, MP_DROP_no_key, 1);
+    else
+        add_to_datagram(w, f, slot, p.length);
+}
+
+uint32_t mp_classify_burst(struct mp_worker *w)
+{
+    struct mp_classify *s = w->classify;
+    struct mp_cursor *own = &w->lane->host[1];
+    uint64_t ready = mp_ready(&w->lane->host[0], own), at = mp_position(own);
+    uint32_t count = ready < BURST ? (uint32_t)ready : BURST;
+    if (!count)
+        return 0;
+    refresh_sender(w);
+    /* acquire pairs with the release in mp_fib's writer: look-ups see at least the table of this version */
+    uint64_t version = (uint64_t)atomic_load_explicit(&mp_fib(w->region)->version, memory_order_acquire) + 1;
+    for (uint32_t i = 0; i < count; i++)
+        classify_slot(w, mp_host_slot(w->region, w->config.lane, at + i), version);
+    while (s->opens) {
+        struct flow *f = s->opened[--s->opens];
+        if (f->open)
+            close_datagram(w, f);
+    }
+    mp_publish(own, count);
+    mp_wake(w, MP_OVERLAY_EGRESS);
+    return count;
+}

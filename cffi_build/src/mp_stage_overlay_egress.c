@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * overlay_egress: sends datagrams to their next hops.  All work that is done once for a next hop.
+ *
+ * Datagrams of a burst that go to the same set of links form runs of equal length (only the last of a run may be
+ * shorter), each sent to a link in one call, straight from the slots.  Runs of one set leave in order, so
+ * no flow is reordered.  What overlay_ingress wants relayed are runs already.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "mp_tables.h"
+#include "mp_udp.h"
+#include "mp_worker.h"
+
+#define BURST 128u              /* slots at a time: two full runs to one set */
+#define RELAY_BURST 8u          /* super-buffers at a time */
+#define OPEN_RUNS 16u           /* different sets in a burst before the oldest run is sent early */
+
+struct run {
+    const uint64_t *links;      /* in a slot that is ours until the burst ends */
+    uint32_t words;
+    uint32_t segment, total, count;
+    struct iovec iov[MP_SEGMENTS_MAX];
+};
+
+struct mp_egress {
+    uint32_t links_version;
+    uint32_t opens;
+    struct run run[OPEN_RUNS];
+    struct mp_target target[MP_LINKS_MAX];
+};
+
+int mp_egress_init(struct mp_worker *w)
+{
+    w->egress = calloc(1, sizeof *w->egress);
+    if (!w->egress)
+        return -ENOMEM;
+    w->egress->links_version = atomic_load(&mp_tables(w->region)->links_version) - 1;
+    uint64_t lost = mp_skip(&w->lane->host[1], &w->lane->host[2]) + mp_skip(&w->lane->overlay[0], &w->lane->overlay[1]);
+    mp_count(w->count[MP_OVERLAY_EGRESS], MP_DROP_restart_skip, lost);
+    return 0;
+}
+
+void mp_egress_exit(struct mp_worker *w)
+{
+    free(w->egress);
+}
+
+static void refresh_targets(struct mp_worker *w)
+{
+    struct mp_egress *s = w->egress;
+    uint32_t version = atomic_load_explicit(&mp_tables(w->region)->links_version, memory_order_acquire);
+    if (version == s->links_version)
+        return;
+    s->links_version = version;
+    for (uint32_t i = 0; i < MP_LINKS_MAX; i++) {
+        struct mp_link link;
+        if (!mp_link_read(w->region, i, &link))
+            s->links_version = version - 1;     /* control is writing it: once more at the next burst */
+        else if (link.node)
+            mp_target_set(&s->target[i], &link.endpoint);
+        else
+            s->target[i].length = 0;
+    }
+}
+
+/* ---- one run to all its links ---- */
+
+static void send_to_link(struct mp_worker *w, struct iovec *iov, uint32_t count, uint32_t total, uint32_t segment,
+                         uint32_t link)
+{
+    struct mp_counters *c = w->count[MP_OVERLAY_EGRESS];
+    struct mp_link_tx *tx = mp_link_tx(w->region, w->config.lane) + link;
+    uint32_t datagrams = (total + segment - 1) / segment, sent = 0;
+    uint64_t calls = 0;
+    int error = EDESTADDRREQ;
+    if (w->egress->target[link].length)
+        sent = mp_udp_send(w->config.udp, &w->egress->target[link], iov, count, total, segment, &calls, &error);
+    uint64_t bytes = sent == datagrams ? total : (uint64_t)sent * segment;
+    mp_count(c, MP_COUNT_overlay_tx_calls, calls);
+    mp_count(c, MP_COUNT_overlay_tx_datagrams, sent);
+    mp_count(c, MP_COUNT_overlay_tx_bytes, bytes);
+    mp_count_in(&tx->datagrams, sent);
+    mp_count_in(&tx->bytes, bytes);
+    if (sent < datagrams) {
+        mp_count(c, error == EAGAIN ? MP_DROP_send_blocked : MP_DROP_send_failed, datagrams - sent);
+        mp_count_in(&tx->errors, datagrams - sent);
+    }
+}
+
+static void send_to_links(struct mp_worker *w, struct iovec *iov, uint32_t count, uint32_t total, uint32_t segment,
+                          const uint64_t *links, uint32_t words, uint32_t except)
+{
+    for (uint32_t i = 0; i < words; i++)
+        for (uint64_t rest = links[i]; rest; rest &= rest - 1) {
+            uint32_t link = i * 64 + (uint32_t)__builtin_ctzll(rest);
+            if (link != except)
+                send_to_link(w, iov, count, total, segment, link);
+        }
+}
+
+static void flush_run(struct mp_worker *w, struct run *r)
+{
+    if (r->count)
+        send_to_links(w, r->iov, r->count, r->total, r->segment, r->links, r->words, MP_NO_LINK);
+    r->count = r->total = 0;
+}
+
+/* ---- host ring ---- */
+
+static struct run *find_run(struct mp_worker *w, const struct mp_slot *slot)
+{
+    struct mp_egress *s = w->egress;
+    for (uint32_t i = 0; i < s->opens; i++) {
+        struct run *r = &s->run[i];
+        if (r->words == slot->words && !memcmp(r->links, slot->links, slot->words * sizeof slot->links[0]))
+            return r;
+    }
+    if (s->opens == OPEN_RUNS) {
+        for (uint32_t i = 0; i < OPEN_RUNS; i++)
+            flush_run(w, &s->run[i]);
+        s->opens = 0;
+    }
+    struct run *r = &s->run[s->opens++];
+    r->links = slot->links;
+    r->words = slot->words;
+    r->count = r->total = 0;
+    return r;
+}
+
+static void add_to_run(struct mp_worker *w, struct mp_slot *slot)
+{
+    struct run *r = find_run(w, slot);
+    if (r->count && (slot->length > r->segment || r->count == MP_SEGMENTS_MAX ||
+                     r->total + slot->length > MP_RUN_BYTES_MAX))
+        flush_run(w, r);
+    if (!r->count)
+        r->segment = slot->length;
+    r->iov[r->count++] = (struct iovec){ mp_slot_packet(slot) - MP_HEADER_BYTES, slot->length };
+    r->total += slot->length;
+    if (slot->length < r->segment)
+        flush_run(w, r);
+}
+
+static uint32_t host_burst(struct mp_worker *w)
+{
+    struct mp_egress *s = w->egress;
+    struct mp_cursor *own = &w->lane->host[2];
+    uint64_t ready = mp_ready(&w->lane->host[1], own), at = mp_position(own);
+    uint32_t count = ready < BURST ? (uint32_t)ready : BURST;
+    if (!count)
+        return 0;
+    s->opens = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct mp_slot *slot = mp_host_slot(w->region, w->config.lane, at + i);
+        if (slot->words)
+            add_to_run(w, slot);
+    }
+    for (uint32_t i = 0; i < s->opens; i++)
+        flush_run(w, &s->run[i]);
+    mp_publish(own, count);
+    mp_wake(w, MP_TUN_INGRESS);
+    return count;
+}
+
+/* ---- overlay ring ---- */
+
+static uint32_t overlay_burst(struct mp_worker *w)
+{
+    struct mp_cursor *own = &w->lane->overlay[1];
+    uint64_t ready = mp_ready(&w->lane->overlay[0], own), at = mp_position(own);
+    uint32_t count = ready < RELAY_BURST ? (uint32_t)ready : RELAY_BURST;
+    for (uint32_t i = 0; i < count; i++) {
+        struct mp_super *super = mp_overlay_slot(w->region, w->config.lane, at + i);
+        for (uint32_t k = 0; k < super->runs; k++) {
+            struct mp_run *r = &super->run[k];
+            struct iovec iov = { super->data + r->offset, r->length };
+            send_to_links(w, &iov, 1, r->length, super->segment, r->links, r->words, r->came_from);
+            mp_count(w->count[MP_OVERLAY_EGRESS], MP_COUNT_relayed, (r->length + super->segment - 1) / super->segment);
+        }
+    }
+    if (count)
+        mp_publish(own, count);
+    return count;
+}
+
+uint32_t mp_egress_burst(struct mp_worker *w)
+{
+    if (!mp_ready(&w->lane->host[1], &w->lane->host[2]) && !mp_ready(&w->lane->overlay[0], &w->lane->overlay[1]))
+        return 0;
+    refresh_targets(w);
+    return host_burst(w) + overlay_burst(w);
+}

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * overlay_ingress: opens what peers send, delivers it into the TUN, hands on what must be relayed, answers probes.
+ *
+ * Steps of a super-buffer, in this order below: receive into the overlay ring → every datagram: header, key, replay
+ * window, open → forwarding entry → delivery list and relay runs → one delivery → publish for overlay_egress.
+ * A datagram is verified before anything is done with it.  A super-buffer that is not relayed leaves its slot unused.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "mp_fib.h"
+#include "mp_peers.h"
+#include "mp_seal.h"
+#include "mp_tables.h"
+#include "mp_tun.h"
+#include "mp_udp.h"
+
+#define DELIVERIES 1024u        /* inner packets gathered before they are written; a super-buffer seldom has more */
+
+struct forward {                /* the last look-up: consecutive datagrams mostly share it */
+    uint64_t version;           /* of the table, plus 1 */
+    uint32_t origin, via, entry;
+    uint8_t destination[16];
+    struct mp_fib_value value;
+};
+
+struct mp_ingress {
+    struct mp_peers *peers;
+    struct mp_delivery delivery[DELIVERIES];
+    uint32_t deliveries;
+    struct forward forward;
+    uint8_t opened[MP_SUPER_BYTES];     /* plain text of the super-buffer in hand, at the offsets of the sealed one */
+    struct mp_super spare[MP_RECEIVE_BURST]; /* received into when the overlay ring is full */
+};
+
+int mp_ingress_init(struct mp_worker *w)
+{
+    w->ingress = calloc(1, sizeof *w->ingress);
+    if (!w->ingress)
+        return -ENOMEM;
+    w->ingress->peers = mp_peers_new(w);
+    return w->ingress->peers ? 0 : -ENOMEM;
+}
+
+void mp_ingress_exit(struct mp_worker *w)
+{
+    if (!w->ingress)
+        return;
+    mp_peers_free(w->ingress->peers);
+    free(w->ingress);
+}
+
+uint64_t mp_ingress_due_ns(const struct mp_worker *w)
+{
+    return mp_peers_due_ns(w->ingress->peers);
+}
+
+/* ---- deliver ---- */
+
+static void flush_deliveries(struct mp_worker *w)
+{
+    struct mp_ingress *s = w->ingress;
+    mp_tun_deliver(w->config.tun, s->delivery, s->deliveries, (int)w->config.super, w->count[MP_OVERLAY_INGRESS]);
+    s->deliveries = 0;
+}
+
+static void deliver(struct mp_worker *w, const uint8_t *bytes, uint32_t length)
+{
+    struct mp_ingress *s = w->ingress;
+    while (length) {
+        struct mp_packet p;
+        if (mp_packet_parse(bytes, length, &p) || p.class == MP_CLASS_MEMBERSHIP) {
+            mp_count(w->count[MP_OVERLAY_INGRESS], MP_DROP_inner, 1);
+            return;
+        }
+        if (s->deliveries == DELIVERIES)
+            flush_deliveries(w);
+        s->delivery[s->deliveries++] = (struct mp_delivery){ bytes, p.length };
+        bytes += p.length;
+        length -= p.length;
+    }
+}
+
+/* ---- look up ---- */
+
+static uint32_t find_entry(const struct mp_region *r, struct forward *f, const struct mp_packet *p)
+{
+    struct mp_fib_key key = { .via = MP_NO_LINK, .side = MP_SIDE_OVERLAY };
+    uint32_t entry = MP_NO_ENTRY;
+    if (p->class == MP_CLASS_FLOOD) {
+        key.kind = MP_KIND_FLOOD;
+        if (p->version == 4)
+            key.group[10] = key.group[11] = 0xff;
+    } else {
+        key.kind = p->class == MP_CLASS_UNICAST ? MP_KIND_UNICAST : MP_KIND_GROUP;
+        memcpy(key.group, p->destination, 16);
+    }
+    if (atomic_load_explicit(&mp_fib(r)->specific[MP_SIDE_OVERLAY], memory_order_relaxed))
+        for (uint32_t i = 0; i < 3 && entry == MP_NO_ENTRY; i++) {  /* (origin,via), (origin), (via); then (*,G) */
+            key.origin = i < 2 ? f->origin : 0;
+            key.via = i != 1 ? (uint16_t)f->via : MP_NO_LINK;
+            entry = mp_fib_lookup(r, &key, &f->value);
+        }
+    key.origin = 0;
+    key.via = MP_NO_LINK;
+    return entry != MP_NO_ENTRY ? entry : mp_fib_lookup(r, &key, &f->value);
+}
+
+static const struct forward *look_up(struct mp_worker *w, const struct mp_packet *p, uint32_t origin, uint32_t via,
+                                     uint64_t version)
+{
+    struct forward *f = &w->ingress->forward;
+    if (f->version != version || f->origin != origin || f->via != via ||
+        memcmp(f->destination, p->destination, 16)) {
+        f->version = version;
+        f->origin = origin;
+        f->via = via;
+        memcpy(f->destination, p->destination, 16);
+        f->entry = find_entry(w->region, f, p);
+    }
+    if (f->entry != MP_NO_ENTRY)
+        mp_fib_touch(w->region, f->entry);
+    return f;
+}
+
+/* ---- relay ---- */
+
+/* Adds the datagram to the super-buffer's runs: to the last one if it has the same links and ends where this begins. */
+static void relay(struct mp_worker *w, struct mp_super *super, uint32_t offset, uint32_t length, uint32_t via,
+                  const struct mp_fib_value *value)
+{
+    struct mp_counters *c = w->count[MP_OVERLAY_INGRESS];
+    struct mp_run *last = super->runs ? &super->run[super->runs - 1] : NULL;
+    size_t bytes = value->words * sizeof value->links[0];
+    if (super->data[offset + 2] <= 1) {
+        mp_count(c, MP_DROP_hop_limit, 1);
+        return;
+    }
+    super->data[offset + 2]--;
+    if (last && last->offset + last->length == offset && last->words == value->words &&
+        !memcmp(last->links, value->links, bytes)) {
+        last->length += length;
+    } else if (super->runs == MP_RUNS_MAX) {
+        mp_count(c, MP_DROP_relay_full, 1);
+    } else {
+        struct mp_run *r = &super->run[super->runs++];
+        r->offset = offset;
+        r->length = length;
+        r->words = value->words;
+        r->came_from = via;
+        memcpy(r->links, value->links, bytes);
+    }
+}
+
+static int has_links_besides(const struct mp_fib_value *v, uint32_t via)
+{
+    for (uint32_t i = 0; i < v->words; i++)
+        if (v->links[i] & ~(via / 64 == i ? UINT64_C(1) << via % 64 : 0))
+            return 1;
+    return 0;
+}
+
+/* ---- one datagram ---- */
+
+static void take_data(struct mp_worker *w, struct mp_super *super, uint32_t offset, uint32_t length,
+                      const struct mp_opened *o, uint64_t version)
+{
+    struct mp_counters *c = w->count[MP_OVERLAY_INGRESS];
+    struct mp_packet p;
+    if (mp_packet_parse(o->body, o->length, &p) || p.class == MP_CLASS_MEMBERSHIP) {
+        mp_count(c, MP_DROP_inner, 1);
+        return;
+    }
+    const struct forward *f = look_up(w, &p, o->origin, o->via, version);
+    int local = f->entry != MP_NO_ENTRY && f->value.flags & MP_ENTRY_LOCAL;
+    int onward = f->entry != MP_NO_ENTRY && has_links_besides(&f->value, o->via);
+    if (local)
+        deliver(w, o->body, o->length);
+    if (onward)
+        relay(w, super, offset, length, o->via, &f->value);
+    if (!local && !onward)
+        mp_count(c, MP_DROP_not_wanted, 1);
+}
+
+static void take_super(struct mp_worker *w, struct mp_super *super, const struct mp_received *in, uint64_t version)
+{
+    struct mp_ingress *s = w->ingress;
+    super->length = in->length;
+    super->segment = in->segment;
+    super->runs = 0;
+    uint32_t via = mp_peers_link_of(s->peers, &in->from), datagrams = 0;
+    for (uint32_t offset = 0; offset < in->length; offset += in->segment, datagrams++) {
+        uint32_t left = in->length - offset, length = left < in->segment ? left : in->segment;
+        struct mp_opened o = { .via = via };
+        int type = mp_peers_open(s->peers, super->data + offset, length, s->opened + offset, &in->from, &o);
+        if (type == MP_TYPE_DATA)
+            take_data(w, super, offset, length, &o, version);
+    }
+    flush_deliveries(w);
+    mp_count(w->count[MP_OVERLAY_INGRESS], MP_COUNT_overlay_rx_datagrams, datagrams);
+    mp_count(w->count[MP_OVERLAY_INGRESS], MP_COUNT_overlay_rx_bytes, in->length);
+    mp_peers_received(s->peers, via, datagrams, in->length);
+}
+
+/* ---- the stage ---- */
+
+static uint32_t datagrams_in(const struct mp_super *super)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < super->runs; i++)
+        n += (super->run[i].length + super->segment - 1) / super->segment;
+    return n;
+}
+
+uint32_t mp_ingress_burst(struct mp_worker *w)
+{
+    struct mp_ingress *s = w->ingress;
+    struct mp_cursor *own = &w->lane->overlay[0];
+    struct mp_received in[MP_RECEIVE_BURST];
+    struct mp_super *super[MP_RECEIVE_BURST];
+    uint64_t room = mp_room(own, &w->lane->overlay[1], w->region->geometry.overlay_slots), at = mp_position(own);
+    uint32_t used = 0;          /* slots in front of the cursor that hold something to relay */
+    mp_peers_refresh(s->peers);
+    mp_peers_probe(s->peers);
+    for (uint32_t i = 0; i < MP_RECEIVE_BURST; i++) {
+        super[i] = room >= MP_RECEIVE_BURST ? mp_overlay_slot(w->region, w->config.lane, at + i) : &s->spare[i];
+        in[i].data = super[i]->data;
+    }
+    uint32_t count = mp_udp_receive(w->config.udp, in, MP_RECEIVE_BURST);
+    if (!count)
+        return 0;
+    mp_count(w->count[MP_OVERLAY_INGRESS], MP_COUNT_overlay_rx_calls, 1);
+    uint64_t version = (uint64_t)atomic_load_explicit(&mp_fib(w->region)->version, memory_order_acquire) + 1;
+    for (uint32_t i = 0; i < count; i++) {
+        take_super(w, super[i], &in[i], version);
+        if (super[i]->runs && room < MP_RECEIVE_BURST)
+            mp_count(w->count[MP_OVERLAY_INGRESS], MP_DROP_relay_full, datagrams_in(super[i]));
+        else if (super[i]->runs)
+            used = i + 1;
+    }
+    if (used) {
+        mp_publish(own, used);
+        mp_wake(w, MP_OVERLAY_EGRESS);
+    }
+    return count;
+}

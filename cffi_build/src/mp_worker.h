@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * mp_worker: what the stages of one worker share.  Private to mp_stage*.c.
+ */
+#ifndef MP_WORKER_H
+#define MP_WORKER_H
+
+#include "mp_ring.h"
+#include "mp_stage.h"
+
+#define MP_PUNT_SLOTS 256u      /* more than a burst can punt: the ring is emptied after each */
+#define MP_PUNT_BYTES 2048u     /* a membership report fills one packet at the most; longer ones are cut and refused */
+#define MP_PUNTS_PER_S 20000u   /* what control can take in without falling behind */
+#define MP_PUNT_BURST 8192u     /* 2,000 joins at once, in two versions, each repeated */
+
+struct mp_punt {
+    uint32_t kind, length;
+    uint8_t bytes[MP_PUNT_BYTES];
+};
+
+struct mp_classify;
+struct mp_egress;
+struct mp_ingress;
+
+struct mp_worker {
+    struct mp_region *region;
+    struct mp_lane *lane;
+    struct mp_worker_config config;
+    struct mp_counters *count[MP_STAGES];
+    struct mp_classify *classify;
+    struct mp_egress *egress;
+    struct mp_ingress *ingress;
+    uint64_t now_ns;            /* read once before each round of bursts that may need it */
+    uint64_t idle_since_ns;
+    uint32_t read_since_idle;   /* packets that tun_ingress found since the last sleep */
+    uint32_t tun_dry;           /* the last read of the TUN found nothing */
+    uint64_t punt_tokens, punt_filled_ns;
+    uint32_t punt_head, punt_tail;
+    struct mp_punt *punts;
+};
+
+static inline int mp_has_stage(const struct mp_worker *w, uint32_t stage)
+{
+    return (w->config.stages >> stage & 1) != 0;
+}
+
+/* Wakes the process that runs a stage of this lane, if it sleeps. */
+static inline void mp_wake(struct mp_worker *w, uint32_t stage)
+{
+    mp_bell_ring(&w->lane->bell[stage], w->config.bell[stage]);
+}
+
+/* Hands bytes to control, or counts why not. */
+void mp_punt_add(struct mp_worker *w, uint32_t stage, uint32_t kind, const void *bytes, uint32_t length);
+
+uint64_t mp_now_ns(void);
+
+/* ---- the stages: each returns how many packets or datagrams it moved ---- */
+
+uint32_t mp_tun_ingress_burst(struct mp_worker *w);
+
+int mp_classify_init(struct mp_worker *w);
+void mp_classify_exit(struct mp_worker *w);
+uint32_t mp_classify_burst(struct mp_worker *w);
+
+int mp_egress_init(struct mp_worker *w);
+void mp_egress_exit(struct mp_worker *w);
+uint32_t mp_egress_burst(struct mp_worker *w);
+
+int mp_ingress_init(struct mp_worker *w);
+void mp_ingress_exit(struct mp_worker *w);
+uint32_t mp_ingress_burst(struct mp_worker *w);
+
+/* When overlay_ingress wants to run again although nothing arrives (probes); UINT64_MAX: never. */
+uint64_t mp_ingress_due_ns(const struct mp_worker *w);
+
+#endif
