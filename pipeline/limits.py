@@ -31,3 +31,58 @@ LINK_TIMEOUT_S = 2.5
 
 RECONNECT_INTERVAL_MAX_S = 30.0
 """Back-off of attempts on a peer that stays away: they never end, but cost next to nothing."""
+
+LOCAL_MESSAGE_BYTES_MAX = 64 << 20
+"""One answer to the command line: `show groups` of 65,536 groups is some 10 MB."""
+
+ENDPOINT_LENGTH_MAX = 64
+""""[" + 45 characters of IPv6 + "%" and an interface's 15 + "]:65535" never need more."""
+
+ADDRESSES_PER_NODE_MAX = 16
+"""Overlay addresses of one node: one for each family, and room for those who number by hand."""
+
+RECORDS_PER_MESSAGE_MAX = 256
+"""Of some 200 bytes each: a directory of 1,024 nodes travels in four messages."""
+
+SEEDS_MAX = 64
+"""`--peer`s of one node: one that answers is enough, the rest is learnt from it."""
+
+RECONNECT_INTERVAL_MIN_S = 0.1
+"""Between the first attempts on a peer: two nodes started together are linked well within 1 s."""
+
+RECONNECT_SHARE = 0.25
+"""Wait this share of the time that a peer has been away: it is back after at most a quarter of its absence more."""
+
+NODE_FORGET_S = 120.0
+"""How long the record of a node that nobody reaches is kept (and afterwards kept from coming back by gossip)."""
+
+DIRECTORY_SYNC_INTERVAL_S = 0.2
+"""Between two directory exchanges that a node begins: a hundred peers that disagree with it do not cost a hundred."""
+
+NAME_TAKEN_S = 3 * LINK_TIMEOUT_S
+"""A node refused for so long because of its name has a living namesake, not a dead former self."""
+
+NODE_ID_ATTEMPTS_MAX = 64
+"""Tries to find a free node id: with 1,024 nodes in 2^32 ids the second is already one in four million."""
+
+ADDRESS_ATTEMPTS_MAX = 4096
+"""Tries to find a free derived address: 1,024 nodes take 1.6 % of 10.77.0.0/16, so a few always do."""
+
+ENGINE_SYNC_INTERVAL_S = 0.75
+"""Between an engine's periodic messages to a peer: what was lost is repaired within two of them, under 2 s."""
+
+ENGINE_MESSAGE_BYTES_MAX = 128 << 10
+"""At which an engine splits what it has to say: 2,000 groups fit into one, 65,536 into some ten."""
+
+TOMBSTONES_MAX = 16384
+"""Deleted keys that a replicated map remembers for those who missed it; who is further behind gets all of it anew."""
+
+REPLICA_KEYS_MAX = 2 * GROUPS_MAX + 1024
+"""Keys of one peer's replicated map: its groups and those it publishes to."""
+
+STREAMS_MAX = 65535
+"""As MP_STREAMS less the shared stream 0."""
+
+ADOPTED_GRACE_S = 10.0
+"""How long forwarding entries of a dead control process stand unless its successor confirms them: links are back
+within 1 s, the engine's state in 2."""

@@ -1,0 +1,77 @@
+"""The vocabulary of forwarding: what an engine decides (routes, by node) and what C forwards by (entries, by link).
+
+Values only.  Routes name nodes; entries name link indices and stand in the forwarding table of shared memory, whose
+key has the same fields (mp_fib_key).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from pipeline.address import Address, NodeId
+
+
+class Side(enum.StrEnum):
+    """Where the packet comes from: the host's programs (TUN) or other nodes (UDP)."""
+
+    HOST = "host"
+    OVERLAY = "overlay"
+
+
+class Kind(enum.StrEnum):
+    """What an entry is about: a group, a unicast address, or all link-scope groups of a family."""
+
+    GROUP = "group"
+    UNICAST = "unicast"
+    FLOOD = "flood"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteKey:
+    """What an engine routes: host side (S,G) or (*,G); overlay side (origin,G) or (*,G), perhaps for one incoming link."""
+
+    side: Side
+    group: Address
+    source: Address | None = None
+    origin: NodeId | None = None
+    via: NodeId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteChanged:
+    """The nodes that packets of `key` go to next.  None: the route is gone; empty: it is known and goes nowhere."""
+
+    key: RouteKey
+    next_hops: frozenset[NodeId] | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class FibKey:
+    """A key of the forwarding table.  A flood entry's group is 4 or 16 zero bytes: its family."""
+
+    side: Side
+    kind: Kind
+    group: Address
+    source: Address | None = None
+    origin: NodeId | None = None
+    via: NodeId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FibEntry:
+    """Set or replace an entry: send to `links`, deliver to this host if `local`, count in stream `stream`."""
+
+    key: FibKey
+    links: frozenset[int]
+    local: bool
+    stream: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class FibDelete:
+    """Remove an entry."""
+
+    key: FibKey

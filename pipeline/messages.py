@@ -1,0 +1,206 @@
+"""Every message that crosses a process: between nodes, from workers to control, between command line and control.
+
+Messages are tagged msgspec structs in msgpack; an unknown field or tag is an error, and so is a value out of its
+bounds.  What nodes say to each other is prefixed by one byte, the protocol's version, so that a node of another
+version is recognised before its fields are looked at.  Nothing here knows sockets, keys or what a message means.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from pipeline import limits
+from pipeline.address import Address
+from pipeline.errors import WireError
+
+PROTOCOL_VERSION = 1
+"""Raised when nodes of the old and the new version could not understand each other."""
+
+PROTOCOL_MISMATCH = "protocol_version"
+MALFORMED = "message_malformed"
+TOO_LONG = "message_too_long"
+
+Id: TypeAlias = Annotated[int, Meta(ge=1, le=0xFFFFFFFF)]
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=limits.NAME_LENGTH_MAX)]
+Endpoint: TypeAlias = Annotated[str, Meta(max_length=limits.ENDPOINT_LENGTH_MAX)]
+Packed: TypeAlias = Annotated[bytes, Meta(min_length=4, max_length=16)]
+Prefix: TypeAlias = Annotated[int, Meta(ge=0, le=128)]
+Stamp: TypeAlias = tuple[Count, Count]
+"""(incarnation, version): the age of a record; tuples compare as ages do."""
+
+
+class NodeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a node tells the others about itself.  Only the node itself makes a new version of it."""
+
+    node_id: Id
+    name: Name
+    incarnation: Count
+    """Grows from start to start of the node; a restarted control process keeps it."""
+    version: Count
+    addresses: Annotated[tuple[tuple[Packed, Prefix], ...], Meta(max_length=limits.ADDRESSES_PER_NODE_MAX)]
+    endpoint: Endpoint
+    """"ADDR:PORT" or "[ADDR]:PORT", of control (TCP) and data (UDP) alike."""
+    lanes: Annotated[int, Meta(ge=1, le=limits.LANES_MAX)]
+    key_epoch: Annotated[int, Meta(ge=0, le=255)]
+    sender_key: Annotated[bytes, Meta(max_length=32)]
+    """Empty if the node does not seal (`--insecure`)."""
+    engine: Name
+    explicit_addresses: bool
+
+    @property
+    def stamp(self) -> Stamp:
+        """The age of this record."""
+        return self.incarnation, self.version
+
+
+class NodeMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What every message between nodes begins with: who sent it, in which life, and where it is to be answered."""
+
+    sender: Id
+    incarnation: Count
+    endpoint: Endpoint
+
+
+class Hello(NodeMessage, frozen=True, tag="hello"):
+    """Opens a link and renews it when the record has changed; it is answered at once."""
+
+    number: Count
+    """Grows with each Hello, Heartbeat and Goodbye of the sender: an overtaken one is not looked at."""
+    record: NodeRecord
+    known: Stamp | None = None
+    """The receiver's record that the sender holds: an acknowledgement.  None: the sender has no link to it."""
+    to: Endpoint = ""
+    """The endpoint this was sent to, if that is all the sender knows of the receiver."""
+    reached: Endpoint = ""
+    """The `to` of the Hello that this one answers."""
+
+
+class Heartbeat(NodeMessage, frozen=True, tag="heartbeat"):
+    """Keeps a link up, acknowledges the receiver's record and tells whether the two directories agree."""
+
+    number: Count
+    known: Stamp | None
+    directory: Annotated[bytes, Meta(max_length=16)]
+
+
+class Goodbye(NodeMessage, frozen=True, tag="goodbye"):
+    """The sender ends: take the link down without waiting for silence."""
+
+    number: Count
+
+
+class DirectorySummary(NodeMessage, frozen=True, tag="summary"):
+    """The ages of all records of the sender.  The receiver sends what is newer, and its own summary if it is `asked`."""
+
+    entries: Annotated[list[tuple[Id, Count, Count]], Meta(max_length=2 * limits.NODES_MAX)]
+    asked: bool
+
+
+class DirectoryUpdate(NodeMessage, frozen=True, tag="directory"):
+    """Records that the receiver lacks."""
+
+    records: Annotated[list[NodeRecord], Meta(max_length=limits.RECORDS_PER_MESSAGE_MAX)]
+
+
+class EngineMessage(NodeMessage, frozen=True, tag="engine"):
+    """What the overlay engine says to the same engine of another node."""
+
+    engine: Name
+    body: bytes
+
+
+AnyNodeMessage: TypeAlias = Hello | Heartbeat | Goodbye | DirectorySummary | DirectoryUpdate | EngineMessage
+
+
+class Punt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="punt"):
+    """A packet that a worker hands to control: `kind` says why ("igmp", "mld", "source", …)."""
+
+    lane: Annotated[int, Meta(ge=0, lt=limits.LANES_MAX)]
+    kind: Annotated[str, Meta(max_length=32)]
+    packet: bytes
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="request"):
+    """What the command line asks of a running node: Request("show", "links")."""
+
+    verb: Annotated[str, Meta(max_length=32)]
+    noun: Annotated[str, Meta(max_length=32)] = ""
+    arguments: dict[str, str] = {}
+
+
+class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="reply"):
+    """The answer: `value` is what `--json` prints, `error` one line if not `ok`."""
+
+    ok: bool
+    error: str = ""
+    value: Any = None
+
+
+AnyLocalMessage: TypeAlias = Punt | Request | Reply
+
+_encoder = msgspec.msgpack.Encoder()
+_node_decoder = msgspec.msgpack.Decoder(AnyNodeMessage)
+_local_decoder = msgspec.msgpack.Decoder(AnyLocalMessage)
+_VERSION_BYTE = bytes([PROTOCOL_VERSION])
+
+
+def encode_node(message: AnyNodeMessage) -> bytes:
+    """The bytes of a message to another node; a message of ours that is too long is our bug."""
+    data = _VERSION_BYTE + _encoder.encode(message)
+    assert len(data) <= limits.MESSAGE_BYTES_MAX, f"{type(message).__name__} of {len(data)} bytes"
+    return data
+
+
+def decode_node(data: bytes) -> AnyNodeMessage:
+    """The message in those bytes; WireError with a reason word if there is none."""
+    if len(data) > limits.MESSAGE_BYTES_MAX:
+        raise WireError(TOO_LONG)
+    if not data:
+        raise WireError(MALFORMED)
+    if data[0] != PROTOCOL_VERSION:
+        raise WireError(PROTOCOL_MISMATCH)
+    try:
+        message = _node_decoder.decode(memoryview(data)[1:])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise WireError(MALFORMED) from error
+    if not _is_sound(message):
+        raise WireError(MALFORMED)
+    return message
+
+
+def encode_local(message: AnyLocalMessage) -> bytes:
+    """The bytes of a message within the host."""
+    return _encoder.encode(message)
+
+
+def decode_local(data: bytes) -> AnyLocalMessage:
+    """The message in those bytes; WireError with a reason word if there is none."""
+    if len(data) > limits.LOCAL_MESSAGE_BYTES_MAX:
+        raise WireError(TOO_LONG)
+    try:
+        return _local_decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise WireError(MALFORMED) from error
+
+
+def _is_sound(message: AnyNodeMessage) -> bool:
+    """What types cannot say: a Hello is about its sender, an address has 4 or 16 bytes and a prefix within them."""
+    match message:
+        case Hello(record=record):
+            return (record.node_id, record.incarnation) == (message.sender, message.incarnation) and _has_addresses(record)
+        case DirectoryUpdate(records=records):
+            return all(_has_addresses(record) for record in records)
+        case _:
+            return True
+
+
+def _has_addresses(record: NodeRecord) -> bool:
+    return all(_is_address(address, prefix) for address, prefix in record.addresses)
+
+
+def _is_address(address: Address, prefix: int) -> bool:
+    return len(address) in (4, 16) and prefix <= 8 * len(address)

@@ -1,0 +1,115 @@
+"""What an overlay engine is: it decides routes, and never sees a packet.
+
+An engine is told what this node wants and offers (`join`, `leave`, `register_source`, `deregister_source`), which nodes
+it can talk to (`handle_link`), where overlay addresses live (`handle_hosts`) and what its likes on other nodes say
+(`handle_message`).  It answers with messages to send, routes, and the links it would like to have.  One law: call one
+input, or several, then drain `poll_output` until it returns None, then ask `poll_timeout`.
+
+It knows no clock (`now` is handed in, seconds, monotonic), no sockets and no randomness but that of its context.
+`members` and `groups` are for people; forwarding goes by the routes alone.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from pipeline.address import Address, NodeId, SourceFilter
+from pipeline.forwarding.route import RouteChanged, RouteKey, Side
+
+__all__ = [
+    "Engine", "EngineContext", "EngineFactory", "LinkState", "LinkWanted", "Output", "RouteChanged", "RouteKey", "Side",
+    "Transmit",
+]  # fmt: skip
+
+
+class LinkState(enum.StrEnum):
+    """Of the link to another node.  A message may come from a node before its link is up here (it is up there)."""
+
+    UP = "up"
+    DOWN = "down"
+    """No traffic; what the node said is still true if it comes back."""
+    GONE = "gone"
+    """The node restarted or was forgotten: forget all that it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transmit:
+    """Send this to the same engine of another node; it may be lost, doubled or overtaken."""
+
+    peer: NodeId
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LinkWanted:
+    """The engine would use a link to that node (or no longer)."""
+
+    peer: NodeId
+    wanted: bool
+
+
+Output: TypeAlias = Transmit | RouteChanged | LinkWanted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineContext:
+    """What an engine is born with."""
+
+    node_id: NodeId
+    random: Callable[[], float]
+    """Uniform in [0, 1)."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """The engine's own table of the configuration."""
+
+
+class Engine(Protocol):
+    """An application-layer multicast protocol."""
+
+    def join(self, group: Address, sources: SourceFilter, now: float) -> None:
+        """This host wants the group; again with other sources when they change."""
+
+    def leave(self, group: Address, now: float) -> None:
+        """This host wants the group no longer."""
+
+    def register_source(self, group: Address, now: float) -> None:
+        """A program of this host sends to the group."""
+
+    def deregister_source(self, group: Address, now: float) -> None:
+        """None does any more."""
+
+    def handle_link(self, peer: NodeId, state: LinkState, now: float, *, rtt_s: float | None = None) -> None:
+        """A link came up, went down, is gone; or, UP again, its measured round-trip time changed."""
+
+    def handle_hosts(self, hosts: Mapping[Address, NodeId], now: float) -> None:
+        """Which node each overlay address belongs to, this node's included."""
+
+    def handle_message(self, peer: NodeId, message: bytes, now: float) -> str | None:
+        """What a peer's engine says.  Returns a reason word if it is nonsense."""
+
+    def handle_timeout(self, now: float) -> None:
+        """The time of `poll_timeout` has come."""
+
+    def poll_timeout(self) -> float | None:
+        """When `handle_timeout` is due."""
+
+    def poll_output(self) -> Output | None:
+        """The next thing to do; None when all is done."""
+
+    def members(self, group: Address) -> frozenset[NodeId]:
+        """Nodes within reach, other than this one, that want the group."""
+
+    def groups(self) -> Iterable[Address]:
+        """Groups that this node or one within reach wants."""
+
+    def snapshot(self, now: float) -> bytes:
+        """Everything that a restarted control process needs to go on."""
+
+    def restore(self, data: bytes, now: float) -> None:
+        """Take over a snapshot; ValueError if it is none.  Links are told anew, and all routes are put out again."""
+
+
+EngineFactory: TypeAlias = Callable[[EngineContext, float], Engine]
+"""What an entry point of group `mcast_pipeline.engines` names: called with context and now."""

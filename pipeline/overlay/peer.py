@@ -1,0 +1,176 @@
+"""The control session with one peer: a state table and two timers.  It composes no message and knows no directory.
+
+    state      signal         next       when
+    DOWN       UNKNOWN        GREETING   the peer is heard but does not hold our record
+    DOWN       OUTDATED       GREETING   it holds an older version of it
+    DOWN       ACKNOWLEDGED   UP         it holds the current one: it can open what we send
+    GREETING   ACKNOWLEDGED   UP
+    UP         OUTDATED       UP         our record changed meanwhile; it is on its way
+    UP         UNKNOWN        GREETING   the peer lost us: it timed us out, or forgot us
+    any        GOODBYE        DOWN       it ends
+    any        SILENCE        DOWN       nothing for LINK_TIMEOUT_S
+    any        RESTARTED      DOWN       it is heard in a new life; another signal follows
+
+What a driver calls "up" is UP; a link is up on each side on its own.  Because a node that has timed out its peer says
+UNKNOWN, a path that is broken in one direction is soon down in both.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pipeline import limits
+from pipeline.messages import NodeRecord, Stamp
+
+JITTER = 0.25
+"""Attempts are spread by ± this share, so that nodes that lost each other together do not call in step."""
+
+
+class PeerState(enum.StrEnum):
+    """Of a session."""
+
+    DOWN = "down"
+    GREETING = "greeting"
+    UP = "up"
+
+
+class Signal(enum.Enum):
+    """What a session hears of its peer."""
+
+    ACKNOWLEDGED = enum.auto()
+    OUTDATED = enum.auto()
+    UNKNOWN = enum.auto()
+    GOODBYE = enum.auto()
+    SILENCE = enum.auto()
+    RESTARTED = enum.auto()
+
+
+class Action(enum.Enum):
+    """What a session's timers ask for."""
+
+    NOTHING = enum.auto()
+    SPEAK = enum.auto()
+    SILENT = enum.auto()
+    FORGET = enum.auto()
+
+
+TRANSITIONS: Mapping[tuple[PeerState, Signal], PeerState] = {
+    (PeerState.DOWN, Signal.UNKNOWN): PeerState.GREETING,
+    (PeerState.DOWN, Signal.OUTDATED): PeerState.GREETING,
+    (PeerState.DOWN, Signal.ACKNOWLEDGED): PeerState.UP,
+    (PeerState.GREETING, Signal.UNKNOWN): PeerState.GREETING,
+    (PeerState.GREETING, Signal.OUTDATED): PeerState.GREETING,
+    (PeerState.GREETING, Signal.ACKNOWLEDGED): PeerState.UP,
+    (PeerState.UP, Signal.UNKNOWN): PeerState.GREETING,
+    (PeerState.UP, Signal.OUTDATED): PeerState.UP,
+    (PeerState.UP, Signal.ACKNOWLEDGED): PeerState.UP,
+    **{(state, Signal.GOODBYE): PeerState.DOWN for state in PeerState},
+    **{(state, Signal.SILENCE): PeerState.DOWN for state in PeerState},
+    **{(state, Signal.RESTARTED): PeerState.DOWN for state in PeerState},
+}
+
+
+@dataclass(slots=True)
+class Backoff:
+    """When to call somebody who does not answer: after a share of the time that he has been away, for ever."""
+
+    random: Callable[[], float]
+    since: float
+    """When he went away."""
+    next_at: float
+
+    def restart(self, now: float, *, delay_s: float = 0.0) -> None:
+        """He has just gone away."""
+        self.since = now
+        self.next_at = now + delay_s
+
+    def called(self, now: float) -> None:
+        """An attempt has been made."""
+        away_s = (now - self.since) * limits.RECONNECT_SHARE
+        wait_s = min(max(away_s, limits.RECONNECT_INTERVAL_MIN_S), limits.RECONNECT_INTERVAL_MAX_S)
+        self.next_at = now + wait_s * (1 - JITTER + 2 * JITTER * self.random())
+
+
+class Seed:
+    """An endpoint given by `--peer`, called until the node behind it is known, and again whenever that one is down."""
+
+    def __init__(self, endpoint: str, *, random: Callable[[], float], now: float) -> None:
+        self.endpoint = endpoint
+        self.node_id: int | None = None
+        """Who answered last; this node's own id if the seed is the node itself."""
+        self.backoff = Backoff(random, now, now)
+
+
+class Peer:
+    """One session.  The owner feeds signals and asks `next_action` at `due`."""
+
+    def __init__(self, record: NodeRecord, *, random: Callable[[], float], now: float) -> None:
+        self.record = record
+        """The newest that is known of the node."""
+        self.state = PeerState.DOWN
+        self.acknowledged: Stamp | None = None
+        """Our record as the peer last said it holds it."""
+        self.number_heard = -1
+        """Of the latest Hello, Heartbeat or Goodbye."""
+        self.away_since = now
+        """When the node was last heard, or first heard of."""
+        self._backoff = Backoff(random, now, now)
+        self._heartbeat_at = now
+
+    @property
+    def is_up(self) -> bool:
+        """Whether packets may be sent to it."""
+        return self.state is PeerState.UP
+
+    @property
+    def due(self) -> float:
+        """When `next_action` is to be asked."""
+        if self.state is PeerState.DOWN:
+            return min(self._backoff.next_at, self.away_since + limits.NODE_FORGET_S)
+        speak_at = self._heartbeat_at if self.is_up else self._backoff.next_at
+        return min(speak_at, self.away_since + limits.LINK_TIMEOUT_S)
+
+    def handle(self, signal: Signal, now: float) -> bool:
+        """Feed a signal.  Returns whether the link went up or down."""
+        before = self.state
+        self.state = TRANSITIONS[before, signal]
+        if signal in (Signal.ACKNOWLEDGED, Signal.OUTDATED, Signal.UNKNOWN):
+            self.away_since = now
+        if self.state is not before:
+            self._enter(now)
+        return (before is PeerState.UP) is not self.is_up
+
+    def next_action(self, now: float) -> Action:
+        """What is due now; speaking sets the next time."""
+        if self.state is PeerState.DOWN:
+            if now >= self.away_since + limits.NODE_FORGET_S:
+                return Action.FORGET
+        elif now >= self.away_since + limits.LINK_TIMEOUT_S:
+            return Action.SILENT
+        return Action.SPEAK if now >= self.due else Action.NOTHING
+
+    def spoke(self, now: float) -> None:
+        """A Hello or a Heartbeat has been sent."""
+        self._heartbeat_at = now + limits.HELLO_INTERVAL_S
+        self._backoff.called(now)
+
+    def resume(self, acknowledged: Stamp, now: float) -> None:
+        """After a restart of this control process: the link is up, as the peer believes."""
+        self.state = PeerState.UP
+        self.acknowledged = acknowledged
+        self.away_since = now
+        self._heartbeat_at = now
+
+    def call_now(self, now: float) -> None:
+        """Something is to be said at once."""
+        self._heartbeat_at = self._backoff.next_at = now
+
+    def _enter(self, now: float) -> None:
+        """Timers of the new state: a peer that is greeted or lost is called at once, one that said goodbye is not."""
+        self._backoff.restart(now, delay_s=limits.RECONNECT_INTERVAL_MIN_S)
+        if self.state is PeerState.DOWN:
+            self.acknowledged = None
+        if self.is_up:
+            self._heartbeat_at = now + limits.HELLO_INTERVAL_S
