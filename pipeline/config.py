@@ -1,0 +1,343 @@
+"""The effective configuration: one frozen object, made of flags, environment, TOML file and defaults.
+
+It knows the keys, their bounds and where each value came from.  It deliberately does not know who uses them, opens
+no socket and never looks at the machine, but for the host name and the files that it is pointed to.
+
+    flags > environment (MCAST_PIPELINE_SECTION_KEY, and short forms of the flags) > TOML > defaults
+
+A value that cannot be used is an error of one line that names its origin: a flag's is a UsageError, all others are
+ConfigErrors.  What the keys mean stands in configs/pipeline.toml, and a test keeps the two the same.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias, get_origin
+
+import msgspec
+
+from pipeline import limits
+from pipeline.config_checks import CHECKS
+from pipeline.errors import ConfigError, PipelineError, UsageError
+
+ENV_PREFIX = "MCAST_PIPELINE_"
+KEY_FLAGS = "--key FILE (make one with `pipeline keygen FILE`), or --insecure to send unencrypted"
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the TOML file."""
+
+
+class NodeSection(_Section, frozen=True):
+    """[node]: who this node is and whom it talks to."""
+
+    name: str = ""  # replaced by the host name
+    listen: str = f"0.0.0.0:{limits.PORT}"
+    peers: tuple[str, ...] = ()
+    key: str | None = None
+    insecure: bool = False
+
+
+class TunSection(_Section, frozen=True):
+    """[tun]: the interface that programs see."""
+
+    interface: str = "mcast0"
+    mtu: int | Literal["auto"] = "auto"
+    addresses: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ("224.0.0.0/4", "ff00::/8")
+    queue_length: int = 4096
+
+
+class WorkersSection(_Section, frozen=True):
+    """[workers]: the processes of the data plane."""
+
+    count: int = 4
+    idle: Literal["adaptive", "busy", "sleep"] = "adaptive"
+    affinity: tuple[int, ...] = ()
+
+
+class RingsSection(_Section, frozen=True):
+    """[rings]: slots of each lane's two rings."""
+
+    host_slots: int = 1024
+    overlay_slots: int = 64
+
+
+class OverlaySection(_Section, frozen=True):
+    """[overlay]: the engine that decides the routes, and tables of options by engine ([overlay.NAME])."""
+
+    engine: str = "mesh"
+    options: Mapping[str, Mapping[str, Any]] = {}
+
+
+class MembershipConfig(_Section, frozen=True):
+    """[membership]: the querier's variables, RFC 9776 §8 and RFC 9777 §9, with their defaults."""
+
+    robustness: int = 2
+    query_interval_s: float = 125.0
+    query_response_interval_s: float = 10.0
+    last_member_query_interval_s: float = 1.0
+    startup_query_interval_s: float | None = None
+    startup_query_count: int | None = None
+    igmp_version: int = 3
+    mld_version: int = 2
+    querier_address: str | None = None
+    fast_leave: bool = False
+
+
+class MetricsSection(_Section, frozen=True):
+    """[metrics]: where Prometheus may scrape; nowhere by default."""
+
+    listen: str | None = None
+
+
+class LogSection(_Section, frozen=True):
+    """[log]: what goes to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "text", "json"] = "auto"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything an instance was told, checked: supervisor, control and workers are handed this one object."""
+
+    node: NodeSection = NodeSection()
+    tun: TunSection = TunSection()
+    workers: WorkersSection = WorkersSection()
+    rings: RingsSection = RingsSection()
+    overlay: OverlaySection = OverlaySection()
+    membership: MembershipConfig = MembershipConfig()
+    metrics: MetricsSection = MetricsSection()
+    log: LogSection = LogSection()
+
+    @property
+    def lanes(self) -> int:
+        """Lanes that the worker count makes: 1, 2 and 4 workers are one lane."""
+        return max(1, self.workers.count // 4)
+
+
+Origins: TypeAlias = Mapping[str, str]
+"""`section.key` → where its value came from, as `config show --origin` prints it."""
+
+FLAGS: Mapping[str, str] = MappingProxyType(
+    {
+        "node.name": "--name",
+        "node.listen": "--listen",
+        "node.peers": "--peer",
+        "node.key": "--key",
+        "node.insecure": "--insecure",
+        "tun.interface": "--tun",
+        "tun.addresses": "--address",
+        "workers.count": "--workers",
+        "overlay.engine": "--overlay",
+        "metrics.listen": "--metrics",
+    }
+)
+"""The flags of `launch` by the key that they set."""
+
+_SHORT_ENV = {
+    "NAME": "node.name",
+    "LISTEN": "node.listen",
+    "PEERS": "node.peers",
+    "KEY": "node.key",
+    "INSECURE": "node.insecure",
+    "TUN": "tun.interface",
+    "ADDRESSES": "tun.addresses",
+    "WORKERS": "workers.count",
+    "OVERLAY": "overlay.engine",
+    "METRICS": "metrics.listen",
+}
+_OTHER_ENV = frozenset({"CONFIG", "DEBUG"})  # read by the command line itself
+
+_SECTIONS: dict[str, type[_Section]] = {f.name: f.type for f in msgspec.structs.fields(Config)}
+_FIELDS = {
+    f"{section}.{field.name}": field for section, kind in _SECTIONS.items() for field in msgspec.structs.fields(kind)
+}
+
+
+class _Given(msgspec.Struct, frozen=True):
+    """One value as somebody gave it, and who."""
+
+    value: object
+    origin: str  # "flag --workers", "environment MCAST_PIPELINE_NAME", "file PATH", "default"
+    rank: int  # 0 flag, 1 environment, 2 file, 3 default
+    base: Path | None = None  # directory that relative paths of a file count from
+
+    def error(self, key: str, why: str) -> PipelineError:
+        """The one line for a value that cannot be used."""
+        if self.rank == 0:
+            return UsageError(f"{self.origin.removeprefix('flag ')} {_word(self.value)}: {why}")
+        if self.rank == 1:
+            return ConfigError(f"{self.origin.removeprefix('environment ')}={self.value}: {why}")
+        if self.rank == 2:
+            return ConfigError(f"{self.origin.removeprefix('file ')}: {key} = {_word(self.value)}: {why}")
+        return ConfigError(f"{key}: {why}")
+
+
+# ---------------------------------------------------------------- loading, in the order of a value's life
+
+
+def load(
+    flags: Mapping[str, object], env: Mapping[str, str], path: Path | None, *, require_key: bool = True
+) -> Config:
+    """The effective configuration.
+
+    `flags` maps keys ("workers.count") to what the command line said, as text (or a sequence of it, or True); a None
+    or an empty sequence was not given.  `path` is the TOML file, if any.  With `require_key` one of `node.key` and
+    `node.insecure` must be set, as launch wants it.
+    """
+    return load_with_origins(flags, env, path, require_key=require_key)[0]
+
+
+def load_with_origins(
+    flags: Mapping[str, object], env: Mapping[str, str], path: Path | None, *, require_key: bool = True
+) -> tuple[Config, Origins]:
+    """As `load`, with the origin of every value beside it."""
+    given = _from_file(path) | _from_environment(env) | _from_flags(flags)
+    for key, field in _FIELDS.items():
+        if key not in given:
+            given[key] = _Given(os.uname().nodename if key == "node.name" else _default(field), "default", 3)
+    values = {key: _checked(key, given[key]) for key in _FIELDS}
+    _settle_key(values, given)
+    _check_together(values, given)
+    if require_key and not values["node.key"] and not values["node.insecure"]:
+        raise ConfigError(f"no network key: give {KEY_FLAGS}")
+    sections: dict[str, Any] = {
+        section: kind(**{f.name: values[f"{section}.{f.name}"] for f in msgspec.structs.fields(kind)})
+        for section, kind in _SECTIONS.items()
+    }
+    return Config(**sections), {key: given[key].origin for key in _FIELDS}
+
+
+def _from_flags(flags: Mapping[str, object]) -> dict[str, _Given]:
+    return {
+        key: _Given(value, f"flag {FLAGS[key]}", 0)
+        for key, value in flags.items()
+        if value is not None and value is not False and value != ()
+    }
+
+
+def _from_environment(env: Mapping[str, str]) -> dict[str, _Given]:
+    """Values of MCAST_PIPELINE_…; the long form of a key wins over its short one."""
+    known = {key.replace(".", "_").upper(): key for key in _FIELDS if key != "overlay.options"}
+    found: dict[str, _Given] = {}
+    for names in (_SHORT_ENV, known):
+        for name, key in names.items():
+            variable = ENV_PREFIX + name
+            if variable in env:
+                found[key] = _Given(env[variable], f"environment {variable}", 1)
+    for variable in sorted(env):
+        name = variable.removeprefix(ENV_PREFIX)
+        if name != variable and name not in known and name not in _SHORT_ENV and name not in _OTHER_ENV:
+            hint = _nearest(name, [*known, *_SHORT_ENV, *_OTHER_ENV], ENV_PREFIX)
+            raise ConfigError(f"{variable}: no such setting{hint}")
+    return found
+
+
+def _from_file(path: Path | None) -> dict[str, _Given]:
+    if path is None:
+        return {}
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    found: dict[str, _Given] = {}
+    for section, table in document.items():
+        if section not in _SECTIONS:
+            raise ConfigError(f"{path}: {section}: no such section{_nearest(section, list(_SECTIONS))}")
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: {section}: must be a table, [{section}]")
+        if section == "overlay":
+            table = _split_options(table)  # noqa: PLW2901
+        keys = [field.name for field in msgspec.structs.fields(_SECTIONS[section])]
+        for name, value in table.items():
+            if name not in keys:
+                raise ConfigError(f"{path}: {section}.{name}: no such key{_nearest(name, keys, section + '.')}")
+            found[f"{section}.{name}"] = _Given(value, f"file {path}", 2, path.parent)
+    return found
+
+
+def _default(field: msgspec.structs.FieldInfo) -> object:
+    return field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+
+
+def _split_options(table: dict[str, Any]) -> dict[str, Any]:
+    """[overlay.NAME] tables are the options of engine NAME, which nobody but that engine knows."""
+    options = {name: value for name, value in table.items() if isinstance(value, dict)}
+    rest = {name: value for name, value in table.items() if name not in options}
+    return rest | ({"options": options} if options else {})
+
+
+def _checked(key: str, given: _Given) -> Any:
+    """The value in its type and bounds, in canonical form."""
+    value = given.value
+    if isinstance(value, str) and get_origin(_FIELDS[key].type) is tuple:
+        value = tuple(filter(None, (part.strip() for part in value.split(","))))
+    try:
+        value = msgspec.convert(value, _FIELDS[key].type, strict=given.rank >= 2)
+    except msgspec.ValidationError as error:
+        raise given.error(key, _plain(str(error))) from error
+    if key == "node.key" and value is not None and given.base is not None:
+        value = str(given.base / value)
+    check = CHECKS.get(key)
+    if check is None or value is None:
+        return value
+    try:
+        return check(value)
+    except ValueError as error:
+        why = str(error)
+        if key == "node.name" and given.rank == 3:
+            why = f"the host name {value!r} cannot serve as name ({why}); give --name"
+        raise given.error(key, why) from error
+
+
+def _settle_key(values: dict[str, Any], given: Mapping[str, _Given]) -> None:
+    """One of `node.key` and `node.insecure`: the one from the stronger origin; both from one are a contradiction."""
+    if not (values["node.key"] and values["node.insecure"]):
+        return
+    key, insecure = given["node.key"], given["node.insecure"]
+    if key.rank == insecure.rank:
+        raise key.error("node.key", "contradicts --insecure (node.insecure): give one of the two")
+    if key.rank < insecure.rank:
+        values["node.insecure"] = False
+    else:
+        values["node.key"] = None
+
+
+def _check_together(values: Mapping[str, Any], given: Mapping[str, _Given]) -> None:
+    """The rules that take two keys."""
+    response, interval = values["membership.query_response_interval_s"], values["membership.query_interval_s"]
+    if response >= interval:  # RFC 9776 §8.3, RFC 9777 §9.3
+        key = "membership.query_response_interval_s"
+        blamed = key if given[key].rank <= given["membership.query_interval_s"].rank else "membership.query_interval_s"
+        raise given[blamed].error(
+            blamed, f"query_response_interval_s ({response:g}) must be less than query_interval_s ({interval:g})"
+        )
+    cpus = values["workers.affinity"]
+    if len(cpus) not in (0, 1, values["workers.count"]):
+        why = f"name one CPU for all workers or one for each of the {values['workers.count']}"
+        raise given["workers.affinity"].error("workers.affinity", why)
+
+
+# ---------------------------------------------------------------- words
+
+
+def _nearest(word: str, known: list[str], prefix: str = "") -> str:
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
+    return f" (did you mean {prefix}{found[0]}?)" if found else ""
+
+
+def _plain(message: str) -> str:
+    """Msgspec's words without its marks: "Expected `int`, got `str`" → "expected int, got str"."""
+    return (message[:1].lower() + message[1:]).replace("`", "").replace(" - at $", " at ")
+
+
+def _word(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -1,0 +1,200 @@
+"""What each configuration key may hold: a function by key that returns the canonical value or raises ValueError.
+
+Pure functions on values; whether a value can be *used* here and now (a port, an interface) is found out by using it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from pipeline import limits
+from pipeline.address import is_unicast
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+MTU_MIN = 1280
+"""IPv6 does not run on less (RFC 8200 §5)."""
+MTU_MAX = 9000
+"""Jumbo frames; a host ring's slot is as large as the MTU."""
+INTERFACE_LENGTH_MAX = 15
+"""IFNAMSIZ less the terminating zero."""
+CPUS_MAX = 1024
+"""As CPU_SETSIZE."""
+INTERVAL_MAX_S = 31744.0
+"""The largest interval that QQIC can say (RFC 9776 §4.1.7)."""
+RESPONSE_MAX_S = 3174.4
+"""The largest Max Resp Time of IGMPv3, in its tenths of a second (RFC 9776 §4.1.1)."""
+
+
+def split_endpoint(text: str) -> tuple[str, int]:
+    """"192.0.2.1:4747", "[2001:db8::1]:4747" or an address alone → (address, port); ValueError for anything else."""
+    host, port = text.strip(), str(limits.PORT)
+    if host.startswith("["):
+        host, bracket, rest = host[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise ValueError("expected [ADDR]:PORT")
+        port = rest[1:] if rest else port
+    elif host.count(":") == 1:
+        host, _, port = host.partition(":")
+    if not port.isascii() or not port.isdigit() or not 0 < int(port) <= 65535:
+        raise ValueError(f"port {port!r} is not within 1 … 65535")
+    try:
+        return str(ipaddress.ip_address(host)), int(port)
+    except ValueError:
+        raise ValueError(f"{host!r} is no IP address; expected ADDR:PORT or [ADDR]:PORT") from None
+
+
+def join_endpoint(host: str, port: int) -> str:
+    """The text of an endpoint: ADDR:PORT, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _endpoint(text: str) -> str:
+    host, port = split_endpoint(text)
+    if ipaddress.ip_address(host).is_multicast:
+        raise ValueError(f"{host} is a multicast address")
+    return join_endpoint(host, port)
+
+
+def _peers(texts: tuple[str, ...]) -> tuple[str, ...]:
+    if len(texts) > limits.NODES_MAX:
+        raise ValueError(f"more than {limits.NODES_MAX} peers")
+    found = []
+    for text in texts:
+        endpoint = _endpoint(text)
+        if ipaddress.ip_address(split_endpoint(endpoint)[0]).is_unspecified:
+            raise ValueError(f"{text} is no address of a peer")
+        found.append(endpoint)
+    return tuple(dict.fromkeys(found))
+
+
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text) or len(text) > limits.NAME_LENGTH_MAX:
+        raise ValueError(f"a name is 1 to {limits.NAME_LENGTH_MAX} of A-Z a-z 0-9 . _ -, the first no . or -")
+    return text
+
+
+def _interface(text: str) -> str:
+    if not _INTERFACE.fullmatch(text) or len(text) > INTERFACE_LENGTH_MAX:
+        raise ValueError(f"an interface name is 1 to {INTERFACE_LENGTH_MAX} of A-Z a-z 0-9 . _ -")
+    return text
+
+
+def _addresses(texts: tuple[str, ...]) -> tuple[str, ...]:
+    found: dict[int, str] = {}
+    for text in texts:
+        if "/" not in text:
+            raise ValueError(f"{text} lacks a prefix length; expected ADDR/BITS such as 10.77.0.1/16")
+        try:
+            interface = ipaddress.ip_interface(text)
+        except ValueError:
+            raise ValueError(f"{text} is no ADDR/BITS") from None
+        if not is_unicast(interface.ip.packed):
+            raise ValueError(f"{text} is no unicast address")
+        if interface.version in found:
+            raise ValueError(f"{text} is a second IPv{interface.version} address: a node has one of each family")
+        found[interface.version] = str(interface)
+    return tuple(found.values())
+
+
+def _routes(texts: tuple[str, ...]) -> tuple[str, ...]:
+    found = []
+    for text in texts:
+        try:
+            network = ipaddress.ip_network(text)
+        except ValueError as error:
+            raise ValueError(f"{text}: {str(error).removeprefix(text).strip()}") from None
+        if not network.is_multicast:
+            raise ValueError(f"{text} is not within 224.0.0.0/4 or ff00::/8: only multicast is routed to the interface")
+        found.append(str(network))
+    return tuple(dict.fromkeys(found))
+
+
+def _workers(count: int) -> int:
+    most = 4 * limits.LANES_MAX
+    if count not in (1, 2) and (count % 4 or not 4 <= count <= most):
+        raise ValueError(f"the number of workers is 1, 2 or a multiple of 4 up to {most}")
+    return count
+
+
+def _affinity(cpus: tuple[int, ...]) -> tuple[int, ...]:
+    if any(not 0 <= cpu < CPUS_MAX for cpu in cpus):
+        raise ValueError(f"a CPU is a number within 0 … {CPUS_MAX - 1}")
+    return cpus
+
+
+def _engine(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", text):
+        raise ValueError("an engine is named by a word of a-z 0-9 _ -")
+    return text
+
+
+def _querier(text: str) -> str:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError("no IP address") from None
+    if address.version == 4 and not is_unicast(address.packed):
+        raise ValueError("not a unicast address")
+    if address.version == 6 and not address.is_link_local:  # RFC 9777 §5.1.14
+        raise ValueError("an IPv6 querier's address is link-local (fe80::/10)")
+    return str(address)
+
+
+def _bounded(low: float, high: float, unit: str = "") -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if value != "auto" and not low <= value <= high:
+            raise ValueError(f"must be within {low:g} … {high:g}{unit}")
+        return value
+
+    return check
+
+
+def _power_of_two(low: int, high: int) -> Callable[[int], int]:
+    def check(value: int) -> int:
+        if not low <= value <= high or value & (value - 1):
+            raise ValueError(f"must be a power of two within {low} … {high}")
+        return value
+
+    return check
+
+
+def _key_file(text: str) -> str:
+    if not text:
+        raise ValueError("names no file")
+    return text
+
+
+CHECKS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
+    {
+        "node.name": _name,
+        "node.listen": _endpoint,
+        "node.peers": _peers,
+        "node.key": _key_file,
+        "tun.interface": _interface,
+        "tun.mtu": _bounded(MTU_MIN, MTU_MAX),
+        "tun.addresses": _addresses,
+        "tun.routes": _routes,
+        "tun.queue_length": _bounded(1000, 65536),
+        "workers.count": _workers,
+        "workers.affinity": _affinity,
+        "rings.host_slots": _power_of_two(64, 65536),
+        "rings.overlay_slots": _power_of_two(8, 1024),
+        "overlay.engine": _engine,
+        "membership.robustness": _bounded(1, 7),  # QRV is 3 bits; 0 and 1: RFC 9776 §8.1 forbids 0
+        "membership.query_interval_s": _bounded(0.2, INTERVAL_MAX_S, " s"),
+        "membership.query_response_interval_s": _bounded(0.1, RESPONSE_MAX_S, " s"),
+        "membership.last_member_query_interval_s": _bounded(0.1, RESPONSE_MAX_S, " s"),
+        "membership.startup_query_interval_s": _bounded(0.1, INTERVAL_MAX_S, " s"),
+        "membership.startup_query_count": _bounded(1, 100),
+        "membership.igmp_version": _bounded(1, 3),
+        "membership.mld_version": _bounded(1, 2),
+        "membership.querier_address": _querier,
+        "metrics.listen": _endpoint,
+    }
+)
