@@ -1,0 +1,129 @@
+"""The interface's addresses, routes and switches, through pyroute2.
+
+It changes nothing but the instance's own interface, whose removal takes all of it along.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import os
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from pipeline.config_checks import split_endpoint
+from pipeline.errors import PermissionDeniedError, PipelineError
+
+OVERHEAD_V4, OVERHEAD_V6 = 64, 84
+"""IP 20 or 40, UDP 8, our header 20, tag 16."""
+MTU_USUAL, MTU_MIN = 1436, 1280
+"""What fits Ethernet's 1500 over IPv4, and the least that IPv6 runs on."""
+
+IFA_F_NODAD = 0x02
+RT_TABLE_LOCAL = 255
+V6_METRIC = 64
+"""Before the ff00::/8 routes (metric 256) that the kernel gives every interface."""
+
+
+def configure(interface: str, *, mtu: int, queue_length: int, addresses: Iterable[str], routes: Iterable[str]) -> None:
+    """Brings the interface up with its addresses ("10.77.0.1/16") and multicast routes ("224.0.0.0/4")."""
+    _set_switches(interface)
+    with IPRoute() as ip, _plain_errors(interface):
+        index = ip.link_lookup(ifname=interface)[0]
+        ip.link("set", index=index, mtu=mtu, txqlen=queue_length)
+        for address in addresses:
+            _add_address(ip, index, address)
+        ip.link("set", index=index, state="up")
+        for route in routes:
+            _add_route(ip, index, route)
+
+
+def replace_addresses(interface: str, old: Iterable[str], new: Iterable[str]) -> None:
+    """Moves the interface to other addresses after a conflict; routes to it stay."""
+    with IPRoute() as ip, _plain_errors(interface):
+        index = ip.link_lookup(ifname=interface)[0]
+        for address in new:
+            _add_address(ip, index, address)
+        for address in old:
+            parsed = ipaddress.ip_interface(address)
+            ip.addr("del", index=index, address=str(parsed.ip), prefixlen=parsed.network.prefixlen)
+
+
+def underlay_mtu(listen: str, peers: Iterable[str]) -> int:
+    """The inner MTU that fits the way to the peers without fragments; at most what all of an overlay can share."""
+    host, _ = split_endpoint(listen)
+    overhead = OVERHEAD_V6 if ipaddress.ip_address(host).version == 6 else OVERHEAD_V4
+    targets = [split_endpoint(peer)[0] for peer in peers]
+    if not ipaddress.ip_address(host).is_unspecified:
+        targets.append(host)
+    with IPRoute() as ip:
+        mtus = [_mtu_towards(ip, target) for target in targets]
+    return max(MTU_MIN, min([MTU_USUAL, *(mtu - overhead for mtu in mtus if mtu)]))
+
+
+def _mtu_towards(ip: IPRoute, target: str) -> int | None:
+    try:
+        found = ip.route("get", dst=target)
+        index = found[0].get("oif")
+        return int(ip.get_links(index)[0].get("mtu"))
+    except (NetlinkError, IndexError, TypeError):
+        return None  # not reachable now; the usual MTU will do
+
+
+def _add_address(ip: IPRoute, index: int, address: str) -> None:
+    parsed = ipaddress.ip_interface(address)
+    flags = {"flags": IFA_F_NODAD} if parsed.version == 6 else {}
+    with _ignoring(errno.EEXIST):
+        ip.addr("add", index=index, address=str(parsed.ip), prefixlen=parsed.network.prefixlen, **flags)
+
+
+def _add_route(ip: IPRoute, index: int, route: str) -> None:
+    if ipaddress.ip_network(route).version == 6:
+        ip.route("add", family=socket.AF_INET6, dst=route, oif=index, table=RT_TABLE_LOCAL, priority=V6_METRIC, type="multicast")
+    else:
+        ip.route("add", dst=route, oif=index, scope="link")
+
+
+def _set_switches(interface: str) -> None:
+    """rp_filter loose (2 beats a strict 1 of `all`): sources of routed islands are welcome.  IPv6 on, no router
+    solicitations: nobody answers them here."""
+    for family, switch, value in (
+        ("ipv4", "rp_filter", "2"),
+        ("ipv6", "disable_ipv6", "0"),
+        ("ipv6", "accept_ra", "0"),
+        ("ipv6", "router_solicitations", "0"),
+    ):
+        with contextlib.suppress(OSError):  # a kernel without IPv6, or /proc/sys read-only: as the host wants it
+            Path(f"/proc/sys/net/{family}/conf/{interface}/{switch}").write_text(value)
+
+
+@contextlib.contextmanager
+def _ignoring(code: int) -> Iterable[None]:  # type: ignore[misc]
+    try:
+        yield
+    except NetlinkError as error:
+        if error.code != code:
+            raise
+
+
+@contextlib.contextmanager
+def _plain_errors(interface: str) -> Iterable[None]:  # type: ignore[misc]
+    try:
+        yield
+    except NetlinkError as error:
+        if error.code in (errno.EPERM, errno.EACCES):
+            raise PermissionDeniedError(
+                f"interface {interface}: no permission to configure it: run as root or with CAP_NET_ADMIN"
+            ) from None
+        if error.code == errno.EEXIST:
+            raise PipelineError(
+                f"interface {interface}: another interface has a route of [tun] routes: remove it or choose others"
+            ) from None
+        raise PipelineError(f"interface {interface}: {os.strerror(error.code)}") from None
+    except IndexError:
+        raise PipelineError(f"interface {interface}: it has gone") from None

@@ -1,0 +1,67 @@
+"""The runtime directory of an instance: lock with the supervisor's pid, ipc sockets.  /run/mcast-pipeline/NAME.
+
+The lock is held by the supervisor as long as it lives, so a directory whose lock is free was left by one that was
+killed and may be taken over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+from pipeline.errors import PermissionDeniedError, PipelineError
+
+ROOT = Path("/run/mcast-pipeline")
+
+
+def control_endpoint(name: str) -> str:
+    """Where control answers the command line."""
+    return f"ipc://{ROOT / name / 'control.sock'}"
+
+
+def punt_endpoint(name: str) -> str:
+    """Where control takes packets from the workers."""
+    return f"ipc://{ROOT / name / 'punt.sock'}"
+
+
+class RuntimeDirectory:
+    """Held by the supervisor from start to end."""
+
+    def __init__(self, name: str) -> None:
+        """Creates and locks the directory; what a killed predecessor left in it is removed."""
+        self._path = ROOT / name
+        try:
+            ROOT.mkdir(mode=0o755, exist_ok=True)
+            self._path.mkdir(mode=0o700, exist_ok=True)
+            self._lock = os.open(self._path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _refusal(self._path, error) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise PipelineError(
+                f"an instance named {name} is running: choose another --name, or end it with `pipeline stop --name {name}`"
+            ) from None
+        for path in self._path.iterdir():
+            if path.name != "lock":
+                path.unlink(missing_ok=True)
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def remove(self) -> None:
+        """Removes the directory, and the root if this was the last."""
+        shutil.rmtree(self._path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            ROOT.rmdir()
+        os.close(self._lock)
+
+
+def _refusal(path: Path, error: OSError) -> PipelineError:
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return PermissionDeniedError(f"{path}: no permission: run as root")
+    return PipelineError(f"{path}: {os.strerror(error.errno or 0)}")

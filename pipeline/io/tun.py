@@ -1,0 +1,74 @@
+"""TUN queues: opened by the supervisor, one a lane, inherited by the workers.
+
+The interface is not persistent: it lives exactly as long as somebody holds a queue, so a killed instance leaves
+none behind.  Addresses and routes are netlink's business (io/netlink.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+
+from pipeline.errors import PermissionDeniedError, PipelineError
+
+DEVICE = "/dev/net/tun"
+
+# linux/if_tun.h
+TUNSETIFF = 0x400454CA
+TUNSETOFFLOAD = 0x400454D0
+IFF_TUN, IFF_MULTI_QUEUE, IFF_NO_PI, IFF_VNET_HDR = 0x0001, 0x0100, 0x1000, 0x4000
+TUN_F_CSUM, TUN_F_USO4, TUN_F_USO6 = 0x01, 0x20, 0x40
+
+
+def open_queues(interface: str, count: int) -> list[int]:
+    """Creates the interface with `count` queues; their non-blocking descriptors, with a vnet header on each packet.
+
+    Errors name what to do: no device node, no right (CAP_NET_ADMIN), interface in use.
+    """
+    queues: list[int] = []
+    try:
+        for _ in range(count):
+            queues.append(_open_queue(interface))
+    except BaseException:
+        for queue in queues:
+            os.close(queue)
+        raise
+    return queues
+
+
+def _open_queue(interface: str) -> int:
+    flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE
+    try:
+        fd = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise PermissionDeniedError(f"{DEVICE}: no permission: run as root or with CAP_NET_ADMIN") from None
+        raise PipelineError(f"{DEVICE}: {os.strerror(error.errno or 0)}: load the module (modprobe tun)") from None
+    try:
+        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", interface.encode(), flags))
+    except OSError as error:
+        os.close(fd)
+        if error.errno == errno.EPERM:
+            raise PermissionDeniedError(
+                f"interface {interface}: no permission: run as root or with CAP_NET_ADMIN"
+            ) from None
+        if error.errno in (errno.EBUSY, errno.EINVAL):
+            raise PipelineError(f"interface {interface} exists already: choose another with --tun") from None
+        raise PipelineError(f"interface {interface}: {os.strerror(error.errno or 0)}") from None
+    return fd
+
+
+def takes_super_packets(queue: int) -> bool:
+    """Whether UDP super-packets may be written into the TUN (USO, Linux ≥ 6.2).
+
+    Asked by switching USO on for reading and off again: programs' packets are to be read one by one.
+    """
+    try:
+        fcntl.ioctl(queue, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_USO4 | TUN_F_USO6)
+    except OSError:
+        return False
+    finally:
+        fcntl.ioctl(queue, TUNSETOFFLOAD, 0)
+    return True
