@@ -1,0 +1,75 @@
+# The two commands of this project are `make demo` and `make test`; both run `make setup` first where it is missing.
+# Debian 12 or later, Python ≥ 3.11, root (the demo and the tests make network namespaces).
+
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+
+APT := build-essential python3-venv python3-dev libssl-dev iproute2 iputils-ping nftables ethtool procps iperf \
+       ffmpeg tcpdump util-linux
+
+C_FILES := $(wildcard cffi_build/src/*.[ch]) $(wildcard cffi_build/*.py) $(wildcard cffi_build/cdef.h)
+MINUTES := 15
+JUNIT ?= .pytest-junit.xml
+
+.PHONY: help setup apt demo test lint unit native perf clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    three namespaced hosts, a real stream, a live table (30 s)"
+	@echo "make test    lint and every test (at most $(MINUTES) minutes)"
+	@echo "make setup   what the two need: Debian packages, .venv, the C extension"
+	@echo "make lint    ruff, mypy --strict, import layers, C warnings"
+	@echo "make unit    the tests that need no rights"
+	@echo "make perf    measurements, see perf/README.md"
+	@echo "make clean   remove what was built"
+
+# ---------------------------------------------------------------- setup
+
+setup: .venv/.native
+
+.venv/.apt: Makefile
+	@missing=$$(dpkg-query -W -f '$${db:Status-Abbrev} $${Package}\n' $(APT) 2>/dev/null | awk '$$1 == "ii" { print $$2 }' | \
+	    sort | comm -13 - <(printf '%s\n' $(APT) | sort)); \
+	if [ -n "$$missing" ]; then \
+	    sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	    echo "installing Debian packages:" $$missing; \
+	    $$sudo apt-get update -qq && \
+	    $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.installed: pyproject.toml | .venv/.apt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.venv/.native: .venv/.installed $(C_FILES)
+	$(BIN)/python -W ignore -c 'from setuptools import setup; setup()' --quiet build_ext --inplace
+	@touch $@
+
+# ---------------------------------------------------------------- use
+
+demo: setup
+	@$(BIN)/pipeline demo
+
+test: lint
+	@timeout --foreground --kill-after=30 $(MINUTES)m $(BIN)/pytest --junit-xml=$(JUNIT)
+
+unit: setup
+	@$(BIN)/pytest tests/unit tests/sim
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports --no-cache | tail -n 4; exit $${PIPESTATUS[0]}
+	@if [ -f tests/native/Makefile ]; then $(MAKE) --no-print-directory -C tests/native test; fi
+
+perf: setup
+	@$(BIN)/python -m perf
+
+clean:
+	rm -rf .venv build dist *.egg-info cffi_build/generated pipeline/shm/_native*.so .mypy_cache .ruff_cache \
+	    .pytest_cache .import_linter_cache .hypothesis $(JUNIT)
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	@if [ -f tests/native/Makefile ]; then $(MAKE) --no-print-directory -C tests/native clean; fi
