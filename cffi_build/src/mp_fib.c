@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * mp_fib: the hash of chains.  See mp_fib.h for what readers and the writer may rely on.
+ *
+ * Order of the file: the hash, a reader's look-up, then the writer: attach, set, delete, walk.
+ */
+#include "mp_fib.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mp_seqlock.h"
+
+#define KEY_WORDS (sizeof(struct mp_fib_key) / sizeof(uint64_t))
+
+/* Parts of an entry as words: the fields between `next` and `used`, and the four small ones behind it. */
+#define SMALL_AT offsetof(struct mp_fib_entry, flags)
+_Static_assert(sizeof(struct mp_fib_key) % 8 == 0 && offsetof(struct mp_fib_entry, key) % 8 == 0, "read as words");
+_Static_assert(SMALL_AT % 4 == 0 && offsetof(struct mp_fib_entry, links) == SMALL_AT + 4, "flags, epoch, words");
+
+struct small {
+    uint8_t flags, epoch;
+    uint16_t words;
+};
+_Static_assert(sizeof(struct small) == 4, "moved as one word");
+
+/* ---- hash ---- */
+
+__extension__ typedef unsigned __int128 product;
+
+static inline uint64_t fold(uint64_t a, uint64_t b)
+{
+    product p = (product)a * b;
+    return (uint64_t)p ^ (uint64_t)(p >> 64);
+}
+
+/* Folded multiplications as in wyhash (Wang Yi, public domain).  The seed is secret and enters each factor, so that who
+ * chooses groups can neither aim at one bucket nor make a factor zero. */
+static uint32_t hash_key(const struct mp_fib_key *key, uint32_t seed)
+{
+    uint64_t w[KEY_WORDS], s = ((uint64_t)seed + 1u) * UINT64_C(0x9e3779b97f4a7c15);
+    memcpy(w, key, sizeof w);
+    uint64_t a = fold(w[0] ^ s ^ UINT64_C(0xa0761d6478bd642f), w[1] ^ s ^ UINT64_C(0xe7037ed1a0b428db));
+    uint64_t b = fold(w[2] ^ s ^ UINT64_C(0x8ebc6af09c88c6e3), w[3] ^ s ^ UINT64_C(0x589965cc75374cc3));
+    uint64_t c = fold(w[4] ^ a ^ UINT64_C(0x1d8e4e27c47d124f), b ^ s ^ UINT64_C(0xeb44accab455d165));
+    return (uint32_t)(c ^ c >> 32);
+}
+
+static inline _Atomic uint32_t *bucket_of(const struct mp_region *r, uint32_t hash)
+{
+    return (_Atomic uint32_t *)mp_at(r, r->fib_buckets_at) + (hash & (r->geometry.fib_buckets - 1u));
+}
+
+static inline struct mp_fib_entry *entry_at(const struct mp_region *r, uint32_t index)
+{
+    return (struct mp_fib_entry *)mp_at(r, r->fib_entries_at) + index;
+}
+
+static inline uint32_t load32(const void *word, memory_order order)
+{
+    return atomic_load_explicit((const _Atomic uint32_t *)word, order);
+}
+
+static inline uint64_t load64(const void *words, size_t i)
+{
+    return atomic_load_explicit((const _Atomic uint64_t *)words + i, memory_order_relaxed);
+}
+
+/* ---- reader ---- */
+
+static inline int has_key(const struct mp_fib_entry *e, const struct mp_fib_key *key)
+{
+    uint64_t w[KEY_WORDS], differs = 0;
+    memcpy(w, key, sizeof w);
+    for (size_t i = 0; i < KEY_WORDS; i++)
+        differs |= w[i] ^ load64(&e->key, i);
+    return !differs;
+}
+
+static inline void copy_value(const struct mp_fib_entry *e, struct mp_fib_value *value)
+{
+    struct small small;
+    mp_words_load(&small, (const char *)e + SMALL_AT, 1);
+    value->stream = load32(&e->stream, memory_order_relaxed);
+    value->flags = small.flags;
+    value->epoch = small.epoch;
+    value->words = small.words;
+    for (uint32_t i = 0; i < small.words && i < MP_LINK_WORDS; i++)
+        value->links[i] = load64(e->links, i);
+}
+
+/* One walk along a chain.  Returns 1 with the outcome in *found, or 0 if the writer was in the way. */
+static int walk(const struct mp_region *r, uint32_t hash, const struct mp_fib_key *key, struct mp_fib_value *value,
+                uint32_t *found)
+{
+    _Atomic uint32_t *bucket = bucket_of(r, hash);
+    /* acquire pairs with the release in link_head: the entry is filled */
+    uint32_t head = atomic_load_explicit(bucket, memory_order_acquire), head_generation = 0;
+    uint32_t hops = 0;
+    *found = MP_NO_ENTRY;
+    for (uint32_t index = head; index != MP_NO_ENTRY; hops++) {
+        const struct mp_fib_entry *e = entry_at(r, index);
+        uint32_t generation = mp_seq_enter(&e->generation);
+        if (index == head)
+            head_generation = generation;
+        uint32_t hash_here = load32(&e->hash, memory_order_relaxed);
+        /* acquire pairs with the release in unlink_entry: who misses an entry because of it sees its replacement */
+        uint32_t next = load32(&e->next, memory_order_acquire);
+        int matches = hash_here == hash && has_key(e, key);
+        if (matches)
+            copy_value(e, value);
+        if (!mp_seq_same(&e->generation, generation) || ((hash_here ^ hash) & (r->geometry.fib_buckets - 1u)) ||
+            hops == r->geometry.fib_entries)
+            return 0;
+        if (matches) {
+            *found = index;
+            return 1;
+        }
+        index = next;
+    }
+    /* Nothing is said by the end of the chain if meanwhile something was linked at its head, perhaps our key anew.
+     * The same head, not refilled, means that every entry behind it was linked before we set out. */
+    return head == MP_NO_ENTRY || (atomic_load_explicit(bucket, memory_order_relaxed) == head &&
+                                   load32(&entry_at(r, head)->generation, memory_order_relaxed) == head_generation);
+}
+
+/* The bound.  A walk fails for one of two reasons.  Something was linked into this very bucket during the walk: a walk takes
+ * some 50 ns, and control, which is Python, makes at most a change a microsecond, seldom in one of 262,144 buckets. Or
+ * an entry was refilled under the reader: then control made MP_FIB_RESTING changes during one step of it, so the reader
+ * did not run for a millisecond; that costs one restart, not two in a row.  Even a writer in C that does
+ * nothing but replace entries of one bucket (tests/native/test_fib.c) spoils less than nine walks of ten: 1,024 in a
+ * row have a probability below 10^-46.  So the bound never decides; it is there so that no loop of a stage is endless. */
+uint32_t mp_fib_lookup(const struct mp_region *r, const struct mp_fib_key *key, struct mp_fib_value *value)
+{
+    uint32_t hash = hash_key(key, r->geometry.seed), found = MP_NO_ENTRY;
+    for (uint32_t i = 0; i < MP_FIB_RESTARTS; i++)
+        if (walk(r, hash, key, value, &found))
+            return found;
+    return MP_NO_ENTRY;
+}
+
+void mp_fib_touch(const struct mp_region *r, uint32_t index)
+{
+    _Atomic uint32_t *used = &entry_at(r, index)->used;
+    /* Written once a period only: the line stays shared between the stages' caches. */
+    if (!atomic_load_explicit(used, memory_order_relaxed))
+        atomic_store_explicit(used, 1u, memory_order_relaxed);
+}
+
+/* ---- writer: attach ---- */
+
+struct mp_fib_writer {
+    struct mp_region *region;
+    struct mp_fib *fib;
+    uint32_t capacity;
+    uint32_t fresh;             /* entries from here on have never been used */
+    uint32_t resting;           /* entries in the queue, oldest at queue[first] */
+    uint32_t first;
+    uint32_t *queue;            /* of `capacity` */
+    uint8_t *linked;            /* by entry: reachable */
+};
+
+static int is_specific(const struct mp_fib_key *key)
+{
+    static const uint8_t none[16];
+    return memcmp(key->source, none, sizeof none) || key->origin || key->via != MP_NO_LINK;
+}
+
+static void add_relaxed(_Atomic uint32_t *value, uint32_t n)
+{
+    atomic_store_explicit(value, atomic_load_explicit(value, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+static void next_version(struct mp_fib *fib)
+{
+    /* release pairs with the stages' acquire of the version before they look up what their caches hold */
+    atomic_store_explicit(&fib->version, atomic_load_explicit(&fib->version, memory_order_relaxed) + 1u,
+                          memory_order_release);
+}
+
+static void rest(struct mp_fib_writer *w, uint32_t index)
+{
+    w->linked[index] = 0;
+    w->queue[(w->first + w->resting++) % w->capacity] = index;
+}
+
+/* The writer reads its own writes, or a dead predecessor's, so relaxed order does. */
+static uint32_t find(const struct mp_fib_writer *w, uint32_t hash, const struct mp_fib_key *key, uint32_t start)
+{
+    uint32_t index = start;
+    while (index != MP_NO_ENTRY) {
+        const struct mp_fib_entry *e = entry_at(w->region, index);
+        if (load32(&e->hash, memory_order_relaxed) == hash && has_key(e, key))
+            return index;
+        index = load32(&e->next, memory_order_relaxed);
+    }
+    return MP_NO_ENTRY;
+}
+
+static void load_key(const struct mp_fib_entry *e, struct mp_fib_key *key)
+{
+    uint64_t w[KEY_WORDS];
+    for (size_t i = 0; i < KEY_WORDS; i++)
+        w[i] = load64(&e->key, i);
+    memcpy(key, w, sizeof *key);
+}
+
+/* Walks one chain of a predecessor's: marks its entries, and takes out the old one where it died replacing. */
+static void repair_chain(struct mp_fib_writer *w, _Atomic uint32_t *bucket)
+{
+    _Atomic uint32_t *link = bucket;
+    uint32_t index;
+    while ((index = atomic_load_explicit(link, memory_order_relaxed)) != MP_NO_ENTRY) {
+        struct mp_fib_entry *e = entry_at(w->region, index);
+        struct mp_fib_key key;
+        load_key(e, &key);
+        uint32_t newer = find(w, load32(&e->hash, memory_order_relaxed), &key,
+                              atomic_load_explicit(bucket, memory_order_relaxed));
+        if (newer != index) {
+            atomic_store_explicit(link, load32(&e->next, memory_order_relaxed), memory_order_release);
+            continue;
+        }
+        w->linked[index] = 1;
+        add_relaxed(&w->fib->entries, 1);
+        add_relaxed(&w->fib->specific[key.side & 1], (uint32_t)is_specific(&key));
+        link = &e->next;
+    }
+}
+
+/* Only entries below the shared high-water mark have been used; the mark was raised before they were. */
+static void repair(struct mp_fib_writer *w)
+{
+    const struct mp_geometry *g = &w->region->geometry;
+    w->fresh = atomic_load_explicit(&w->fib->high_water, memory_order_relaxed);
+    /* Until the chains are counted, readers shall look for specific entries in any case. */
+    add_relaxed(&w->fib->specific[0], w->capacity);
+    add_relaxed(&w->fib->specific[1], w->capacity);
+    uint32_t before[2] = { atomic_load_explicit(&w->fib->specific[0], memory_order_relaxed),
+                           atomic_load_explicit(&w->fib->specific[1], memory_order_relaxed) };
+    atomic_store_explicit(&w->fib->entries, 0, memory_order_relaxed);
+    for (uint32_t b = 0; b < g->fib_buckets; b++)
+        repair_chain(w, bucket_of(w->region, b));
+    for (int side = 0; side < 2; side++)
+        add_relaxed(&w->fib->specific[side], 0u - before[side]);
+    for (uint32_t i = 0; i < w->fresh; i++)
+        if (!w->linked[i])
+            rest(w, i);
+    next_version(w->fib);
+}
+
+struct mp_fib_writer *mp_fib_writer_new(struct mp_region *r)
+{
+    struct mp_fib_writer *w = calloc(1, sizeof *w);
+    uint32_t capacity = r->geometry.fib_entries;
+    if (!w)
+        return NULL;
+    *w = (struct mp_fib_writer){ .region = r, .fib = mp_fib(r), .capacity = capacity,
+                                 .queue = calloc(capacity, sizeof *w->queue), .linked = calloc(capacity, 1) };
+    if (!w->queue || !w->linked) {
+        mp_fib_writer_free(w);
+        return NULL;
+    }
+    repair(w);
+    return w;
+}
+
+void mp_fib_writer_free(struct mp_fib_writer *w)
+{
+    if (!w)
+        return;
+    free(w->queue);
+    free(w->linked);
+    free(w);
+}
+
+/* ---- writer: changes ---- */
+
+static uint32_t free_entries(const struct mp_fib_writer *w)
+{
+    return w->capacity - w->fresh + w->resting;
+}
+
+/* A free entry: one that has rested long, else one never used, else the one that has rested longest. */
+static uint32_t take_free(struct mp_fib_writer *w)
+{
+    if (w->resting < MP_FIB_RESTING && w->fresh < w->capacity) {
+        uint32_t index = w->fresh++;
+        /* release: a successor that finds the entry in a chain finds it below the mark */
+        atomic_store_explicit(&w->fib->high_water, w->fresh, memory_order_release);
+        return index;
+    }
+    uint32_t index = w->queue[w->first];
+    w->first = (w->first + 1) % w->capacity;
+    w->resting--;
+    return index;
+}
+
+static uint16_t words_in_use(const struct mp_fib_value *value)
+{
+    uint16_t words = value->words;
+    while (words && !value->links[words - 1])
+        words--;
+    return words;
+}
+
+static void store64(void *shared, const void *local, size_t words)
+{
+    for (size_t i = 0; i < words; i++) {
+        uint64_t word;
+        memcpy(&word, (const char *)local + 8 * i, sizeof word);
+        atomic_store_explicit((_Atomic uint64_t *)shared + i, word, memory_order_relaxed);
+    }
+}
+
+static void fill(struct mp_fib_entry *e, uint32_t hash, const struct mp_fib_key *key, const struct mp_fib_value *value,
+                 uint32_t next)
+{
+    struct small small = { .flags = value->flags, .epoch = value->epoch, .words = words_in_use(value) };
+    mp_seq_begin(&e->generation);
+    atomic_store_explicit(&e->next, next, memory_order_relaxed);
+    mp_words_store(&e->hash, &hash, 1);
+    mp_words_store(&e->stream, &value->stream, 1);
+    store64(&e->key, key, KEY_WORDS);
+    mp_words_store((char *)e + SMALL_AT, &small, 1);
+    store64(e->links, value->links, small.words);
+    mp_seq_end(&e->generation);
+}
+
+static void link_head(_Atomic uint32_t *bucket, uint32_t index)
+{
+    /* release pairs with the acquire of the bucket in walk */
+    atomic_store_explicit(bucket, index, memory_order_release);
+}
+
+/* Takes an entry out of its chain; itself it stays as it is, for readers on it. */
+static void unlink_entry(struct mp_fib_writer *w, _Atomic uint32_t *bucket, uint32_t index)
+{
+    _Atomic uint32_t *link = bucket;
+    for (;;) {
+        uint32_t at = atomic_load_explicit(link, memory_order_relaxed);
+        if (at == index)
+            break;
+        link = &entry_at(w->region, at)->next;
+    }
+    /* release pairs with the acquire of `next` in walk: who no longer meets the entry sees what was done before */
+    atomic_store_explicit(link, load32(&entry_at(w->region, index)->next, memory_order_relaxed), memory_order_release);
+    rest(w, index);
+}
+
+int mp_fib_set(struct mp_fib_writer *w, const struct mp_fib_key *key, const struct mp_fib_value *value)
+{
+    uint32_t hash = hash_key(key, w->region->geometry.seed);
+    _Atomic uint32_t *bucket = bucket_of(w->region, hash);
+    uint32_t head = atomic_load_explicit(bucket, memory_order_relaxed), old = find(w, hash, key, head);
+    if (value->words > MP_LINK_WORDS)
+        return -EINVAL;
+    if (free_entries(w) <= (old == MP_NO_ENTRY ? 1u : 0u))
+        return -ENOSPC;
+
+    uint32_t index = take_free(w);
+    struct mp_fib_entry *e = entry_at(w->region, index);
+    /* A flow goes on being used when its route changes. */
+    atomic_store_explicit(&e->used, old == MP_NO_ENTRY ? 0u : load32(&entry_at(w->region, old)->used, memory_order_relaxed),
+                          memory_order_relaxed);
+    fill(e, hash, key, value, head);
+    if (old == MP_NO_ENTRY) {
+        add_relaxed(&w->fib->entries, 1);
+        /* before the link: whoever reads 0 is right to look no further */
+        add_relaxed(&w->fib->specific[key->side & 1], (uint32_t)is_specific(key));
+    }
+    w->linked[index] = 1;
+    link_head(bucket, index);
+    next_version(w->fib);
+    if (old != MP_NO_ENTRY)
+        unlink_entry(w, bucket, old);
+    return 0;
+}
+
+int mp_fib_delete(struct mp_fib_writer *w, const struct mp_fib_key *key)
+{
+    uint32_t hash = hash_key(key, w->region->geometry.seed);
+    _Atomic uint32_t *bucket = bucket_of(w->region, hash);
+    uint32_t index = find(w, hash, key, atomic_load_explicit(bucket, memory_order_relaxed));
+    if (index == MP_NO_ENTRY)
+        return -ENOENT;
+    unlink_entry(w, bucket, index);
+    add_relaxed(&w->fib->entries, 0u - 1u);
+    add_relaxed(&w->fib->specific[key->side & 1], 0u - (uint32_t)is_specific(key));
+    next_version(w->fib);
+    return 0;
+}
+
+uint32_t mp_fib_high_water(const struct mp_fib_writer *w, uint32_t more)
+{
+    return more < w->capacity - w->fresh ? w->fresh + more : w->capacity;
+}
+
+int mp_fib_next(const struct mp_fib_writer *w, uint32_t *cursor, struct mp_fib_key *key, struct mp_fib_value *value,
+                uint32_t *used, int clear_used)
+{
+    while (*cursor < w->fresh) {
+        uint32_t index = (*cursor)++;
+        struct mp_fib_entry *e = entry_at(w->region, index);
+        if (!w->linked[index])
+            continue;
+        load_key(e, key);
+        copy_value(e, value);
+        *used = atomic_load_explicit(&e->used, memory_order_relaxed);
+        if (clear_used && *used)
+            atomic_store_explicit(&e->used, 0u, memory_order_relaxed);
+        return 1;
+    }
+    return 0;
+}
