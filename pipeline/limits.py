@@ -56,6 +56,9 @@ RECONNECT_SHARE = 0.25
 NODE_FORGET_S = 120.0
 """How long the record of a node that nobody reaches is kept (and afterwards kept from coming back by gossip)."""
 
+RESTORE_STEP = 1 << 20
+"""Versions and message numbers jump by this after a restart of control: more than were used since the checkpoint."""
+
 DIRECTORY_SYNC_INTERVAL_S = 0.2
 """Between two directory exchanges that a node begins: a hundred peers that disagree with it do not cost a hundred."""
 
@@ -79,6 +82,9 @@ TOMBSTONES_MAX = 16384
 
 REPLICA_KEYS_MAX = 2 * GROUPS_MAX + 1024
 """Keys of one peer's replicated map: its groups and those it publishes to."""
+
+REPLICA_VALUE_BYTES_MAX = 32 << 10
+"""A source filter of SOURCES_PER_GROUP_MAX IPv6 addresses is half of it."""
 
 STREAMS_MAX = 65535
 """As MP_STREAMS less the shared stream 0."""

@@ -7,13 +7,13 @@ version is recognised before its fields are looked at.  Nothing here knows socke
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypedDict
 
 import msgspec
 from msgspec import Meta
 
 from pipeline import limits
-from pipeline.address import Address
+from pipeline.address import Address, NodeId
 from pipeline.errors import WireError
 
 PROTOCOL_VERSION = 1
@@ -65,6 +65,14 @@ class NodeMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     endpoint: Endpoint
 
 
+class Header(TypedDict):
+    """The fields of NodeMessage, to be handed to any of its kinds."""
+
+    sender: NodeId
+    incarnation: int
+    endpoint: str
+
+
 class Hello(NodeMessage, frozen=True, tag="hello"):
     """Opens a link and renews it when the record has changed; it is answered at once."""
 
@@ -94,7 +102,7 @@ class Goodbye(NodeMessage, frozen=True, tag="goodbye"):
 
 
 class DirectorySummary(NodeMessage, frozen=True, tag="summary"):
-    """The ages of all records of the sender.  The receiver sends what is newer, and its own summary if it is `asked`."""
+    """The ages of all the sender's records.  The receiver sends what is newer, and its own summary if it is `asked`."""
 
     entries: Annotated[list[tuple[Id, Count, Count]], Meta(max_length=2 * limits.NODES_MAX)]
     asked: bool
@@ -164,7 +172,7 @@ def decode_node(data: bytes) -> AnyNodeMessage:
     if data[0] != PROTOCOL_VERSION:
         raise WireError(PROTOCOL_MISMATCH)
     try:
-        message = _node_decoder.decode(memoryview(data)[1:])
+        message: AnyNodeMessage = _node_decoder.decode(memoryview(data)[1:])
     except (msgspec.DecodeError, RecursionError) as error:
         raise WireError(MALFORMED) from error
     if not _is_sound(message):
@@ -182,16 +190,18 @@ def decode_local(data: bytes) -> AnyLocalMessage:
     if len(data) > limits.LOCAL_MESSAGE_BYTES_MAX:
         raise WireError(TOO_LONG)
     try:
-        return _local_decoder.decode(data)
+        message: AnyLocalMessage = _local_decoder.decode(data)
     except (msgspec.DecodeError, RecursionError) as error:
         raise WireError(MALFORMED) from error
+    return message
 
 
 def _is_sound(message: AnyNodeMessage) -> bool:
     """What types cannot say: a Hello is about its sender, an address has 4 or 16 bytes and a prefix within them."""
     match message:
         case Hello(record=record):
-            return (record.node_id, record.incarnation) == (message.sender, message.incarnation) and _has_addresses(record)
+            is_own = (record.node_id, record.incarnation) == (message.sender, message.incarnation)
+            return is_own and _has_addresses(record)
         case DirectoryUpdate(records=records):
             return all(_has_addresses(record) for record in records)
         case _:

@@ -1,0 +1,1 @@
+"""From routes by node to entries of the forwarding table by link."""

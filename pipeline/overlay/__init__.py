@@ -1,0 +1,1 @@
+"""A node's control plane: directory, links, addresses and the engines that decide routes."""

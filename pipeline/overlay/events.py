@@ -18,7 +18,7 @@ from pipeline.messages import NodeRecord
 
 @dataclass(frozen=True, slots=True)
 class RecordChanged:
-    """A node is known, or something in its record is new (key, endpoint, lanes, addresses): install key and endpoint."""
+    """A node is known, or something in its record is new (key, endpoint, lanes, addresses): install them."""
 
     record: NodeRecord
     link: int
@@ -61,7 +61,8 @@ class AddressMoved:
 class NodeIdMoved:
     """Another node's name gives the same node id and it keeps it: this node now sends as another origin."""
 
-    node_id: NodeId
+    old: NodeId
+    new: NodeId
 
 
 class NoticeKind(enum.StrEnum):

@@ -125,6 +125,16 @@ class Peer:
         return self.state is PeerState.UP
 
     @property
+    def is_heard(self) -> bool:
+        """Whether the node is alive, as far as we know."""
+        return self.state is not PeerState.DOWN
+
+    @property
+    def known_to_peer(self) -> Stamp | None:
+        """What we tell the peer to hold of its record; nothing while it is not heard."""
+        return self.record.stamp if self.is_heard else None
+
+    @property
     def due(self) -> float:
         """When `next_action` is to be asked."""
         if self.state is PeerState.DOWN:

@@ -122,7 +122,8 @@ class Registry:
     def newer_than(self, summary: list[tuple[NodeId, int, int]]) -> list[NodeRecord]:
         """Records that the sender of a summary lacks."""
         theirs = {node: (incarnation, version) for node, incarnation, version in summary}
-        return [record for record in (self._own, *self._others.values()) if theirs.get(record.node_id, (-1, 0)) < record.stamp]
+        ours = (self._own, *self._others.values())
+        return [record for record in ours if theirs.get(record.node_id, (-1, 0)) < record.stamp]
 
     def lacks(self, summary: list[tuple[NodeId, int, int]]) -> bool:
         """Whether the sender of a summary has records that are newer than ours."""

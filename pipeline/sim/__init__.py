@@ -1,0 +1,1 @@
+"""A virtual network and virtual time for the cores of the daemon."""

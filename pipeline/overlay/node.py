@@ -1,0 +1,371 @@
+"""OverlayNode: a node's whole control plane but the membership querier, without I/O and without a clock.
+
+    control sockets ──handle_message──▶ Sessions ──links, records──▶ Engine ──▶ RouteChanged
+    membership ─────────join, leave──────────────────────────────────▲  │
+                        Claims ◀──records within reach── Sessions    │  └─Transmit──▶ EngineMessage to a peer
+
+One law: call inputs, then drain `poll_event` and only then `poll_transmit`, then ask `poll_timeout`.  (An
+acknowledgement that leaves before the key it acknowledges stands in shared memory would invite packets that cannot be
+opened.)  What many inputs change before a drain travels together: two thousand joins are one message.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from pipeline import messages
+from pipeline.address import Address, NodeId, SourceFilter, show
+from pipeline.errors import WireError
+from pipeline.messages import EngineMessage, NodeRecord
+from pipeline.overlay import engines
+from pipeline.overlay.api import Engine, EngineContext, LinkState, RouteChanged, Transmit
+from pipeline.overlay.claims import Claims
+from pipeline.overlay.events import (
+    AddressMoved,
+    HostsChanged,
+    NodeEvent,
+    NodeIdMoved,
+    Notice,
+    NoticeKind,
+    PeerChanged,
+    RecordChanged,
+    RecordGone,
+)
+from pipeline.overlay.registry import node_id as derive_node_id
+from pipeline.overlay.sessions import Sessions, SessionsSnapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """What a node is told about itself."""
+
+    name: str
+    endpoint: str
+    """Where it listens, "ADDR:PORT"; with a wildcard address peers fill in what they see."""
+    incarnation: int
+    """Greater at each start of the node: milliseconds of the wall clock do."""
+    sender_key: bytes
+    """32 random bytes; empty if packets are not sealed."""
+    key_epoch: int = 0
+    lanes: int = 1
+    engine: str = "mesh"
+    engine_options: Mapping[str, object] = field(default_factory=dict)
+    peers: tuple[str, ...] = ()
+    addresses: tuple[tuple[Address, int], ...] = ()
+    """(address, prefix length) given by hand; without any a pair is derived from the name."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkView:
+    """One row of `show links`: a known peer, or a seed (`node_id` None, no name) that has not answered yet."""
+
+    node_id: NodeId | None
+    name: str
+    endpoint: str
+    addresses: tuple[tuple[Address, int], ...]
+    is_up: bool
+    link: int | None
+    """Link index, the row of the link counters in shared memory."""
+
+
+class NodeSnapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A checkpoint of a node."""
+
+    sessions: SessionsSnapshot
+    address_attempt: int
+    engine: str
+    engine_state: bytes
+
+
+class OverlayNode:
+    """Directory, links, addresses and engine of one node."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        random: Callable[[], float],
+        now: float,
+        derive_id: Callable[[str, int], NodeId] = derive_node_id,
+    ) -> None:
+        self._config = config
+        self._random = random
+        self._claims = Claims()
+        self._address_attempt = 0
+        own_id = derive_id(config.name, 0)
+        addresses = config.addresses or self._claims.derive(config.name, own_id, 0)[1]
+        own = NodeRecord(
+            node_id=own_id,
+            name=config.name,
+            incarnation=config.incarnation,
+            version=1,
+            addresses=addresses,
+            endpoint=config.endpoint,
+            lanes=config.lanes,
+            key_epoch=config.key_epoch,
+            sender_key=config.sender_key,
+            engine=config.engine,
+            explicit_addresses=bool(config.addresses),
+        )
+        self._sessions = Sessions(own, config.peers, derive_id=derive_id, random=random, now=now)
+        self._engine = self._new_engine(now)
+        self._incarnations: dict[NodeId, int] = {}
+        self._events: deque[NodeEvent] = deque()
+        self._hosts: dict[Address, NodeId] = {}
+        self._conflicts: set[NodeId] = set()
+        self._mismatches: set[NodeId] = set()
+
+    # ---- inputs
+
+    def start(self, now: float) -> None:
+        """Begin to call peers."""
+        self._claims.set(self.record)
+        self._sessions.start(now)
+        self._settle(now)
+        self._publish_hosts(now)
+
+    def stop(self, now: float) -> None:  # noqa: ARG002 (as every input)
+        """Say goodbye to all peers; drain `poll_transmit` once more and end."""
+        self._sessions.stop()
+
+    def handle_message(self, endpoint_hint: str, data: bytes, now: float) -> str | None:
+        """A message from a peer; `endpoint_hint` is the address it came from, or empty.
+
+        Returns a reason word if it is nonsense: the driver logs it once and cuts the peer off.
+        """
+        try:
+            message = messages.decode_node(data)
+        except WireError as error:
+            return str(error)
+        if isinstance(message, EngineMessage):
+            reason = self._handle_engine_message(message, endpoint_hint, now)
+        else:
+            reason = None
+            self._sessions.handle_message(message, endpoint_hint, now)
+        self._settle(now)
+        return reason
+
+    def handle_timeout(self, now: float) -> None:
+        """The time of `poll_timeout` has come."""
+        self._sessions.handle_timeout(now)
+        due = self._engine.poll_timeout()
+        if due is not None and due <= now:
+            self._engine.handle_timeout(now)
+        self._settle(now)
+
+    def join(self, group: Address, sources: SourceFilter, now: float) -> None:
+        """This host wants the group from these sources; again when they change."""
+        if sources.is_empty:
+            self._engine.leave(group, now)
+        else:
+            self._engine.join(group, sources, now)
+
+    def leave(self, group: Address, now: float) -> None:
+        """This host wants the group no longer."""
+        self._engine.leave(group, now)
+
+    def register_source(self, group: Address, now: float) -> None:
+        """A program of this host sends to the group."""
+        self._engine.register_source(group, now)
+
+    def deregister_source(self, group: Address, now: float) -> None:
+        """None does any more."""
+        self._engine.deregister_source(group, now)
+
+    # ---- outputs
+
+    def poll_event(self) -> NodeEvent | None:
+        """The next event."""
+        if not self._events:
+            self._drain_engine()
+        return self._events.popleft() if self._events else None
+
+    def poll_transmit(self) -> tuple[str, bytes] | None:
+        """The next message: the endpoint it is for, and its bytes."""
+        if not self._sessions.transmits:
+            self._drain_engine()
+        return self._sessions.transmits.popleft() if self._sessions.transmits else None
+
+    def poll_timeout(self) -> float | None:
+        """When `handle_timeout` is due."""
+        times = [time for time in (self._sessions.poll_timeout(), self._engine.poll_timeout()) if time is not None]
+        return min(times, default=None)
+
+    # ---- views
+
+    @property
+    def record(self) -> NodeRecord:
+        """This node's own record: its id, its addresses."""
+        return self._sessions.own
+
+    def links(self) -> list[LinkView]:
+        """All known peers by name, then the seeds that have not answered."""
+        peers = sorted(self._sessions.peers.values(), key=lambda peer: peer.record.name)
+        views = [
+            LinkView(
+                node_id=peer.record.node_id,
+                name=peer.record.name,
+                endpoint=peer.record.endpoint,
+                addresses=peer.record.addresses,
+                is_up=peer.is_up,
+                link=self._sessions.links.get(peer.record.node_id),
+            )
+            for peer in peers
+        ]
+        reached = {peer.record.endpoint for peer in peers}
+        silent = [seed.endpoint for seed in self._sessions.seeds.values() if seed.node_id is None]
+        return views + [
+            LinkView(None, "", endpoint, (), is_up=False, link=None) for endpoint in silent if endpoint not in reached
+        ]
+
+    def records(self) -> list[NodeRecord]:
+        """The directory without this node's own record."""
+        return list(self._sessions.registry.others())
+
+    def hosts(self) -> Mapping[Address, NodeId]:
+        """The owner of each overlay address within reach, this node's own included."""
+        return self._hosts
+
+    def members(self, group: Address) -> list[str]:
+        """Names of the other nodes within reach that want the group."""
+        return sorted(self.name_of(node_id) for node_id in self._engine.members(group))
+
+    def groups(self) -> set[Address]:
+        """Groups that this node or one within reach wants."""
+        return set(self._engine.groups())
+
+    def name_of(self, node_id: NodeId) -> str:
+        """A node's name, or its id in hexadecimal if it is not known."""
+        record = self.record if node_id == self.record.node_id else self._sessions.registry.get(node_id)
+        return f"{node_id:08x}" if record is None else record.name
+
+    # ---- a restart of the control process
+
+    def snapshot(self, now: float) -> bytes:
+        """A checkpoint.  It holds the sender keys of all nodes: keep it where only this instance can read it."""
+        state = NodeSnapshot(
+            sessions=self._sessions.snapshot(),
+            address_attempt=self._address_attempt,
+            engine=self._config.engine,
+            engine_state=self._engine.snapshot(now),
+        )
+        return msgspec.msgpack.encode(state)
+
+    def restore(self, data: bytes, now: float) -> None:
+        """Go on as the node of the checkpoint, same id, incarnation and keys; call it before `start`, on a new object.
+
+        ValueError if it is no checkpoint of this node and engine: then make a new object and start afresh.
+        """
+        try:
+            state = msgspec.msgpack.decode(data, type=NodeSnapshot)
+        except msgspec.DecodeError as error:
+            raise ValueError(f"no checkpoint: {error}") from error
+        if (state.sessions.own.name, state.engine) != (self._config.name, self._config.engine):
+            raise ValueError("the checkpoint is another node's or another engine's")
+        self._address_attempt = state.address_attempt
+        self._sessions.restore(state.sessions, now)
+        self._engine = self._new_engine(now)
+        self._engine.restore(state.engine_state, now)
+        self._incarnations = {each.record.node_id: each.record.incarnation for each in state.sessions.peers}
+
+    # ---- between the parts
+
+    def _new_engine(self, now: float) -> Engine:
+        factory = engines.load(self._config.engine)
+        options = self._config.engine_options
+        return factory(EngineContext(node_id=self.record.node_id, random=self._random, options=options), now)
+
+    def _handle_engine_message(self, message: EngineMessage, hint: str, now: float) -> str | None:
+        peer = self._sessions.sender(message, hint)
+        if peer is None or message.engine != self._config.engine:
+            return None
+        return self._engine.handle_message(message.sender, message.body, now)
+
+    def _settle(self, now: float) -> None:
+        """Let engine and claims know what the sessions have found, then hand it on."""
+        events = self._sessions.events
+        may_move = False
+        while events:
+            event = events.popleft()
+            match event:
+                case RecordChanged(record=record):
+                    self._note_life(record, now)
+                    peer = self._sessions.peers.get(record.node_id)
+                    may_move |= peer is not None and peer.is_up and self._claims.set(record)
+                case RecordGone(record=record):
+                    self._incarnations.pop(record.node_id, None)
+                    self._engine.handle_link(record.node_id, LinkState.GONE, now)
+                case PeerChanged(record=record, up=up):
+                    may_move |= self._claims.set(record) if up else self._claims.remove(record.node_id)
+                    self._engine.handle_link(record.node_id, LinkState.UP if up else LinkState.DOWN, now)
+                case NodeIdMoved(old=old):
+                    self._claims.remove(old)
+                    self._renumber_engine(now)
+                    may_move = True
+                case _:
+                    pass
+            self._events.append(event)
+        if may_move:
+            self._settle_addresses(now)
+            self._publish_hosts(now)
+
+    def _note_life(self, record: NodeRecord, now: float) -> None:
+        """A node that has restarted must say everything anew; one with another engine is told of once."""
+        if self._incarnations.get(record.node_id, record.incarnation) != record.incarnation:
+            self._engine.handle_link(record.node_id, LinkState.GONE, now)
+        self._incarnations[record.node_id] = record.incarnation
+        if record.engine != self._config.engine and record.node_id not in self._mismatches:
+            self._mismatches.add(record.node_id)
+            text = f"{record.name} runs the engine {record.engine}, this node {self._config.engine}: no packets pass"
+            self._events.append(Notice(NoticeKind.ENGINE_MISMATCH, record.name, text))
+
+    def _renumber_engine(self, now: float) -> None:
+        state = self._engine.snapshot(now)
+        self._engine = self._new_engine(now)
+        self._engine.restore(state, now)
+        self._hosts = {}
+
+    def _settle_addresses(self, now: float) -> None:
+        """Give way if our derived addresses are another's; tell of those that nobody can give up."""
+        own = self.record
+        if self._claims.must_move(own):
+            self._address_attempt, addresses = self._claims.derive(own.name, own.node_id, self._address_attempt + 1)
+            self._sessions.update_own(now, addresses=addresses)
+            self._events.append(AddressMoved(addresses))
+        elif own.explicit_addresses:
+            for rival in self._claims.rivals(own):
+                if rival.explicit_addresses and rival.node_id not in self._conflicts:
+                    self._conflicts.add(rival.node_id)
+                    theirs = dict(rival.addresses)
+                    shared = ", ".join(show(address) for address, _ in own.addresses if address in theirs)
+                    keeper = self.name_of(min(own.node_id, rival.node_id))
+                    text = f"{own.name} and {rival.name} were both given {shared}: unicast goes to {keeper}"
+                    self._events.append(Notice(NoticeKind.ADDRESS_CONFLICT, rival.name, text))
+
+    def _publish_hosts(self, now: float) -> None:
+        self._claims.set(self.record)
+        hosts = self._claims.owners()
+        if hosts != self._hosts:
+            self._hosts = hosts
+            self._engine.handle_hosts(hosts, now)
+            self._events.append(HostsChanged(hosts))
+
+    def _drain_engine(self) -> None:
+        while (output := self._engine.poll_output()) is not None:
+            match output:
+                case RouteChanged():
+                    self._events.append(output)
+                case Transmit(peer=peer_id, message=body):
+                    self._transmit(peer_id, body)
+                case _:
+                    pass  # every node has a link to every other: a LinkWanted asks for what is there
+
+    def _transmit(self, peer_id: NodeId, body: bytes) -> None:
+        peer = self._sessions.peers.get(peer_id)
+        if peer is not None:
+            message = EngineMessage(engine=self._config.engine, body=body, **self._sessions.header())
+            self._sessions.send_to_peer(peer, message)

@@ -1,0 +1,430 @@
+"""The control sessions with all peers, and the directory that travels on them.
+
+A message's way: `handle_message` → learn records → signal the session → answer.  Time's way: `handle_timeout` → each
+session or seed that is due speaks, goes down or is forgotten.
+
+    A (knows an endpoint)                 B
+    Hello(to=endpoint) ─────────────────▶ learns A's record, passes it on to its peers
+      learns B, learns all ◀───────────── Hello(known=A's record, reached=endpoint), DirectoryUpdate
+      up: B can open what A sends
+    Heartbeat(known=B's record) ────────▶ up: A can open what B sends
+    Heartbeats, each with the digest of the directory; who sees another digest sends a DirectorySummary
+
+Whatever is lost is said again: a Hello until it is acknowledged, a record for as long as digests differ.  It knows no
+engine, no addresses and no sockets: outputs are `transmits` (endpoint, bytes) and `events`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from pipeline import limits, messages
+from pipeline.address import NodeId
+from pipeline.messages import (
+    AnyNodeMessage,
+    DirectorySummary,
+    DirectoryUpdate,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    NodeRecord,
+    Stamp,
+)
+from pipeline.overlay import endpoint as endpoints
+from pipeline.overlay.deadlines import Deadlines
+from pipeline.overlay.events import NodeEvent, NodeIdMoved, Notice, NoticeKind, PeerChanged, RecordChanged, RecordGone
+from pipeline.overlay.link import LinkTable
+from pipeline.overlay.peer import Action, Peer, Seed, Signal
+from pipeline.overlay.registry import Merge, Registry
+
+
+class PeerSnapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A peer in a checkpoint."""
+
+    record: NodeRecord
+    acknowledged: Stamp | None
+    """Our record as the peer holds it; None if the link was not up."""
+    number_heard: int
+
+
+class SessionsSnapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All sessions in a checkpoint."""
+
+    own: NodeRecord
+    number: int
+    links: dict[NodeId, int]
+    peers: list[PeerSnapshot]
+
+
+class Sessions:
+    """Peers, seeds and directory of one node."""
+
+    def __init__(
+        self,
+        own: NodeRecord,
+        seeds: Iterable[str],
+        *,
+        derive_id: Callable[[str, int], NodeId],
+        random: Callable[[], float],
+        now: float,
+    ) -> None:
+        self.registry = Registry(own)
+        self.peers: dict[NodeId, Peer] = {}
+        self.links = LinkTable()
+        self.transmits: deque[tuple[str, bytes]] = deque()
+        self.events: deque[NodeEvent] = deque()
+        self.seeds = {seed: Seed(seed, random=random, now=now) for seed in seeds if seed != own.endpoint}
+        self.number = 0
+        """Of the last Hello, Heartbeat or Goodbye sent."""
+        self._derive_id = derive_id
+        self._random = random
+        self._deadlines: Deadlines[NodeId | str] = Deadlines()
+        self._notices: set[tuple[NoticeKind, str]] = set()
+        self._summary_at = now
+        self._told_taken: dict[int, float] = {}
+
+    @property
+    def own(self) -> NodeRecord:
+        """This node's record."""
+        return self.registry.own
+
+    def start(self, now: float) -> None:
+        """Call everybody known."""
+        for seed in self.seeds.values():
+            self._deadlines.set(seed.endpoint, now)
+        for node_id in self.peers:
+            self._deadlines.set(node_id, now)
+
+    def stop(self) -> None:
+        """Say goodbye."""
+        for peer in self.peers.values():
+            if peer.is_heard:
+                self._send(peer.record.endpoint, Goodbye(number=self._next_number(), **self.header()))
+
+    # ---- messages
+
+    def handle_message(self, message: AnyNodeMessage, hint: str, now: float) -> None:
+        """One message other than the engine's; `hint` is the address it came from, if the driver saw one."""
+        match message:
+            case Hello():
+                self._on_hello(message, hint, now)
+            case DirectoryUpdate():
+                # Also from strangers: a node whose Hello is refused is told by it, before it knows who refuses.
+                for record in message.records:
+                    self._learn(record, now, is_direct=False)
+            case Heartbeat() | DirectorySummary() | Goodbye():
+                peer = self.sender(message, hint)
+                if peer is not None:
+                    self._on_known(peer, message, now)
+
+    def sender(self, message: AnyNodeMessage, hint: str) -> Peer | None:
+        """The peer that sent a message in its present life; a stranger is sent a Hello instead."""
+        peer = self.peers.get(message.sender)
+        if peer is not None and peer.record.incarnation == message.incarnation:
+            return peer
+        if (peer is None or message.incarnation > peer.record.incarnation) and message.sender != self.own.node_id:
+            self._send_hello(endpoints.fill_in(message.endpoint, hint), known=None)
+        return None
+
+    def _on_hello(self, hello: Hello, hint: str, now: float) -> None:
+        record = msgspec.structs.replace(hello.record, endpoint=endpoints.fill_in(hello.record.endpoint, hint))
+        if (record.node_id, record.name, record.incarnation) == (self.own.node_id, self.own.name, self.own.incarnation):
+            if hello.to in self.seeds:
+                self.seeds[hello.to].node_id = self.own.node_id
+            return
+        is_new = record.node_id not in self.peers
+        held = self._learn(record, now, is_direct=True)
+        if held is not None:
+            self._send(record.endpoint, DirectoryUpdate(records=[held], **self.header()))
+            return
+        peer = self.peers.get(record.node_id)
+        if peer is None or hello.number <= peer.number_heard:
+            return
+        peer.number_heard = hello.number
+        if hello.reached in self.seeds:
+            self.seeds[hello.reached].node_id = record.node_id
+        self._hear(peer, hello.known, now)
+        if hello.to:
+            self._send_hello(record.endpoint, known=peer.record.stamp, reached=hello.to)
+            self._send_records(record.endpoint, [other for other in self.registry.others() if other is not peer.record])
+            if is_new:
+                self._introduce(peer)
+        elif hello.known == self.own.stamp:
+            self._send_heartbeat(peer)
+        else:
+            self._send_hello(record.endpoint, known=peer.record.stamp)
+
+    def _on_known(self, peer: Peer, message: Heartbeat | DirectorySummary | Goodbye, now: float) -> None:
+        if isinstance(message, DirectorySummary):
+            self._send_records(peer.record.endpoint, self.registry.newer_than(message.entries))
+            if message.asked and self.registry.lacks(message.entries):
+                self._send_summary(peer, asked=False)
+            return
+        if message.number <= peer.number_heard:
+            return
+        peer.number_heard = message.number
+        if isinstance(message, Goodbye):
+            self._signal(peer, Signal.GOODBYE, now, "goodbye")
+            return
+        self._hear(peer, message.known, now)
+        if message.known != self.own.stamp:
+            self._send_hello(peer.record.endpoint, known=peer.record.stamp)
+        elif message.directory != self.registry.digest and now >= self._summary_at:
+            self._summary_at = now + limits.DIRECTORY_SYNC_INTERVAL_S
+            self._send_summary(peer, asked=True)
+
+    def _hear(self, peer: Peer, known: Stamp | None, now: float) -> None:
+        """Signal what the peer says it holds of our record."""
+        if known is None or known[0] != self.own.incarnation:
+            peer.acknowledged = None
+            self._signal(peer, Signal.UNKNOWN, now, "the peer lost this node")
+            return
+        if known[1] > self.own.version:
+            # We are restored from a snapshot that is older than what we had told.
+            self.update_own(now, newer_than=known[1])
+        peer.acknowledged = known
+        is_current = known == self.own.stamp
+        self._signal(peer, Signal.ACKNOWLEDGED if is_current else Signal.OUTDATED, now, "linked")
+
+    def _signal(self, peer: Peer, signal: Signal, now: float, why: str) -> None:
+        if peer.handle(signal, now):
+            self.events.append(PeerChanged(peer.record, self._link(peer), peer.is_up, why))
+        self._deadlines.set(peer.record.node_id, peer.due)
+
+    # ---- records
+
+    def update_own(self, now: float, *, newer_than: int = 0, **changes: Any) -> None:
+        """Make a new version of this node's record and tell everybody."""
+        version = max(newer_than, self.own.version) + 1
+        self.registry.own = msgspec.structs.replace(self.own, version=version, **changes)
+        for peer in self.peers.values():
+            peer.call_now(now)
+            self._deadlines.set(peer.record.node_id, peer.due)
+
+    def _learn(self, record: NodeRecord, now: float, *, is_direct: bool) -> NodeRecord | None:
+        """Take a record.  Returns the record that stands in its way, if the sender should be told of one."""
+        if record.node_id == self.own.node_id:
+            return self._judge_own(record, now)
+        peer = self.peers.get(record.node_id)
+        is_live = peer is not None and peer.is_heard
+        match self.registry.merge(record, is_live=is_live, is_direct=is_direct):
+            case Merge.NEW:
+                self._add_peer(record, now)
+            case Merge.NEWER:
+                assert peer is not None, "a held record has a session"
+                self._renew_peer(peer, record, now)
+            case Merge.OLDER | Merge.NAMESAKE | Merge.ID_TAKEN as verdict:
+                held = self.registry.get(record.node_id)
+                if verdict is Merge.NAMESAKE:
+                    text = f"a second node {record.name} at {record.endpoint} is refused"
+                    self._notice(NoticeKind.NAMESAKE, record.name, text)
+                if is_direct and held is not None and held.incarnation != record.incarnation:
+                    return held
+                if is_direct and verdict is Merge.ID_TAKEN:
+                    return held
+            case Merge.FULL:
+                text = f"{record.name} is left out: {limits.NODES_MAX} nodes are the limit"
+                self._notice(NoticeKind.OVERLAY_FULL, record.name, text)
+            case Merge.SAME:
+                pass
+        return None
+
+    def _judge_own(self, record: NodeRecord, now: float) -> NodeRecord | None:
+        """Somebody holds a record of our node id that we have not written just so."""
+        own = self.own
+        if record.name != own.name:
+            if record.name < own.name:
+                self._move_id(now)
+                self._learn(record, now, is_direct=False)
+                return None
+            return own
+        if record.incarnation == own.incarnation:
+            if record.version > own.version:
+                self.update_own(now, newer_than=record.version)
+        elif record.incarnation > own.incarnation and endpoints.may_be_same(own.endpoint, record.endpoint):
+            # Our own former life, started by a clock that was ahead of today's.
+            self.update_own(now, incarnation=record.incarnation + 1)
+        elif record.incarnation > own.incarnation:
+            text = f"another node {own.name} has been started at {record.endpoint}"
+            self._notice(NoticeKind.NAMESAKE, own.name, text)
+            return own
+        elif endpoints.may_be_same(own.endpoint, record.endpoint):
+            pass  # our own former life: our Hello replaces it
+        elif now - self._told_taken.setdefault(record.incarnation, now) >= limits.NAME_TAKEN_S:
+            text = f"the name {own.name} is in use by the node at {record.endpoint}"
+            self._notice(NoticeKind.NAME_TAKEN, own.name, text)
+        return None
+
+    def _move_id(self, now: float) -> None:
+        """Another node keeps our id: take the next free one, under which nobody knows us yet."""
+        old_id = self.own.node_id
+        taken = {old_id, *self.peers}
+        self.stop()
+        candidates = (self._derive_id(self.own.name, attempt) for attempt in range(1, limits.NODE_ID_ATTEMPTS_MAX))
+        new_id = next((candidate for candidate in candidates if candidate not in taken), None)
+        assert new_id is not None, "no free node id in NODE_ID_ATTEMPTS_MAX attempts"
+        self.update_own(now, node_id=new_id)
+        for peer in self.peers.values():
+            self._signal(peer, Signal.RESTARTED, now, "this node's id moved")
+        for seed in self.seeds.values():
+            seed.node_id = None
+        self.events.append(NodeIdMoved(old_id, new_id))
+
+    def _add_peer(self, record: NodeRecord, now: float) -> None:
+        peer = self.peers[record.node_id] = Peer(record, random=self._random, now=now)
+        link = self.links.allocate(record.node_id)
+        assert link is not None, "as many indices as records"
+        self.events.append(RecordChanged(record, link))
+        self._deadlines.set(record.node_id, peer.due)
+
+    def _renew_peer(self, peer: Peer, record: NodeRecord, now: float) -> None:
+        if (peer.record.incarnation, peer.record.name) != (record.incarnation, record.name):
+            peer.number_heard = -1
+            self._signal(peer, Signal.RESTARTED, now, "restarted")
+        peer.record = record
+        if not peer.is_up:
+            peer.away_since = now
+            peer.call_now(now)
+        self.events.append(RecordChanged(record, self._link(peer)))
+        self._deadlines.set(record.node_id, peer.due)
+
+    def _forget(self, peer: Peer, now: float) -> None:
+        node_id = peer.record.node_id
+        self.registry.bury(node_id, now)
+        del self.peers[node_id]
+        self._deadlines.clear(node_id)
+        link = self.links.release(node_id)
+        assert link is not None, "every peer has an index"
+        self.events.append(RecordGone(peer.record, link))
+        for seed in self.seeds.values():
+            if seed.node_id == node_id:
+                seed.node_id = None
+
+    def _notice(self, kind: NoticeKind, peer: str, text: str) -> None:
+        if (kind, peer) not in self._notices:
+            self._notices.add((kind, peer))
+            self.events.append(Notice(kind, peer, text))
+
+    # ---- time
+
+    def poll_timeout(self) -> float | None:
+        """When `handle_timeout` is due."""
+        return self._deadlines.next_due()
+
+    def handle_timeout(self, now: float) -> None:
+        """Speak where it is time to, give up who is silent, forget who stays away."""
+        self.registry.expire_graves(now)
+        while (key := self._deadlines.pop_expired(now)) is not None:
+            if isinstance(key, str):
+                self._call_seed(self.seeds[key], now)
+            else:
+                self._serve(self.peers[key], now)
+
+    def _serve(self, peer: Peer, now: float) -> None:
+        match peer.next_action(now):
+            case Action.SILENT:
+                self._signal(peer, Signal.SILENCE, now, "silent")
+            case Action.FORGET:
+                self._forget(peer, now)
+                return
+            case Action.SPEAK:
+                if peer.is_up and peer.acknowledged == self.own.stamp:
+                    self._send_heartbeat(peer)
+                else:
+                    self._send_hello(peer.record.endpoint, known=peer.known_to_peer)
+                peer.spoke(now)
+            case Action.NOTHING:
+                pass
+        self._deadlines.set(peer.record.node_id, peer.due)
+
+    def _call_seed(self, seed: Seed, now: float) -> None:
+        if seed.node_id == self.own.node_id:
+            return
+        peer = self.peers.get(seed.node_id) if seed.node_id is not None else None
+        if peer is not None and peer.is_heard:
+            seed.backoff.restart(now, delay_s=limits.LINK_TIMEOUT_S)
+        else:
+            self._send_hello(seed.endpoint, known=None, to=seed.endpoint)
+            seed.backoff.called(now)
+        self._deadlines.set(seed.endpoint, seed.backoff.next_at)
+
+    # ---- a restart of the control process
+
+    def snapshot(self) -> SessionsSnapshot:
+        """What a restarted control process needs so that no peer notices."""
+        peers = [
+            PeerSnapshot(
+                record=peer.record,
+                acknowledged=peer.acknowledged if peer.is_up else None,
+                number_heard=peer.number_heard,
+            )
+            for peer in self.peers.values()
+        ]
+        return SessionsSnapshot(own=self.own, number=self.number, links=dict(self.links.as_mapping()), peers=peers)
+
+    def restore(self, snapshot: SessionsSnapshot, now: float) -> None:
+        """Go on where the snapshot was taken, before `start`.  Numbers jump ahead of all that may have been said."""
+        assert not self.peers, "a snapshot is restored into a new node"
+        self.links.restore(snapshot.links)
+        self.number = snapshot.number + limits.RESTORE_STEP
+        self.registry.own = snapshot.own
+        for each in snapshot.peers:
+            if self.registry.merge(each.record, is_live=False, is_direct=True) is not Merge.NEW:
+                raise ValueError(f"the snapshot has node {each.record.node_id} twice")
+            self._add_peer(each.record, now)
+            peer = self.peers[each.record.node_id]
+            peer.number_heard = each.number_heard
+            if each.acknowledged is not None:
+                peer.resume(each.acknowledged, now)
+                self.events.append(PeerChanged(peer.record, self._link(peer), up=True, why="restored"))
+        self.update_own(now, newer_than=snapshot.own.version + limits.RESTORE_STEP)
+
+    # ---- what is said
+
+    def send_to_peer(self, peer: Peer, message: AnyNodeMessage) -> None:
+        """Queue a message, for instance the engine's."""
+        self._send(peer.record.endpoint, message)
+
+    def _introduce(self, newcomer: Peer) -> None:
+        """A node that knew nobody but us: the others need not wait for a difference of digests."""
+        for peer in self.peers.values():
+            if peer is not newcomer and peer.is_heard:
+                self._send_records(peer.record.endpoint, [newcomer.record])
+
+    def _send_hello(self, endpoint: str, *, known: Stamp | None, to: str = "", reached: str = "") -> None:
+        number = self._next_number()
+        hello = Hello(number=number, record=self.own, known=known, to=to, reached=reached, **self.header())
+        self._send(endpoint, hello)
+
+    def _send_heartbeat(self, peer: Peer) -> None:
+        number, digest = self._next_number(), self.registry.digest
+        self.send_to_peer(peer, Heartbeat(number=number, known=peer.known_to_peer, directory=digest, **self.header()))
+
+    def _send_summary(self, peer: Peer, *, asked: bool) -> None:
+        self.send_to_peer(peer, DirectorySummary(entries=self.registry.summary(), asked=asked, **self.header()))
+
+    def _send_records(self, endpoint: str, records: list[NodeRecord]) -> None:
+        for start in range(0, len(records), limits.RECORDS_PER_MESSAGE_MAX):
+            part = records[start : start + limits.RECORDS_PER_MESSAGE_MAX]
+            self._send(endpoint, DirectoryUpdate(records=part, **self.header()))
+
+    def _send(self, endpoint: str, message: AnyNodeMessage) -> None:
+        if not endpoints.is_wildcard(endpoint):
+            self.transmits.append((endpoint, messages.encode_node(message)))
+
+    def header(self) -> messages.Header:
+        """What every message of this node begins with."""
+        return {"sender": self.own.node_id, "incarnation": self.own.incarnation, "endpoint": self.own.endpoint}
+
+    def _next_number(self) -> int:
+        self.number += 1
+        return self.number
+
+    def _link(self, peer: Peer) -> int:
+        link = self.links.get(peer.record.node_id)
+        assert link is not None, "every peer has an index"
+        return link
