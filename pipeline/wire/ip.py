@@ -1,0 +1,179 @@
+"""IPv4 and IPv6 headers as far as membership messages need them, and the internet checksum.
+
+Does not know what is inside (igmp.py, mld.py), and refuses what a membership message never is: a fragment.
+The data plane has a parser of its own, in C; this one sees only the packets that were punted to control.
+Every refusal is a `WireError` whose text is the drop reason.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from pipeline.address import Address
+from pipeline.errors import WireError
+
+PROTOCOL_IGMP = 2
+PROTOCOL_ICMPV6 = 58
+
+TOS_INTERNETWORK_CONTROL = 0xC0
+"""Type of service of every IGMP message (RFC 9776 §4)."""
+
+ROUTER_ALERT_V4 = b"\x94\x04\x00\x00"
+"""RFC 2113 §2.1: copied, option 20, four octets, value 0."""
+
+ROUTER_ALERT_V6 = b"\x05\x02\x00\x00"
+"""RFC 2711 §2.1: option 5, two octets of value, 0 = a multicast listener message."""
+
+HEADER_V4_BYTES = 20 + len(ROUTER_ALERT_V4)
+HEADER_V6_BYTES = 40 + 8
+"""What `build_v4` and `build_v6` put before a message."""
+
+_HOP_BY_HOP, _ROUTING, _FRAGMENT, _DESTINATION = 0, 43, 44, 60
+_EXTENSION_HEADERS_MAX = 8
+"""RFC 8200 §4.1 knows six different ones: more is an attack on the loop that walks them."""
+
+_V4 = struct.Struct("!BBHHHBBH4s4s")
+_V6 = struct.Struct("!IHBB16s16s")
+
+
+@dataclass(frozen=True, slots=True)
+class IpPacket:
+    """One inner packet: `hop_limit` is the TTL in IPv4, `protocol` what follows the last extension header."""
+
+    source: Address
+    destination: Address
+    hop_limit: int
+    protocol: int
+    router_alert: bool
+    payload: bytes
+
+
+def parse(packet: bytes) -> IpPacket:
+    """The packet that these bytes hold (octets after its length field's end are cut off).
+
+    WireError: ip_version, ip_truncated, ip_header, ip_checksum, ip_fragment, ip_options.
+    """
+    if not packet:
+        raise WireError("ip_truncated")
+    version = packet[0] >> 4
+    if version == 4:
+        return _parse_v4(packet)
+    if version == 6:
+        return _parse_v6(packet)
+    raise WireError("ip_version")
+
+
+def _parse_v4(packet: bytes) -> IpPacket:
+    if len(packet) < 20:
+        raise WireError("ip_truncated")
+    first, _, length, _, fragment, ttl, protocol, _, source, destination = _V4.unpack_from(packet)
+    header = (first & 0x0F) * 4
+    if header < 20 or length < header:
+        raise WireError("ip_header")
+    if length > len(packet):
+        raise WireError("ip_truncated")
+    if fragment & 0x3FFF:
+        raise WireError("ip_fragment")
+    if not checksum_holds(packet[:header]):
+        raise WireError("ip_checksum")
+    alert = header > 20 and _has_alert_v4(packet[20:header])
+    return IpPacket(source, destination, ttl, protocol, alert, packet[header:length])
+
+
+def _has_alert_v4(options: bytes) -> bool:
+    """Whether RFC 2113's option is among them; all of them are walked, so that broken ones are refused."""
+    if options == ROUTER_ALERT_V4:
+        return True
+    found, at = False, 0
+    while at < len(options) and options[at] != 0:
+        if options[at] == 1:  # no-operation, one octet
+            at += 1
+            continue
+        if at + 1 >= len(options) or options[at + 1] < 2 or at + options[at + 1] > len(options):
+            raise WireError("ip_options")
+        found = found or (options[at] == 0x94 and options[at + 1] == 4)
+        at += options[at + 1]
+    return found
+
+
+def _parse_v6(packet: bytes) -> IpPacket:
+    if len(packet) < 40:
+        raise WireError("ip_truncated")
+    _, length, protocol, hop_limit, source, destination = _V6.unpack_from(packet)
+    end = 40 + length
+    if end > len(packet):
+        raise WireError("ip_truncated")
+    at, alert = 40, False
+    for _ in range(_EXTENSION_HEADERS_MAX):
+        if protocol == _FRAGMENT:
+            raise WireError("ip_fragment")
+        if protocol not in (_HOP_BY_HOP, _ROUTING, _DESTINATION):
+            return IpPacket(source, destination, hop_limit, protocol, alert, packet[at:end])
+        if at + 8 > end:
+            raise WireError("ip_truncated")
+        size = (packet[at + 1] + 1) * 8
+        if at + size > end:
+            raise WireError("ip_truncated")
+        if protocol == _HOP_BY_HOP:
+            if at != 40:  # RFC 8200 §4.1: only directly after the IPv6 header
+                raise WireError("ip_header")
+            alert = _has_alert_v6(packet[at + 2 : at + size])
+        protocol, at = packet[at], at + size
+    raise WireError("ip_header")
+
+
+def _has_alert_v6(options: bytes) -> bool:
+    """Whether RFC 2711's option with value 0 (MLD) is among the hop-by-hop options."""
+    found, at = False, 0
+    while at < len(options):
+        if options[at] == 0:  # Pad1, one octet
+            at += 1
+            continue
+        if at + 1 >= len(options) or at + 2 + options[at + 1] > len(options):
+            raise WireError("ip_options")
+        size = 2 + options[at + 1]
+        found = found or options[at : at + size] == ROUTER_ALERT_V6
+        at += size
+    return found
+
+
+def build_v4(
+    *, source: Address, destination: Address, payload: bytes, router_alert: bool = True, ttl: int = 1
+) -> bytes:
+    """An IGMP message as an IPv4 packet: TTL 1, TOS 0xc0, Router Alert (RFC 9776 §4)."""
+    options = ROUTER_ALERT_V4 if router_alert else b""
+    size = 20 + len(options)
+    fields = (TOS_INTERNETWORK_CONTROL, size + len(payload), 0, 0x4000, ttl, PROTOCOL_IGMP)
+    blank = _V4.pack(0x40 | size // 4, *fields, 0, source, destination) + options
+    return blank[:10] + checksum(blank).to_bytes(2, "big") + blank[12:] + payload
+
+
+def build_v6(
+    *, source: Address, destination: Address, payload: bytes, router_alert: bool = True, hop_limit: int = 1
+) -> bytes:
+    """An ICMPv6 message as an IPv6 packet: hop limit 1, Router Alert in a hop-by-hop header (RFC 9777 §5)."""
+    extension = bytes([PROTOCOL_ICMPV6, 0]) + ROUTER_ALERT_V6 + b"\x01\x00" if router_alert else b""
+    protocol = _HOP_BY_HOP if router_alert else PROTOCOL_ICMPV6
+    head = _V6.pack(0x6 << 28, len(extension) + len(payload), protocol, hop_limit, source, destination)
+    return head + extension + payload
+
+
+def checksum(data: bytes) -> int:
+    """RFC 1071 over `data`, whose checksum field is zero: the one's complement of the one's complement sum.
+
+    The sum of 16-bit words with end-around carry is the number modulo 65,535, which Python does in one division.
+    """
+    number = int.from_bytes(data, "big") << (8 * (len(data) & 1))
+    return 0xFFFF - (number % 0xFFFF or (0xFFFF if number else 0))
+
+
+def checksum_holds(data: bytes) -> bool:
+    """Whether `data`, its checksum field included, sums up to all ones; data of zeros does not."""
+    number = int.from_bytes(data, "big") << (8 * (len(data) & 1))
+    return number != 0 and number % 0xFFFF == 0
+
+
+def pseudo_header(source: Address, destination: Address, length: int, protocol: int = PROTOCOL_ICMPV6) -> bytes:
+    """What RFC 8200 §8.1 puts before an upper-layer message of `length` octets for its checksum."""
+    return source + destination + length.to_bytes(4, "big") + protocol.to_bytes(4, "big")
