@@ -30,9 +30,13 @@ FILE_BYTES_MAX = 65536
 _HEAD = "# network key of mcast-pipeline: copy this file to every node of the overlay and show it to nobody\n"
 
 
+def new_key_text() -> str:
+    """The content of a key file with one new random key."""
+    return _HEAD + base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode() + "\n"
+
+
 def write_network_key(path: Path) -> None:
     """Make a key file with a new random key, mode 0600; a file that exists is never touched."""
-    text = _HEAD + base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode() + "\n"
     # O_EXCL with the mode given at creation: at no moment is there a key that others can read, nor half an old one.
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -45,7 +49,7 @@ def write_network_key(path: Path) -> None:
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             os.fchmod(descriptor, 0o600)  # whatever the umask
-            file.write(text)
+            file.write(new_key_text())
             file.flush()
             os.fsync(descriptor)
     except OSError as error:
@@ -53,9 +57,9 @@ def write_network_key(path: Path) -> None:
         raise PipelineError(f"{path}: {_reason(error)}") from error
 
 
-def load_network_key(path: Path) -> bytes:
+def load_network_key(path: Path | str) -> bytes:
     """The active key (32 bytes) of a key file; ConfigError if that is missing, malformed or readable by others."""
-    return load_network_keys(path)[0]
+    return load_network_keys(Path(path))[0]
 
 
 def load_network_keys(path: Path) -> list[bytes]:

@@ -1,0 +1,255 @@
+"""The commands with their flags; each hands over to the module that does the work, imported when it is called.
+
+Flags arrive as text and are checked by config.py, so that a value is refused in the same words wherever it stood.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline import __version__
+from pipeline.errors import UsageError
+
+SHOW_NOUNS = ("links", "groups", "routes", "rings", "workers", "counters", "graph")
+STOP_TIMEOUT_S = 10.0
+"""Goodbyes, the end of the workers and netlink take tenths of a second; this is for a host that is busy."""
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+class _App(click.Group):
+    """A group whose error for an unknown command names the nearest one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0]
+        if not word.startswith("-") and word not in self.commands:
+            near = difflib.get_close_matches(word, self.commands, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(self.commands))}"
+            raise UsageError(f"no such command: {' '.join([*ctx.command_path.split()[1:], word])} ({hint})")
+        return super().resolve_command(ctx, args)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Parse and invoke; click's usage errors become ours, of one line."""
+    try:
+        with app.make_context("pipeline", list(arguments)) as context:
+            return int(app.invoke(context) or 0)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    except click.exceptions.NoArgsIsHelpError:
+        raise UsageError("which command? `pipeline --help` lists them") from None
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "pipeline"
+        text = error.format_message().rstrip(".")
+        raise UsageError(f"{text[:1].lower()}{text[1:]}; see `{path} --help`") from None
+
+
+@click.group(cls=_App, context_settings=SETTINGS)
+@click.version_option(__version__, prog_name="mcast-pipeline", message="%(prog)s %(version)s")
+def app() -> None:
+    """IP multicast for unmodified programs, across networks that carry none."""
+
+
+def _instance_flag(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--name", metavar="NAME", help="Instance; the host name if not given.")(command)
+
+
+def _json_flag(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")(command)
+
+
+_config_flag = click.option(
+    "--config", "config", metavar="FILE", envvar="MCAST_PIPELINE_CONFIG", help="TOML file (see configs/pipeline.toml)."
+)
+
+
+# ---------------------------------------------------------------- the daemon
+
+
+@app.command()
+@_config_flag
+@click.option("--workers", metavar="N", help="Processes of the data plane: 1, 2, 4, 8, 12 … 64 (default 4).")
+@click.option("--name", metavar="NAME", help="Name of this node (default: the host name).")
+@click.option("--key", metavar="FILE", help="Network key, the same on all nodes; see `pipeline keygen`.")
+@click.option("--insecure", is_flag=True, help="No key: nothing is encrypted or authenticated.")
+@click.option("--listen", metavar="ADDR:PORT", help="UDP for data, TCP for control (default 0.0.0.0:4747).")
+@click.option("--peer", "peers", metavar="ADDR:PORT", multiple=True, help="A node to start from; the rest are learnt.")
+@click.option("--tun", metavar="IFNAME", help="Interface for local programs (default mcast0).")
+@click.option("--address", "addresses", metavar="CIDR", multiple=True, help="Overlay address (default: from the name).")
+@click.option("--overlay", metavar="ENGINE", help="Engine that decides the routes (default mesh).")
+@click.option("--metrics", metavar="ADDR:PORT", help="Serve Prometheus metrics there.")
+def launch(config: str | None, **flags: Any) -> int:
+    """Run a node in the foreground until SIGTERM."""
+    from pipeline.cli.settings import effective
+    from pipeline.config import FLAGS
+
+    if flags["key"] and flags["insecure"]:
+        raise UsageError(f"--key {flags['key']}: contradicts --insecure: give one of the two")
+    by_flag = {key: flags[name] for key, name in _parameters(FLAGS).items()}
+    settings, _ = effective(by_flag, config, launching=True)
+    from pipeline import supervisor
+
+    return supervisor.launch(settings)
+
+
+def _parameters(flags: Any) -> dict[str, str]:
+    """Configuration key → the parameter of `launch` that click fills from its flag."""
+    plural = {"--peer": "peers", "--address": "addresses"}
+    return {key: plural.get(flag, flag.removeprefix("--")) for key, flag in flags.items()}
+
+
+@app.command()
+@click.argument("path", metavar="[FILE]", required=False, default="network.key")
+def keygen(path: str) -> int:
+    """Make a network key, mode 0600 (default: network.key here).
+
+    Copy it to every node of the overlay.  A file that exists is never overwritten; "-" writes the key to stdout.
+    """
+    from pipeline import keys
+
+    if path == "-":
+        sys.stdout.write(keys.new_key_text())
+    else:
+        keys.write_network_key(Path(path))
+    return 0
+
+
+# ---------------------------------------------------------------- a running instance
+
+
+@app.command()
+@_instance_flag
+@click.option("--wait", "wait", metavar="S", help="Wait up to S seconds for it to be ready.")
+@_json_flag
+def status(name: str | None, wait: str | None, as_json: bool) -> int:
+    """Is the node ready?  0 if so, 69 if it is not running."""
+    from pipeline.cli.client import wait_ready
+
+    value = wait_ready(name, _seconds("--wait", wait) if wait else 0.0)
+    _print("status", value, as_json=as_json)
+    return 0
+
+
+@app.command()
+@click.argument("noun", metavar="|".join(SHOW_NOUNS))
+@_instance_flag
+@click.option("--detail", is_flag=True, help="Every column and every line, also those that are zero.")
+@_json_flag
+def show(noun: str, name: str | None, detail: bool, as_json: bool) -> int:
+    """What a running node knows."""
+    from pipeline.cli.client import ask, instance_name
+
+    if noun not in SHOW_NOUNS:
+        near = difflib.get_close_matches(noun, SHOW_NOUNS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(SHOW_NOUNS)}"
+        raise UsageError(f"show {noun}: unknown ({hint})")
+    _print(noun, ask(instance_name(name), "show", noun), as_json=as_json, detail=detail)
+    return 0
+
+
+@app.command()
+@_instance_flag
+def stop(name: str | None) -> int:
+    """End a node and wait until it is gone with all it made."""
+    from pipeline.cli import client
+
+    client.stop(client.instance_name(name), STOP_TIMEOUT_S)
+    return 0
+
+
+# ---------------------------------------------------------------- before it runs
+
+
+@app.command()
+@_config_flag
+@click.option("--listen", metavar="ADDR:PORT", help="The port to try (default 0.0.0.0:4747).")
+@_json_flag
+def check(config: str | None, listen: str | None, as_json: bool) -> int:
+    """Can this host run it: kernel, rights, /dev/shm, port?  Each is tried.  0 yes, 77 rights are missing, 1 no."""
+    from pipeline.cli.settings import effective
+    from pipeline.io import probe
+
+    settings, _ = effective({"node.listen": listen}, config)
+    findings = probe.findings(settings.node.listen)
+    _print("check", [finding.as_dict() for finding in findings], as_json=as_json)
+    return probe.exit_code(findings)
+
+
+@app.group(cls=_App, name="config")
+def config_group() -> None:
+    """Check a configuration file, or show what it amounts to."""
+
+
+@config_group.command("check")
+@click.argument("file", required=False, envvar="MCAST_PIPELINE_CONFIG")
+def config_check(file: str | None) -> int:
+    """Is the file (and the environment) usable?  0, or 78 and the line that is wrong."""
+    from pipeline.cli.settings import effective
+
+    effective({}, file)
+    click.echo(f"{file or 'environment and defaults'}: ok")
+    return 0
+
+
+@config_group.command("show")
+@click.argument("file", required=False, envvar="MCAST_PIPELINE_CONFIG")
+@click.option("--origin", is_flag=True, help="Say where each value comes from.")
+@_json_flag
+def config_show(file: str | None, origin: bool, as_json: bool) -> int:
+    """The effective configuration, as TOML."""
+    from pipeline.cli.settings import as_toml, effective, jsonable
+
+    settings, origins = effective({}, file)
+    if as_json:
+        _print("config", jsonable(settings, origins if origin else None), as_json=True)
+    else:
+        click.echo(as_toml(settings, origins if origin else None), nl=False)
+    return 0
+
+
+@app.command()
+@click.option("--seconds", metavar="S", default="30", help="Length of the whole demonstration (default 30).")
+@click.option("--workers", metavar="N", default="4", help="Workers of each node (default 4).")
+@_json_flag
+def demo(seconds: str, workers: str, as_json: bool) -> int:
+    """Three namespaced hosts, a real video stream, a live table."""
+    from pipeline.cli import demo as demonstration
+    from pipeline.config import load
+
+    count = load({"workers.count": workers}, os.environ, None, require_key=False).workers.count
+    return demonstration.run(seconds=_seconds("--seconds", seconds), workers=count, json=as_json)
+
+
+# ---------------------------------------------------------------- shared
+
+
+def _seconds(flag: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e6:
+        raise UsageError(f"{flag} {text}: expected a number of seconds")
+    return value
+
+
+def _print(noun: str, value: Any, *, as_json: bool, detail: bool = False) -> None:
+    """stdout is data: one JSON object, or what people read."""
+    if as_json:
+        import json
+
+        sys.stdout.write(json.dumps({"schema": 1, noun: value}, ensure_ascii=False) + "\n")
+    else:
+        from pipeline.cli.tables import render
+
+        render(noun, value, detail=detail)

@@ -1,0 +1,76 @@
+"""From flags and files to a checked configuration, and back to text for `config show`.
+
+What config.py cannot know is checked here: whether the engine exists and whether the key file can be used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pipeline import keys
+from pipeline.config import Config, Origins, load_with_origins
+from pipeline.errors import ConfigError, UsageError
+
+
+def effective(flags: Mapping[str, object], file: str | None, *, launching: bool = False) -> tuple[Config, Origins]:
+    """The configuration with the origin of each value; `launching` demands a key (or --insecure)."""
+    settings, origins = load_with_origins(flags, os.environ, Path(file) if file else None, require_key=launching)
+    _check_engine(settings, origins)
+    if settings.node.key:
+        keys.load_network_key(Path(settings.node.key))
+    return settings, origins
+
+
+def _check_engine(settings: Config, origins: Origins) -> None:
+    from pipeline.overlay.engines import load, names
+
+    try:
+        load(settings.overlay.engine)
+    except ConfigError as error:
+        origin = origins["overlay.engine"]
+        if origin.startswith("flag "):
+            raise UsageError(f"{origin.removeprefix('flag ')} {settings.overlay.engine}: {error}") from error
+        raise ConfigError(f"{origin.removeprefix('file ')}: overlay.engine: {error}") from error
+    for engine in settings.overlay.options:
+        if engine not in names():
+            where = origins["overlay.options"].removeprefix("file ")
+            raise ConfigError(f"{where}: [overlay.{engine}]: no such engine; there are {', '.join(names())}")
+
+
+def jsonable(settings: Config, origins: Origins | None) -> dict[str, Any]:
+    """Sections of keys; with origins each key is an object of `value` and `origin`."""
+    plain: dict[str, dict[str, Any]] = msgspec.to_builtins(settings)
+    if origins is None:
+        return plain
+    return {
+        section: {key: {"value": value, "origin": origins[f"{section}.{key}"]} for key, value in table.items()}
+        for section, table in plain.items()
+    }
+
+
+def as_toml(settings: Config, origins: Origins | None) -> str:
+    """A file that gives the same configuration; keys without a value stand as comments."""
+    lines: list[str] = []
+    tables: dict[str, dict[str, Any]] = msgspec.to_builtins(settings)
+    options = tables["overlay"].pop("options")
+    for section, table in tables.items():
+        lines += ["", f"[{section}]"]
+        for key, value in table.items():
+            text = f"# {key} =" if value is None else f"{key} = {_toml(value)}"
+            lines.append(f"{text:<48}  # {origins[f'{section}.{key}']}" if origins else text)
+    for engine, table in options.items():
+        lines += ["", f"[overlay.{engine}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+    return "\n".join(lines[1:]) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return msgspec.json.encode(value).decode()  # strings and numbers are written alike in JSON and TOML

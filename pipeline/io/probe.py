@@ -1,0 +1,157 @@
+"""What `pipeline check` finds out: can this host run a node?
+
+Each probe does the thing itself on a small scale (opens a TUN of its own, binds the port, reserves shared memory)
+and takes it back; none asks who we are.  It knows nothing of configurations beyond the address to listen on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import importlib.util
+import os
+import re
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipeline.errors import PermissionDeniedError, PipelineError
+from pipeline.io import rundir, tun, udp
+
+KERNEL_MIN = (5, 10)
+"""UDP_SEGMENT, UDP_GRO, pidfd and eventfds as used here all work in it; Debian 11 has it."""
+SHM_BYTES_MIN = 64 << 20
+"""Rings of four lanes, the forwarding table and the replay windows when all of them are in use."""
+UDP_SEGMENT, UDP_GRO = 103, 104
+SEGMENT_BYTES = 1400
+
+OK, NOTE, DENIED, MISSING = "ok", "note", "denied", "missing"
+"""Fine; runs, but slower or with less; a right is missing; does not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the table: `state` is one of the words above, `detail` says what was found and what to do."""
+
+    name: str
+    state: str
+    detail: str
+
+    def as_dict(self) -> dict[str, str]:
+        """As `--json` prints it."""
+        return asdict(self)
+
+
+def findings(listen: str) -> list[Finding]:
+    """Every probe's finding, in the order in which a launch would meet them."""
+    probes: Sequence[tuple[str, Callable[[], Finding]]] = (
+        ("kernel", _kernel),
+        ("library", _library),
+        ("runtime directory", _runtime_directory),
+        ("tun", _tun),
+        ("udp offload", _udp_offload),
+        ("shared memory", _shared_memory),
+        ("port", lambda: _port(listen)),
+        ("ipv6", _ipv6),
+    )
+    return [_guarded(name, probe) for name, probe in probes]
+
+
+def exit_code(found: Sequence[Finding]) -> int:
+    """0 if a node runs here, 77 if it lacks rights, 1 if it lacks anything else."""
+    states = {finding.state for finding in found}
+    if DENIED in states:
+        return PermissionDeniedError.exit_code
+    return PipelineError.exit_code if MISSING in states else 0
+
+
+def _guarded(name: str, probe: Callable[[], Finding]) -> Finding:
+    try:
+        return probe()
+    except PermissionDeniedError as error:
+        return Finding(name, DENIED, str(error))
+    except PipelineError as error:
+        return Finding(name, MISSING, str(error))
+    except OSError as error:
+        state = DENIED if error.errno in (errno.EACCES, errno.EPERM) else MISSING
+        where = f"{error.filename}: " if error.filename else ""
+        return Finding(name, state, where + (error.strerror or str(error)).lower())
+
+
+def _kernel() -> Finding:
+    release = os.uname().release
+    version = tuple(map(int, re.findall(r"\d+", release)[:2]))
+    if version < KERNEL_MIN:
+        return Finding("kernel", MISSING, f"Linux {release}: 5.10 or later is needed")
+    return Finding("kernel", OK, f"Linux {release}")
+
+
+def _library() -> Finding:
+    """The C extension can be loaded, and so libcrypto that it is linked to."""
+    spec = importlib.util.find_spec("pipeline.shm._native")
+    if spec is None or spec.origin is None:
+        return Finding("library", MISSING, "the C extension is not built: make setup")
+    try:
+        ctypes.CDLL(spec.origin)
+    except OSError as error:
+        return Finding("library", MISSING, f"{error} (Debian's package is libssl3)")
+    return Finding("library", OK, "C extension and libcrypto")
+
+
+def _runtime_directory() -> Finding:
+    where = next(path for path in (rundir.ROOT, *rundir.ROOT.parents) if path.exists())
+    os.close(os.open(where, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    return Finding("runtime directory", OK, str(rundir.ROOT))
+
+
+def _tun() -> Finding:
+    """An interface with two queues, which is gone when they are closed; %d lets the kernel pick a free name."""
+    queues = tun.open_queues("mcastchk%d", 1)
+    try:
+        if tun.takes_super_packets(queues[0]):
+            return Finding("tun", OK, "multi-queue, vnet header, UDP super-packets")
+        return Finding("tun", NOTE, "no UDP super-packets (Linux 6.2 has them): slower delivery")
+    finally:
+        for queue in queues:
+            os.close(queue)
+
+
+def _udp_offload() -> Finding:
+    lacking = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        for name, option, value in (("UDP_SEGMENT", UDP_SEGMENT, SEGMENT_BYTES), ("UDP_GRO", UDP_GRO, 1)):
+            try:
+                sock.setsockopt(socket.IPPROTO_UDP, option, value)
+            except OSError:
+                lacking.append(name)
+    if lacking:
+        return Finding("udp offload", NOTE, f"no {' and no '.join(lacking)}: slower")
+    return Finding("udp offload", OK, "UDP_SEGMENT, UDP_GRO")
+
+
+def _shared_memory() -> Finding:
+    directory = Path("/dev/shm")  # noqa: S108  # where shm_open puts it
+    descriptor = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        space = os.fstatvfs(descriptor)
+        free = space.f_bavail * space.f_frsize
+    finally:
+        os.close(descriptor)
+    text = f"{directory}: {free >> 20} MiB free"
+    if free < SHM_BYTES_MIN:
+        why = f"{text}, {SHM_BYTES_MIN >> 20} MiB are needed: mount -o remount,size=256m {directory}"
+        return Finding("shared memory", MISSING, why)
+    return Finding("shared memory", OK, text)
+
+
+def _port(listen: str) -> Finding:
+    for sock in (*udp.open_data_sockets(listen, 1), udp.open_control_socket(listen)):
+        sock.close()
+    return Finding("port", OK, f"{listen}, UDP and TCP")
+
+
+def _ipv6() -> Finding:
+    if not Path("/proc/net/if_inet6").exists():
+        return Finding("ipv6", NOTE, "switched off in this kernel: IPv4 groups only")
+    return Finding("ipv6", OK, "present")
