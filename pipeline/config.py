@@ -328,6 +328,21 @@ def _check_together(values: Mapping[str, Any], given: Mapping[str, _Given]) -> N
 
 # ---------------------------------------------------------------- words
 
+_TYPE_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "int | float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+    "null": "nothing",
+    "str | null": "text",
+    "float | null": "a number",
+    "int | null": "a whole number",
+    "int | str": "a whole number or text",
+}
+
 
 def _nearest(word: str, known: list[str], prefix: str = "") -> str:
     found = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
@@ -335,7 +350,9 @@ def _nearest(word: str, known: list[str], prefix: str = "") -> str:
 
 
 def _plain(message: str) -> str:
-    """Msgspec's words without its marks: "Expected `int`, got `str`" → "expected int, got str"."""
+    """Msgspec's words as a user's: "Expected `int`, got `str`" → "expected a whole number, got text"."""
+    for name, words in _TYPE_WORDS.items():
+        message = message.replace(f"`{name}`", words)
     return (message[:1].lower() + message[1:]).replace("`", "").replace(" - at $", " at ")
 
 

@@ -46,10 +46,10 @@ def run(arguments: Sequence[str]) -> int:
         return end.exit_code
     except click.Abort:
         raise KeyboardInterrupt from None
-    except click.exceptions.NoArgsIsHelpError:
-        raise UsageError("which command? `pipeline --help` lists them") from None
     except click.UsageError as error:
-        path = error.ctx.command_path if error.ctx else "pipeline"
+        path = "pipeline" if error.ctx is None else error.ctx.command_path
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            raise UsageError(f"which command? `{path} --help` lists them") from None
         text = error.format_message().rstrip(".")
         raise UsageError(f"{text[:1].lower()}{text[1:]}; see `{path} --help`") from None
 

@@ -6,6 +6,7 @@ not in it is shown all the same under --detail: nothing that the JSON has is out
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -16,12 +17,21 @@ from rich.text import Text
 
 Row = Mapping[str, Any]
 
+WIDTH_MAX = 400
+"""On a pipe: wide enough that no line of ours is folded."""
+
 
 def render(noun: str, value: Any, *, detail: bool) -> None:
     """Print one value on stdout; on a pipe without colours and as wide as it needs to be."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=400)
+        console = Console(highlight=False, width=WIDTH_MAX)
+    with console.capture() as capture:
+        _render(console, noun, value, detail=detail)
+    sys.stdout.write("".join(line.rstrip() + "\n" for line in capture.get().splitlines()))
+
+
+def _render(console: Console, noun: str, value: Any, *, detail: bool) -> None:
     if noun == "status":
         console.print(_status_line(value))
     elif noun == "counters":
