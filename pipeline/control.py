@@ -1,0 +1,377 @@
+"""The control process: drives the sans-IO cores and is the only writer of the forwarding table.
+
+    punts from workers ──▶ MembershipRouter ──joins, leaves──▶ OverlayNode ──▶ peers' control processes
+                                  │ queries                         │ routes, records
+                                  ▼                                 ▼
+                            lane 0's TUN queue          ForwardingTable ──▶ shared memory ──▶ stages
+
+Everything happens in one asyncio loop: an input goes into a core, then `_drain` carries out all that the cores have to say.
+It knows no protocol itself.  Its soft state is saved in the checkpoint, from which a successor goes on as if nothing
+had happened; while there is none the stages forward by the table as it stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import time
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+import zmq
+from zmq.auth.asyncio import AsyncioAuthenticator
+
+from pipeline import limits, views
+from pipeline.address import Address, is_multicast, parse
+from pipeline.config import Config
+from pipeline.errors import WireError
+from pipeline.forwarding.route import RouteChanged
+from pipeline.forwarding.table import ForwardingTable
+from pipeline.io import bus, netlink, rundir
+from pipeline.io.checkpoint import Checkpoint
+from pipeline.membership.querier import MembershipRouter
+from pipeline.messages import Punt, Reply, Request, decode_local, encode_local
+from pipeline.overlay import events
+from pipeline.overlay.node import NodeConfig, OverlayNode
+from pipeline.publish import Publisher
+from pipeline.shm.region import ProcessState, Region
+from pipeline.sources import SourceWatch
+
+VNET_HEADER = bytes(10)
+"""Before each packet on the TUN: no offload asked for."""
+CHECKPOINT_DELAY_S = 0.2
+"""Changes are saved together: 65,536 groups take tens of milliseconds."""
+ADOPT_S = 3.0
+"""How long a restarted control leaves entries alone that it has not set again: membership is relearned meanwhile."""
+SWEEP_S = 30.0
+CUT_OFF_MAX = 1024
+"""Connections whose messages are not looked at any more; beyond it the oldest are forgotten."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What the supervisor hands to control."""
+
+    config: Config
+    network_key: bytes | None
+    """None: --insecure."""
+    addresses: tuple[str, ...]
+    mtu: int
+    region: Region
+    queue: int
+    """Lane 0's TUN queue: control only writes to it."""
+    listener: int
+    checkpoint: int
+    ingress_bells: tuple[int, ...]
+    ready_bell: int
+
+
+class _State(msgspec.Struct, frozen=True):
+    """The checkpoint."""
+
+    membership: bytes
+    overlay: bytes
+    addresses: tuple[str, ...]
+
+
+def run(given: Given) -> None:
+    """The life of the control process, from fork to SIGTERM."""
+    asyncio.run(_Control(given).main())
+
+
+class _Control:
+    def __init__(self, given: Given) -> None:
+        self.given = given
+        self.started = time.time()
+        self._loop: asyncio.AbstractEventLoop
+        self._stopping = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._save_timer: asyncio.TimerHandle | None = None
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._curve = bus.derive_curve_keys(given.network_key) if given.network_key else None
+        self._senders: dict[str, zmq.Socket[bytes]] = {}
+        self._cut_off: dict[bytes, None] = {}
+        self._told: set[str] = set()
+        now = time.monotonic()
+        self._checkpoint = Checkpoint(given.checkpoint)
+        self.addresses = given.addresses
+        self.node = self._new_node(now)
+        self.membership = self._new_membership(now)
+        self.table = ForwardingTable()
+        self.publisher = Publisher(given.region, self.node, given.ingress_bells)
+        self._sources = SourceWatch()
+        self._restore(now)
+
+    # ---------------------------------------------------------------- birth
+
+    def _new_node(self, now: float) -> OverlayNode:
+        config = self.given.config
+        return OverlayNode(
+            NodeConfig(
+                name=config.node.name,
+                endpoint=config.node.listen,
+                incarnation=time.time_ns() // 1_000_000,
+                sender_key=os.urandom(32) if self.given.network_key else b"",
+                key_epoch=os.urandom(1)[0],
+                lanes=config.lanes,
+                engine=config.overlay.engine,
+                engine_options=config.overlay.options.get(config.overlay.engine, {}),
+                peers=config.node.peers,
+                addresses=tuple(_packed(text) for text in config.tun.addresses),
+            ),
+            random=random.random,
+            now=now,
+        )
+
+    def _new_membership(self, now: float) -> MembershipRouter:
+        config = self.given.config.membership
+        v4, v6 = views.querier_addresses(config.querier_address, self.given.addresses)
+        return MembershipRouter(config, querier_v4=v4, querier_v6=v6, mtu=self.given.mtu, now=now)
+
+    def _restore(self, now: float) -> None:
+        """Goes on from a predecessor's checkpoint, if there is one; the table's entries are kept for a while anyway."""
+        self.table.adopt(self.publisher.existing_entries())
+        data = self._checkpoint.load()
+        if data is None:
+            return
+        try:
+            state = msgspec.msgpack.decode(data, type=_State)
+            self.node.restore(state.overlay, now)
+            self.membership.restore(state.membership, now)
+            self.addresses = state.addresses
+        except (msgspec.DecodeError, ValueError) as error:
+            log.warning("starting afresh", reason=str(error))
+            self.node, self.membership = self._new_node(now), self._new_membership(now)
+            self.publisher.node = self.node
+
+    # ---------------------------------------------------------------- life
+
+    async def main(self) -> None:
+        """Until SIGTERM."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+        name = self.given.config.node.name
+        authenticator = bus.admit_only(self._context, self._curve) if self._curve else None
+        router = bus.peer_receiver(self._context, self.given.listener, self.given.config.node.listen, self._curve)
+        self._failures = bus.failed_handshakes(router)
+        punts = bus.punt_receiver(self._context, rundir.punt_endpoint(name))
+        self._requests = bus.request_receiver(self._context, rundir.control_endpoint(name))
+        bus.attach(self._loop, router, self._take_messages)
+        bus.attach(self._loop, self._failures, self._take_failures)
+        bus.attach(self._loop, punts, self._take_punts)
+        self._look_for_requests = bus.attach(self._loop, self._requests, self._take_requests)
+        now = time.monotonic()
+        self.publisher.publish_sender(self.node.record)
+        self.node.start(now)
+        self.membership.start(now)
+        self._loop.call_later(ADOPT_S, self._expire_adopted)
+        self._loop.call_later(SWEEP_S, self._sweep)
+        self._drain(now)
+        self.given.region.set_process_state(0, ProcessState.READY)
+        os.eventfd_write(self.given.ready_bell, 1)
+        await self._stopping.wait()
+        self._say_goodbye(authenticator)
+
+    def _say_goodbye(self, authenticator: AsyncioAuthenticator | None) -> None:
+        """Tells all peers, and gives ZeroMQ a moment to send it."""
+        self.node.stop(time.monotonic())
+        while (message := self.node.poll_transmit()) is not None:
+            self._send(*message)
+        for sender in self._senders.values():
+            sender.close(linger=300)
+        if authenticator is not None:
+            authenticator.stop()
+        self._context.destroy(linger=300)
+
+    # ---------------------------------------------------------------- inputs
+
+    def _take_messages(self, batch: list[list[zmq.Frame]]) -> None:
+        now = time.monotonic()
+        for identity, *parts in batch:
+            if identity.bytes in self._cut_off:
+                continue
+            hint = str(parts[-1].get("Peer-Address")) if parts else ""
+            reason = self.node.handle_message(hint, parts[-1].bytes, now) if len(parts) == 1 else "message_parts"
+            if reason is not None:
+                self._cut(identity.bytes, hint, reason)
+        self._drain(now)
+
+    def _cut(self, identity: bytes, peer: str, reason: str) -> None:
+        while len(self._cut_off) >= CUT_OFF_MAX:
+            del self._cut_off[next(iter(self._cut_off))]
+        self._cut_off[identity] = None
+        self._tell_once("peer cut off", peer=peer, reason=reason)
+
+    def _take_failures(self, batch: list[list[zmq.Frame]]) -> None:
+        for parts in batch:
+            self._tell_once("control connection refused", reason=bus.read_failure(parts))
+
+    def _take_punts(self, batch: list[list[zmq.Frame]]) -> None:
+        now = time.monotonic()
+        for parts in batch:
+            with contextlib.suppress(WireError):
+                punt = decode_local(parts[-1].bytes)
+                if isinstance(punt, Punt):
+                    self._take_punt(punt, now)
+        self._drain(now)
+
+    def _take_punt(self, punt: Punt, now: float) -> None:
+        match punt.kind:
+            case "membership":
+                self.membership.handle_packet(punt.packet, now)
+            case "source":
+                group = views.destination(punt.packet)
+                if group is not None and is_multicast(group) and self._sources.seen(group):
+                    self.node.register_source(group, now)
+            case "endpoint":
+                self.publisher.endpoint_moved(punt.packet)
+
+    def _take_requests(self, batch: list[list[zmq.Frame]]) -> None:
+        for *route, body in batch:
+            try:
+                request = decode_local(body.bytes)
+                reply = self._answer(request) if isinstance(request, Request) else Reply(ok=False, error="no request")
+            except WireError as error:
+                reply = Reply(ok=False, error=str(error))
+            with contextlib.suppress(zmq.ZMQError):
+                self._requests.send_multipart([*(part.bytes for part in route), encode_local(reply)], zmq.DONTWAIT)
+        self._look_for_requests()
+
+    def _answer(self, request: Request) -> Reply:
+        view = views.VIEWS.get(request.noun if request.verb == "show" else request.verb)
+        if view is None:
+            return Reply(ok=False, error=f"{request.verb} {request.noun}: nothing known of that")
+        return Reply(ok=True, value=view(self))
+
+    # ---------------------------------------------------------------- what the cores want done
+
+    def _drain(self, now: float) -> None:
+        """Carries out everything the cores have to say, in the order that their laws ask for."""
+        changed = False
+        while (change := self.membership.poll_event()) is not None:
+            changed = True
+            self.table.set_local(change.group, change.wanted is not None)
+            if change.wanted is None:
+                self.node.leave(change.group, now)
+            else:
+                self.node.join(change.group, change.wanted, now)
+        while (event := self.node.poll_event()) is not None:
+            changed = True
+            self._take_event(event)
+        while (entry := self.table.poll_change()) is not None:
+            self.publisher.publish_entry(entry)
+        self.publisher.flush()
+        while (message := self.node.poll_transmit()) is not None:
+            self._send(*message)
+        while (packet := self.membership.poll_transmit()) is not None:
+            self._write_tun(packet)
+        if changed:
+            self._save_soon()
+        self._set_timer(now)
+
+    def _take_event(self, event: events.NodeEvent) -> None:
+        match event:
+            case RouteChanged():
+                self.table.set_route(event)
+            case events.RecordChanged(record=record, link=link):
+                self.table.set_link(record.node_id, link)
+                self.publisher.publish_record(record, link)
+            case events.RecordGone(record=record, link=link):
+                self.table.remove_link(record.node_id)
+                self.publisher.remove_record(record, link)
+                self._close_sender(record.endpoint)
+            case events.PeerChanged(record=record, link=link, up=up, why=why):
+                self.table.set_up(record.node_id, up=up)
+                self.publisher.publish_link(record, link, up=up)
+                log.info("link up" if up else "link down", peer=record.name, endpoint=record.endpoint, reason=why)
+            case events.HostsChanged(hosts=hosts):
+                self.table.set_hosts(hosts, own=self.node.record.node_id)
+            case events.AddressMoved(addresses=moved):
+                self._move_addresses(moved)
+            case events.NodeIdMoved():
+                self.publisher.publish_sender(self.node.record)
+            case events.Notice(kind=kind, text=text):
+                log.warning(text, reason=kind.value)
+
+    def _move_addresses(self, moved: tuple[tuple[Address, int], ...]) -> None:
+        new = tuple(views.with_prefix(address, prefix) for address, prefix in moved)
+        log.warning("overlay addresses moved, as another node has them", old=self.addresses, new=new)
+        netlink.replace_addresses(self.given.config.tun.interface, self.addresses, new)
+        self.addresses = new
+
+    def _send(self, endpoint: str, data: bytes) -> None:
+        sender = self._senders.get(endpoint)
+        if sender is None:
+            if len(self._senders) >= 2 * limits.NODES_MAX:
+                self._close_sender(next(iter(self._senders)))
+            try:
+                sender = self._senders[endpoint] = bus.peer_sender(self._context, endpoint, self._curve)
+            except zmq.ZMQError as error:
+                self._tell_once("no connection to a peer", endpoint=endpoint, reason=str(error))
+                return
+        bus.send(sender, data)
+
+    def _close_sender(self, endpoint: str) -> None:
+        sender = self._senders.pop(endpoint, None)
+        if sender is not None:
+            sender.close(linger=0)
+
+    def _write_tun(self, packet: bytes) -> None:
+        with contextlib.suppress(OSError):  # interface down, or its queue full: the next query repairs it
+            os.write(self.given.queue, VNET_HEADER + packet)
+
+    def _tell_once(self, text: str, **fields: str) -> None:
+        line = f"{text} {sorted(fields.items())}"
+        if line not in self._told and len(self._told) < CUT_OFF_MAX:
+            self._told.add(line)
+            log.warning(text, **fields)
+
+    # ---------------------------------------------------------------- time
+
+    def _set_timer(self, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        due = [t for t in (self.membership.poll_timeout(), self.node.poll_timeout()) if t is not None]
+        delay = max(0.0, min(due) - now) if due else 60.0
+        self._timer = self._loop.call_later(delay, self._on_timer)
+
+    def _on_timer(self) -> None:
+        now = time.monotonic()
+        self.membership.handle_timeout(now)
+        self.node.handle_timeout(now)
+        self._drain(now)
+
+    def _save_soon(self) -> None:
+        if self._save_timer is None:
+            self._save_timer = self._loop.call_later(CHECKPOINT_DELAY_S, self._save)
+
+    def _save(self) -> None:
+        self._save_timer = None
+        now = time.monotonic()
+        state = _State(self.membership.snapshot(now), self.node.snapshot(now), self.addresses)
+        self._checkpoint.save(msgspec.msgpack.encode(state))
+
+    def _expire_adopted(self) -> None:
+        self.table.expire_adopted()
+        self._drain(time.monotonic())
+
+    def _sweep(self) -> None:
+        """Sources whose groups' entries have not been used for a while are sources no longer."""
+        self._loop.call_later(SWEEP_S, self._sweep)
+        now = time.monotonic()
+        for group in self._sources.idle(self.publisher.used_groups()):
+            self.node.deregister_source(group, now)
+        self._drain(now)
+
+
+def _packed(text: str) -> tuple[Address, int]:
+    address, _, prefix = text.partition("/")
+    return parse(address), int(prefix)
+
+

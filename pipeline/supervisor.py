@@ -1,0 +1,354 @@
+"""The supervisor: opens everything, starts control and the workers, restarts what dies, removes everything.
+
+It is a plain loop over descriptors, without threads, asyncio or ZeroMQ, so that it may fork at any time: children
+share its imported modules and start in milliseconds.  It looks at no packet and knows no peer.
+
+    launch   lock → configuration of descriptors and shared memory → fork → interface up → wait for READY → watch
+    watch    a child's pidfd: fork it again;  SIGTERM or SIGINT: stop
+    stop     SIGTERM to control (it says goodbye to peers) and workers → SIGKILL what is left → remove all
+
+Killed itself, its children die with it (PR_SET_PDEATHSIG), the interface with its last descriptor; the next launch of
+the name removes the region and the directory.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from types import FrameType
+
+import structlog
+
+from pipeline import control, keys, limits
+from pipeline.address import derive, show
+from pipeline.config import Config
+from pipeline.errors import PipelineError
+from pipeline.io import checkpoint, netlink, notify, process, rundir, tun, udp
+from pipeline.shm.region import Geometry, ProcessState, Region
+from pipeline.workers import base, graph
+
+STOP_TIMEOUT_S = 3.0
+"""After SIGTERM: control's goodbye takes milliseconds; what hangs is killed."""
+RESTART_PAUSES_S = (0.0, 0.0, 0.05, 0.2, 0.5)
+"""Before the nth restart in a row: one that dies at once, again and again, must not keep a core busy."""
+STEADY_S = 5.0
+"""A process that has lived as long starts its row of restarts anew."""
+USAGE_CODES = frozenset({2, 77, 78})
+"""Exit codes of a child that cannot work with what it was told: trying again would not help."""
+BUSY_POLL_US = 50
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Child:
+    """A process to be kept alive."""
+
+    role: str
+    lane: int
+    index: int  # in the region's process table
+    main: Callable[[], None]
+    keep: frozenset[int]
+    cpu: int | None = None
+    pid: int = 0
+    pidfd: int = -1
+    started: float = 0.0
+    row: int = 0  # restarts in quick succession
+    due: float | None = None  # when to start it again
+
+
+@dataclass(slots=True)
+class _Resources:
+    """Every descriptor and name that the instance holds."""
+
+    region: Region
+    queues: list[int]
+    data: list[socket.socket]
+    control_socket: socket.socket
+    bells: list[tuple[int, ...]]
+    checkpoint: int
+    ready_bell: int
+    owned: list[int] = field(default_factory=list)
+
+
+def launch(config: Config) -> int:
+    """Runs the instance in the foreground until SIGTERM or SIGINT; the exit code.  Raises PipelineError before that."""
+    network_key = None if config.node.insecure else keys.load_network_key(config.node.key or "")
+    control.check_engine(config.overlay.engine)
+    directory = rundir.RuntimeDirectory(config.node.name)
+    try:
+        Region.unlink_stale(config.node.name)
+        return _Supervisor(config, network_key).run()
+    finally:
+        Region.unlink_stale(config.node.name)
+        directory.remove()
+
+
+def node_addresses(config: Config) -> tuple[str, ...]:
+    """The interface's addresses: the configured ones, or those derived from the name."""
+    if config.tun.addresses:
+        return config.tun.addresses
+    v4, v6 = derive(config.node.name, 0)
+    return f"{show(v4)}/16", f"{show(v6)}/64"
+
+
+class _Supervisor:
+    def __init__(self, config: Config, network_key: bytes | None) -> None:
+        self._config = config
+        self._signals: list[int] = []
+        self._exit_code = 0
+        self._ready = False
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._mtu = self._choose_mtu()
+        self._resources = self._open()
+        self._children = self._plan(network_key)
+        self._poll = select.poll()
+
+    # ---------------------------------------------------------------- opening
+
+    def _choose_mtu(self) -> int:
+        config = self._config
+        if config.tun.mtu == "auto":
+            return netlink.underlay_mtu(config.node.listen, config.node.peers)
+        return config.tun.mtu
+
+    def _open(self) -> _Resources:
+        config, lanes = self._config, self._config.lanes
+        control_socket = udp.open_control_socket(config.node.listen)
+        busy = config.workers.idle == "busy"
+        data = udp.open_data_sockets(config.node.listen, lanes, busy_poll_us=BUSY_POLL_US if busy else 0)
+        queues = tun.open_queues(config.tun.interface, lanes)
+        region = Region.create(
+            config.node.name,
+            Geometry.of(
+                lanes=lanes,
+                mtu=self._mtu,
+                host_slots=config.rings.host_slots,
+                overlay_slots=config.rings.overlay_slots,
+            ),
+        )
+        return _Resources(
+            region=region,
+            queues=queues,
+            data=data,
+            control_socket=control_socket,
+            bells=[tuple(os.eventfd(0, os.EFD_NONBLOCK) for _ in graph.Stage) for _ in range(lanes)],
+            checkpoint=checkpoint.create(),
+            ready_bell=os.eventfd(0, os.EFD_NONBLOCK),
+        )
+
+    def _plan(self, network_key: bytes | None) -> list[_Child]:
+        config, res = self._config, self._resources
+        super_packets = tun.takes_super_packets(res.queues[0])
+        punts = rundir.punt_endpoint(config.node.name)
+        affinity = config.workers.affinity
+        children = []
+        for number, worker in enumerate(graph.workers(config.workers.count)):
+            lane = base.LaneDescriptors(res.queues[worker.lane], res.data[worker.lane].fileno(), res.bells[worker.lane])
+
+            def main(worker: graph.Worker = worker, lane: base.LaneDescriptors = lane) -> None:
+                base.run(
+                    worker,
+                    res.region,
+                    lane,
+                    idle=config.workers.idle,
+                    super_packets=super_packets,
+                    punt_endpoint=punts,
+                    ready_bell=res.ready_bell,
+                )
+
+            cpu = affinity[number % len(affinity)] if affinity else None
+            child = _Child(worker.role, worker.lane, worker.process, main, lane.needed_by(worker.stages), cpu)
+            children.append(child)
+            res.region.set_process_stages(worker.process, worker.mask)
+        given = control.Given(
+            config=config,
+            network_key=network_key,
+            addresses=node_addresses(config),
+            mtu=self._mtu,
+            region=res.region,
+            queue=res.queues[0],
+            listener=res.control_socket.fileno(),
+            checkpoint=res.checkpoint,
+            ingress_bells=tuple(bells[graph.Stage.OVERLAY_INGRESS] for bells in res.bells),
+            ready_bell=res.ready_bell,
+        )
+        kept = frozenset({given.queue, given.listener, given.checkpoint, *given.ingress_bells})
+        children.insert(0, _Child("control", 0, 0, lambda: control.run(given), kept))
+        return children
+
+    # ---------------------------------------------------------------- running
+
+    def run(self) -> int:
+        """Starts all, watches, stops all."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        self._poll.register(self._wake_read, select.POLLIN)
+        self._poll.register(self._resources.ready_bell, select.POLLIN)
+        gc.freeze()  # children share the modules' pages
+        config = self._config
+        try:
+            workers = self._children[1:]
+            for child in workers:
+                self._start(child)
+            netlink.configure(
+                config.tun.interface,
+                mtu=self._mtu,
+                queue_length=config.tun.queue_length,
+                addresses=node_addresses(config),
+                routes=config.tun.routes,
+            )
+            self._start(self._children[0])  # last: it queries on the interface
+            self._watch()
+        finally:
+            self._stop()
+        return self._exit_code
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._signals.append(number)
+
+    def _start(self, child: _Child) -> None:
+        res = self._resources
+        res.region.set_process_state(child.index, ProcessState.STARTING)
+        parent = os.getpid()
+        child.started, child.due = time.monotonic(), None
+        child.pid = os.fork()
+        if child.pid == 0:
+            self._become(child, parent)
+        child.pidfd = os.pidfd_open(child.pid)
+        res.region.set_process_pid(child.index, child.pid)
+        self._poll.register(child.pidfd, select.POLLIN)
+
+    def _become(self, child: _Child, parent: int) -> None:
+        """The child's side of the fork: never returns."""
+        code = 1
+        try:
+            process.become_child(parent, f"mp-{child.role}-{child.lane}")
+            if child.cpu is not None:
+                process.pin(child.cpu)
+            self._close_all_but(child.keep)
+            child.main()
+            code = 0
+        except PipelineError as error:
+            print(f"pipeline: {error}", file=sys.stderr, flush=True)
+            code = error.exit_code
+        except Exception as error:  # noqa: BLE001  the boundary of the process: one line, and a new one is started
+            log.error("process failed", worker=child.role, lane=child.lane, error=f"{type(error).__name__}: {error}")
+            if os.environ.get("MCAST_PIPELINE_DEBUG"):
+                sys.excepthook(*sys.exc_info())
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _close_all_but(self, keep: Iterable[int]) -> None:
+        res = self._resources
+        mine = {self._wake_read, self._wake_write, res.checkpoint, res.control_socket.fileno(), *res.queues}
+        mine |= {sock.fileno() for sock in res.data} | {bell for bells in res.bells for bell in bells}
+        mine |= {other.pidfd for other in self._children if other.pidfd >= 0}
+        for fd in mine - set(keep):
+            os.close(fd)
+
+    # ---------------------------------------------------------------- watching
+
+    def _watch(self) -> None:
+        while not any(number in (signal.SIGTERM, signal.SIGINT) for number in self._signals):
+            self._drain()
+            for child in self._children:
+                if child.pidfd >= 0 and self._has_ended(child):
+                    self._bury(child)
+                    if self._exit_code:
+                        return
+                if child.due is not None and child.due <= time.monotonic():
+                    self._start(child)
+            self._announce_ready()
+            self._poll.poll(self._patience_ms())
+
+    def _drain(self) -> None:
+        """Empties what only serves to wake this loop."""
+        for fd in (self._wake_read, self._resources.ready_bell):
+            try:
+                os.read(fd, 512)
+            except BlockingIOError:
+                pass
+
+    def _patience_ms(self) -> float | None:
+        due = [child.due for child in self._children if child.due is not None]
+        return max(0.0, min(due) - time.monotonic()) * 1000 + 1 if due else None
+
+    @staticmethod
+    def _has_ended(child: _Child) -> bool:
+        poll = select.poll()
+        poll.register(child.pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _bury(self, child: _Child) -> None:
+        """Reaps a dead child and says when it is to be started again."""
+        _, status = os.waitpid(child.pid, 0)
+        self._poll.unregister(child.pidfd)
+        os.close(child.pidfd)
+        child.pidfd = -1
+        code = os.waitstatus_to_exitcode(status)
+        if not self._ready and code in USAGE_CODES:
+            self._exit_code = code
+            return
+        child.row = 0 if time.monotonic() - child.started > STEADY_S else child.row + 1
+        pause = RESTART_PAUSES_S[min(child.row, len(RESTART_PAUSES_S) - 1)]
+        child.due = time.monotonic() + pause
+        self._resources.region.count_restart(child.index)
+        reason = f"signal {-code}" if code < 0 else f"code {code}"
+        log.warning("restarting", worker=child.role, lane=child.lane, reason=reason, pause_s=pause)
+
+    def _announce_ready(self) -> None:
+        region = self._resources.region
+        if self._ready or any(region.process_state(c.index) is not ProcessState.READY for c in self._children):
+            return
+        self._ready = True
+        config = self._config
+        notify.notify("READY=1")
+        log.info(
+            "ready",
+            name=config.node.name,
+            interface=config.tun.interface,
+            listen=config.node.listen,
+            workers=config.workers.count,
+            mtu=self._mtu,
+        )
+
+    # ---------------------------------------------------------------- stopping
+
+    def _stop(self) -> None:
+        """Ends the children, politely first, and gives everything back."""
+        notify.notify("STOPPING=1")
+        alive = [child for child in self._children if child.pidfd >= 0]
+        for child in alive:
+            signal.pidfd_send_signal(child.pidfd, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        for child in alive:
+            poll = select.poll()
+            poll.register(child.pidfd, select.POLLIN)
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                log.warning("killed, as it did not end", worker=child.role, lane=child.lane)
+                signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+            os.waitpid(child.pid, 0)
+            os.close(child.pidfd)
+            child.pidfd = -1
+        res = self._resources
+        res.region.close()
+        for fd in [*res.queues, *(bell for bells in res.bells for bell in bells), res.checkpoint, res.ready_bell]:
+            os.close(fd)
+        for sock in [*res.data, res.control_socket]:
+            sock.close()
+        if self._ready:
+            log.info("stopped", name=self._config.node.name)
+
+
+assert limits.LANES_MAX * graph.STAGES == 64

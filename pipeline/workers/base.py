@@ -1,0 +1,97 @@
+"""A worker process: the C loop over its stages, and the way of punts to control.
+
+Python does nothing for a packet here.  mp_worker_run() returns when the time is up, a signal has come, or something is to be
+handed to control.  Whatever must survive the process is in shared memory.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+
+import zmq
+
+from pipeline.io import bus
+from pipeline.messages import Punt, encode_local
+from pipeline.shm._native import ffi, lib
+from pipeline.shm.region import ProcessState, Region
+from pipeline.workers.graph import STAGES, Stage, Worker
+
+BUDGET_NS = 1_000_000_000
+"""How long C runs before Python looks around: nothing is pending there, signals interrupt it."""
+PUNT_BYTES = 2048
+PUNT_KINDS = {1: "membership", 2: "source", 3: "endpoint"}
+IDLE = {"adaptive": 0, "busy": 1, "sleep": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class LaneDescriptors:
+    """What the supervisor opened for a lane: TUN queue, UDP socket, one eventfd for each stage."""
+
+    tun: int
+    udp: int
+    bells: tuple[int, ...]
+
+    def needed_by(self, stages: tuple[Stage, ...]) -> frozenset[int]:
+        """The descriptors that a worker of these stages keeps; it closes the others."""
+        needed = set(self.bells)
+        if {Stage.TUN_INGRESS, Stage.OVERLAY_INGRESS} & set(stages):
+            needed.add(self.tun)
+        if {Stage.OVERLAY_EGRESS, Stage.OVERLAY_INGRESS} & set(stages):
+            needed.add(self.udp)
+        return frozenset(needed)
+
+
+def run(
+    worker: Worker,
+    region: Region,
+    descriptors: LaneDescriptors,
+    *,
+    idle: str,
+    super_packets: bool,
+    punt_endpoint: str,
+    ready_bell: int,
+) -> None:
+    """The life of a worker process, from fork to SIGTERM."""
+    wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    stopping: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: stopping.append(number))
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    config = ffi.new("struct mp_worker_config *")
+    config.lane, config.stages, config.idle = worker.lane, worker.mask, IDLE[idle]
+    config.super = super_packets
+    config.tun, config.udp, config.wake = descriptors.tun, descriptors.udp, wake_read
+    config.bell = descriptors.bells
+    native = lib.mp_worker_new(region.native, config)
+    if native == ffi.NULL:
+        raise MemoryError("worker")
+    punts = _Punts(worker.lane, punt_endpoint)
+    region.set_process_state(worker.process, ProcessState.READY)
+    os.eventfd_write(ready_bell, 1)
+    while not stopping:
+        if lib.mp_worker_run(native, BUDGET_NS) > 0:
+            punts.forward(native)
+    lib.mp_worker_free(native)
+
+
+class _Punts:
+    """Hands punts to control; while control is away they are dropped, as membership is asked for again anyway."""
+
+    def __init__(self, lane: int, endpoint: str) -> None:
+        self._lane = lane
+        self._kind = ffi.new("uint32_t *")
+        self._buffer = ffi.new("uint8_t[]", PUNT_BYTES)
+        self._endpoint = endpoint
+        self._socket: zmq.Socket[bytes] | None = None
+
+    def forward(self, native: object) -> None:
+        if self._socket is None:
+            self._socket = bus.punt_sender(self._endpoint)
+        while length := lib.mp_worker_punt(native, self._kind, self._buffer, PUNT_BYTES):
+            packet = bytes(ffi.buffer(self._buffer, length))
+            punt = Punt(lane=self._lane, kind=PUNT_KINDS[self._kind[0]], packet=packet)
+            bus.send(self._socket, encode_local(punt))
+
+
+assert len(Stage) == STAGES == lib.MP_STAGES

@@ -1,0 +1,57 @@
+"""Which process runs which stages of which lane.
+
+    workers   lanes   processes of a lane
+    1         1       all
+    2         1       sender (tun_ingress, classify, overlay_egress), receiver (overlay_ingress)
+    4·n       n       one for each stage
+
+A packet's path: tun_ingress → classify → overlay_egress → the network → overlay_ingress → TUN of the next host.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Stage(enum.IntEnum):
+    """As enum mp_stage_id."""
+
+    TUN_INGRESS = 0
+    CLASSIFY = 1
+    OVERLAY_EGRESS = 2
+    OVERLAY_INGRESS = 3
+
+
+STAGES = len(Stage)
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One worker process: its role is the word of `show workers`."""
+
+    role: str
+    lane: int
+    stages: tuple[Stage, ...]
+
+    @property
+    def mask(self) -> int:
+        """The bit set of stages that C wants."""
+        return sum(1 << stage for stage in self.stages)
+
+    @property
+    def process(self) -> int:
+        """Index in the region's process table; 0 is control."""
+        return 1 + STAGES * self.lane + min(self.stages)
+
+
+_SENDER = (Stage.TUN_INGRESS, Stage.CLASSIFY, Stage.OVERLAY_EGRESS)
+
+
+def workers(count: int) -> list[Worker]:
+    """The worker processes of `--workers count` (checked by config: 1, 2 or a multiple of 4)."""
+    if count == 1:
+        return [Worker("all", 0, tuple(Stage))]
+    if count == 2:
+        return [Worker("sender", 0, _SENDER), Worker("receiver", 0, (Stage.OVERLAY_INGRESS,))]
+    return [Worker(stage.name.lower(), lane, (stage,)) for lane in range(count // STAGES) for stage in Stage]
