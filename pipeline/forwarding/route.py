@@ -29,7 +29,7 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RouteKey:
-    """What an engine routes: host side (S,G) or (*,G); overlay side (origin,G) or (*,G), perhaps of one incoming link."""
+    """What an engine routes: host side (S,G) or (*,G); overlay side (origin,G) or (*,G), perhaps by incoming link."""
 
     side: Side
     group: Address

@@ -1,0 +1,253 @@
+"""The wanted forwarding table: engine routes, local members, hosts and links in; differences of entries out.
+
+    host side      (S,G), (*,G)   as the engine says, nodes translated to the links that are up
+                   unicast        each overlay address, to the node that owns it while that is up
+                   flood          link-scope groups, to every node that is up; one entry for each family
+    overlay side   (…,G)          as the engine says, and to this host if it has members; (*,G) for each group it has
+                   unicast        this node's own addresses
+                   flood          to this host
+
+Link-scope groups are flooded whatever an engine says of them.  Inputs mark keys; `poll_entry` looks at each marked key
+once, so what changes twice between two drains is written once.  Entries are set before others are deleted, so that a
+source never falls between an old and a new route.
+
+After a restart of control the entries of its predecessor stand in shared memory and go on forwarding: `adopt` them
+before any input.  Each is replaced when it is wanted again; the rest goes with `expire_adopted`.
+
+It knows no shared memory and no clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+
+from pipeline import limits
+from pipeline.address import Address, NodeId, is_link_scope
+from pipeline.forwarding.route import FibDelete, FibEntry, FibKey, Kind, RouteChanged, Side
+
+FLOOD_FAMILIES = (bytes(4), bytes(16))
+"""The group of a flood entry: the unspecified address of its family."""
+
+
+class ForwardingTable:
+    """What the forwarding table should hold, and what it does hold."""
+
+    def __init__(self) -> None:
+        self._routes: dict[FibKey, RouteChanged] = {}
+        self._routes_by_peer: dict[NodeId, dict[FibKey, None]] = {}
+        self._overlay_keys: dict[Address, dict[FibKey, None]] = {}
+        self._local: set[Address] = set()
+        self._links: dict[NodeId, int] = {}
+        self._hosts: dict[Address, NodeId] = {}
+        self._addresses_by_node: dict[NodeId, dict[Address, None]] = {}
+        self._own: dict[Address, None] = {}
+        self._streams = Streams()
+        self._standing: dict[FibKey, FibEntry | None] = {}
+        """What shared memory holds; None: adopted, and unknown in detail."""
+        self._dirty: dict[FibKey, None] = {}
+        self._deletes: dict[FibKey, None] = {}
+        self._touch_floods()
+
+    # ---- a restart of control
+
+    def adopt(self, keys: Iterable[FibKey], streams: Mapping[Address, int] | None = None) -> None:
+        """Take over what stands in shared memory, and the stream numbers of its groups (`streams()` of before)."""
+        self._standing.update((key, None) for key in keys)
+        self._streams.restore(streams or {})
+
+    def expire_adopted(self) -> None:
+        """What has not been wanted again by now is to be deleted."""
+        for key, entry in self._standing.items():
+            if entry is None:
+                self._dirty[key] = None
+                self._deletes[key] = None
+
+    def streams(self) -> dict[Address, int]:
+        """The stream number of each group with host-side entries, for a checkpoint."""
+        return self._streams.as_mapping()
+
+    # ---- inputs
+
+    def handle_route(self, route: RouteChanged) -> None:
+        """The engine routes a group otherwise."""
+        if is_link_scope(route.key.group):
+            return
+        name = route.key
+        key = FibKey(name.side, Kind.GROUP, name.group, name.source, name.origin, name.via)
+        old = self._routes.pop(key, None)
+        for peer in (old.next_hops if old is not None else None) or ():
+            self._routes_by_peer[peer].pop(key, None)
+        if route.next_hops is not None:
+            self._routes[key] = route
+            for peer in sorted(route.next_hops):
+                self._routes_by_peer.setdefault(peer, {})[key] = None
+        if key.side is Side.OVERLAY:
+            self._index_overlay(key)
+        self._dirty[key] = None
+
+    def handle_membership(self, group: Address, *, is_member: bool) -> None:
+        """This host has members of the group, or none any more."""
+        if is_link_scope(group):
+            return
+        if is_member:
+            self._local.add(group)
+        else:
+            self._local.discard(group)
+        default = FibKey(Side.OVERLAY, Kind.GROUP, group)
+        self._index_overlay(default)
+        self._dirty[default] = None
+        self._dirty.update(self._overlay_keys.get(group, {}))
+
+    def handle_link(self, peer: NodeId, link: int | None) -> None:
+        """The link to a node is up and has that index; None: it is down."""
+        if link is None:
+            self._links.pop(peer, None)
+        else:
+            self._links[peer] = link
+        self._dirty.update(self._routes_by_peer.get(peer, {}))
+        for address in self._addresses_by_node.get(peer, {}):
+            self._dirty[FibKey(Side.HOST, Kind.UNICAST, address)] = None
+        self._touch_floods()
+
+    def handle_hosts(self, hosts: Mapping[Address, NodeId]) -> None:
+        """Which node each overlay address within reach belongs to."""
+        changed = [address for address, _ in self._hosts.items() ^ hosts.items()]
+        for address in sorted(changed):
+            self._dirty[FibKey(Side.HOST, Kind.UNICAST, address)] = None
+        self._hosts = dict(hosts)
+        self._addresses_by_node = {}
+        for address, node in self._hosts.items():
+            self._addresses_by_node.setdefault(node, {})[address] = None
+
+    def handle_own_addresses(self, addresses: Iterable[Address]) -> None:
+        """The overlay addresses of this node's interface."""
+        new = dict.fromkeys(addresses)
+        for address in (*self._own, *new):
+            self._dirty[FibKey(Side.OVERLAY, Kind.UNICAST, address)] = None
+            self._dirty[FibKey(Side.HOST, Kind.UNICAST, address)] = None
+        self._own = new
+
+    # ---- outputs
+
+    def poll_entry(self) -> FibEntry | FibDelete | None:
+        """The next difference; None when shared memory holds what is wanted."""
+        while self._dirty:
+            key = next(iter(self._dirty))
+            del self._dirty[key]
+            entry = self._wanted(key)
+            if entry is None:
+                if self._standing.get(key) is not None:
+                    self._deletes[key] = None
+                continue
+            self._deletes.pop(key, None)
+            if entry != self._standing.get(key):
+                self._standing[key] = entry
+                return entry
+        if self._deletes:
+            key = next(iter(self._deletes))
+            del self._deletes[key]
+            self._standing.pop(key, None)
+            return FibDelete(key)
+        return None
+
+    # ---- views
+
+    def entries(self) -> Iterator[FibEntry]:
+        """The entries that have been put out, for `show routes`."""
+        return (entry for entry in self._standing.values() if entry is not None)
+
+    def __len__(self) -> int:
+        return len(self._standing)
+
+    # ---- what is wanted of a key
+
+    def _wanted(self, key: FibKey) -> FibEntry | None:
+        match key.kind:
+            case Kind.GROUP:
+                return self._wanted_group(key)
+            case Kind.UNICAST:
+                return self._wanted_unicast(key)
+            case Kind.FLOOD:
+                is_host = key.side is Side.HOST
+                links = frozenset(self._links.values()) if is_host else frozenset()
+                return FibEntry(key, links, local=not is_host, stream=0, why="link scope")
+
+    def _wanted_group(self, key: FibKey) -> FibEntry | None:
+        route = self._routes.get(key)
+        is_local = key.side is Side.OVERLAY and key.group in self._local
+        if route is None or route.next_hops is None:
+            is_default = (key.source, key.origin, key.via) == (None, None, None)
+            if is_local and is_default:
+                return FibEntry(key, frozenset(), local=True, stream=0, why="members on this host")
+            self._streams.drop(key)
+            return None
+        links = frozenset(self._links[node] for node in route.next_hops if node in self._links)
+        stream = self._streams.take(key) if key.side is Side.HOST else 0
+        return FibEntry(key, links, local=is_local, stream=stream, why=route.why)
+
+    def _wanted_unicast(self, key: FibKey) -> FibEntry | None:
+        if key.side is Side.OVERLAY:
+            return (
+                FibEntry(key, frozenset(), local=True, stream=0, why="own address") if key.group in self._own else None
+            )
+        node = self._hosts.get(key.group)
+        if node is None or node not in self._links or key.group in self._own:
+            return None
+        return FibEntry(key, frozenset({self._links[node]}), local=False, stream=0, why="address of a node")
+
+    def _index_overlay(self, key: FibKey) -> None:
+        keys = self._overlay_keys.setdefault(key.group, {})
+        if key in self._routes:
+            keys[key] = None
+        else:
+            keys.pop(key, None)
+        if not keys:
+            del self._overlay_keys[key.group]
+
+    def _touch_floods(self) -> None:
+        self._dirty.update((FibKey(side, Kind.FLOOD, family), None) for side in Side for family in FLOOD_FAMILIES)
+
+
+class Streams:
+    """Stream numbers 1 … STREAMS_MAX, one for each group with host-side entries; 0, the shared one, when all are taken.
+
+    A number that becomes free goes to the end of the queue: receivers have long forgotten what it counted before.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[Address, int] = {}
+        self._users: dict[Address, set[FibKey]] = {}
+        self._free = deque(range(1, limits.STREAMS_MAX + 1))
+
+    def take(self, key: FibKey) -> int:
+        """The number of the key's group, which the key now uses."""
+        if key.group not in self._numbers and self._free:
+            self._numbers[key.group] = self._free.popleft()
+        self._users.setdefault(key.group, set()).add(key)
+        return self._numbers.get(key.group, 0)
+
+    def drop(self, key: FibKey) -> None:
+        """The key uses its group's number no longer."""
+        users = self._users.get(key.group)
+        if users is None:
+            return
+        users.discard(key)
+        if not users:
+            del self._users[key.group]
+            number = self._numbers.pop(key.group, None)
+            if number is not None:
+                self._free.append(number)
+
+    def as_mapping(self) -> dict[Address, int]:
+        """The number of each group."""
+        return dict(self._numbers)
+
+    def restore(self, numbers: Mapping[Address, int]) -> None:
+        """Take over numbers given before a restart; one given twice stays with the first group."""
+        free = dict.fromkeys(self._free)
+        for group, number in numbers.items():
+            if group not in self._numbers and number in free:
+                del free[number]
+                self._numbers[group] = number
+        self._free = deque(free)

@@ -1,0 +1,38 @@
+"""Virtual time: things happen in the order of their times, and in the order they were planned where times are equal."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+
+class Clock:
+    """A queue of calls to come, and the time of the last one."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
+        self._queue: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
+        self._ticket = itertools.count()
+
+    def call_at(self, time: float, function: Callable[..., object], *arguments: Any) -> None:
+        """Plan a call; a time that has passed means now."""
+        heapq.heappush(self._queue, (max(time, self.now), next(self._ticket), function, arguments))
+
+    def run_until(self, time: float) -> None:
+        """Let everything happen up to and including that time."""
+        while self._queue and self._queue[0][0] <= time:
+            self.now, _, function, arguments = heapq.heappop(self._queue)
+            function(*arguments)
+        self.now = max(self.now, time)
+
+    def run_while(self, condition: Callable[[], bool], *, limit_s: float) -> bool:
+        """Let time pass while the condition holds.  Returns whether it ended within the limit."""
+        end = self.now + limit_s
+        while condition():
+            if not self._queue or self._queue[0][0] > end:
+                self.now = end
+                return False
+            self.run_until(self._queue[0][0])
+        return True
