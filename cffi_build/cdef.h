@@ -122,6 +122,7 @@ struct mp_sender {
     uint32_t origin;
     uint32_t sealed;
     uint8_t epoch[2];
+    uint8_t active;
     ...;
 };
 

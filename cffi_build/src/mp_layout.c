@@ -67,6 +67,15 @@ uint64_t mp_region_size(const struct mp_geometry *geometry)
     return r.size;
 }
 
+uint64_t mp_region_lazy_at(const struct mp_geometry *geometry)
+{
+    struct mp_region r = { 0 };
+    if (!geometry_is_sound(geometry))
+        return 0;
+    place(&r, geometry);
+    return r.lazy_at;
+}
+
 int mp_region_format(void *base, const struct mp_geometry *geometry)
 {
     struct mp_region *r = base;

@@ -259,6 +259,9 @@ _Static_assert(sizeof(struct mp_link_rx) == 64, "one line");
 /* Bytes a region of this geometry needs, 0 if the geometry breaks a bound. */
 uint64_t mp_region_size(const struct mp_geometry *geometry);
 
+/* How many of them must have memory behind them before mp_region_format(): what lies behind is reserved when needed. */
+uint64_t mp_region_lazy_at(const struct mp_geometry *geometry);
+
 /* Lays out zeroed memory of mp_region_size() bytes.  Returns 0 or -EINVAL. */
 int mp_region_format(void *base, const struct mp_geometry *geometry);
 
