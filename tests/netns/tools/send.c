@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// The sending half of `traffic`: plain send() at a rate or flat out, as any program would.
+
+#include "traffic.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define ENDINGS 5               // datagrams that say "that was all": one of them will arrive
+#define ENDING_GAP_NS 20000000
+
+static int open_sender(const struct options *o, const struct sockaddr_storage *group)
+{
+	int s = socket(o->family, SOCK_DGRAM, 0);
+	check(s, "socket");
+	int buffer = 4 << 20;
+	setsockopt(s, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
+	if (o->family == AF_INET) {
+		struct ip_mreqn via = {.imr_ifindex = (int)o->ifindex};
+		check(setsockopt(s, IPPROTO_IP, IP_MULTICAST_IF, &via, sizeof via), "IP_MULTICAST_IF");
+		check(setsockopt(s, IPPROTO_IP, IP_MULTICAST_TTL, &o->ttl, sizeof o->ttl), "IP_MULTICAST_TTL");
+		check(setsockopt(s, IPPROTO_IP, IP_MULTICAST_LOOP, &o->loop, sizeof o->loop), "IP_MULTICAST_LOOP");
+	} else {
+		check(setsockopt(s, IPPROTO_IPV6, IPV6_MULTICAST_IF, &o->ifindex, sizeof o->ifindex),
+		      "IPV6_MULTICAST_IF");
+		check(setsockopt(s, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, &o->ttl, sizeof o->ttl),
+		      "IPV6_MULTICAST_HOPS");
+		check(setsockopt(s, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, &o->loop, sizeof o->loop),
+		      "IPV6_MULTICAST_LOOP");
+	}
+	if (group)
+		check(connect(s, (const struct sockaddr *)group, sizeof *group), "connect");
+	return s;
+}
+
+static void fill(uint8_t *datagram, const struct head *head, size_t size)
+{
+	memcpy(datagram, head, sizeof *head);
+	memcpy(datagram + sizeof *head, table + head->number % TABLE_PERIOD, size - SIZE_MIN_BYTES);
+	memcpy(datagram + size - sizeof(uint64_t), &head->number, sizeof(uint64_t));
+}
+
+// Until `due`; short waits are not worth a sleep, whose wake-up alone takes some tens of microseconds.
+static void sleep_until(int64_t due)
+{
+	if (due - now_ns() < 20000)
+		return;
+	struct timespec t = {.tv_sec = due / NS_PER_S, .tv_nsec = due % NS_PER_S};
+	while (!stopped && clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
+		;
+}
+
+struct pace {
+	double interval_ns;     // 0: flat out
+	int64_t start_ns, slipped_ns, burst_ns;
+};
+
+// Waits until datagram `number` is due.  A sender that was not scheduled for longer than --burst datagrams take does
+// not catch up in one burst: no real program sends so, and the interface's queue would rightly overflow.
+static void pace(struct pace *p, uint64_t number)
+{
+	if (p->interval_ns <= 0)
+		return;
+	int64_t due = p->start_ns + p->slipped_ns + (int64_t)((double)number * p->interval_ns);
+	int64_t late = now_ns() - due;
+	if (late > p->burst_ns)
+		p->slipped_ns += late - p->burst_ns;
+	else if (late < 0)
+		sleep_until(due);
+}
+
+static ssize_t send_one(const struct options *o, int s, const uint8_t *datagram, uint32_t group)
+{
+	if (o->group_count == 1)
+		return send(s, datagram, (size_t)o->size, 0);
+	const struct sockaddr *to = (const struct sockaddr *)&o->groups[group];
+	return sendto(s, datagram, (size_t)o->size, 0, to, sizeof o->groups[group]);
+}
+
+int send_stream(const struct options *o)
+{
+	static uint8_t datagram[SIZE_MAX_BYTES];
+	int s = open_sender(o, o->group_count == 1 ? &o->groups[0] : NULL);
+	double pps = o->mbit > 0 ? o->mbit * 1e6 / 8 / o->size : o->pps;
+	struct pace p = {.interval_ns = pps > 0 ? 1e9 / pps : 0, .start_ns = now_ns()};
+	p.burst_ns = (int64_t)(p.interval_ns * o->burst);
+	int64_t end_ns = o->seconds > 0 ? p.start_ns + (int64_t)(o->seconds * 1e9) : INT64_MAX;
+	uint64_t errors = 0;
+	struct head head = {.magic = MAGIC, .stream = (uint16_t)o->stream, .length = (uint32_t)o->size};
+
+	while (!stopped && (!o->count || head.number < o->count)) {
+		pace(&p, head.number);
+		head.sent_ns = now_ns();
+		if (head.sent_ns >= end_ns)
+			break;
+		head.group = (uint32_t)(head.number % o->group_count);
+		fill(datagram, &head, (size_t)o->size);
+		if (send_one(o, s, datagram, head.group) < 0) {
+			if (errno == EINTR)
+				continue;
+			errors++;
+		}
+		head.number++;
+	}
+	int64_t elapsed_ns = now_ns() - p.start_ns;
+	double cpu = cpu_s();
+	head.is_end = 1;
+	for (int i = 0; i < ENDINGS; i++) {
+		sleep_until(now_ns() + ENDING_GAP_NS);
+		head.group = 0;
+		fill(datagram, &head, (size_t)o->size);
+		send_one(o, s, datagram, 0);
+	}
+	printf("{\"sent\": %llu, \"errors\": %llu, \"seconds\": %.6f, \"slipped_ms\": %.3f, \"cpu_s\": %.4f}\n",
+	       (unsigned long long)head.number, (unsigned long long)errors, (double)elapsed_ns / 1e9,
+	       (double)p.slipped_ns / 1e6, cpu);
+	return 0;
+}
