@@ -1,0 +1,108 @@
+"""What differs between IGMP and MLD for a router: addresses, versions, what a valid packet is.
+
+Everything else of membership/ serves both.  Knows packets, not state.  A packet that breaks a rule is a `WireError`
+whose text is the drop reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.address import Address, is_node_scope, is_unicast, parse
+from pipeline.errors import WireError
+from pipeline.wire import igmp, ip, mld
+from pipeline.wire.report import Message, OldReport, Query
+
+_UNSPECIFIED_V4 = bytes(4)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """IGMP or MLD."""
+
+    name: str
+    latest: int  # the version with source lists
+    versions_never_left: frozenset[int]  # IGMPv1 has no leave: TO_IN is ignored in its mode (RFC 9776 §7.3.2)
+    all_hosts: Address  # where general queries go; never becomes state
+    elects_on_any_query: bool  # RFC 9777 §7.6.2; IGMP on general ones (RFC 9776 §6.6.2)
+    query_bytes: int  # an IP packet with a query, before its sources
+    address_bytes: int
+    receive: Callable[[ip.IpPacket], Message | None]
+    send: Callable[[Address, Query], bytes]
+
+    def keeps_state(self, group: Address) -> bool:
+        """Whether reports for that group count: not the all-hosts group, nor IPv6 scopes 0 and 1."""
+        return group != self.all_hosts and not is_node_scope(group)
+
+    def query_sources_max(self, mtu: int) -> int:
+        """How many sources one query can list (RFC 9776 §4.1.8, RFC 9777 §5.1.10)."""
+        return max(1, (mtu - self.query_bytes) // self.address_bytes)
+
+
+def _receive_igmp(packet: ip.IpPacket) -> Message | None:
+    """RFC 9776 §4: TTL 1 and Router Alert, which version 1 did not have (RFC 1112); reports from 0.0.0.0 count."""
+    if packet.protocol != ip.PROTOCOL_IGMP:
+        return None
+    message = igmp.parse(packet.payload)
+    if message is None:
+        return None
+    if packet.hop_limit != 1:
+        raise WireError("igmp_ttl")
+    if not packet.router_alert and not (isinstance(message, OldReport | Query) and message.version == 1):
+        raise WireError("igmp_router_alert")
+    if not is_unicast(packet.source) and packet.source != _UNSPECIFIED_V4:
+        raise WireError("igmp_source")
+    return message
+
+
+def _receive_mld(packet: ip.IpPacket) -> Message | None:
+    """RFC 9777 §7.4, §7.6: link-local source, hop limit 1 and Router Alert, or the message is dropped."""
+    if packet.protocol != ip.PROTOCOL_ICMPV6 or packet.payload[:1] not in _MLD_TYPES:
+        return None
+    if packet.hop_limit != 1:
+        raise WireError("mld_hop_limit")
+    if packet.source[0] != 0xFE or packet.source[1] & 0xC0 != 0x80:
+        raise WireError("mld_source")
+    if not packet.router_alert:
+        raise WireError("mld_router_alert")
+    return mld.parse(packet.payload, source=packet.source, destination=packet.destination)
+
+
+_MLD_TYPES = frozenset(bytes([kind]) for kind in mld.TYPES)
+
+
+def _send_igmp(source: Address, query: Query) -> bytes:
+    destination = query.group or IGMP.all_hosts
+    return ip.build_v4(source=source, destination=destination, payload=igmp.build(query))
+
+
+def _send_mld(source: Address, query: Query) -> bytes:
+    destination = query.group or MLD.all_hosts
+    message = mld.build(query, source=source, destination=destination)
+    return ip.build_v6(source=source, destination=destination, payload=message)
+
+
+IGMP = Family(
+    name="IGMP",
+    latest=3,
+    versions_never_left=frozenset((1,)),
+    all_hosts=parse("224.0.0.1"),
+    elects_on_any_query=False,
+    query_bytes=ip.HEADER_V4_BYTES + igmp.QUERY_HEADER_BYTES,
+    address_bytes=4,
+    receive=_receive_igmp,
+    send=_send_igmp,
+)
+
+MLD = Family(
+    name="MLD",
+    latest=2,
+    versions_never_left=frozenset(),
+    all_hosts=parse("ff02::1"),
+    elects_on_any_query=True,
+    query_bytes=ip.HEADER_V6_BYTES + mld.QUERY_HEADER_BYTES,
+    address_bytes=16,
+    receive=_receive_mld,
+    send=_send_mld,
+)
