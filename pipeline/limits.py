@@ -88,7 +88,3 @@ REPLICA_VALUE_BYTES_MAX = 32 << 10
 
 STREAMS_MAX = 65535
 """As MP_STREAMS less the shared stream 0."""
-
-ADOPTED_GRACE_S = 10.0
-"""How long forwarding entries of a dead control process stand unless its successor confirms them: links are back
-within 1 s, the engine's state in 2."""

@@ -7,7 +7,7 @@
                    unicast        this node's own addresses
                    flood          to this host
 
-Link-scope groups are flooded whatever an engine says of them.  Inputs mark keys; `poll_entry` looks at each marked key
+Link-scope groups are flooded whatever an engine says of them.  Inputs mark keys; `poll_change` looks at each marked key
 once, so what changes twice between two drains is written once.  Entries are set before others are deleted, so that a
 source never falls between an old and a new route.
 
@@ -19,7 +19,6 @@ It knows no shared memory and no clock.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 
 from pipeline import limits
@@ -39,9 +38,10 @@ class ForwardingTable:
         self._overlay_keys: dict[Address, dict[FibKey, None]] = {}
         self._local: set[Address] = set()
         self._links: dict[NodeId, int] = {}
+        self._up: dict[NodeId, None] = {}
         self._hosts: dict[Address, NodeId] = {}
         self._addresses_by_node: dict[NodeId, dict[Address, None]] = {}
-        self._own: dict[Address, None] = {}
+        self._own: NodeId | None = None
         self._streams = Streams()
         self._standing: dict[FibKey, FibEntry | None] = {}
         """What shared memory holds; None: adopted, and unknown in detail."""
@@ -51,10 +51,12 @@ class ForwardingTable:
 
     # ---- a restart of control
 
-    def adopt(self, keys: Iterable[FibKey], streams: Mapping[Address, int] | None = None) -> None:
-        """Take over what stands in shared memory, and the stream numbers of its groups (`streams()` of before)."""
-        self._standing.update((key, None) for key in keys)
-        self._streams.restore(streams or {})
+    def adopt(self, existing: Iterable[tuple[FibKey, int]]) -> None:
+        """Take over what stands in shared memory: keys with their stream numbers, which groups keep."""
+        for key, stream in existing:
+            self._standing[key] = None
+            if stream:
+                self._streams.adopt(key.group, stream)
 
     def expire_adopted(self) -> None:
         """What has not been wanted again by now is to be deleted."""
@@ -62,14 +64,11 @@ class ForwardingTable:
             if entry is None:
                 self._dirty[key] = None
                 self._deletes[key] = None
-
-    def streams(self) -> dict[Address, int]:
-        """The stream number of each group with host-side entries, for a checkpoint."""
-        return self._streams.as_mapping()
+        self._streams.release_unused()
 
     # ---- inputs
 
-    def handle_route(self, route: RouteChanged) -> None:
+    def set_route(self, route: RouteChanged) -> None:
         """The engine routes a group otherwise."""
         if is_link_scope(route.key.group):
             return
@@ -86,7 +85,7 @@ class ForwardingTable:
             self._index_overlay(key)
         self._dirty[key] = None
 
-    def handle_membership(self, group: Address, *, is_member: bool) -> None:
+    def set_local(self, group: Address, is_member: bool) -> None:  # noqa: FBT001 (a value, as in every setter here)
         """This host has members of the group, or none any more."""
         if is_link_scope(group):
             return
@@ -99,38 +98,49 @@ class ForwardingTable:
         self._dirty[default] = None
         self._dirty.update(self._overlay_keys.get(group, {}))
 
-    def handle_link(self, peer: NodeId, link: int | None) -> None:
-        """The link to a node is up and has that index; None: it is down."""
-        if link is None:
-            self._links.pop(peer, None)
-        else:
+    def set_link(self, peer: NodeId, link: int) -> None:
+        """A node is known; its link has that index."""
+        if self._links.get(peer) != link:
             self._links[peer] = link
+            self._touch_peer(peer)
+
+    def set_up(self, peer: NodeId, *, up: bool) -> None:
+        """The link to a known node is up, or down."""
+        assert peer in self._links, "a link has an index before it is up"
+        if up:
+            self._up[peer] = None
+        else:
+            self._up.pop(peer, None)
+        self._touch_peer(peer)
+
+    def remove_link(self, peer: NodeId) -> None:
+        """A node is forgotten; its index may become another's."""
+        self._up.pop(peer, None)
+        self._links.pop(peer, None)
+        self._touch_peer(peer)
+
+    def _touch_peer(self, peer: NodeId) -> None:
         self._dirty.update(self._routes_by_peer.get(peer, {}))
         for address in self._addresses_by_node.get(peer, {}):
             self._dirty[FibKey(Side.HOST, Kind.UNICAST, address)] = None
         self._touch_floods()
 
-    def handle_hosts(self, hosts: Mapping[Address, NodeId]) -> None:
-        """Which node each overlay address within reach belongs to."""
-        changed = [address for address, _ in self._hosts.items() ^ hosts.items()]
+    def set_hosts(self, hosts: Mapping[Address, NodeId], *, own: NodeId) -> None:
+        """Which node each overlay address within reach belongs to, and who of them is this node."""
+        changed = {address for address, _ in self._hosts.items() ^ hosts.items()}
+        if own != self._own:
+            changed.update(hosts)
         for address in sorted(changed):
-            self._dirty[FibKey(Side.HOST, Kind.UNICAST, address)] = None
-        self._hosts = dict(hosts)
+            for side in Side:
+                self._dirty[FibKey(side, Kind.UNICAST, address)] = None
+        self._hosts, self._own = dict(hosts), own
         self._addresses_by_node = {}
         for address, node in self._hosts.items():
             self._addresses_by_node.setdefault(node, {})[address] = None
 
-    def handle_own_addresses(self, addresses: Iterable[Address]) -> None:
-        """The overlay addresses of this node's interface."""
-        new = dict.fromkeys(addresses)
-        for address in (*self._own, *new):
-            self._dirty[FibKey(Side.OVERLAY, Kind.UNICAST, address)] = None
-            self._dirty[FibKey(Side.HOST, Kind.UNICAST, address)] = None
-        self._own = new
-
     # ---- outputs
 
-    def poll_entry(self) -> FibEntry | FibDelete | None:
+    def poll_change(self) -> FibEntry | FibDelete | None:
         """The next difference; None when shared memory holds what is wanted."""
         while self._dirty:
             key = next(iter(self._dirty))
@@ -170,7 +180,7 @@ class ForwardingTable:
                 return self._wanted_unicast(key)
             case Kind.FLOOD:
                 is_host = key.side is Side.HOST
-                links = frozenset(self._links.values()) if is_host else frozenset()
+                links = frozenset(self._links[peer] for peer in self._up) if is_host else frozenset()
                 return FibEntry(key, links, local=not is_host, stream=0, why="link scope")
 
     def _wanted_group(self, key: FibKey) -> FibEntry | None:
@@ -182,17 +192,17 @@ class ForwardingTable:
                 return FibEntry(key, frozenset(), local=True, stream=0, why="members on this host")
             self._streams.drop(key)
             return None
-        links = frozenset(self._links[node] for node in route.next_hops if node in self._links)
+        links = frozenset(self._links[node] for node in route.next_hops if node in self._up)
         stream = self._streams.take(key) if key.side is Side.HOST else 0
         return FibEntry(key, links, local=is_local, stream=stream, why=route.why)
 
     def _wanted_unicast(self, key: FibKey) -> FibEntry | None:
-        if key.side is Side.OVERLAY:
-            return (
-                FibEntry(key, frozenset(), local=True, stream=0, why="own address") if key.group in self._own else None
-            )
         node = self._hosts.get(key.group)
-        if node is None or node not in self._links or key.group in self._own:
+        if key.side is Side.OVERLAY:
+            if node is None or node != self._own:
+                return None
+            return FibEntry(key, frozenset(), local=True, stream=0, why="own address")
+        if node is None or node not in self._up:
             return None
         return FibEntry(key, frozenset({self._links[node]}), local=False, stream=0, why="address of a node")
 
@@ -218,12 +228,14 @@ class Streams:
     def __init__(self) -> None:
         self._numbers: dict[Address, int] = {}
         self._users: dict[Address, set[FibKey]] = {}
-        self._free = deque(range(1, limits.STREAMS_MAX + 1))
+        self._free = dict.fromkeys(range(1, limits.STREAMS_MAX + 1))
+        """An ordered set: the first is the next to be given."""
 
     def take(self, key: FibKey) -> int:
         """The number of the key's group, which the key now uses."""
         if key.group not in self._numbers and self._free:
-            self._numbers[key.group] = self._free.popleft()
+            number = self._numbers[key.group] = next(iter(self._free))
+            del self._free[number]
         self._users.setdefault(key.group, set()).add(key)
         return self._numbers.get(key.group, 0)
 
@@ -237,17 +249,15 @@ class Streams:
             del self._users[key.group]
             number = self._numbers.pop(key.group, None)
             if number is not None:
-                self._free.append(number)
+                self._free[number] = None
 
-    def as_mapping(self) -> dict[Address, int]:
-        """The number of each group."""
-        return dict(self._numbers)
+    def adopt(self, group: Address, number: int) -> None:
+        """Take over a number given before a restart; one that is found twice stays with the first group."""
+        if group not in self._numbers and number in self._free:
+            del self._free[number]
+            self._numbers[group] = number
 
-    def restore(self, numbers: Mapping[Address, int]) -> None:
-        """Take over numbers given before a restart; one given twice stays with the first group."""
-        free = dict.fromkeys(self._free)
-        for group, number in numbers.items():
-            if group not in self._numbers and number in free:
-                del free[number]
-                self._numbers[group] = number
-        self._free = deque(free)
+    def release_unused(self) -> None:
+        """Free the numbers that were adopted for groups which nobody has taken them for since."""
+        for group in [group for group in self._numbers if group not in self._users]:
+            self._free[self._numbers.pop(group)] = None

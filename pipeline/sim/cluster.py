@@ -57,6 +57,8 @@ class Host:
         """Packets delivered to this host, by destination."""
         self.flaps = 0
         """Links that went down."""
+        self.moves = 0
+        """Times its derived addresses were another's."""
         self._clock = clock
         self._network = network
         self._random = generator
@@ -113,12 +115,11 @@ class Host:
 
     def restore_control(self, checkpoint: bytes) -> None:
         """A new control process takes over."""
-        streams = self.table.streams()
         self.node, self.table = self._new_node(), ForwardingTable()
-        self.table.adopt(list(self.fib), streams)
+        self.table.adopt((key, entry.stream) for key, entry in self.fib.items())
         self.node.restore(checkpoint, self._clock.now)
         for group in sorted(self._members):
-            self.table.handle_membership(group, is_member=True)
+            self.table.set_local(group, True)
         self._run()
 
     def _new_node(self) -> OverlayNode:
@@ -129,7 +130,6 @@ class Host:
         self._network.attach((self.endpoint, "control"), self._on_message)
         self._network.attach((self.endpoint, "data"), self._on_packet)
         self.node.start(self._clock.now)
-        self.table.handle_own_addresses(address for address, _ in self.node.record.addresses)
         self._pump()
 
     # ---- control
@@ -137,14 +137,14 @@ class Host:
     def join(self, group: Address, sources: SourceFilter) -> None:
         """A program joins."""
         self._members.add(group)
-        self.table.handle_membership(group, is_member=True)
+        self.table.set_local(group, True)
         self.node.join(group, sources, self._clock.now)
         self._pump()
 
     def leave(self, group: Address) -> None:
         """It leaves."""
         self._members.discard(group)
-        self.table.handle_membership(group, is_member=False)
+        self.table.set_local(group, False)
         self.node.leave(group, self._clock.now)
         self._pump()
 
@@ -168,7 +168,7 @@ class Host:
         """Drain events, then entries, then messages; then see when to wake."""
         while (event := self.node.poll_event()) is not None:
             self._on_event(event)
-        while (change := self.table.poll_entry()) is not None:
+        while (change := self.table.poll_change()) is not None:
             if isinstance(change, FibDelete):
                 del self.fib[change.key]
             else:
@@ -184,20 +184,22 @@ class Host:
     def _on_event(self, event: NodeEvent) -> None:
         match event:
             case RouteChanged():
-                self.table.handle_route(event)
+                self.table.set_route(event)
             case RecordChanged(record=record, link=link):
                 self._keys[record.node_id] = record.sender_key
                 self._links[link] = record.node_id, record.endpoint
+                self.table.set_link(record.node_id, link)
             case RecordGone(record=record, link=link):
                 self._keys.pop(record.node_id, None)
                 self._links.pop(link, None)
-            case PeerChanged(record=record, link=link, up=up):
+                self.table.remove_link(record.node_id)
+            case PeerChanged(record=record, up=up):
                 self.flaps += not up
-                self.table.handle_link(record.node_id, link if up else None)
+                self.table.set_up(record.node_id, up=up)
             case HostsChanged(hosts=hosts):
-                self.table.handle_hosts(hosts)
-            case AddressMoved(addresses=addresses):
-                self.table.handle_own_addresses(address for address, _ in addresses)
+                self.table.set_hosts(hosts, own=self.node_id)
+            case AddressMoved():
+                self.moves += 1
             case NodeIdMoved():
                 self._sequence = 0
             case Notice():

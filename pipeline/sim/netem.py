@@ -19,7 +19,7 @@ Port: TypeAlias = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Impairment:
-    """What a path does to a datagram.  Jitter is uniform, so datagrams overtake each other once it exceeds their gap."""
+    """What a path does to a datagram.  Jitter is uniform: where it exceeds their gap, datagrams overtake."""
 
     delay_s: float = 0.001
     jitter_s: float = 0.0
