@@ -105,7 +105,7 @@ class _Control:
         self.membership = self._new_membership(now)
         self.table = ForwardingTable()
         self.publisher = Publisher(given.region, self.node, given.ingress_bells)
-        self._sources = SourceWatch()
+        self.sources = SourceWatch()
         self._restore(now)
 
     # ---------------------------------------------------------------- birth
@@ -145,7 +145,7 @@ class _Control:
             self.node.restore(state.overlay, now)
             self.membership.restore(state.membership, now)
             self.addresses = state.addresses
-        except (msgspec.DecodeError, ValueError) as error:
+        except (msgspec.DecodeError, ValueError) as error:  # a WireError is a ValueError
             log.warning("starting afresh", reason=str(error))
             self.node, self.membership = self._new_node(now), self._new_membership(now)
             self.publisher.node = self.node
@@ -227,7 +227,7 @@ class _Control:
                 self.membership.handle_packet(punt.packet, now)
             case "source":
                 group = views.destination(punt.packet)
-                if group is not None and is_multicast(group) and self._sources.seen(group):
+                if group is not None and is_multicast(group) and self.sources.seen(group):
                     self.node.register_source(group, now)
             case "endpoint":
                 self.publisher.endpoint_moved(punt.packet)
@@ -365,7 +365,7 @@ class _Control:
         """Sources whose groups' entries have not been used for a while are sources no longer."""
         self._loop.call_later(SWEEP_S, self._sweep)
         now = time.monotonic()
-        for group in self._sources.idle(self.publisher.used_groups()):
+        for group in self.sources.idle(self.publisher.used_groups()):
             self.node.deregister_source(group, now)
         self._drain(now)
 

@@ -216,7 +216,7 @@ def counts(control: Control) -> Row:
     """All counters of the data plane, of membership and of the interface."""
     found: Row = counters.totals(control.given.region)
     found["membership"] = dict(control.membership.counters)
-    found["sources"] = control.source_count
+    found["sources"] = len(control.sources)
     interface = psutil.net_io_counters(pernic=True, nowrap=False).get(control.given.config.tun.interface)
     found["drops"]["tun_queue"] = interface.dropout if interface else 0
     return found

@@ -1,0 +1,118 @@
+"""Puts into shared memory what control decides: forwarding entries, links, keys, this node's own key.
+
+It translates between the cores' values and the tables that the stages read, and knows where each thing stands in
+them.  What does not fit a table is left out and said once; it never ends control.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+
+import structlog
+
+from pipeline.address import Address
+from pipeline.config_checks import split_endpoint
+from pipeline.errors import PipelineError
+from pipeline.forwarding.route import FibDelete, FibEntry, FibKey, Kind, Side
+from pipeline.messages import NodeRecord
+from pipeline.overlay.node import OverlayNode
+from pipeline.shm.fib import ForwardingTableWriter
+from pipeline.shm.region import Region
+from pipeline.shm.tables import LinkFigures, TablesWriter, parse_moved_endpoint
+
+log = structlog.get_logger()
+
+
+class Publisher:
+    """Control's writer of the region."""
+
+    def __init__(self, region: Region, node: OverlayNode, ingress_bells: tuple[int, ...]) -> None:
+        self.node = node
+        self._fib = ForwardingTableWriter(region)
+        self._tables = TablesWriter(region)
+        self._ingress_bells = ingress_bells
+        self._names: dict[int, str] = {}
+        self._tables_changed = False
+        self._told: set[str] = set()
+
+    # ---------------------------------------------------------------- writing
+
+    def publish_sender(self, record: NodeRecord) -> None:
+        """This node's origin and the key that it seals with."""
+        self._tables.set_sender(record.node_id, record.key_epoch, record.sender_key)
+        self._tables_changed = True
+
+    def publish_record(self, record: NodeRecord, link: int) -> None:
+        """A peer's key and endpoint; its link is not up by that."""
+        self._names[link] = record.name
+        with self._refusals():
+            self._tables.set_key(record.node_id, record.key_epoch, record.sender_key, record.lanes)
+        self.publish_link(record, link, up=False)
+
+    def publish_link(self, record: NodeRecord, link: int, *, up: bool) -> None:
+        """Where a peer's datagrams go, and whether probes are sent."""
+        host, port = split_endpoint(record.endpoint)
+        self._tables.set_link(link, record.node_id, host, port, up=up)
+        self._tables_changed = True
+
+    def remove_record(self, record: NodeRecord, link: int) -> None:
+        """A peer is forgotten."""
+        self._names.pop(link, None)
+        self._tables.clear_link(link)
+        self._tables.clear_keys(record.node_id)
+        self._tables_changed = True
+
+    def endpoint_moved(self, punt: bytes) -> None:
+        """A peer was heard, verified, from another address than its link has: answer there."""
+        moved = parse_moved_endpoint(punt)
+        if moved is not None:
+            self._tables.move_link(*moved)
+            self._tables_changed = True
+
+    def publish_entry(self, change: FibEntry | FibDelete) -> None:
+        """One forwarding entry."""
+        if isinstance(change, FibDelete):
+            self._fib.delete(change.key)
+            return
+        with self._refusals():
+            self._fib.set(change, epoch=self.node.record.key_epoch)
+
+    def flush(self) -> None:
+        """After a batch: overlay_ingress may be asleep and should see new keys and links now."""
+        if self._tables_changed:
+            self._tables_changed = False
+            for bell in self._ingress_bells:
+                os.eventfd_write(bell, 1)
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterable[None]:  # type: ignore[misc]
+        try:
+            yield
+        except PipelineError as error:
+            if str(error) not in self._told:
+                self._told.add(str(error))
+                log.error("shared memory", reason=str(error))
+
+    # ---------------------------------------------------------------- reading
+
+    def existing_entries(self) -> list[FibKey]:
+        """What stands in the forwarding table."""
+        return [entry.key for entry in self._fib.entries()]
+
+    def used_groups(self) -> set[Address]:
+        """Groups that local programs have sent to since this was last asked."""
+        return {
+            entry.key.group
+            for entry in self._fib.entries(clear_used=True)
+            if entry.used and entry.key.side is Side.HOST and entry.key.kind is Kind.GROUP
+        }
+
+    def names_of(self, links: Iterable[int]) -> list[str]:
+        """The peers behind link indices."""
+        return [self._names.get(link, f"link {link}") for link in links]
+
+    def link_figures(self, link: int | None) -> LinkFigures:
+        """Traffic and quality of a link; zeros for None."""
+        return LinkFigures() if link is None else self._tables.link_figures(link)
