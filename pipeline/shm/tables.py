@@ -1,0 +1,221 @@
+"""Links, sender keys of peers and this node's own keys: control writes them here, stages copy them in C.
+
+It allocates what only shared memory knows, places for keys and their replay windows; link indices are allocated by
+overlay/link.py.  A writer that is made after another died finds out what stands there and goes on with it: keys that
+are set again as they are keep their windows, so nothing is accepted twice.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pipeline.address import Address, NodeId
+from pipeline.shm._native import ffi, lib
+from pipeline.shm.fib import TableFullError
+from pipeline.shm.region import Region
+
+WINDOW_REST_S = 1.0
+"""A stage drops its copy of a key before its next burst: windows freed so long ago are touched by nobody."""
+
+_FREE, _TAKEN = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRecord:
+    """A link as the stages see it; endpoint None: not known yet."""
+
+    node: NodeId
+    up: bool
+    endpoint: tuple[Address, int] | None
+    scope: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFigures:
+    """Sums over lanes since the region was made; rtt_ns 0: unknown; bytes are UDP payload, probes included."""
+
+    tx_datagrams: int
+    tx_bytes: int
+    tx_errors: int
+    rx_datagrams: int
+    rx_bytes: int
+    probes: int
+    echoes: int
+    rtt_ns: int
+    loss_ppm: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    index: int
+    secret: bytes | None
+    lanes: int
+    window: int
+
+
+class TablesWriter:
+    """The only writer of a region's links and keys."""
+
+    def __init__(self, region: Region, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._region = region
+        lib.mp_tables_repair(region.native)
+        self._keys: dict[tuple[NodeId, int], _Key] = {}
+        self._free: deque[int] = deque()
+        self._windows = _Windows(lib.MP_WINDOWS_MAX, clock)
+        self._adopt()
+
+    # ---------------------------------------------------------------- links
+
+    def set_link(
+        self, index: int, *, node: NodeId, up: bool, endpoint: tuple[Address, int] | None, scope: int = 0
+    ) -> None:
+        """The link's peer, whether it may be sent to, and where: packed address and port; ValueError out of bounds."""
+        address, port = endpoint or (b"", 0)
+        family = {0: 0, 4: socket.AF_INET, 16: socket.AF_INET6}[len(address)]
+        _check(lib.mp_link_set(self._region.native, index, node, up, family, address, port, scope), "link", index)
+
+    def clear_link(self, index: int) -> None:
+        """The index is nobody's any more."""
+        _check(lib.mp_link_clear(self._region.native, index), "link", index)
+
+    def link(self, index: int) -> LinkRecord | None:
+        """What stands there; None if it is nobody's."""
+        record = ffi.new("struct mp_link *")
+        consistent = lib.mp_link_read(self._region.native, index, record)
+        assert consistent, "nobody else writes"
+        if not record.node:
+            return None
+        size = {0: 0, socket.AF_INET: 4, socket.AF_INET6: 16}[record.endpoint.family]
+        address = bytes(ffi.buffer(record.endpoint.address))[:size]
+        endpoint = (address, record.endpoint.port) if size else None
+        return LinkRecord(record.node, bool(record.up), endpoint, record.endpoint.scope)
+
+    def link_figures(self, index: int) -> LinkFigures:
+        """What the stages counted for the index, whosever it was."""
+        view = ffi.new("struct mp_link_view *")
+        _check(lib.mp_link_get(self._region.native, index, view), "link", index)
+        return LinkFigures(**{name: getattr(view, name) for name in LinkFigures.__slots__})
+
+    # ---------------------------------------------------------------- keys of peers
+
+    def set_key(self, origin: NodeId, epoch: int, *, key: bytes | None, lanes: int) -> None:
+        """Datagrams of the origin's epoch are accepted from now on; key None: without a tag (--insecure).
+
+        Each of the origin's lanes gets a fresh replay window for data and one for probes, unless the very same key
+        stands there already.  Raises TableFullError, or PipelineError if /dev/shm is full.
+        """
+        _check_secret(key)
+        old = self._keys.get((origin, epoch))
+        if old is not None and (old.secret, old.lanes) == (key, lanes):
+            return
+        if old is None and not self._free:
+            raise TableFullError(f"the table of sender keys is full: {len(self._keys)} keys")
+        window = self._windows.allocate(2 * lanes)
+        if window is None:
+            raise TableFullError(f"no replay windows left for a node of {lanes} lanes")
+        index = old.index if old is not None else self._free[0]
+        native = self._region.native
+        try:
+            self._region.reserve(lib.mp_window_at(native, window), lib.mp_window_at(native, window + 2 * lanes))
+            secret = bytes(lib.MP_KEY_BYTES) if key is None else key
+            _check(lib.mp_key_set(native, index, origin, epoch, key is not None, lanes, window, secret), "key", index)
+        except BaseException:
+            self._windows.free(window, 2 * lanes)
+            raise
+        if old is None:
+            self._free.popleft()
+        else:
+            self._windows.free(old.window, 2 * old.lanes)
+        self._keys[origin, epoch] = _Key(index, key, lanes, window)
+
+    def clear_key(self, origin: NodeId, epoch: int) -> bool:
+        """Datagrams of the origin's epoch are unknown from now on; whether they were known."""
+        key = self._keys.pop((origin, epoch), None)
+        if key is None:
+            return False
+        _check(lib.mp_key_clear(self._region.native, key.index), "key", key.index)
+        self._free.append(key.index)
+        self._windows.free(key.window, 2 * key.lanes)
+        return True
+
+    def keys(self) -> frozenset[tuple[NodeId, int]]:
+        """(origin, epoch) of every key that stands there."""
+        return frozenset(self._keys)
+
+    # ---------------------------------------------------------------- own keys
+
+    def set_sender(self, origin: NodeId, keys: Mapping[int, bytes | None], *, active: int) -> None:
+        """This node's id and its keys by epoch, one even and one odd at the most; `active` is that of new datagrams.
+
+        Keys are all None (--insecure) or none is.
+        """
+        slots: list[tuple[int, object]] = [(0, ffi.NULL), (1, ffi.NULL)]
+        for epoch, key in keys.items():
+            _check_secret(key)
+            slots[epoch & 1] = (epoch, bytes(lib.MP_KEY_BYTES) if key is None else key)
+        if len({epoch & 1 for epoch in keys}) != len(keys) or active not in keys:
+            raise ValueError("one epoch of each parity, and the active one among them")
+        sealed = keys[active] is not None
+        (even, even_key), (odd, odd_key) = slots
+        native = self._region.native
+        _check(lib.mp_sender_set(native, origin, sealed, active, even, even_key, odd, odd_key), "epoch", active)
+
+    # ---------------------------------------------------------------- after a predecessor
+
+    def _adopt(self) -> None:
+        record = ffi.new("struct mp_key *")
+        for index in range(lib.MP_KEYS_MAX):
+            consistent = lib.mp_key_read(self._region.native, index, record)
+            assert consistent, "half-written records were repaired, and nobody else writes"
+            if not record.origin:
+                self._free.append(index)
+                continue
+            secret = bytes(ffi.buffer(record.key)) if record.sealed else None
+            self._keys[record.origin, record.epoch] = _Key(index, secret, record.lanes, record.window)
+            self._windows.take(record.window, 2 * record.lanes)
+
+
+class _Windows:
+    """Which replay windows are whose: runs of them, taken from the low end, so that little memory is ever needed."""
+
+    def __init__(self, count: int, clock: Callable[[], float]) -> None:
+        self._state = bytearray(count)
+        self._clock = clock
+        self._resting: deque[tuple[float, int, int]] = deque()
+
+    def take(self, start: int, count: int) -> None:
+        self._state[start : start + count] = bytes([_TAKEN]) * count
+
+    def free(self, start: int, count: int) -> None:
+        self._resting.append((self._clock(), start, count))
+
+    def allocate(self, count: int) -> int | None:
+        """The first of `count` windows; resting ones too when there are no others."""
+        self._wake(self._clock() - WINDOW_REST_S)
+        start = self._state.find(bytes(count))
+        if start < 0:
+            self._wake(float("inf"))
+            start = self._state.find(bytes(count))
+        if start < 0:
+            return None
+        self.take(start, count)
+        return start
+
+    def _wake(self, before: float) -> None:
+        while self._resting and self._resting[0][0] <= before:
+            _, start, count = self._resting.popleft()
+            self._state[start : start + count] = bytes([_FREE]) * count
+
+
+def _check_secret(key: bytes | None) -> None:
+    if key is not None and len(key) != lib.MP_KEY_BYTES:
+        raise ValueError(f"a sender key has {lib.MP_KEY_BYTES} bytes")
+
+
+def _check(status: int, what: str, number: int) -> None:
+    if status:
+        raise ValueError(f"{what} {number} is out of bounds")
