@@ -223,10 +223,11 @@ def config_show(file: str | None, origin: bool, as_json: bool) -> int:
 @_json_flag
 def demo(seconds: str, workers: str, as_json: bool) -> int:
     """Three namespaced hosts, a real video stream, a live table."""
-    from pipeline.cli import demo as demonstration
     from pipeline.config import load
 
     count = load({"workers.count": workers}, os.environ, None, require_key=False).workers.count
+    from pipeline.cli import demo as demonstration
+
     return demonstration.run(seconds=_seconds("--seconds", seconds), workers=count, json=as_json)
 
 

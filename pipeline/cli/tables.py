@@ -49,22 +49,19 @@ def _render(console: Console, noun: str, value: Any, *, detail: bool) -> None:
 
 
 def _status_line(status: Row) -> Text:
-    """“a: ready, 4 workers, 3 of 3 links up, 12 groups, up 2 h 5 min”, of what control told."""
-    ready = bool(status.get("ready"))
-    parts = ["ready" if ready else "starting"]
-    if "workers" in status:
-        parts.append(_count(status["workers"], "worker"))
-    if "links_up" in status and "links" in status:
-        parts.append(f"{status['links_up']} of {_count(status['links'], 'link')} up")
-    if "groups" in status:
-        parts.append(_count(status["groups"], "group"))
-    if "uptime_s" in status:
-        parts.append(f"up {duration(status['uptime_s'])}")
-    return Text.assemble((str(status.get("name", "")), "bold"), ": ", ", ".join(parts))
+    """“a: ready, mcast0 10.77.0.1/16, 4 workers, 3 of 3 peers up, 12 groups, up 2 h 5 min”."""
+    parts = [
+        str(status["state"]),
+        " ".join([status["interface"], *status["addresses"]]),
+        _count(status["workers"], "worker"),
+        f"{status['peers_up']} of {_count(status['peers_known'], 'peer')} up",
+        _count(status["groups_local"], "group"),
+        f"up {duration(status['uptime_s'])}",
+    ]
+    return Text.assemble((str(status["name"]), "bold"), ": ", ", ".join(parts))
 
 
-def _count(value: Any, noun: str) -> str:
-    number = value if isinstance(value, int) else len(value)
+def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 

@@ -1,0 +1,249 @@
+"""Goal: what scripts rely on: exit codes, one line of error, JSON on stdout.  Method: the command as a process."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+COMMAND = [sys.executable, "-c", "import sys; from pipeline.cli import main; sys.exit(main())"]
+NAME = f"absent-{os.getpid()}"
+
+
+def run(*words, env=None, **options):
+    """The finished process of `pipeline WORDS`; the environment has no settings of ours but `env`."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MCAST_PIPELINE_")}
+    return subprocess.run(
+        [*COMMAND, *map(str, words)], capture_output=True, text=True, timeout=30, check=False,
+        env=clean | (env or {}), **options,
+    )  # fmt: skip
+
+
+def assert_error(done, code, *words):
+    """That code, nothing on stdout, and one line on stderr with those words."""
+    lines = done.stderr.splitlines()
+    assert (done.returncode, len(lines), done.stdout) == (code, 1, ""), done.stderr
+    assert "Traceback" not in done.stderr and "Usage:" not in done.stderr
+    for word in words:
+        assert str(word) in done.stderr
+
+
+# ---------------------------------------------------------------- usage
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([], ["--help"]),
+        (["lanch"], ["lanch", "launch"]),
+        (["--bogus"], ["--bogus"]),
+        (["config"], ["config --help"]),
+        (["config", "chek"], ["chek", "check"]),
+        (["show"], ["links|groups"]),
+        (["show", "grops"], ["grops", "groups"]),
+        (["show", "links", "extra"], ["extra"]),
+        (["status", "--wait"], ["--wait"]),
+        (["status", "--wait", "soon"], ["soon"]),
+        (["status", "--wait", "-1"], ["-1"]),
+        (["status", "--name", "a b"], ["a b"]),
+        (["launch", "--insecure", "--wrokers", "4"], ["--wrokers", "--workers"]),
+        (["launch", "--insecure", "--workers", "3"], ["--workers", "3"]),
+        (["launch", "--insecure", "--workers", "x"], ["--workers", "x"]),
+        (["launch", "--insecure", "--listen", "nowhere"], ["--listen", "nowhere"]),
+        (["launch", "--insecure", "--peer", "192.0.2.1:99999"], ["--peer", "99999"]),
+        (["launch", "--insecure", "--address", "10.77.0.300/16"], ["--address", "10.77.0.300/16"]),
+        (["launch", "--insecure", "--name", "a/b"], ["--name", "a/b"]),
+        (["launch", "--insecure", "--tun", "sixteen-letters-"], ["--tun", "sixteen-letters-"]),
+        (["launch", "--insecure", "--overlay", "mseh"], ["--overlay", "mseh", "mesh"]),
+        (["launch", "--insecure", "--key", "k"], ["--key k", "--insecure"]),
+        (["demo", "--workers", "5"], ["--workers", "5"]),
+    ],
+)
+def test_usage_errors(words, named):
+    """Goal: 2, one line, the value in it.  Method: wrong words."""
+    assert_error(run(*words), 2, *named)
+
+
+def test_help_and_version():
+    """Goal: help is data, not an error.  Method: --help of every command lists what it takes; --version."""
+    overview = run("--help")
+    assert overview.returncode == 0 and overview.stderr == ""
+    for command in ("launch", "keygen", "status", "show", "stop", "check", "config", "demo"):
+        assert command in overview.stdout
+        assert run(command, "-h").returncode == 0
+    assert run("--version").stdout.startswith("mcast-pipeline ")
+
+
+# ---------------------------------------------------------------- configuration and keys
+
+
+def test_launch_without_key():
+    """Goal: 78 and both ways out.  Method: neither flag."""
+    assert_error(run("launch"), 78, "--key", "--insecure")
+
+
+def test_launch_with_unusable_key(tmp_path):
+    """Goal: 78, and the line names the path.  Method: keys that are missing, open to others, malformed."""
+    missing, open_key, bad = tmp_path / "none", tmp_path / "open", tmp_path / "bad"
+    assert run("keygen", open_key).returncode == 0
+    open_key.chmod(0o644)
+    bad.write_text("hello\n")
+    bad.chmod(0o600)
+    assert_error(run("launch", "--key", missing), 78, missing, "keygen")
+    assert_error(run("launch", "--key", open_key), 78, open_key, "chmod 600")
+    assert_error(run("launch", "--key", bad), 78, bad)
+
+
+def test_launch_with_bad_file(tmp_path):
+    """Goal: 78, path and key.  Method: an unknown key, a missing file, a wrong environment."""
+    path = tmp_path / "p.toml"
+    path.write_text("[workers]\ncuont = 4\n")
+    assert_error(run("launch", "--insecure", "--config", path), 78, path, "workers.cuont", "workers.count")
+    assert_error(run("launch", "--insecure", "--config", tmp_path / "none"), 78, tmp_path / "none")
+    assert_error(run("launch", "--insecure", env={"MCAST_PIPELINE_WORKERS": "3"}), 78, "MCAST_PIPELINE_WORKERS=3")
+    assert_error(run("launch", "--insecure", env={"MCAST_PIPELINE_OVERLAY": "mseh"}), 78, "MCAST_PIPELINE_OVERLAY")
+
+
+def test_keygen(tmp_path):
+    """Goal: a private file, never overwritten; or stdout.  Method: the command in an empty directory."""
+    assert run("keygen", cwd=tmp_path).returncode == 0
+    path = tmp_path / "network.key"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert_error(run("keygen", cwd=tmp_path), 1, "network.key", "exists")
+    assert_error(run("keygen", tmp_path / "no" / "dir"), 1, tmp_path / "no")
+    printed = run("keygen", "-")
+    assert printed.returncode == 0 and len(printed.stdout.splitlines()) == 2
+
+
+def test_config_check(tmp_path):
+    """Goal: 0 for a good file, 78 for what the RFCs forbid, an unknown engine and an unusable key.  Method: files."""
+    path = tmp_path / "p.toml"
+    path.write_text("[membership]\nquery_interval_s = 2.5\nquery_response_interval_s = 1\n")
+    done = run("config", "check", path)
+    assert (done.returncode, done.stderr) == (0, "") and str(path) in done.stdout
+    for text, word in (
+        ("[membership]\nrobustness = 0\n", "robustness"),
+        ("[membership]\nquery_response_interval_s = 125\n", "query_response_interval_s"),
+        ("[overlay]\nengine = 'tere'\n", "tere"),
+        ("[overlay.mehs]\nx = 1\n", "mehs"),
+        ("[node]\nkey = 'none.key'\n", "none.key"),
+    ):
+        path.write_text(text)
+        assert_error(run("config", "check", path), 78, path.parent, word)
+
+
+def test_config_show(tmp_path):
+    """Goal: what it prints is a configuration; origins on demand.  Method: feed its output back; JSON."""
+    path = tmp_path / "p.toml"
+    path.write_text("[node]\nname = 'a'\n[tun]\nmtu = 1400\n")
+    shown = run("config", "show", path)
+    again = tmp_path / "again.toml"
+    again.write_text(shown.stdout)
+    assert run("config", "show", again).stdout == shown.stdout
+    assert f"file {path}" in run("config", "show", path, "--origin").stdout
+    answer = json.loads(run("config", "show", path, "--json").stdout)
+    assert answer["schema"] == 1 and answer["config"]["tun"]["mtu"] == 1400
+    origins = json.loads(run("config", "show", path, "--json", "--origin").stdout)["config"]
+    assert origins["workers"]["count"] == {"value": 4, "origin": "default"}
+
+
+# ---------------------------------------------------------------- the host
+
+
+def test_check_finds_every_probe():
+    """Goal: `check` tries all and says so.  Method: its JSON and its table agree with its exit code."""
+    done = run("check", "--json", "--listen", "127.0.0.1:47470")
+    rows = json.loads(done.stdout)["check"]
+    assert {"kernel", "library", "tun", "udp offload", "shared memory", "port"} <= {row["name"] for row in rows}
+    states = {row["state"] for row in rows}
+    assert done.returncode == (77 if "denied" in states else 1 if "missing" in states else 0)
+    table = run("check", "--listen", "127.0.0.1:47470").stdout
+    assert all(row["name"] in table for row in rows)
+
+
+def test_check_names_a_port_in_use():
+    """Goal: 1, and the row says which port.  Method: bind it first."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = run("check", "--json", "--listen", f"127.0.0.1:{port}")
+    row = next(row for row in json.loads(done.stdout)["check"] if row["name"] == "port")
+    assert done.returncode == 1 and row["state"] == "missing" and str(port) in row["detail"]
+
+
+def test_check_without_rights():
+    """Goal: 77 when the right to make interfaces is missing, whoever we are.  Method: drop every capability."""
+    code = """
+import ctypes, sys
+libc = ctypes.CDLL(None)
+for capability in range(64):
+    libc.prctl(24, capability, 0, 0, 0)             # PR_CAPBSET_DROP
+header = (ctypes.c_uint32 * 2)(0x20080522, 0)       # _LINUX_CAPABILITY_VERSION_3
+assert libc.capset(header, (ctypes.c_uint32 * 6)()) == 0
+from pipeline.cli import main
+sys.exit(main(["check", "--json"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+    rows = {row["name"]: row for row in json.loads(done.stdout)["check"]}
+    assert done.returncode == 77 and rows["tun"]["state"] == "denied", done.stderr
+
+
+# ---------------------------------------------------------------- not running, interrupted, broken
+
+
+@pytest.mark.parametrize("words", [["status"], ["status", "--json"], ["show", "links"], ["stop"]])
+def test_not_running(words):
+    """Goal: 69, and the line names the instance.  Method: a name that nobody has."""
+    assert_error(run(*words, "--name", NAME), 69, NAME)
+
+
+def test_status_waits_as_long_as_told():
+    """Goal: --wait S ends after S.  Method: time it."""
+    begin = time.monotonic()
+    assert_error(run("status", "--wait", "0.5", "--name", NAME), 69, NAME)
+    assert 0.5 <= time.monotonic() - begin < 3
+
+
+def test_interrupt_is_silent():
+    """Goal: Ctrl-C ends with 130 and no words.  Method: SIGINT to a waiting status."""
+    process = subprocess.Popen(
+        [*COMMAND, "status", "--wait", "20", "--name", NAME], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    time.sleep(1)  # its imports take a tenth of that
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, out, err) == (130, b"", b"")
+
+
+def test_closed_pipe_is_silent():
+    """Goal: `pipeline config show | head -0` says nothing.  Method: a pipe whose reader has gone."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [*COMMAND, "config", "show"], stdout=writer, stderr=subprocess.PIPE, check=False, timeout=30
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_unexpected_error_is_one_line(tmp_path):
+    """Goal: even a bug is one line and 1, and its traceback on demand.  Method: break a module."""
+    code = (
+        "import sys, pipeline.keys\n"
+        "def broken(path): raise ZeroDivisionError('two\\nlines')\n"
+        "pipeline.keys.write_network_key = broken\n"
+        "from pipeline.cli import main; sys.exit(main(['keygen', 'x']))"
+    )
+    plain = {name: value for name, value in os.environ.items() if name != "MCAST_PIPELINE_DEBUG"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=plain)
+    assert_error(done, 1, "ZeroDivisionError", "two lines")
+    debug = plain | {"MCAST_PIPELINE_DEBUG": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=debug)
+    assert done.returncode == 1 and "Traceback" in done.stderr

@@ -1,0 +1,78 @@
+"""Goal: values as people read them.  Method: render() on values of the shapes that control gives."""
+
+import pytest
+
+from pipeline.cli.tables import duration, render, size
+
+LINKS = [
+    {"peer": "b", "endpoint": "192.0.2.2:4747", "addresses": ["10.77.0.2/16", "fd77::2/64"], "state": "up",
+     "rtt_ms": 0.21, "loss": 0.0125, "tx_bytes": 2048, "rx_bytes": 5, "tx_errors": 7},
+    {"peer": None, "endpoint": "192.0.2.9:4747", "addresses": [], "state": "down", "rtt_ms": 0, "loss": 0,
+     "tx_bytes": 0, "rx_bytes": 0, "tx_errors": 0},
+]  # fmt: skip
+
+
+def rendered(capsys, noun, value, *, detail=False):
+    render(noun, value, detail=detail)
+    return capsys.readouterr().out
+
+
+def test_links(capsys):
+    """Goal: brief columns with units, no trailing blanks; every column with --detail."""
+    text = rendered(capsys, "links", LINKS)
+    assert "10.77.0.2/16, fd77::2/64" in text and "0.21 ms" in text and "1.2 %" in text and "2.0 KiB" in text
+    assert "tx errors" not in text
+    assert "tx errors" in rendered(capsys, "links", LINKS, detail=True)
+    assert all(line == line.rstrip() for line in text.splitlines())
+    assert len(text.splitlines()) == 3
+
+
+def test_groups_with_nothing_known_locally(capsys):
+    """Goal: nulls are dashes, long lists are cut."""
+    row = {"group": "239.1.1.1", "filter_mode": None, "sources": [], "compatibility": None, "expires_s": None,
+           "local": False, "members": [f"n{i}" for i in range(9)]}  # fmt: skip
+    text = rendered(capsys, "groups", [row])
+    assert "239.1.1.1" in text and " - " in text and "n4 and 4 more" in text
+
+
+def test_counters(capsys):
+    """Goal: only what is not zero, drops by reason.  Method: a nested object; all zero; --detail."""
+    value = {"tun_rx_packets": 12, "drops": {"replay": 3, "bad_tag": 0}}
+    text = rendered(capsys, "counters", value)
+    assert "tun_rx_packets" in text and "drops.replay" in text and "bad_tag" not in text
+    assert "drops.bad_tag" in rendered(capsys, "counters", value, detail=True)
+    assert rendered(capsys, "counters", {"a": 0}) == "all counters are zero\n"
+
+
+def test_status_is_one_line(capsys):
+    """Goal: one line that says it all."""
+    status = {"name": "a", "ready": True, "state": "ready", "interface": "mcast0", "addresses": ["10.77.0.1/16"],
+              "workers": 4, "peers_up": 1, "peers_known": 1, "groups_local": 12, "uptime_s": 7500.0}  # fmt: skip
+    text = rendered(capsys, "status", status)
+    assert text == "a: ready, mcast0 10.77.0.1/16, 4 workers, 1 of 1 peer up, 12 groups, up 2 h 5 min\n"
+
+
+def test_graph_is_parts(capsys):
+    """Goal: an object of lists becomes tables under their names."""
+    value = {"nodes": ["a", "b"], "edges": [{"from": "a", "to": "b", "state": "up"}], "trees": []}
+    text = rendered(capsys, "graph", value)
+    assert text.splitlines() == ["nodes: a, b", "edges", "from  to  state", "a     b   up", "trees: -"]
+
+
+def test_nothing(capsys):
+    """Goal: an empty list is said, not shown as an empty table."""
+    assert rendered(capsys, "links", []) == "no links\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (4.25, "4.2 s"), (60, "1 min"), (185, "3 min 5 s"), (7500, "2 h 5 min"), (360000, "4 d 4 h")],
+)
+def test_durations(seconds, text):
+    """Goal: the two largest units."""
+    assert duration(seconds) == text
+
+
+def test_sizes():
+    """Goal: binary units."""
+    assert [size(n) for n in (0, 1023, 1536, 5 << 30, 3 << 40)] == ["0 B", "1023 B", "1.5 KiB", "5.0 GiB", "3.0 TiB"]

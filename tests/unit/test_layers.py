@@ -1,0 +1,26 @@
+"""Goal: imports go one way (ARCHITECTURE.md), and the cores do no I/O.  Method: import-linter on the contracts of
+pyproject.toml, and a look at what the command's entry imports."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_import_contracts_hold():
+    """Goal: every layer contract is kept.  Method: lint-imports as `make lint` runs it."""
+    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--config", "pyproject.toml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_entry_is_light():
+    """Goal: `pipeline` starts fast.  Method: importing its entry loads none of the large libraries, nor does loading
+    the commands themselves."""
+    code = "import sys, pipeline.cli; a = set(sys.modules); import pipeline.cli.app; print(*a, '|', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    entry, commands = ({name.partition(".")[0] for name in part.split()} for part in done.stdout.split("|"))
+    heavy = {"zmq", "rich", "msgspec", "asyncio", "pyroute2", "psutil", "structlog", "cffi"}
+    assert not entry & (heavy | {"click"})
+    assert not commands & heavy
