@@ -125,10 +125,10 @@ static int walk(const struct mp_region *r, uint32_t hash, const struct mp_fib_ke
                                    load32(&entry_at(r, head)->generation, memory_order_relaxed) == head_generation);
 }
 
-/* The bound.  A walk fails for one of two reasons.  Something was linked into this very bucket during the walk: a walk takes
- * some 50 ns, and control, which is Python, makes at most a change a microsecond, seldom in one of 262,144 buckets. Or
- * an entry was refilled under the reader: then control made MP_FIB_RESTING changes during one step of it, so the reader
- * did not run for a millisecond; that costs one restart, not two in a row.  Even a writer in C that does
+/* The bound.  A walk fails for one of two reasons.  Something was linked into this very bucket during the walk: a walk
+ * takes some 50 ns, and control, which is Python, makes at most a change a microsecond, seldom in one of 262,144
+ * buckets.  Or an entry was refilled under the reader: then control made MP_FIB_RESTING changes during one step of it,
+ * so the reader did not run for a millisecond; that costs one restart, not two in a row.  Even a writer in C that does
  * nothing but replace entries of one bucket (tests/native/test_fib.c) spoils less than nine walks of ten: 1,024 in a
  * row have a probability below 10^-46.  So the bound never decides; it is there so that no loop of a stage is endless. */
 uint32_t mp_fib_lookup(const struct mp_region *r, const struct mp_fib_key *key, struct mp_fib_value *value)
@@ -361,8 +361,8 @@ int mp_fib_set(struct mp_fib_writer *w, const struct mp_fib_key *key, const stru
     uint32_t index = take_free(w);
     struct mp_fib_entry *e = entry_at(w->region, index);
     /* A flow goes on being used when its route changes. */
-    atomic_store_explicit(&e->used, old == MP_NO_ENTRY ? 0u : load32(&entry_at(w->region, old)->used, memory_order_relaxed),
-                          memory_order_relaxed);
+    uint32_t used = old == MP_NO_ENTRY ? 0u : load32(&entry_at(w->region, old)->used, memory_order_relaxed);
+    atomic_store_explicit(&e->used, used, memory_order_relaxed);
     fill(e, hash, key, value, head);
     if (old == MP_NO_ENTRY) {
         add_relaxed(&w->fib->entries, 1);
@@ -396,20 +396,37 @@ uint32_t mp_fib_high_water(const struct mp_fib_writer *w, uint32_t more)
     return more < w->capacity - w->fresh ? w->fresh + more : w->capacity;
 }
 
-int mp_fib_next(const struct mp_fib_writer *w, uint32_t *cursor, struct mp_fib_key *key, struct mp_fib_value *value,
-                uint32_t *used, int clear_used)
+/* The next entry in use from *cursor on, which then stands behind it; NULL at the end. */
+static struct mp_fib_entry *next_linked(const struct mp_fib_writer *w, uint32_t *cursor)
 {
     while (*cursor < w->fresh) {
         uint32_t index = (*cursor)++;
-        struct mp_fib_entry *e = entry_at(w->region, index);
-        if (!w->linked[index])
-            continue;
-        load_key(e, key);
-        copy_value(e, value);
-        *used = atomic_load_explicit(&e->used, memory_order_relaxed);
-        if (clear_used && *used)
-            atomic_store_explicit(&e->used, 0u, memory_order_relaxed);
-        return 1;
+        if (w->linked[index])
+            return entry_at(w->region, index);
     }
+    return NULL;
+}
+
+int mp_fib_next(const struct mp_fib_writer *w, uint32_t *cursor, struct mp_fib_key *key, struct mp_fib_value *value,
+                uint32_t *used)
+{
+    const struct mp_fib_entry *e = next_linked(w, cursor);
+    if (!e)
+        return 0;
+    load_key(e, key);
+    copy_value(e, value);
+    *used = load32(&e->used, memory_order_relaxed);
+    return 1;
+}
+
+int mp_fib_next_used(const struct mp_fib_writer *w, uint32_t *cursor, struct mp_fib_key *key)
+{
+    struct mp_fib_entry *e;
+    while ((e = next_linked(w, cursor)))
+        if (load32(&e->used, memory_order_relaxed)) {
+            load_key(e, key);
+            atomic_store_explicit(&e->used, 0u, memory_order_relaxed);
+            return 1;
+        }
     return 0;
 }

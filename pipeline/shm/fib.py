@@ -1,7 +1,7 @@
 """The forwarding table of shared memory: control writes it here, stages read it in C.
 
-Keys are FibKey of pipeline.forwarding but for one thing: `via` is the *index* of the incoming link here, as link sets hold
-indices too.  IPv4 addresses stand in the table as ::ffff:a.b.c.d.  It decides nothing: what is to stand in the
+Keys are FibKey of pipeline.forwarding but for one thing: `via` is the *index* of the incoming link here, as link sets
+hold indices too.  IPv4 addresses stand in the table as ::ffff:a.b.c.d.  It decides nothing: what is to stand in the
 table comes from forwarding/table.py.
 
 One writer at a time.  Making one repairs what a writer that died left behind; entries survive it.
@@ -118,11 +118,19 @@ class ForwardingTableWriter:
         index = lib.mp_fib_lookup(self._region.native, self._fill(key), self._value)
         return None if index == lib.MP_NO_ENTRY else self._stored(key, used=False)
 
-    def entries(self, *, clear_used: bool = False) -> Iterator[StoredEntry]:
+    def entries(self) -> Iterator[StoredEntry]:
         """All entries, in no order.  Entries may be deleted meanwhile; those set meanwhile may be met or not."""
         cursor, used, key = ffi.new("uint32_t *"), ffi.new("uint32_t *"), ffi.new("struct mp_fib_key *")
-        while lib.mp_fib_next(self._writer, cursor, key, self._value, used, clear_used):
+        while lib.mp_fib_next(self._writer, cursor, key, self._value, used):
             yield self._stored(_read_key(key), used=bool(used[0]))
+
+    def take_used(self) -> list[FibKey]:
+        """The keys that stages have forwarded by since this was last asked; C passes over all others."""
+        cursor, key = ffi.new("uint32_t *"), ffi.new("struct mp_fib_key *")
+        found = []
+        while lib.mp_fib_next_used(self._writer, cursor, key):
+            found.append(_read_key(key))
+        return found
 
     @property
     def version(self) -> int:
@@ -145,7 +153,7 @@ class ForwardingTableWriter:
         bits = sum(value.links[i] << 64 * i for i in range(value.words))
         return StoredEntry(
             key=key,
-            links=frozenset(bit for bit in range(bits.bit_length()) if bits >> bit & 1),
+            links=frozenset(_bits_of(bits)),
             local=bool(value.flags & lib.MP_ENTRY_LOCAL),
             stream=value.stream,
             epoch=value.epoch,
@@ -159,6 +167,13 @@ class ForwardingTableWriter:
         native = self._region.native
         self._region.reserve(lib.mp_fib_entry_at(native, self._reserved), lib.mp_fib_entry_at(native, entries))
         self._reserved = entries
+
+
+def _bits_of(bits: int) -> Iterator[int]:
+    while bits:
+        lowest = bits & -bits
+        yield lowest.bit_length() - 1
+        bits ^= lowest
 
 
 def _read_key(native: Any) -> FibKey:

@@ -140,14 +140,11 @@ class Region:
     def attach(cls, instance: str) -> Region:
         """Maps the region of a running instance; PipelineError if there is none or it is of another version."""
         memory = _open(instance, 0)
-        try:
-            size = os.fstat(memory.fd).st_size
-            if size < mmap.PAGESIZE:
-                raise PipelineError(f"{_path(instance)} is no region of mcast-pipeline: remove it")
-            region = cls(instance, memory.fd, size)
-        except BaseException:
+        size = os.fstat(memory.fd).st_size
+        if size < mmap.PAGESIZE:
             os.close(memory.fd)
-            raise
+            raise PipelineError(f"{_path(instance)} is no region of mcast-pipeline: remove it")
+        region = cls(instance, memory.fd, size)
         if lib.mp_region_check(region.native, size):
             region.close()
             raise PipelineError(f"{_path(instance)} is of another version of mcast-pipeline: restart it")

@@ -216,6 +216,14 @@ def _check_secret(key: bytes | None) -> None:
         raise ValueError(f"a sender key has {lib.MP_KEY_BYTES} bytes")
 
 
+def moved_endpoint(punt: bytes) -> tuple[int, tuple[Address, int]]:
+    """What a punt of kind `endpoint` says (u32 link, struct mp_endpoint): the link and where its peer is heard from."""
+    link = int(ffi.from_buffer("uint32_t *", punt)[0])
+    endpoint = ffi.from_buffer("struct mp_endpoint *", punt[4:])
+    size = 4 if endpoint.family == socket.AF_INET else 16
+    return link, (bytes(ffi.buffer(endpoint.address))[:size], endpoint.port)
+
+
 def _check(status: int, what: str, number: int) -> None:
     if status:
         raise ValueError(f"{what} {number} is out of bounds")
