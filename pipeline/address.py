@@ -79,7 +79,8 @@ def derive(name: str, attempt: int) -> tuple[Address, Address]:
     third, last = digest[0], 1 + digest[1] % 254
     if (third, last) == (255, 254):
         last = 253
-    return OVERLAY_V4.network_address.packed[:2] + bytes([third, last]), OVERLAY_V6.network_address.packed[:8] + digest[:8]
+    v4, v6 = OVERLAY_V4.network_address.packed, OVERLAY_V6.network_address.packed
+    return v4[:2] + bytes([third, last]), v6[:8] + digest[:8]
 
 
 class FilterMode(enum.StrEnum):

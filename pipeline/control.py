@@ -5,9 +5,9 @@
                                   ▼                                 ▼
                             lane 0's TUN queue          ForwardingTable ──▶ shared memory ──▶ stages
 
-Everything happens in one asyncio loop: an input goes into a core, then `_drain` carries out all that the cores have to say.
-It knows no protocol itself.  Its soft state is saved in the checkpoint, from which a successor goes on as if nothing
-had happened; while there is none the stages forward by the table as it stands.
+Everything happens in one asyncio loop: an input goes into a core, then `_drain` carries out all that the cores have
+to say.  It knows no protocol itself.  Its soft state is saved in the checkpoint, from which a successor goes on as if
+nothing had happened; while there is none the stages forward by the table as it stands.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pipeline.io import bus, netlink, rundir
 from pipeline.io.checkpoint import Checkpoint
 from pipeline.membership.querier import MembershipRouter
 from pipeline.messages import Punt, Reply, Request, decode_local, encode_local
-from pipeline.overlay import events
+from pipeline.overlay import engines, events
 from pipeline.overlay.node import NodeConfig, OverlayNode
 from pipeline.publish import Publisher
 from pipeline.shm.region import ProcessState, Region
@@ -78,6 +78,11 @@ class _State(msgspec.Struct, frozen=True):
     membership: bytes
     overlay: bytes
     addresses: tuple[str, ...]
+
+
+def check_engine(name: str) -> None:
+    """ConfigError if there is no overlay engine of that name."""
+    engines.load(name)
 
 
 def run(given: Given) -> None:

@@ -7,12 +7,13 @@ them.  What does not fit a table is left out and said once; it never ends contro
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import structlog
 
-from pipeline.address import Address
+from pipeline.address import Address, parse
 from pipeline.config_checks import split_endpoint
 from pipeline.errors import PipelineError
 from pipeline.forwarding.route import FibDelete, FibEntry, FibKey, Kind, Side
@@ -20,7 +21,9 @@ from pipeline.messages import NodeRecord
 from pipeline.overlay.node import OverlayNode
 from pipeline.shm.fib import ForwardingTableWriter
 from pipeline.shm.region import Region
-from pipeline.shm.tables import LinkFigures, TablesWriter, parse_moved_endpoint
+from pipeline.shm.tables import LinkFigures, TablesWriter, moved_endpoint
+
+NO_FIGURES = LinkFigures(0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 log = structlog.get_logger()
 
@@ -34,6 +37,7 @@ class Publisher:
         self._tables = TablesWriter(region)
         self._ingress_bells = ingress_bells
         self._names: dict[int, str] = {}
+        self._up: dict[int, bool] = {}
         self._tables_changed = False
         self._told: set[str] = set()
 
@@ -41,43 +45,62 @@ class Publisher:
 
     def publish_sender(self, record: NodeRecord) -> None:
         """This node's origin and the key that it seals with."""
-        self._tables.set_sender(record.node_id, record.key_epoch, record.sender_key)
+        keys = {record.key_epoch: record.sender_key or None}
+        self._tables.set_sender(record.node_id, keys, active=record.key_epoch)
         self._tables_changed = True
 
     def publish_record(self, record: NodeRecord, link: int) -> None:
         """A peer's key and endpoint; its link is not up by that."""
         self._names[link] = record.name
         with self._refusals():
-            self._tables.set_key(record.node_id, record.key_epoch, record.sender_key, record.lanes)
-        self.publish_link(record, link, up=False)
+            self._tables.set_key(
+                record.node_id, record.key_epoch, key=record.sender_key or None, lanes=record.lanes
+            )
+        self._forget_keys(record, but_epoch=record.key_epoch)
+        self.publish_link(record, link, up=self._up.get(link, False))
 
     def publish_link(self, record: NodeRecord, link: int, *, up: bool) -> None:
         """Where a peer's datagrams go, and whether probes are sent."""
         host, port = split_endpoint(record.endpoint)
-        self._tables.set_link(link, record.node_id, host, port, up=up)
+        self._up[link] = up
+        self._tables.set_link(link, node=record.node_id, up=up, endpoint=(parse(host), port))
         self._tables_changed = True
 
     def remove_record(self, record: NodeRecord, link: int) -> None:
         """A peer is forgotten."""
         self._names.pop(link, None)
+        self._up.pop(link, None)
         self._tables.clear_link(link)
-        self._tables.clear_keys(record.node_id)
+        self._forget_keys(record, but_epoch=None)
         self._tables_changed = True
+
+    def _forget_keys(self, record: NodeRecord, *, but_epoch: int | None) -> None:
+        standing = self._tables.keys()
+        for origin, epoch in standing:
+            if origin == record.node_id and epoch != but_epoch:
+                self._tables.clear_key(origin, epoch)
 
     def endpoint_moved(self, punt: bytes) -> None:
         """A peer was heard, verified, from another address than its link has: answer there."""
-        moved = parse_moved_endpoint(punt)
-        if moved is not None:
-            self._tables.move_link(*moved)
+        link, endpoint = moved_endpoint(punt)
+        known = self._tables.link(link)
+        if known is not None:
+            self._tables.set_link(link, node=known.node, up=known.up, endpoint=endpoint)
             self._tables_changed = True
 
     def publish_entry(self, change: FibEntry | FibDelete) -> None:
         """One forwarding entry."""
         if isinstance(change, FibDelete):
-            self._fib.delete(change.key)
+            self._fib.delete(self._by_link(change.key))
             return
         with self._refusals():
-            self._fib.set(change, epoch=self.node.record.key_epoch)
+            self._fib.set(
+                self._by_link(change.key),
+                change.links,
+                local=change.local,
+                stream=change.stream,
+                epoch=self.node.record.key_epoch,
+            )
 
     def flush(self) -> None:
         """After a batch: overlay_ingress may be asleep and should see new keys and links now."""
@@ -86,20 +109,24 @@ class Publisher:
             for bell in self._ingress_bells:
                 os.eventfd_write(bell, 1)
 
+    def _by_link(self, key: FibKey) -> FibKey:
+        """The key with the index of its incoming link instead of the node, as the table has it."""
+        return key if key.via is None else dataclasses.replace(key, via=self.node.link_of(key.via))
+
     @contextlib.contextmanager
-    def _refusals(self) -> Iterable[None]:  # type: ignore[misc]
+    def _refusals(self) -> Iterator[None]:
         try:
             yield
         except PipelineError as error:
             if str(error) not in self._told:
                 self._told.add(str(error))
-                log.error("shared memory", reason=str(error))
+                log.warning("shared memory", reason=str(error))
 
     # ---------------------------------------------------------------- reading
 
-    def existing_entries(self) -> list[FibKey]:
-        """What stands in the forwarding table."""
-        return [entry.key for entry in self._fib.entries()]
+    def existing_entries(self) -> list[tuple[FibKey, int]]:
+        """What stands in the forwarding table, with stream numbers; what depends on an incoming link is put out anew."""
+        return [(entry.key, entry.stream) for entry in self._fib.entries() if entry.key.via is None]
 
     def used_groups(self) -> set[Address]:
         """Groups that local programs have sent to since this was last asked."""
@@ -115,4 +142,4 @@ class Publisher:
 
     def link_figures(self, link: int | None) -> LinkFigures:
         """Traffic and quality of a link; zeros for None."""
-        return LinkFigures() if link is None else self._tables.link_figures(link)
+        return NO_FIGURES if link is None else self._tables.link_figures(link)

@@ -28,7 +28,7 @@ class SourceWatch:
         return is_new
 
     def idle(self, used: AbstractSet[Address]) -> list[Address]:
-        """A sweep: `used` are the groups that were sent to since the last.  Returns those given up, which are forgotten."""
+        """A sweep: `used` are the groups sent to since the last.  Returns those given up, which are forgotten."""
         gone = []
         for group, sweeps in list(self._idle.items()):
             if group in used:

@@ -13,6 +13,7 @@ the name removes the region and the directory.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import select
@@ -238,10 +239,10 @@ class _Supervisor:
             child.main()
             code = 0
         except PipelineError as error:
-            print(f"pipeline: {error}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"pipeline: {error}\n")
             code = error.exit_code
         except Exception as error:  # noqa: BLE001  the boundary of the process: one line, and a new one is started
-            log.error("process failed", worker=child.role, lane=child.lane, error=f"{type(error).__name__}: {error}")
+            log.warning("process failed", worker=child.role, lane=child.lane, error=f"{type(error).__name__}: {error}")
             if os.environ.get("MCAST_PIPELINE_DEBUG"):
                 sys.excepthook(*sys.exc_info())
         finally:
@@ -275,10 +276,8 @@ class _Supervisor:
     def _drain(self) -> None:
         """Empties what only serves to wake this loop."""
         for fd in (self._wake_read, self._resources.ready_bell):
-            try:
+            with contextlib.suppress(BlockingIOError):
                 os.read(fd, 512)
-            except BlockingIOError:
-                pass
 
     def _patience_ms(self) -> float | None:
         due = [child.due for child in self._children if child.due is not None]

@@ -86,7 +86,7 @@ def status(control: Control) -> Row:
 
 def links(control: Control) -> list[Row]:
     """One row a peer; `peer` is null for a seed that has not answered yet."""
-    rows = []
+    rows: list[Row] = []
     for link in control.node.links():
         figures = control.publisher.link_figures(link.link)
         rows.append(

@@ -115,14 +115,15 @@ def peer_sender(
 
 def failed_handshakes(sock: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
     """A socket that has an event for each connection that could not prove who it is; read it with `read_failure`."""
-    events = zmq.Event.HANDSHAKE_FAILED_NO_DETAIL | zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_FAILED_AUTH
-    return sock.get_monitor_socket(events)
+    return sock.get_monitor_socket(
+        zmq.Event.HANDSHAKE_FAILED_NO_DETAIL | zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_FAILED_AUTH
+    )
 
 
 def read_failure(parts: list[zmq.Frame]) -> str:
     """The word of such an event: what was wrong with the connection."""
     event = monitor.parse_monitor_message([part.bytes for part in parts])["event"]
-    return zmq.Event(event).name.lower().removeprefix("handshake_failed_")
+    return str(zmq.Event(event).name).lower().removeprefix("handshake_failed_")
 
 
 def send(sock: zmq.Socket[bytes], data: bytes) -> bool:

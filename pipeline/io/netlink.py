@@ -10,7 +10,7 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pyroute2 import IPRoute
@@ -84,14 +84,17 @@ def _add_address(ip: IPRoute, index: int, address: str) -> None:
 
 def _add_route(ip: IPRoute, index: int, route: str) -> None:
     if ipaddress.ip_network(route).version == 6:
-        ip.route("add", family=socket.AF_INET6, dst=route, oif=index, table=RT_TABLE_LOCAL, priority=V6_METRIC, type="multicast")
+        where = {"table": RT_TABLE_LOCAL, "priority": V6_METRIC, "type": "multicast"}
+        ip.route("add", family=socket.AF_INET6, dst=route, oif=index, **where)
     else:
         ip.route("add", dst=route, oif=index, scope="link")
 
 
 def _set_switches(interface: str) -> None:
-    """rp_filter loose (2 beats a strict 1 of `all`): sources of routed islands are welcome.  IPv6 on, no router
-    solicitations: nobody answers them here."""
+    """Loose rp_filter (2 beats a strict 1 of `all`): sources of routed islands are welcome.
+
+    IPv6 on, without router solicitations: nobody answers them here.
+    """
     for family, switch, value in (
         ("ipv4", "rp_filter", "2"),
         ("ipv6", "disable_ipv6", "0"),
@@ -103,7 +106,7 @@ def _set_switches(interface: str) -> None:
 
 
 @contextlib.contextmanager
-def _ignoring(code: int) -> Iterable[None]:  # type: ignore[misc]
+def _ignoring(code: int) -> Iterator[None]:
     try:
         yield
     except NetlinkError as error:
@@ -112,7 +115,7 @@ def _ignoring(code: int) -> Iterable[None]:  # type: ignore[misc]
 
 
 @contextlib.contextmanager
-def _plain_errors(interface: str) -> Iterable[None]:  # type: ignore[misc]
+def _plain_errors(interface: str) -> Iterator[None]:
     try:
         yield
     except NetlinkError as error:

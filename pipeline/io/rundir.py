@@ -45,7 +45,7 @@ class RuntimeDirectory:
         except BlockingIOError:
             os.close(self._lock)
             raise PipelineError(
-                f"an instance named {name} is running: choose another --name, or end it with `pipeline stop --name {name}`"
+                f"an instance named {name} is running: choose another --name, or end it: pipeline stop --name {name}"
             ) from None
         for path in self._path.iterdir():
             if path.name != "lock":

@@ -30,7 +30,7 @@ def open_queues(interface: str, count: int) -> list[int]:
     queues: list[int] = []
     try:
         for _ in range(count):
-            queues.append(_open_queue(interface))
+            queues.append(_open_queue(interface))  # noqa: PERF401  one by one: what is open is closed on failure
     except BaseException:
         for queue in queues:
             os.close(queue)

@@ -104,7 +104,7 @@ def _bind_error(listen: str, protocol: str, error: OSError) -> PipelineError:
     host, port = split_endpoint(listen)
     where = f"--listen {join_endpoint(host, port)}"
     if error.errno == errno.EADDRINUSE:
-        return PipelineError(f"{where}: {protocol} port {port} is in use: stop the other program or choose another port")
+        return PipelineError(f"{where}: {protocol} port {port} is in use: stop the other program or choose another")
     if error.errno == errno.EADDRNOTAVAIL:
         return PipelineError(f"{where}: no interface of this host has the address {host}")
     if error.errno in (errno.EACCES, errno.EPERM):

@@ -1,7 +1,7 @@
 """A worker process: the C loop over its stages, and the way of punts to control.
 
-Python does nothing for a packet here.  mp_worker_run() returns when the time is up, a signal has come, or something is to be
-handed to control.  Whatever must survive the process is in shared memory.
+Python does nothing for a packet here.  mp_worker_run() returns when the time is up, a signal has come, or something
+is to be handed to control.  Whatever must survive the process is in shared memory.
 """
 
 from __future__ import annotations
