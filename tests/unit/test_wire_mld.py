@@ -1,0 +1,188 @@
+"""Goal: every MLD message both ways, by the octets of RFC 2710 and 9777.  Method: scapy is the other side, hypothesis
+makes messages, and lying counts and cuts are tried one by one."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scapy.layers.inet6 import (
+    ICMPv6MLDMultAddrRec,
+    ICMPv6MLDone,
+    ICMPv6MLQuery2,
+    ICMPv6MLReport,
+    ICMPv6MLReport2,
+    IPv6,
+    IPv6ExtHdrHopByHop,
+    RouterAlert,
+)
+
+from pipeline.address import parse as address
+from pipeline.errors import WireError
+from pipeline.wire import ip, mld
+from pipeline.wire.report import Leave, Message, OldReport, Query, Record, RecordType, Report
+
+HOST, ALL, ROUTERS = address("fe80::1"), address("ff02::1"), address("ff02::16")
+G = address("ff15::1:2")
+S1, S2 = address("fd77::1"), address("fd77::2")
+
+ADDRESSES = st.binary(min_size=16, max_size=16)
+RECORDS = st.builds(Record, st.sampled_from(RecordType), ADDRESSES, st.lists(ADDRESSES, max_size=4).map(tuple))
+MESSAGES: st.SearchStrategy[Message] = st.one_of(
+    st.builds(Report, st.lists(RECORDS, max_size=3).map(tuple)),
+    st.builds(OldReport, st.just(1), ADDRESSES),
+    st.builds(Leave, ADDRESSES),
+    st.builds(
+        Query,
+        version=st.just(1),
+        group=st.none() | ADDRESSES.filter(any),
+        max_response_s=st.integers(1, 65535).map(lambda milliseconds: milliseconds / 1000),
+    ),
+    st.builds(
+        Query,
+        version=st.just(2),
+        group=st.none() | ADDRESSES.filter(any),
+        max_response_s=st.integers(1, 32767).map(lambda milliseconds: milliseconds / 1000),
+        suppress=st.booleans(),
+        robustness=st.integers(0, 7),
+        query_interval_s=st.integers(0, 127).map(float),
+        sources=st.lists(ADDRESSES, max_size=4).map(tuple),
+    ),
+)
+
+
+def parse(message: bytes, destination: bytes = ROUTERS) -> Message | None:
+    return mld.parse(message, source=HOST, destination=destination)
+
+
+def sealed(blank: bytes, destination: bytes = ROUTERS) -> bytes:
+    total = ip.checksum(ip.pseudo_header(HOST, destination, len(blank)) + blank)
+    return blank[:2] + total.to_bytes(2, "big") + blank[4:]
+
+
+def refusal(message: bytes) -> str:
+    with pytest.raises(WireError) as caught:
+        parse(message)
+    return str(caught.value)
+
+
+@given(MESSAGES)
+def test_what_is_built_is_read(message: Message) -> None:
+    """Goal: build and parse are each other's inverse for every message."""
+    assert parse(mld.build(message, source=HOST, destination=ROUTERS)) == message
+
+
+def test_scapy_messages_are_read() -> None:
+    """Goal: reports of both versions and dones.  Method: scapy builds them with its checksum."""
+    head = IPv6(src="fe80::1", dst="ff02::16", hlim=1) / IPv6ExtHdrHopByHop(options=[RouterAlert()])
+    records = [
+        ICMPv6MLDMultAddrRec(rtype=4, dst="ff15::1:2"),
+        ICMPv6MLDMultAddrRec(rtype=1, dst="ff35::1", sources=["fd77::1", "fd77::2"]),
+    ]
+    cases = [
+        (
+            ICMPv6MLReport2(records=records),
+            Report((Record(RecordType.TO_EX, G), Record(RecordType.IS_IN, address("ff35::1"), (S1, S2)))),
+        ),
+        (ICMPv6MLReport(mladdr="ff15::1:2"), OldReport(1, G)),
+        (ICMPv6MLDone(mladdr="ff15::1:2"), Leave(G)),
+    ]
+    for layer, expected in cases:
+        packet = ip.parse(bytes(head / layer))
+        assert mld.parse(packet.payload, source=packet.source, destination=packet.destination) == expected
+
+
+def test_queries_are_what_scapy_reads() -> None:
+    """Goal: RFC 9777 §5.1, field by field, checksum included."""
+    query = Query(2, G, 1.0, suppress=True, robustness=2, query_interval_s=125.0, sources=(S1, S2))
+    wire = ip.build_v6(source=HOST, destination=G, payload=mld.build(query, source=HOST, destination=G))
+    packet = IPv6(wire)
+    seen = packet[ICMPv6MLQuery2]
+    assert (seen.mrd, seen.mladdr, seen.S, seen.QRV, seen.QQIC) == (1000, "ff15::1:2", 1, 2, 125)
+    assert (seen.sources_number, seen.sources) == (2, ["fd77::1", "fd77::2"])
+    was = seen.cksum
+    del seen.cksum
+    assert IPv6(bytes(packet))[ICMPv6MLQuery2].cksum == was
+
+
+def test_codes_are_linear_in_version_1_and_floating_point_in_2() -> None:
+    """Goal: RFC 2710 §3.4 and RFC 9777 §5.1.3, each at the ends of its range."""
+    for query, code in [
+        (Query(1, None, 100.0), 0xFFFF),
+        (Query(1, None, 40.0), 40000),
+        (Query(2, None, 32.767), 32767),
+        (Query(2, None, 32.768), 32768),
+        (Query(2, None, 9000.0), 0xFFFF),
+    ]:
+        message = mld.build(query, source=HOST, destination=ROUTERS)
+        assert int.from_bytes(message[4:6], "big") == code
+    parsed = parse(sealed(struct.pack("!BBHHH16sBBH", 130, 0, 0, 0x8001, 0, bytes(16), 0, 0x80, 0)))
+    assert parsed == Query(2, None, 32.776, query_interval_s=128.0)
+
+
+@pytest.mark.parametrize("length", [25, 26, 27])
+def test_queries_of_other_lengths_are_refused(length: int) -> None:
+    """Goal: lengths between the versions are no query (RFC 9777 §8.1)."""
+    assert refusal(sealed(b"\x82\x00" + bytes(length - 2))) == "mld_query_length"
+
+
+def test_the_code_and_trailing_octets_are_ignored() -> None:
+    """Goal: RFC 9777 §5.1.1, §5.1.12: the ICMPv6 code is ignored, what follows is summed only."""
+    assert parse(sealed(bytes([131, 7]) + bytes(6) + G + b"trailing")) == OldReport(1, G)
+
+
+def test_records_auxiliary_data_and_unknown_types() -> None:
+    """Goal: RFC 9777 §5.2: auxiliary words are stepped over, unknown record types ignored."""
+    records = struct.pack("!BBH16s", 9, 1, 1, G) + S1 + b"aux." + struct.pack("!BBH16s", 6, 0, 1, G) + S2
+    assert parse(sealed(struct.pack("!BBHHH", 143, 0, 0, 0, 2) + records)) == Report(
+        (Record(RecordType.BLOCK, G, (S2,)),)
+    )
+
+
+@pytest.mark.parametrize("kind", [0, 1, 128, 133, 134, 135, 136, 142, 144])
+def test_other_icmpv6_is_none_of_ours(kind: int) -> None:
+    """Goal: echo, neighbour discovery and the rest are ignored, whatever their checksum."""
+    assert parse(bytes([kind]) + bytes(23)) is None
+    assert parse(b"") is None
+
+
+@pytest.mark.parametrize(("kind", "size"), [(130, 23), (131, 23), (132, 23), (143, 7), (130, 1)])
+def test_cut_short(kind: int, size: int) -> None:
+    """Goal: fewer octets than the fixed part are refused."""
+    assert refusal(bytes([kind]) + bytes(size - 1)) == "mld_truncated"
+
+
+def test_checksum_covers_the_addresses() -> None:
+    """Goal: the pseudo-header of RFC 8200 §8.1: the same bytes between other addresses are refused."""
+    message = mld.build(Leave(G), source=HOST, destination=ROUTERS)
+    assert parse(message) == Leave(G)
+    with pytest.raises(WireError, match="mld_checksum"):
+        mld.parse(message, source=HOST, destination=ALL)
+
+
+@pytest.mark.parametrize(
+    "blank",
+    [
+        struct.pack("!BBHHH", 143, 0, 0, 0, 1),
+        struct.pack("!BBHHH", 143, 0, 0, 0, 0xFFFF) + bytes(64),
+        struct.pack("!BBHHHBBH16s", 143, 0, 0, 0, 1, 1, 0, 1, G),
+        struct.pack("!BBHHHBBH16s", 143, 0, 0, 0, 1, 1, 0, 0xFFFF, G) + bytes(64),
+        struct.pack("!BBHHHBBH16s", 143, 0, 0, 0, 1, 1, 1, 0, G),
+        struct.pack("!BBHHHBBH16s", 143, 0, 0, 0, 2, 1, 0, 1, G) + bytes(32),
+        struct.pack("!BBHHH16sBBH", 130, 0, 0, 1000, 0, G, 2, 125, 1),
+    ],
+)
+def test_lying_counts(blank: bytes) -> None:
+    """Goal: counts that promise more than is there are refused."""
+    assert refusal(sealed(blank)) == "mld_truncated"
+
+
+@given(st.sampled_from(sorted(mld.TYPES)), st.binary(min_size=3, max_size=100))
+def test_nothing_but_wire_errors(kind: int, data: bytes) -> None:
+    """Goal: hostile bytes, with a right checksum too, never raise anything else."""
+    for message in (bytes([kind]) + data, sealed(bytes([kind]) + data)):
+        with contextlib.suppress(WireError):
+            parse(message)
