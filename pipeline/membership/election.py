@@ -44,7 +44,12 @@ class Querier:
         return self.other_until is None
 
     def start(self, now: float) -> None:
-        """Become querier, with startup queries from now on (RFC 9776 §6.6.2: every router starts as one)."""
+        """Become querier, with startup queries from now on (RFC 9776 §6.6.2: every router starts as one).
+
+        One that goes on from a snapshot runs already: it keeps its role.
+        """
+        if self.query_at is not None or self.other_until is not None:
+            return
         self._take_over(now)
         self.startup_left = self._startup_count
 

@@ -5,7 +5,7 @@
 
 One object serves both families.  It does no I/O and reads no clock: after each `handle_*` the driver drains
 `poll_transmit`, `poll_event` and `poll_timeout`.  It knows neither the overlay nor where its packets go.  Lifecycle:
-`start` (or `restore`, then `start` for startup queries if wanted), then `handle_*` for ever.
+`restore` if there is a snapshot, `start`, then `handle_*` for ever.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class MembershipRouter:
         return (self._v6 if ipv6 else self._v4).is_querier
 
     def start(self, now: float) -> None:
-        """Startup queries begin."""
+        """Startup queries begin; after `restore`, one general query instead."""
         self._v4.start(now)
         self._v6.start(now)
         self.handle_timeout(now)
