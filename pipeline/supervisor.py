@@ -27,7 +27,7 @@ from types import FrameType
 
 import structlog
 
-from pipeline import control, keys, limits
+from pipeline import control, keys, limits, logs
 from pipeline.address import derive, show
 from pipeline.config import Config
 from pipeline.errors import PipelineError
@@ -81,6 +81,7 @@ class _Resources:
 
 def launch(config: Config) -> int:
     """Runs the instance in the foreground until SIGTERM or SIGINT; the exit code.  Raises PipelineError before that."""
+    logs.configure(config.log)
     network_key = None if config.node.insecure else keys.load_network_key(config.node.key or "")
     control.check_engine(config.overlay.engine)
     directory = rundir.RuntimeDirectory(config.node.name)

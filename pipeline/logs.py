@@ -1,0 +1,30 @@
+"""Where log lines go: stderr, one event a line, as text or JSON.  Stdout is for data.
+
+Events are state changes, never packets; fields are worker, peer, link, group, source, ring, reason and the like.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+from pipeline.config import LogSection
+
+
+def configure(settings: LogSection) -> None:
+    """Sets up structlog for this process and those it forks."""
+    as_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
