@@ -169,7 +169,7 @@ int mp_fib_set(struct mp_fib_writer *w, const struct mp_fib_key *key, const stru
 int mp_fib_delete(struct mp_fib_writer *w, const struct mp_fib_key *key);
 uint32_t mp_fib_high_water(const struct mp_fib_writer *w, uint32_t more);
 int mp_fib_next(const struct mp_fib_writer *w, uint32_t *cursor, struct mp_fib_key *key, struct mp_fib_value *value,
-                uint32_t *used);
+                uint32_t *used, int clear_used);
 int mp_fib_next_used(const struct mp_fib_writer *w, uint32_t *cursor, struct mp_fib_key *key);
 
 /* ---- mp_stage: the worker ---- */

@@ -130,7 +130,8 @@ static int walk(const struct mp_region *r, uint32_t hash, const struct mp_fib_ke
  * buckets.  Or an entry was refilled under the reader: then control made MP_FIB_RESTING changes during one step of it,
  * so the reader did not run for a millisecond; that costs one restart, not two in a row.  Even a writer in C that does
  * nothing but replace entries of one bucket (tests/native/test_fib.c) spoils less than nine walks of ten: 1,024 in a
- * row have a probability below 10^-46.  So the bound never decides; it is there so that no loop of a stage is endless. */
+ * row have a probability below 10^-46.  So the bound never decides; it is there because no loop of a stage is endless.
+ */
 uint32_t mp_fib_lookup(const struct mp_region *r, const struct mp_fib_key *key, struct mp_fib_value *value)
 {
     uint32_t hash = hash_key(key, r->geometry.seed), found = MP_NO_ENTRY;
@@ -408,14 +409,16 @@ static struct mp_fib_entry *next_linked(const struct mp_fib_writer *w, uint32_t 
 }
 
 int mp_fib_next(const struct mp_fib_writer *w, uint32_t *cursor, struct mp_fib_key *key, struct mp_fib_value *value,
-                uint32_t *used)
+                uint32_t *used, int clear_used)
 {
-    const struct mp_fib_entry *e = next_linked(w, cursor);
+    struct mp_fib_entry *e = next_linked(w, cursor);
     if (!e)
         return 0;
     load_key(e, key);
     copy_value(e, value);
     *used = load32(&e->used, memory_order_relaxed);
+    if (clear_used && *used)
+        atomic_store_explicit(&e->used, 0u, memory_order_relaxed);
     return 1;
 }
 

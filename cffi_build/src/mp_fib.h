@@ -64,12 +64,12 @@ int mp_fib_delete(struct mp_fib_writer *w, const struct mp_fib_key *key);
 /* Entries that must have memory behind them before the next `more` sets: the caller reserves pages up to there. */
 uint32_t mp_fib_high_water(const struct mp_fib_writer *w, uint32_t more);
 
-/* Walks all entries: `cursor` starts at 0.  Returns 1 and fills key, value and used, 0 at the end.  Deleting while
- * walking is fine; what is set while walking is met once, twice or not at all. */
+/* Walks all entries: `cursor` starts at 0.  Returns 1 and fills key, value and used (cleared if `clear_used`), 0 at the
+ * end.  Deleting while walking is fine; what is set while walking is met once, twice or not at all. */
 int mp_fib_next(const struct mp_fib_writer *w, uint32_t *cursor, struct mp_fib_key *key, struct mp_fib_value *value,
-                uint32_t *used);
+                uint32_t *used, int clear_used);
 
-/* The same of the entries that were used since this was last asked. */
+/* The same of the used entries only, which are used no more afterwards. */
 int mp_fib_next_used(const struct mp_fib_writer *w, uint32_t *cursor, struct mp_fib_key *key);
 
 #endif

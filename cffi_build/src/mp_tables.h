@@ -8,8 +8,8 @@
  *             the records with mp_*_read and keeps the version that it had read *before* copying
  *
  * A read that fails (0) leaves `out` unusable: the stage goes on with the copy it has and tries again at its next
- * burst.  That happens only while control is writing this very record, or if control died in the middle; its successor's
- * mp_tables_repair() frees such records and sets everything anew.
+ * burst.  That happens only while control is writing this very record, or if control died in the middle; its
+ * successor's mp_tables_repair() frees such records and sets everything anew.
  *
  * It knows no cryptography, no socket, and allocates neither link indices nor windows: control does.
  */

@@ -118,10 +118,10 @@ class ForwardingTableWriter:
         index = lib.mp_fib_lookup(self._region.native, self._fill(key), self._value)
         return None if index == lib.MP_NO_ENTRY else self._stored(key, used=False)
 
-    def entries(self) -> Iterator[StoredEntry]:
+    def entries(self, *, clear_used: bool = False) -> Iterator[StoredEntry]:
         """All entries, in no order.  Entries may be deleted meanwhile; those set meanwhile may be met or not."""
         cursor, used, key = ffi.new("uint32_t *"), ffi.new("uint32_t *"), ffi.new("struct mp_fib_key *")
-        while lib.mp_fib_next(self._writer, cursor, key, self._value, used):
+        while lib.mp_fib_next(self._writer, cursor, key, self._value, used, clear_used):
             yield self._stored(_read_key(key), used=bool(used[0]))
 
     def take_used(self) -> list[FibKey]:
