@@ -210,8 +210,8 @@ class Copy:
         changed = {key for key, value in update.entries if self._set(key, value)}
         self.have = update.version
         if self._reset_until and self.have >= self._reset_until:
-            changed |= {key for key in self._unconfirmed if self._set(key, None)}
-            self._unconfirmed = set()
+            unconfirmed, self._unconfirmed = self._unconfirmed, set()
+            changed |= {key for key in unconfirmed if self._set(key, None)}
             self._reset_until = 0
         return changed
 

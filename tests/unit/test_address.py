@@ -1,0 +1,70 @@
+"""Goal: addresses are classified as the RFCs say, and derived within the overlay's nets.  Method: examples."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import address
+from pipeline.address import ANY_SOURCE, OVERLAY_V4, OVERLAY_V6, FilterMode, SourceFilter, include, parse, show
+
+
+@given(st.ip_addresses())
+def test_text_and_packed_form_agree_with_the_standard_library(
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> None:
+    assert parse(str(ip)) == ip.packed
+    assert show(ip.packed) == str(ip)
+    assert address.is_multicast(ip.packed) == ip.is_multicast
+
+
+@pytest.mark.parametrize(
+    ("text", "link", "node", "ssm"),
+    [
+        ("224.0.0.251", True, False, False),
+        ("224.0.1.1", False, False, False),
+        ("232.1.1.1", False, False, True),
+        ("239.1.1.1", False, False, False),
+        ("ff02::fb", True, False, False),
+        ("ff12::fb", True, False, False),
+        ("ff01::1", False, True, False),
+        ("ff00::1", False, True, False),
+        ("ff15::1", False, False, False),
+        ("ff35::1", False, False, True),
+        ("ff35:1::1", False, False, False),
+    ],
+)
+def test_scopes(text: str, link: bool, node: bool, ssm: bool) -> None:
+    group = parse(text)
+    assert (address.is_link_scope(group), address.is_node_scope(group), address.is_ssm(group)) == (link, node, ssm)
+
+
+@pytest.mark.parametrize(
+    "text", ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "240.0.0.1", "::", "::1", "ff02::1"]
+)
+def test_what_cannot_be_a_source(text: str) -> None:
+    assert not address.is_unicast(parse(text))
+
+
+@given(st.text(min_size=1, max_size=63), st.integers(0, 100))
+def test_derived_addresses_are_usable_hosts_of_the_overlay(name: str, attempt: int) -> None:
+    v4, v6 = address.derive(name, attempt)
+    assert ipaddress.IPv4Address(v4) in OVERLAY_V4
+    assert ipaddress.IPv6Address(v6) in OVERLAY_V6
+    assert v4[3] not in (0, 255)
+    assert show(v4) != "10.77.255.254"
+    assert address.derive(name, attempt) == (v4, v6)
+    assert address.derive(name, attempt + 1) != (v4, v6)
+
+
+def test_filters() -> None:
+    one, other = parse("10.0.0.1"), parse("10.0.0.2")
+    assert ANY_SOURCE.accepts(one)
+    assert not SourceFilter(FilterMode.EXCLUDE, frozenset({one})).accepts(one)
+    assert include([one]).accepts(one)
+    assert not include([one]).accepts(other)
+    assert include([]).is_empty
+    assert not ANY_SOURCE.is_empty

@@ -1,0 +1,135 @@
+"""Goal: messages survive the way, and nonsense is refused with a reason word, whatever it is.
+
+Method: every kind there and back; truncated, extended and random bytes; values out of their bounds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import limits, messages
+from pipeline.errors import WireError
+from pipeline.messages import (
+    DirectorySummary,
+    DirectoryUpdate,
+    EngineMessage,
+    Goodbye,
+    Header,
+    Heartbeat,
+    Hello,
+    NodeRecord,
+    Punt,
+    Reply,
+    Request,
+)
+
+HEADER: Header = {"sender": 7, "incarnation": 9, "endpoint": "192.0.2.1:4747"}
+
+
+def record(**changes: Any) -> NodeRecord:
+    base = NodeRecord(
+        node_id=7,
+        name="a",
+        incarnation=9,
+        version=1,
+        addresses=((b"\x0a\x4d\0\1", 16), (b"\xfd\x77" + bytes(14), 64)),
+        endpoint="192.0.2.1:4747",
+        lanes=1,
+        key_epoch=0,
+        sender_key=bytes(32),
+        engine="mesh",
+        explicit_addresses=False,
+    )
+    return msgspec.structs.replace(base, **changes)
+
+
+NODE_MESSAGES = [
+    Hello(number=1, record=record(), known=(3, 4), to="x", reached="y", **HEADER),
+    Heartbeat(number=2, known=None, directory=bytes(8), **HEADER),
+    Goodbye(number=3, **HEADER),
+    DirectorySummary(entries=[(1, 2, 3)], asked=True, **HEADER),
+    DirectoryUpdate(records=[record()], **HEADER),
+    EngineMessage(engine="mesh", body=b"abc", **HEADER),
+]
+LOCAL_MESSAGES = [
+    Punt(lane=0, kind="igmp", packet=b"abc"),
+    Request("show", "links"),
+    Reply(ok=True, value=[{"peer": "a"}]),
+    Reply(ok=False, error="no"),
+]
+
+
+@pytest.mark.parametrize("message", NODE_MESSAGES, ids=lambda message: type(message).__name__)
+def test_node_messages_arrive_as_sent(message: messages.AnyNodeMessage) -> None:
+    assert messages.decode_node(messages.encode_node(message)) == message
+
+
+@pytest.mark.parametrize("message", LOCAL_MESSAGES, ids=repr)
+def test_local_messages_arrive_as_sent(message: messages.AnyLocalMessage) -> None:
+    assert messages.decode_local(messages.encode_local(message)) == message
+
+
+@pytest.mark.parametrize("message", NODE_MESSAGES, ids=lambda message: type(message).__name__)
+def test_no_part_of_a_message_is_a_message(message: messages.AnyNodeMessage) -> None:
+    data = messages.encode_node(message)
+    for end in range(len(data)):
+        with pytest.raises(WireError, match=messages.MALFORMED):
+            messages.decode_node(data[:end])
+    with pytest.raises(WireError, match=messages.MALFORMED):
+        messages.decode_node(data + b"\0")
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(WireError):
+        messages.decode_node(bytes([messages.PROTOCOL_VERSION]) + data)
+    with pytest.raises(WireError):
+        messages.decode_local(data)
+
+
+def test_another_protocol_version_is_told_from_nonsense() -> None:
+    data = messages.encode_node(NODE_MESSAGES[2])
+    with pytest.raises(WireError, match=messages.PROTOCOL_MISMATCH):
+        messages.decode_node(bytes([messages.PROTOCOL_VERSION + 1]) + data[1:])
+
+
+def test_too_long_is_refused_unread() -> None:
+    with pytest.raises(WireError, match=messages.TOO_LONG):
+        messages.decode_node(bytes([messages.PROTOCOL_VERSION]) + bytes(limits.MESSAGE_BYTES_MAX))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"node_id": 0},
+        {"node_id": 1 << 32},
+        {"name": ""},
+        {"name": "x" * 64},
+        {"version": -1},
+        {"lanes": 0},
+        {"lanes": limits.LANES_MAX + 1},
+        {"sender_key": bytes(33)},
+        {"addresses": ((b"12345", 16),)},
+        {"addresses": ((b"1234", 33),)},
+        {"addresses": ((b"1234", 16),) * 17},
+        {"endpoint": "x" * 65},
+        {"node_id": 8},
+        {"incarnation": 8},
+    ],
+    ids=repr,
+)
+def test_records_out_of_bounds_are_refused(changes: dict[str, Any]) -> None:
+    bad = Hello(number=1, record=record(**changes), **HEADER)
+    with pytest.raises(WireError, match=messages.MALFORMED):
+        messages.decode_node(messages.encode_node(bad))
+
+
+def test_unknown_fields_are_refused() -> None:
+    fields = {"type": "goodbye", **HEADER, "number": 1, "surprise": 1}
+    with pytest.raises(WireError, match=messages.MALFORMED):
+        messages.decode_node(bytes([messages.PROTOCOL_VERSION]) + msgspec.msgpack.encode(fields))
