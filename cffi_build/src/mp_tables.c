@@ -16,16 +16,18 @@
 _Static_assert(offsetof(struct mp_link, generation) == 0 && offsetof(struct mp_link, node) == 4, "");
 _Static_assert(offsetof(struct mp_key, generation) == 0 && offsetof(struct mp_key, origin) == 4, "");
 _Static_assert(offsetof(struct mp_sender, generation) == 0 && offsetof(struct mp_sender, origin) == 4, "");
+_Static_assert(WORDS(struct mp_sender) >= WORDS(struct mp_link) && WORDS(struct mp_sender) >= WORDS(struct mp_key), "");
 
 /* Copies a record, its generation included.  Returns 1, or 0 if a writer was in the way each time. */
 static int read_record(const void *record, void *out, uint32_t words)
 {
     const _Atomic uint32_t *generation = record;
+    uint32_t copy[1 + WORDS(struct mp_sender)];
     for (int i = 0; i < MP_READ_TRIES; i++) {
-        uint32_t entered = mp_seq_enter(generation);
-        mp_words_load((char *)out + sizeof entered, generation + 1, words);
-        if (mp_seq_same(generation, entered)) {
-            memcpy(out, &entered, sizeof entered);
+        copy[0] = mp_seq_enter(generation);
+        mp_words_load(&copy[1], generation + 1, words);
+        if (mp_seq_same(generation, copy[0])) {
+            memcpy(out, copy, sizeof copy[0] * (1u + words));
             return 1;
         }
     }

@@ -7,7 +7,7 @@
  *   stage     compares the table's version (mp_tables) with that of its own copy, before a burst; if it differs, copies
  *             the records with mp_*_read and keeps the version that it had read *before* copying
  *
- * A read that fails (0) leaves `out` unusable: the stage goes on with the copy it has and tries again at its next
+ * A read that fails (0) leaves `out` as it was: the stage goes on with the copy it has and tries again at its next
  * burst.  That happens only while control is writing this very record, or if control died in the middle; its
  * successor's mp_tables_repair() frees such records and sets everything anew.
  *
