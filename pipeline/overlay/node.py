@@ -243,6 +243,10 @@ class OverlayNode:
         record = self.record if node_id == self.record.node_id else self._sessions.registry.get(node_id)
         return f"{node_id:08x}" if record is None else record.name
 
+    def link_of(self, node_id: NodeId) -> int | None:
+        """The link index of a known node."""
+        return self._sessions.links.get(node_id)
+
     # ---- a restart of the control process
 
     def snapshot(self, now: float) -> bytes:

@@ -147,7 +147,9 @@ class Sessions:
         peer.number_heard = hello.number
         if hello.reached in self.seeds:
             self.seeds[hello.reached].node_id = record.node_id
-        self._hear(peer, hello.known, now)
+        if not (hello.to and peer.is_up):
+            # Who calls an endpoint does not know whom it calls: that is no word that it has lost us.
+            self._hear(peer, hello.known, now)
         if hello.to:
             self._send_hello(record.endpoint, known=peer.record.stamp, reached=hello.to)
             self._send_records(record.endpoint, [other for other in self.registry.others() if other is not peer.record])

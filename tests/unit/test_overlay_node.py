@@ -1,0 +1,416 @@
+"""Goal: nodes link, stay linked, notice failure, restart and conflicts, and cut nonsense off.
+
+Method: a few OverlayNodes by hand on virtual time; messages are carried, lost or looked at by the test.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+import pytest
+
+from pipeline import limits, messages
+from pipeline.address import ANY_SOURCE, derive, include, parse
+from pipeline.errors import ConfigError
+from pipeline.messages import DirectoryUpdate, Goodbye, Hello
+from pipeline.overlay import engines
+from pipeline.overlay.events import (
+    AddressMoved,
+    NodeEvent,
+    NodeIdMoved,
+    Notice,
+    NoticeKind,
+    PeerChanged,
+    RecordChanged,
+    RecordGone,
+)
+from pipeline.overlay.node import NodeConfig, OverlayNode
+from pipeline.overlay.peer import TRANSITIONS, PeerState, Signal
+
+GROUP = parse("239.1.2.3")
+
+
+class Net:
+    """Carries messages between nodes without delay; time passes in `run`."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.nodes: dict[str, OverlayNode] = {}
+        self.events: dict[str, list[NodeEvent]] = {}
+        self.sent: list[tuple[str, str, bytes]] = []
+        self.cut: set[str] = set()
+
+    def add(
+        self, name: str, *, at: str | None = None, incarnation: int = 1, derive_id: Any = None, **options: Any
+    ) -> OverlayNode:
+        listen = at or f"192.0.2.{len(self.nodes) + 1}:4747"
+        config = NodeConfig(name=name, endpoint=listen, incarnation=incarnation, sender_key=name.encode(), **options)
+        extra = {"derive_id": derive_id} if derive_id else {}
+        node = OverlayNode(config, random=random.Random(1).random, now=self.now, **extra)
+        return self.put(listen, node)
+
+    def put(self, listen: str, node: OverlayNode) -> OverlayNode:
+        self.nodes[listen] = node
+        self.events[listen] = []
+        node.start(self.now)
+        return node
+
+    def pump(self) -> None:
+        """Carry messages until there are none."""
+        busy = True
+        while busy:
+            busy = False
+            for listen, node in list(self.nodes.items()):
+                while (event := node.poll_event()) is not None:
+                    self.events[listen].append(event)
+                while (transmit := node.poll_transmit()) is not None:
+                    busy = True
+                    to, data = transmit
+                    self.sent.append((listen, to, data))
+                    if to in self.nodes and not {listen, to} & self.cut:
+                        assert self.nodes[to].handle_message(listen, data, self.now) is None
+
+    def run(self, seconds: float) -> None:
+        end = self.now + seconds
+        while True:
+            self.pump()
+            due = [time for node in self.nodes.values() if (time := node.poll_timeout()) is not None]
+            if min(due, default=end) >= end:
+                break
+            self.now = max(self.now, min(due))
+            for node in self.nodes.values():
+                node.handle_timeout(self.now)
+        self.now = end
+        self.pump()
+
+    def of(self, node: OverlayNode, kind: type[Any]) -> list[Any]:
+        listen = next(key for key, each in self.nodes.items() if each is node)
+        return [event for event in self.events[listen] if isinstance(event, kind)]
+
+    def notices(self, node: OverlayNode) -> list[NoticeKind]:
+        return [notice.kind for notice in self.of(node, Notice)]
+
+
+def up(node: OverlayNode) -> set[str]:
+    return {link.name for link in node.links() if link.is_up}
+
+
+@pytest.fixture
+def net() -> Net:
+    return Net()
+
+
+@pytest.fixture
+def pair(net: Net) -> tuple[OverlayNode, OverlayNode]:
+    a = net.add("a")
+    b = net.add("b", peers=("192.0.2.1:4747",))
+    net.run(0.2)
+    return a, b
+
+
+# ---- links
+
+
+def test_the_state_table_is_complete() -> None:
+    assert set(TRANSITIONS) == {(state, signal) for state in PeerState for signal in Signal}
+
+
+def test_two_nodes_link_and_exchange_keys_first(net: Net, pair: tuple[OverlayNode, OverlayNode]) -> None:
+    for node, other in (pair, pair[::-1]):
+        assert up(node) == {other.record.name}
+        events = [event for event in net.events[node.record.endpoint] if isinstance(event, RecordChanged | PeerChanged)]
+        assert isinstance(events[0], RecordChanged), "the key is known before the link is up"
+        assert events[0].record.sender_key == other.record.sender_key
+        assert [event.up for event in net.of(node, PeerChanged)] == [True]
+
+
+def test_a_link_is_up_only_when_the_peer_has_acknowledged_the_key(net: Net) -> None:
+    a = net.add("a")
+    b = net.add("b", peers=("192.0.2.1:4747",))
+    transmit = b.poll_transmit()
+    assert transmit is None, "nothing before its time"
+    b.handle_timeout(net.now)
+    transmit = b.poll_transmit()
+    assert transmit is not None
+    a.handle_message("", transmit[1], net.now)
+    assert up(a) == set(), "a knows b, but b does not know a's key"
+    answer = a.poll_transmit()
+    assert answer is not None
+    b.handle_message("", answer[1], net.now)
+    assert up(b) == {"a"}
+
+
+def test_a_node_that_starts_later_is_found(net: Net) -> None:
+    b = net.add("b", at="192.0.2.2:4747", peers=("192.0.2.1:4747",))
+    net.run(30)
+    assert [(link.name, link.endpoint, link.is_up) for link in b.links()] == [("", "192.0.2.1:4747", False)]
+    net.add("a", at="192.0.2.1:4747")
+    net.run(limits.RECONNECT_SHARE * 31 * 1.25)
+    assert up(b) == {"a"}
+    assert len(b.links()) == 1
+
+
+def test_a_seed_may_be_oneself(net: Net) -> None:
+    a = net.add("a", at="0.0.0.0:4747", peers=("192.0.2.1:4747",))
+    net.nodes["192.0.2.1:4747"] = net.nodes.pop("0.0.0.0:4747")
+    net.events["192.0.2.1:4747"] = []
+    net.run(5)
+    assert a.links() == []
+    assert len(net.sent) == 1
+
+
+def test_gossip_from_one_seed_links_all(net: Net) -> None:
+    nodes = [net.add("a"), *(net.add(name, peers=("192.0.2.1:4747",)) for name in "bcde")]
+    net.run(0.3)
+    for node in nodes:
+        assert up(node) == set("abcde") - {node.record.name}
+
+
+def test_silence_is_noticed_within_3_s_and_links_come_back(net: Net, pair: tuple[OverlayNode, OverlayNode]) -> None:
+    a, b = pair
+    net.run(5)
+    net.cut = {b.record.endpoint}
+    net.run(3)
+    assert (up(a), up(b)) == (set(), set())
+    net.run(20)
+    net.cut = set()
+    net.run(23 * limits.RECONNECT_SHARE * 1.25 + 0.1)
+    assert (up(a), up(b)) == ({"b"}, {"a"})
+
+
+def test_one_way_loss_takes_both_sides_down(net: Net, pair: tuple[OverlayNode, OverlayNode]) -> None:
+    a, b = pair
+    net.run(2)
+    deaf = a.record.endpoint
+    original = a.handle_message
+    a.handle_message = lambda *_: None  # type: ignore[method-assign,assignment]
+    net.run(limits.LINK_TIMEOUT_S + 0.5)
+    assert (up(a), up(b)) == (set(), set())
+    a.handle_message = original  # type: ignore[method-assign]
+    net.run(3)
+    assert (up(a), up(b), deaf in net.nodes) == ({"b"}, {"a"}, True)
+
+
+def test_goodbye_takes_the_link_down_at_once(net: Net, pair: tuple[OverlayNode, OverlayNode]) -> None:
+    a, b = pair
+    b.stop(net.now)
+    net.pump()
+    assert up(a) == set()
+
+
+def test_an_overtaken_goodbye_of_an_earlier_life_is_ignored(net: Net, pair: tuple[OverlayNode, OverlayNode]) -> None:
+    a, b = pair
+    old = Goodbye(sender=b.record.node_id, incarnation=b.record.incarnation - 1, endpoint=b.record.endpoint, number=999)
+    overtaken = Goodbye(sender=b.record.node_id, incarnation=b.record.incarnation, endpoint=b.record.endpoint, number=1)
+    for message in (old, overtaken):
+        assert a.handle_message("", messages.encode_node(message), net.now) is None
+    assert up(a) == {"b"}
+
+
+def test_a_restarted_node_is_a_new_one(net: Net, pair: tuple[OverlayNode, OverlayNode]) -> None:
+    a, b = pair
+    b.join(GROUP, ANY_SOURCE, net.now)
+    net.pump()
+    assert a.members(GROUP) == ["b"]
+    del net.nodes[b.record.endpoint]
+    again = net.add("b", at=b.record.endpoint, incarnation=2, peers=("192.0.2.1:4747",))
+    net.run(0.2)
+    assert (up(a), up(again)) == ({"b"}, {"a"})
+    assert [event.up for event in net.of(a, PeerChanged)] == [True, False, True]
+    assert a.members(GROUP) == [], "what it wanted in its former life is forgotten"
+
+
+def test_a_clock_that_stepped_back_does_not_lock_a_node_out(net: Net, pair: tuple[OverlayNode, OverlayNode]) -> None:
+    a, b = pair
+    del net.nodes[b.record.endpoint]
+    again = net.add("b", at=b.record.endpoint, incarnation=0, peers=("192.0.2.1:4747",))
+    net.run(0.5)
+    assert (up(a), up(again)) == ({"b"}, {"a"})
+    assert again.record.incarnation > b.record.incarnation
+
+
+def test_a_node_that_stays_away_is_forgotten_and_its_index_freed(
+    net: Net, pair: tuple[OverlayNode, OverlayNode]
+) -> None:
+    a, b = pair
+    del net.nodes[b.record.endpoint]
+    net.run(limits.NODE_FORGET_S + 2 * limits.LINK_TIMEOUT_S)
+    assert a.links() == []
+    assert [event.link for event in net.of(a, RecordGone)] == [0]
+
+
+def test_wildcard_endpoints_are_filled_in(net: Net) -> None:
+    a = net.add("a", at="192.0.2.1:4747")
+    b = OverlayNode(
+        NodeConfig(name="b", endpoint="0.0.0.0:4747", incarnation=1, sender_key=b"", peers=("192.0.2.1:4747",)),
+        random=random.Random(1).random,
+        now=net.now,
+    )
+    net.put("192.0.2.2:4747", b)
+    net.run(0.3)
+    assert (up(a), up(b)) == ({"b"}, {"a"})
+    assert a.links()[0].endpoint == "192.0.2.2:4747"
+
+
+# ---- names, ids, addresses
+
+
+def test_a_living_nodes_name_is_not_taken_over(net: Net) -> None:
+    a = net.add("a")
+    old = net.add("b", incarnation=1, peers=("192.0.2.1:4747",))
+    net.run(1)
+    new = net.add("b", incarnation=2, peers=("192.0.2.1:4747",))
+    net.run(30)
+    assert up(a) == {"b"}
+    assert a.links()[0].endpoint == old.record.endpoint
+    assert [event.up for event in net.of(a, PeerChanged)] == [True], "no flapping"
+    assert net.notices(new) == [NoticeKind.NAME_TAKEN]
+    assert net.notices(a) == [NoticeKind.NAMESAKE]
+
+
+def test_a_node_that_moved_to_another_host_is_taken_once_the_old_one_is_silent(net: Net) -> None:
+    a = net.add("a")
+    old = net.add("b", incarnation=1, peers=("192.0.2.1:4747",))
+    net.run(1)
+    del net.nodes[old.record.endpoint]
+    new = net.add("b", incarnation=2, at="192.0.2.77:4747", peers=("192.0.2.1:4747",))
+    net.run(limits.LINK_TIMEOUT_S + 2)
+    assert (up(a), up(new)) == ({"b"}, {"a"})
+    assert net.notices(new) == []
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_of_two_names_with_one_id_the_larger_moves_on(net: Net, order: str) -> None:
+    ids = {("a", 0): 5, ("b", 0): 5, ("b", 1): 6, ("c", 0): 7}
+
+    def derive_id(name: str, attempt: int) -> int:
+        return ids[name, attempt]
+
+    c = net.add("c", derive_id=derive_id)
+    first, second = (net.add(name, derive_id=derive_id, peers=("192.0.2.1:4747",)) for name in order)
+    net.run(5)
+    named = {first.record.name: first, second.record.name: second}
+    assert (named["a"].record.node_id, named["b"].record.node_id) == (5, 6)
+    assert up(c) == {"a", "b"}
+    assert up(named["a"]) == {"b", "c"}
+    assert up(named["b"]) == {"a", "c"}
+    assert [event.new for event in net.of(named["b"], NodeIdMoved)] == [6]
+
+
+def test_a_derived_address_moves_on_when_it_is_given_to_another(net: Net) -> None:
+    a = net.add("a")
+    v4, v6 = derive("a", 0)
+    b = net.add("b", peers=("192.0.2.1:4747",), addresses=((v4, 16),))
+    net.run(0.5)
+    moved = net.of(a, AddressMoved)
+    assert len(moved) == 1
+    assert moved[0].addresses == a.record.addresses == ((derive("a", 1)[0], 16), (derive("a", 1)[1], 64))
+    assert b.hosts()[v4] == b.record.node_id == a.hosts()[v4]
+    assert v6 not in b.hosts()
+    assert b.links()[0].addresses == a.record.addresses
+
+
+def test_two_explicit_addresses_stand_and_are_told_once(net: Net) -> None:
+    address = parse("10.77.0.1")
+    a = net.add("a", addresses=((address, 16),))
+    b = net.add("b", peers=("192.0.2.1:4747",), addresses=((address, 16),))
+    net.run(5)
+    for node in (a, b):
+        assert net.notices(node) == [NoticeKind.ADDRESS_CONFLICT]
+        assert node.hosts() == {address: min(a.record.node_id, b.record.node_id)}
+
+
+# ---- nonsense
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff" * 100, b"GET / HTTP/1.1\r\n", bytes(1000)])
+def test_nonsense_has_a_reason_and_changes_nothing(
+    net: Net, pair: tuple[OverlayNode, OverlayNode], data: bytes
+) -> None:
+    a, _ = pair
+    before = a.snapshot(net.now)
+    assert a.handle_message("192.0.2.66", data, net.now) in {messages.MALFORMED, messages.PROTOCOL_MISMATCH}
+    assert a.snapshot(net.now) == before
+
+
+def test_nonsense_for_the_engine_has_a_reason(net: Net, pair: tuple[OverlayNode, OverlayNode]) -> None:
+    a, b = pair
+    header = {"sender": b.record.node_id, "incarnation": b.record.incarnation, "endpoint": b.record.endpoint}
+    message = messages.EngineMessage(engine="mesh", body=b"nonsense", **header)  # type: ignore[arg-type]
+    assert a.handle_message("", messages.encode_node(message), net.now) == "mesh_malformed"
+
+
+def test_another_engine_is_told_once_and_gets_no_routes(net: Net, pair: tuple[OverlayNode, OverlayNode]) -> None:
+    a, _ = pair
+    other = msgspec.structs.replace(a.record, node_id=99, name="z", endpoint="192.0.2.99:4747", engine="tree")
+    hello = Hello(
+        sender=99, incarnation=other.incarnation, endpoint=other.endpoint, number=1, record=other, known=a.record.stamp
+    )
+    for number in (1, 2):
+        a.handle_message("", messages.encode_node(msgspec.structs.replace(hello, number=number)), net.now)
+    net.pump()
+    assert net.notices(a) == [NoticeKind.ENGINE_MISMATCH]
+
+
+def test_strangers_may_tell_of_others_but_not_of_us(net: Net, pair: tuple[OverlayNode, OverlayNode]) -> None:
+    a, b = pair
+    forged = msgspec.structs.replace(a.record, version=a.record.version + 5, sender_key=b"forged")
+    update = DirectoryUpdate(sender=77, incarnation=1, endpoint="192.0.2.77:4747", records=[forged])
+    a.handle_message("", messages.encode_node(update), net.now)
+    net.run(2)
+    assert a.record.sender_key != b"forged"
+    assert a.record.version > forged.version, "our own word is the newest"
+    assert up(b) == {"a"}
+
+
+def test_unknown_engines_are_a_configuration_error() -> None:
+    with pytest.raises(ConfigError, match="did you mean mesh"):
+        engines.load("mehs")
+    assert "mesh" in engines.names()
+
+
+# ---- a restart of the control process
+
+
+def test_peers_do_not_notice_a_restart_of_control(net: Net, pair: tuple[OverlayNode, OverlayNode]) -> None:
+    a, b = pair
+    b.join(GROUP, include([parse("10.77.9.9")]), net.now)
+    net.run(2)
+    checkpoint = b.snapshot(net.now)
+    config = NodeConfig(
+        name="b", endpoint=b.record.endpoint, incarnation=77, sender_key=b"other", peers=("192.0.2.1:4747",)
+    )
+    del net.nodes[b.record.endpoint]
+    net.run(1.0)
+    again = OverlayNode(config, random=random.Random(2).random, now=net.now)
+    again.restore(checkpoint, net.now)
+    net.put(b.record.endpoint, again)
+    net.run(10)
+    assert [event.up for event in net.of(a, PeerChanged)] == [True]
+    assert (up(a), up(again), a.members(GROUP)) == ({"b"}, {"a"}, ["b"])
+    assert (again.record.incarnation, again.record.sender_key) == (b.record.incarnation, b.record.sender_key)
+    assert {link.link for link in again.links()} == {link.link for link in b.links()}
+
+
+def test_what_changed_after_the_checkpoint_is_corrected(net: Net, pair: tuple[OverlayNode, OverlayNode]) -> None:
+    a, b = pair
+    checkpoint = b.snapshot(net.now)
+    b.join(GROUP, ANY_SOURCE, net.now)
+    net.pump()
+    assert a.members(GROUP) == ["b"]
+    config = NodeConfig(name="b", endpoint=b.record.endpoint, incarnation=77, sender_key=b"", peers=("192.0.2.1:4747",))
+    again = OverlayNode(config, random=random.Random(2).random, now=net.now)
+    again.restore(checkpoint, net.now)
+    net.put(b.record.endpoint, again)
+    net.run(2)
+    assert a.members(GROUP) == []
+
+
+def test_what_is_no_checkpoint_is_refused(net: Net, pair: tuple[OverlayNode, OverlayNode]) -> None:
+    a, b = pair
+    for data in (b"", b"nonsense", b.snapshot(net.now)):
+        config = NodeConfig(name="a", endpoint=a.record.endpoint, incarnation=5, sender_key=b"")
+        with pytest.raises(ValueError, match="checkpoint"):
+            OverlayNode(config, random=random.Random(3).random, now=net.now).restore(data, net.now)

@@ -1,0 +1,228 @@
+"""Goal: directory, address claims, link indices and endpoints follow their rules, in whatever order records arrive.
+
+Method: every order of a few records; hypothesis for digests; examples for conflicts.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import limits
+from pipeline.address import derive, parse
+from pipeline.messages import NodeRecord
+from pipeline.overlay import endpoint
+from pipeline.overlay.claims import Claims
+from pipeline.overlay.deadlines import Deadlines
+from pipeline.overlay.link import LinkTable
+from pipeline.overlay.registry import Merge, Registry, node_id
+
+
+def record(node: int, *, name: str = "", incarnation: int = 1, version: int = 1, host: str = "192.0.2.9") -> NodeRecord:
+    return NodeRecord(
+        node_id=node,
+        name=name or f"n{node}",
+        incarnation=incarnation,
+        version=version,
+        addresses=(),
+        endpoint=f"{host}:4747",
+        lanes=1,
+        key_epoch=0,
+        sender_key=b"",
+        engine="mesh",
+        explicit_addresses=False,
+    )
+
+
+def claim(node: int, *addresses: str, explicit: bool = False) -> NodeRecord:
+    packed = tuple((parse(address), 16) for address in addresses)
+    return msgspec.structs.replace(record(node), addresses=packed, explicit_addresses=explicit)
+
+
+def merge(registry: Registry, each: NodeRecord, *, is_live: bool = False, is_direct: bool = False) -> Merge:
+    return registry.merge(each, is_live=is_live, is_direct=is_direct)
+
+
+# ---- the directory
+
+
+def test_the_newest_record_wins_in_every_order() -> None:
+    records = [
+        record(2, incarnation=1, version=9),
+        record(2, incarnation=2, version=1),
+        record(2, incarnation=2, version=2),
+    ]
+    for order in itertools.permutations(records):
+        registry = Registry(record(1))
+        for each in order:
+            merge(registry, each)
+        assert registry.get(2) == records[2]
+
+
+@given(st.lists(st.tuples(st.integers(2, 5), st.integers(0, 2), st.integers(0, 2)), max_size=20), st.randoms())
+def test_equal_directories_have_equal_digests(ages: list[tuple[int, int, int]], generator: object) -> None:
+    records = [record(node, incarnation=incarnation, version=version) for node, incarnation, version in ages]
+    one, other = Registry(record(1)), Registry(record(1))
+    for each in records:
+        merge(one, each)
+    for each in sorted(records, key=lambda each: each.stamp):
+        merge(other, each)
+    assert one.digest == other.digest
+    assert not one.lacks(other.summary())
+    assert one.newer_than(other.summary()) == []
+    merge(one, record(6))
+    assert one.digest != other.digest
+    assert other.lacks(one.summary())
+    assert one.newer_than(other.summary()) == [record(6)]
+
+
+def test_a_name_is_the_older_nodes_while_it_lives() -> None:
+    registry = Registry(record(1))
+    merge(registry, record(2, incarnation=1))
+    namesake = record(2, incarnation=2, host="192.0.2.7")
+    assert merge(registry, namesake, is_live=True) is Merge.NAMESAKE
+    assert merge(registry, record(2, incarnation=2), is_live=True) is Merge.NEWER, "the same host has restarted"
+    assert merge(registry, record(2, incarnation=3, host="192.0.2.7")) is Merge.NEWER, "the old one is dead"
+
+
+def test_two_names_of_one_id_go_to_the_smaller_in_every_order() -> None:
+    records = [record(2, name="alpha", incarnation=1), record(2, name="beta", incarnation=5)]
+    for order in itertools.permutations(records):
+        registry = Registry(record(1))
+        for each in order:
+            merge(registry, each)
+        held = registry.get(2)
+        assert held is not None
+        assert held.name == "alpha"
+
+
+def test_a_forgotten_node_comes_back_only_by_itself_for_a_while() -> None:
+    registry, old = Registry(record(1)), record(2)
+    merge(registry, old)
+    digest = registry.digest
+    registry.bury(2, now=0.0)
+    assert registry.digest == digest, "who still has it need not send it"
+    assert merge(registry, old) is Merge.OLDER
+    assert merge(registry, old, is_direct=True) is Merge.NEW
+    registry.bury(2, now=0.0)
+    registry.expire_graves(limits.NODE_FORGET_S)
+    assert registry.digest != digest
+    assert merge(registry, old) is Merge.NEW
+
+
+def test_there_is_a_bound_on_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "NODES_MAX", 2)
+    registry = Registry(record(1))
+    assert [merge(registry, record(node)) for node in (2, 3, 4)] == [Merge.NEW, Merge.NEW, Merge.FULL]
+    assert merge(registry, record(2, version=2)) is Merge.NEWER
+
+
+@given(st.text(min_size=1, max_size=63), st.integers(0, 9))
+def test_node_ids(name: str, attempt: int) -> None:
+    assert 0 < node_id(name, attempt) < 1 << 32
+    assert node_id(name, attempt) == node_id(name, attempt)
+
+
+# ---- addresses
+
+
+def test_explicit_beats_derived_then_the_lower_id() -> None:
+    claims = Claims()
+    address = parse("10.77.0.1")
+    for each in (claim(3, "10.77.0.1"), claim(2, "10.77.0.1"), claim(9, "10.77.0.1", explicit=True)):
+        claims.set(each)
+    assert claims.owners() == {address: 9}
+    assert claims.must_move(claim(2, "10.77.0.1"))
+    assert not claims.must_move(claim(9, "10.77.0.1", explicit=True))
+    assert claims.remove(9)
+    assert claims.owners() == {address: 2}
+    assert claims.must_move(claim(3, "10.77.0.1"))
+    assert not claims.must_move(claim(2, "10.77.0.1"))
+
+
+def test_two_explicit_claims_stand() -> None:
+    claims = Claims()
+    claims.set(claim(2, "10.77.0.1", explicit=True))
+    own = claim(3, "10.77.0.1", explicit=True)
+    assert not claims.must_move(own)
+    assert [rival.node_id for rival in claims.rivals(own)] == [2]
+
+
+def test_derived_addresses_avoid_claimed_ones() -> None:
+    claims = Claims()
+    v4, v6 = derive("a", 0)
+    claims.set(msgspec.structs.replace(record(5), addresses=((v4, 16),)))
+    attempt, addresses = claims.derive("a", 7, 0)
+    assert attempt == 1
+    assert addresses == ((derive("a", 1)[0], 16), (derive("a", 1)[1], 64))
+    assert claims.derive("a", 5, 0)[0] == 0, "one's own claim is no obstacle"
+    assert v6 not in claims.owners()
+
+
+# ---- small parts
+
+
+def test_link_indices_are_stable_and_rest_before_reuse() -> None:
+    links = LinkTable()
+    assert [links.allocate(node) for node in (7, 8, 7)] == [0, 1, 0]
+    assert links.release(7) == 0
+    assert links.allocate(9) == 2
+    again = LinkTable()
+    again.restore(links.as_mapping())
+    assert (again.get(8), again.get(9), again.allocate(10)) == (1, 2, 0)
+    with pytest.raises(ValueError, match="clash"):
+        again.restore({1: 3, 2: 3})
+
+
+def test_link_indices_run_out() -> None:
+    links = LinkTable()
+    assert [links.allocate(node) for node in range(1, limits.NODES_MAX + 1)] == list(range(limits.NODES_MAX))
+    assert links.allocate(5000) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.one_of(st.none(), st.integers(0, 100)))))
+def test_deadlines_expire_in_order(moves: list[tuple[int, int | None]]) -> None:
+    deadlines: Deadlines[int] = Deadlines()
+    expected: dict[int, int] = {}
+    for key, due in moves:
+        if due is None:
+            deadlines.clear(key)
+            expected.pop(key, None)
+        else:
+            deadlines.set(key, due)
+            expected[key] = due
+    assert deadlines.next_due() == min(expected.values(), default=None)
+    found = []
+    while (key := deadlines.pop_expired(50)) is not None:  # type: ignore[assignment]
+        found.append(key)
+    assert sorted(found) == sorted(key for key, due in expected.items() if due <= 50)
+    assert [expected[key] for key in found] == sorted(expected[key] for key in found)
+
+
+@pytest.mark.parametrize(
+    ("given_endpoint", "hint", "result"),
+    [
+        ("192.0.2.1:4747", "192.0.2.2", "192.0.2.1:4747"),
+        ("0.0.0.0:4747", "192.0.2.2", "192.0.2.2:4747"),
+        ("0.0.0.0:4747", "192.0.2.2:55555", "192.0.2.2:4747"),
+        ("[::]:4747", "2001:db8::1", "[2001:db8::1]:4747"),
+        ("[::]:4747", "[2001:db8::1]:1", "[2001:db8::1]:4747"),
+        ("[::]:4747", "::ffff:192.0.2.2", "192.0.2.2:4747"),
+        (":4747", "192.0.2.2", "192.0.2.2:4747"),
+        ("0.0.0.0:4747", "", "0.0.0.0:4747"),
+        ("0.0.0.0:4747", "nonsense", "0.0.0.0:4747"),
+        ("nonsense", "192.0.2.2", "nonsense"),
+    ],
+)
+def test_wildcards_are_filled_in(given_endpoint: str, hint: str, result: str) -> None:
+    assert endpoint.fill_in(given_endpoint, hint) == result
+
+
+def test_what_cannot_be_dialled() -> None:
+    wildcards = ["0.0.0.0:4747", "[::]:4747", ":4747", "nonsense", "1.2.3.4:0", "::1:4747", "1.2.3.4:x", ""]
+    assert all(endpoint.is_wildcard(each) for each in wildcards)
+    assert not any(endpoint.is_wildcard(each) for each in ["192.0.2.1:4747", "[2001:db8::1]:4747", "host.example:4747"])
