@@ -19,6 +19,7 @@ It knows no shared memory and no clock.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 
 from pipeline import limits
@@ -143,8 +144,7 @@ class ForwardingTable:
     def poll_change(self) -> FibEntry | FibDelete | None:
         """The next difference; None when shared memory holds what is wanted."""
         while self._dirty:
-            key = next(iter(self._dirty))
-            del self._dirty[key]
+            key, _ = self._dirty.popitem()
             entry = self._wanted(key)
             if entry is None:
                 if self._standing.get(key) is not None:
@@ -155,8 +155,7 @@ class ForwardingTable:
                 self._standing[key] = entry
                 return entry
         if self._deletes:
-            key = next(iter(self._deletes))
-            del self._deletes[key]
+            key, _ = self._deletes.popitem()
             self._standing.pop(key, None)
             return FibDelete(key)
         return None
@@ -228,36 +227,52 @@ class Streams:
     def __init__(self) -> None:
         self._numbers: dict[Address, int] = {}
         self._users: dict[Address, set[FibKey]] = {}
-        self._free = dict.fromkeys(range(1, limits.STREAMS_MAX + 1))
-        """An ordered set: the first is the next to be given."""
+        self._taken: set[int] = set()
+        self._fresh = 1
+        """From here on numbers have never been given, save those adopted."""
+        self._freed: deque[int] = deque()
 
     def take(self, key: FibKey) -> int:
         """The number of the key's group, which the key now uses."""
-        if key.group not in self._numbers and self._free:
-            number = self._numbers[key.group] = next(iter(self._free))
-            del self._free[number]
+        if key.group not in self._numbers:
+            number = self._next_free()
+            if number is not None:
+                self._give(key.group, number)
         self._users.setdefault(key.group, set()).add(key)
         return self._numbers.get(key.group, 0)
 
     def drop(self, key: FibKey) -> None:
         """The key uses its group's number no longer."""
-        users = self._users.get(key.group)
-        if users is None:
-            return
+        users = self._users.get(key.group, set())
         users.discard(key)
         if not users:
-            del self._users[key.group]
-            number = self._numbers.pop(key.group, None)
-            if number is not None:
-                self._free[number] = None
+            self._users.pop(key.group, None)
+            self._release(key.group)
 
     def adopt(self, group: Address, number: int) -> None:
         """Take over a number given before a restart; one that is found twice stays with the first group."""
-        if group not in self._numbers and number in self._free:
-            del self._free[number]
-            self._numbers[group] = number
+        if group not in self._numbers and number not in self._taken and 0 < number <= limits.STREAMS_MAX:
+            self._give(group, number)
 
     def release_unused(self) -> None:
         """Free the numbers that were adopted for groups which nobody has taken them for since."""
         for group in [group for group in self._numbers if group not in self._users]:
-            self._free[self._numbers.pop(group)] = None
+            self._release(group)
+
+    def _next_free(self) -> int | None:
+        while self._fresh <= limits.STREAMS_MAX:
+            self._fresh += 1
+            if self._fresh - 1 not in self._taken:
+                return self._fresh - 1
+        return self._freed.popleft() if self._freed else None
+
+    def _give(self, group: Address, number: int) -> None:
+        self._numbers[group] = number
+        self._taken.add(number)
+
+    def _release(self, group: Address) -> None:
+        number = self._numbers.pop(group, None)
+        if number is not None:
+            self._taken.discard(number)
+            if number < self._fresh:
+                self._freed.append(number)
