@@ -1,0 +1,309 @@
+"""`pipeline demo`: a studio streams video by multicast to two viewers over an underlay that carries none.
+
+    studio    ffmpeg ── mcast0 ─┐                                    ┌─ mcast0 ── ffmpeg    viewer-1
+                                ├─ UDP unicast, sealed, over br0 ────┤
+                                                                     └─ mcast0 ── ffmpeg    viewer-2
+
+Three hosts of a laboratory (lab.py), a node in each (instance.py), plain ffmpeg at every end.  The viewers' ffmpeg
+passes the transport stream on unchanged, so that its continuity counters (stream.py) tell what the overlay lost.
+While it runs, viewer-2 leaves and joins again.  What is shown is demo_view.py's business.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+
+from pipeline.cli import demo_view
+from pipeline.cli.instance import Instance, launch_all, network_key
+from pipeline.cli.lab import NETNS_DIR, Host, Lab
+from pipeline.cli.programs import Process, require
+from pipeline.cli.stream import StreamMeter
+from pipeline.errors import PipelineError, UsageError
+
+GROUP, PORT = "239.77.0.1", 5004
+STREAM_MBIT = 11
+NAMES = ("studio", "viewer-1", "viewer-2")
+SECONDS_MIN, SECONDS_MAX = 8, 3600
+OVERHEAD_S = 3.0
+"""Of the whole time: building, launching and removing; they take half of it."""
+LEAVE_AT, REJOIN_AT = 0.35, 0.6
+"""Shares of the playing time: the two seconds in which a leave is asked back (RFC 9776 §8.8) lie between."""
+TICK_S = 0.5
+END_TIMEOUT_S = 0.5
+READ_BYTES = 1 << 16
+
+_ENCODER = (
+    "-f lavfi -i testsrc2=size=720x576:rate=25 -f lavfi -i sine=frequency=440:sample_rate=48000"
+    " -c:v mpeg2video -b:v 10M -minrate 10M -maxrate 10M -bufsize 2M -g 12 -bf 2 -c:a mp2 -b:a 192k"
+    f" -muxrate {STREAM_MBIT}M -f mpegts"
+).split()
+"""A constant rate, so that a gap in it is a loss and not a quiet scene; encoding it live takes a tenth of a core."""
+_SEND_URL = f"udp://{GROUP}:{PORT}?pkt_size=1316&bitrate={STREAM_MBIT * 1_020_000}&burst_bits=42112"
+"""ffmpeg paces what it sends, four datagrams at once at the most; unpaced, a picture's datagrams leave in one burst."""
+_RECEIVE_URL = f"udp://{GROUP}:{PORT}?fifo_size=50000&overrun_nonfatal=1"
+
+
+@dataclass(slots=True)
+class Session:
+    """One time that a viewer was in the group: what ffmpeg handed on, metered by a thread of its own."""
+
+    process: Process
+    started_at: float
+    meter: StreamMeter = field(default_factory=StreamMeter)
+    thread: threading.Thread | None = None
+
+    def read(self) -> None:
+        """Meter what comes until the pipe ends."""
+        fd = self.process.pipe.fileno()
+        while data := os.read(fd, READ_BYTES):
+            self.meter.feed(data, time.monotonic())
+
+    def end(self) -> None:
+        """Leave the group: ffmpeg ends, and what it had received is metered.  Without data it heeds no SIGTERM."""
+        self.process.signal(signal.SIGTERM)
+        try:
+            self.process.popen.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.signal(signal.SIGKILL)
+        if self.thread is not None:
+            self.thread.join()
+        self.process.kill()
+
+    def first_data_ms(self, source_started_at: float) -> int | None:
+        """From the start of ffmpeg (or of the source, if that was later) to the first bytes that it handed on."""
+        if self.meter.first_at is None:
+            return None
+        return round((self.meter.first_at - max(self.started_at, source_started_at)) * 1e3)
+
+
+class Viewer:
+    """A host with a receiving ffmpeg, which it can end and start again."""
+
+    def __init__(self, name: str, host: Host) -> None:
+        self.name = name
+        self.host = host
+        self.sessions: list[Session] = []
+        self.is_watching = False
+
+    def join(self) -> None:
+        """Start ffmpeg.  Its `data` formats take the datagrams as they are and write them so."""
+        formats = ["-f", "data", "-i", _RECEIVE_URL, "-map", "0", "-c", "copy", "-f", "data", "-flush_packets", "1"]
+        command = [require("ffmpeg"), "-nostdin", "-v", "warning", *formats, "pipe:1"]
+        session = Session(self.host.spawn(command, label="ffmpeg", pipe=True), time.monotonic())
+        session.thread = threading.Thread(target=session.read, name=self.name, daemon=True)
+        session.thread.start()
+        self.sessions.append(session)
+        self.is_watching = True
+
+    def leave(self) -> None:
+        """End ffmpeg."""
+        if self.is_watching:
+            self.is_watching = False
+            self.sessions[-1].end()
+
+    @property
+    def byte_count(self) -> int:
+        """Bytes of the stream received so far."""
+        return sum(session.meter.byte_count for session in self.sessions)
+
+    def report(self, source_started_at: float) -> demo_view.Row:
+        """The viewer's line of the summary."""
+        meters = [session.meter for session in self.sessions]
+        seconds = sum(m.last_at - m.first_at for m in meters if m.first_at is not None and m.last_at is not None)
+        return {
+            "name": self.name,
+            "packets": sum(m.packets for m in meters),
+            "mbit": round(self.byte_count * 8e-6 / seconds, 3) if seconds else 0.0,
+            "continuity_errors": sum(m.continuity_errors for m in meters),
+            "packets_lost": sum(m.packets_lost for m in meters),
+            "jitter_ms": round(max(m.jitter_s for m in meters) * 1e3, 3),
+            "longest_gap_ms": round(max(m.longest_gap_s for m in meters) * 1e3, 1),
+            "first_data_ms": [session.first_data_ms(source_started_at) for session in self.sessions],
+        }
+
+    @property
+    def is_served(self) -> bool:
+        """Whether each session got the stream, and got all of it."""
+        return all(s.meter.packets > 0 and s.meter.continuity_errors == 0 for s in self.sessions)
+
+
+# ---------------------------------------------------------------- what the nodes say of themselves
+
+
+class Observer:
+    """Samples the nodes: rates are differences between two looks."""
+
+    def __init__(self, instances: list[Instance], viewers: list[Viewer]) -> None:
+        self.instances = instances
+        self.viewers = viewers
+        self._before: dict[tuple[str, str], tuple[float, float]] = {}
+        self._cpu: dict[int, psutil.Process] = {}
+
+    def sample(self) -> list[demo_view.Row]:
+        """One row a node: stages with rate and CPU, links, and the received stream for a viewer."""
+        return [self._node(i, name) for i, name in enumerate(NAMES)]
+
+    def _node(self, index: int, name: str) -> demo_view.Row:
+        instance = self.instances[index]
+        row: demo_view.Row = {"name": name, "stages": [], "loss": 0.0, "rtt_ms": 0.0}
+        links = [link for link in instance.show("links") if link["state"] == "up"]
+        if links:
+            row["loss"] = max(link["loss"] for link in links)
+            row["rtt_ms"] = max(link["rtt_ms"] for link in links)
+        for worker in instance.show("workers"):
+            key = f"{worker['role']}/{worker['lane']}"
+            rate = 0.0 if worker["role"] == "control" else self._rate(name, key, worker["packets"])
+            row["stages"].append({"stage": key, "packets_per_s": rate, "cpu_percent": self._cpu_percent(worker["pid"])})
+        row["cpu_percent"] = sum(stage["cpu_percent"] for stage in row["stages"])
+        if index == 0:
+            row["mbit"] = self._rate(name, "sent", sum(link["tx_bytes"] for link in links)) * 8e-6
+        else:
+            self._stream(row, self.viewers[index - 1])
+        return row
+
+    def _stream(self, row: demo_view.Row, viewer: Viewer) -> None:
+        meter = viewer.sessions[-1].meter
+        row["watching"] = viewer.is_watching
+        row["mbit"] = self._rate(viewer.name, "stream", viewer.byte_count) * 8e-6
+        row["jitter_ms"] = meter.jitter_s * 1e3
+        row["continuity_errors"] = sum(session.meter.continuity_errors for session in viewer.sessions)
+
+    def _rate(self, node: str, what: str, value: float) -> float:
+        now = time.monotonic()
+        before, then = self._before.get((node, what), (value, now - 1))
+        self._before[node, what] = value, now
+        return max(0.0, value - before) / max(now - then, 1e-3)
+
+    def _cpu_percent(self, pid: int) -> float:
+        try:
+            if pid not in self._cpu:
+                self._cpu[pid] = psutil.Process(pid)
+            return self._cpu[pid].cpu_percent()
+        except psutil.Error:
+            return 0.0
+
+
+# ---------------------------------------------------------------- the course of events
+
+
+class Demonstration:
+    """The stream, its viewers and what happens to them, on a laboratory whose nodes are ready."""
+
+    def __init__(self, lab: Lab, instances: list[Instance], screen: demo_view.Screen) -> None:
+        self.lab = lab
+        self.studio = instances[0]
+        self.viewers = [Viewer(name, host) for name, host in zip(NAMES[1:], lab.hosts[1:], strict=True)]
+        self.observer = Observer(instances, self.viewers)
+        self.screen = screen
+        self.started_at = time.monotonic()
+        self._members_expected: set[str] | None = None
+        self._changed_at = 0.0
+
+    def play(self, seconds: float) -> None:
+        """Stream for that long; viewer-2 leaves and joins again meanwhile."""
+        for viewer in self.viewers:
+            viewer.join()
+        self.studio.wait_members(GROUP, self.observer.instances[1:])
+        encoder = [require("ffmpeg"), "-nostdin", "-v", "warning", "-re", *_ENCODER, _SEND_URL]
+        source = self.studio.host.spawn(encoder, label="ffmpeg")
+        self.started_at = time.monotonic()
+        self.screen.event(0, f"studio sends MPEG-TS, {STREAM_MBIT} Mbit/s, to {GROUP}:{PORT}; two viewers are there")
+        last = self.viewers[-1]
+        while (elapsed := time.monotonic() - self.started_at) < seconds:
+            if last.is_watching and len(last.sessions) == 1 and elapsed >= LEAVE_AT * seconds:
+                last.leave()
+                self._expect(self.observer.instances[1:-1], f"{last.name} leaves")
+            elif not last.is_watching and elapsed >= REJOIN_AT * seconds:
+                last.join()
+                self._expect(self.observer.instances[1:], f"{last.name} joins again")
+            self._watch_members()
+            self.screen.update(elapsed, self.observer.sample())
+            if not source.alive():
+                raise PipelineError(f"ffmpeg ended: {source.log.strip()[-200:]}")
+            time.sleep(max(0.0, TICK_S - (time.monotonic() - self.started_at - elapsed)))
+        for viewer in self.viewers:
+            viewer.leave()
+        source.stop()
+
+    def _expect(self, members: list[Instance], text: str) -> None:
+        self._members_expected = {member.name for member in members}
+        self._changed_at = time.monotonic()
+        self.screen.event(self._changed_at - self.started_at, text)
+
+    def _watch_members(self) -> None:
+        """Say when the studio's node knows of a leave or a join."""
+        if self._members_expected is None:
+            return
+        found: list[str] = next((row["members"] for row in self.studio.show("groups") if row["group"] == GROUP), [])
+        if set(found) == self._members_expected:
+            self._members_expected = None
+            now = time.monotonic()
+            count = "1 viewer" if len(found) == 1 else f"{len(found)} viewers"
+            self.screen.event(now - self.started_at, f"studio sends to {count} from now on")
+
+    def report(self) -> demo_view.Row:
+        """The summary, without what only the end can tell."""
+        viewers = [viewer.report(self.started_at) for viewer in self.viewers]
+        nodes = [
+            {"name": name, "pss_mb": round(instance.pss_bytes() / 1e6, 1), "cpu_s": round(instance.cpu_s(), 2)}
+            for name, instance in zip(NAMES, self.observer.instances, strict=True)
+        ]
+        return {
+            "ok": all(viewer.is_served for viewer in self.viewers),
+            "group": GROUP,
+            "seconds": round(time.monotonic() - self.started_at, 1),
+            "viewers": viewers,
+            "nodes": nodes,
+            "native_multicast_dropped": self.lab.multicast_packets(),
+        }
+
+
+def run(*, seconds: float = 30, workers: int = 4, json: bool = False) -> int:
+    """The whole demonstration in that many seconds; 1 if a viewer missed any of the stream."""
+    if not SECONDS_MIN <= seconds <= SECONDS_MAX:
+        raise UsageError(f"--seconds {seconds:g}: a demonstration takes {SECONDS_MIN} to {SECONDS_MAX} seconds")
+    began = time.monotonic()
+    require("ffmpeg")
+    with _terminated_like_interrupted():
+        with Lab(len(NAMES)) as lab, demo_view.Screen(silent=json, seconds=seconds - OVERHEAD_S) as screen:
+            launched = time.monotonic()
+            instances = launch_all(lab, key=network_key(lab), workers=workers)
+            ready_s = time.monotonic() - launched
+            screen.event(0, f"three hosts stand; their nodes were ready and linked after {ready_s:.2f} s")
+            demonstration = Demonstration(lab, instances, screen)
+            demonstration.play(seconds - OVERHEAD_S)
+            report = demonstration.report()
+            report["ready_s"] = round(ready_s, 3)
+            report["workers"] = workers
+            for instance in instances:
+                instance.forget()
+        report["removed"] = not any((NETNS_DIR / host.netns).exists() for host in lab.hosts)
+        report["ok"] = report["ok"] and report["removed"]
+        report["total_s"] = round(time.monotonic() - began, 1)
+    demo_view.summary(report, as_json=json)
+    return 0 if report["ok"] else 1
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM unwinds the stack as SIGINT does, so that nothing stays behind."""
+
+    def leave(number: int, _: Any) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
