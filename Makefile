@@ -10,7 +10,7 @@ APT := build-essential python3-venv python3-dev libssl-dev iproute2 iputils-ping
 
 C_FILES := $(wildcard cffi_build/src/*.[ch]) $(wildcard cffi_build/*.py) $(wildcard cffi_build/cdef.h)
 MINUTES := 15
-JUNIT ?= .pytest-junit.xml
+JUNIT ?= .venv/junit.xml
 
 .PHONY: help setup apt demo test lint unit native perf clean
 .DEFAULT_GOAL := help
@@ -70,6 +70,6 @@ perf: setup
 
 clean:
 	rm -rf .venv build dist *.egg-info cffi_build/generated pipeline/shm/_native*.so .mypy_cache .ruff_cache \
-	    .pytest_cache .import_linter_cache .hypothesis $(JUNIT)
+	    .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	@if [ -f tests/native/Makefile ]; then $(MAKE) --no-print-directory -C tests/native clean; fi

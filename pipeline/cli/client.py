@@ -56,12 +56,19 @@ def running_pid(name: str) -> int | None:
 
 
 def running_names() -> list[str]:
-    """Names of the instances that run on this host."""
+    """Names of the instances that run on this host, as far as we may look; those that we may not are counted in."""
     try:
         names = sorted(entry.name for entry in rundir.ROOT.iterdir() if entry.is_dir())
     except FileNotFoundError:
         return []
-    return [name for name in names if running_pid(name) is not None]
+    return [name for name in names if _may_run(name)]
+
+
+def _may_run(name: str) -> bool:
+    try:
+        return running_pid(name) is not None
+    except PermissionDeniedError:
+        return True
 
 
 def instance_name(flag: str | None, env: Mapping[str, str] = os.environ) -> str:
