@@ -30,9 +30,9 @@ def ask(record: GroupRecord, *, whole_group: bool, sources: Sources, now: float)
     deadline = now + timing.last_member_query_time_s
     pending = record.pending or Pending()
     anything = False
-    asked_already = pending.group_left > 0 and record.group_deadline <= deadline
-    if whole_group and not asked_already:
+    if whole_group and record.group_deadline != record.asked_until:  # else no report has come since it was lowered
         record.lower_group_timer(deadline)
+        record.asked_until = record.group_deadline
         pending.group_left = timing.last_member_query_count
         anything = True
     if record.querier.version == record.querier.family.latest:  # older queries cannot list sources

@@ -26,6 +26,7 @@ class GroupRecord:
     """One group; times are absolute, in seconds."""
 
     __slots__ = (
+        "asked_until",
         "excluded",
         "group",
         "group_deadline",
@@ -45,6 +46,7 @@ class GroupRecord:
         self.querier = querier  # of this group's family: times and versions
         self.mode = FilterMode.INCLUDE
         self.group_deadline = 0.0
+        self.asked_until = 0.0  # what a group-specific query lowered the group timer to
         self.requested: dict[Address, float] = {}
         self.excluded: frozenset[Address] = _NOTHING
         self.v1_until = 0.0  # older version host present timers (§7.3.2, §8.3.2)

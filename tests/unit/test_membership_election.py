@@ -1,0 +1,146 @@
+"""Goal: querier election in both families: RFC 9776 §6.6.2, RFC 9777 §7.6.2.  Method: a second router speaks on the
+link, on virtual time."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.address import parse
+from pipeline.wire.report import Query, RecordType
+from tests.unit.membership_link import BOTH, QUERIER_V4, QUERIER_V6, V4, V6, Link, Names
+
+IS_IN, IS_EX, TO_IN, TO_EX, ALLOW, BLOCK = RecordType
+
+both = pytest.mark.parametrize("names", BOTH, ids=["igmp", "mld"])
+
+
+def general(names: Names, *, robustness: int = 2, query_interval_s: float = 125.0) -> Query:
+    version = 3 if names.ip == 4 else 2
+    return Query(version, None, 10.0, robustness=robustness, query_interval_s=query_interval_s)
+
+
+@both
+def test_a_lower_address_wins(names: Names) -> None:
+    """Goal: this side falls silent in that family, and in that family only."""
+    link = Link()
+    link.query(names, names.lower_querier, general(names))
+    ipv6 = names is V6
+    assert not link.router.is_querier(ipv6=ipv6)
+    assert link.router.is_querier(ipv6=not ipv6)
+    link.report(names, TO_EX)
+    link.report(names, TO_IN)
+    link.advance(200.0)
+    packets = link.packets()
+    assert packets
+    assert all(packet[0] >> 4 != names.ip for packet in packets)
+
+
+@both
+def test_a_higher_address_and_our_own_do_not(names: Names) -> None:
+    """Goal: this side stays querier; its values are its own."""
+    link = Link()
+    own = QUERIER_V4 if names is V4 else QUERIER_V6
+    link.query(names, names.higher_querier, general(names, robustness=5))
+    link.query(names, own, general(names, robustness=5))
+    assert link.router.is_querier(ipv6=names is V6)
+    assert link.side(names).timing.robustness == 2
+    assert link.router.counters["own_query_ignored"] == 1
+
+
+def test_a_query_from_nowhere_never_wins() -> None:
+    """Goal: RFC 4541 §2.1.1: 0.0.0.0 is a snooping switch, not a querier, low as it is."""
+    link = Link()
+    assert link.query(V4, bytes(4), general(V4)) is None
+    assert link.router.is_querier(ipv6=False)
+
+
+def test_igmp_elects_on_general_queries_mld_on_any() -> None:
+    """Goal: §6.6.2 / §7.6.2.  Method: a group-specific query from a lower address, in each family."""
+    link = Link()
+    link.query(V4, V4.lower_querier, Query(3, V4.group, 1.0))
+    link.query(V6, V6.lower_querier, Query(2, V6.group, 1.0))
+    assert link.router.is_querier(ipv6=False)
+    assert not link.router.is_querier(ipv6=True)
+
+
+@both
+def test_silence_of_the_other_makes_this_side_ask(names: Names) -> None:
+    """Goal: after the Other Querier Present Interval (255 s) a general query goes out at once, then periodically."""
+    link = Link()
+    link.query(names, names.lower_querier, general(names))
+    link.advance(100.0)
+    link.query(names, names.lower_querier, general(names))
+    link.advance(254.9)
+    assert link.queries(names, general=True) == []
+    link.advance(0.1)
+    assert len(link.queries(names, general=True)) == 1
+    assert link.router.is_querier(ipv6=names is V6)
+    link.advance(124.9)
+    assert link.queries(names, general=True) == []
+    link.advance(0.1)
+    assert len(link.queries(names, general=True)) == 1
+
+
+@both
+def test_the_winners_values_are_adopted_and_given_back(names: Names) -> None:
+    """Goal: §4.1.6, §4.1.7: QRV and QQI of the querier, 0 being the default; the own ones when it is gone."""
+    link = Link()
+    link.query(names, names.lower_querier, general(names, robustness=3, query_interval_s=20.0))
+    timing = link.side(names).timing
+    assert (timing.robustness, timing.query_interval_s) == (3, 20.0)
+    assert (timing.membership_s, timing.other_querier_present_s, timing.last_member_query_time_s) == (80.0, 65.0, 3.0)
+    link.report(names, TO_EX)
+    (view,) = link.router.groups(link.now)
+    assert view.expires_s == 80.0
+    link.query(names, names.lower_querier, general(names, robustness=0, query_interval_s=0.0))
+    assert link.side(names).timing.membership_s == 270.0
+    link.query(names, names.lower_querier, general(names, robustness=4))
+    link.advance(4 * 125.0 + 5.0)
+    assert link.side(names).timing.robustness == 2
+
+
+@both
+def test_a_non_querier_sends_no_specific_query_but_lowers_by_the_others(names: Names) -> None:
+    """Goal: leaves wait for the querier's own query, whose clear S flag lowers the timer (§6.6.1)."""
+    link = Link()
+    link.query(names, names.lower_querier, general(names))
+    link.report(names, TO_EX)
+    link.report(names, TO_IN)
+    assert link.queries(names) == []
+    record = link.record(names)
+    assert record is not None
+    assert record.group_deadline == link.now + 270.0
+    link.query(names, names.lower_querier, Query(3 if names is V4 else 2, names.group, 1.0))
+    assert record.group_deadline == link.now + 2.0
+    link.advance(2.0)
+    assert link.record(names) is None
+
+
+@both
+def test_losing_while_queries_are_pending_ends_them(names: Names) -> None:
+    """Goal: a non-querier repeats nothing."""
+    link = Link()
+    link.report(names, TO_EX)
+    link.report(names, TO_IN)
+    link.queries(names)
+    link.query(names, names.lower_querier, general(names))
+    link.advance(2.0)
+    assert link.queries(names) == []
+    assert link.record(names) is None
+
+
+def test_older_queries_are_noticed() -> None:
+    """Goal: §7.3.1: a router of another version on the link is counted (to be warned about), and elected as any."""
+    link = Link()
+    link.query(V4, V4.lower_querier, Query(2, None, 10.0))
+    link.query(V6, V6.lower_querier, Query(1, None, 10.0))
+    assert link.router.counters["query_version_mismatch"] == 2
+    assert not link.router.is_querier(ipv6=False)
+    assert not link.router.is_querier(ipv6=True)
+
+
+def test_the_lowest_is_found_by_number() -> None:
+    """Goal: addresses are compared as numbers, not as text."""
+    link = Link()
+    link.query(V4, parse("10.77.255.99"), general(V4))
+    assert not link.router.is_querier(ipv6=False)
