@@ -14,9 +14,12 @@
 
 #define SPINS 64u               /* rounds without work before an adaptive worker sleeps: a microsecond or two */
 #define LOOK_UP_ROUNDS 1024u    /* a busy worker looks at the clock and at `wake` that often */
-#define MODERATION_NS 50000u    /* under load the TUN is read that often at the most: see data-plane figures */
-#define LOADED_NS 200000u       /* a TUN that had packets again within this time after a sleep is under load … */
-#define LOADED_PACKETS 8u       /* … if they were that many */
+/* Moderation: under load the TUN is read once a batch, not once a packet, as every wake-up passes through all stages. */
+#define LOAD_WINDOW_NS 2000000u /* the rate is taken over about this time */
+#define LOADED_PER_WINDOW 8u    /* 4,000 packets/s: below, each packet is worth a wake-up of its own */
+#define BATCH_PACKETS 24u       /* what a wait is to collect … */
+#define WAIT_MIN_NS 50000u      /* … */
+#define WAIT_MAX_NS 1000000u    /* … at this delay at the most */
 
 uint64_t mp_now_ns(void)
 {
@@ -35,7 +38,7 @@ struct mp_worker *mp_worker_new(struct mp_region *region, const struct mp_worker
     w->region = region;
     w->lane = mp_lane(region, config->lane);
     w->config = *config;
-    w->now_ns = w->idle_since_ns = w->punt_filled_ns = mp_now_ns();
+    w->now_ns = w->window_ns = w->punt_filled_ns = mp_now_ns();
     w->punt_tokens = MP_PUNT_BURST;
     w->punts = calloc(MP_PUNT_SLOTS, sizeof *w->punts);
     for (uint32_t stage = 0; stage < MP_STAGES; stage++) {
@@ -118,14 +121,27 @@ static int has_work(const struct mp_worker *w, int tun_was_blocked)
            (tun_was_blocked && tun_may_be_read(w));
 }
 
-/* The TUN fills up faster than a wake-up a packet is worth: wait a little, so that a read finds a burst. */
+/* How long to let the TUN fill, by the rate of the last load window; 0 if it was not under load. */
+static uint32_t moderation_ns(uint64_t packets, uint64_t age_ns)
+{
+    if (packets * LOAD_WINDOW_NS < LOADED_PER_WINDOW * age_ns)
+        return 0;
+    uint64_t wait = BATCH_PACKETS * age_ns / packets;
+    return (uint32_t)(wait < WAIT_MIN_NS ? WAIT_MIN_NS : wait > WAIT_MAX_NS ? WAIT_MAX_NS : wait);
+}
+
+/* Under load, waits without listening; returns 0 if it did not.  A wait that found nothing is not followed by another. */
 static int moderate(struct mp_worker *w)
 {
-    int loaded = w->config.stages == 1u << MP_TUN_INGRESS && w->read_since_idle >= LOADED_PACKETS &&
-                 w->now_ns - w->idle_since_ns < LOADED_NS * (1 + w->read_since_idle / LOADED_PACKETS);
-    if (!loaded)
+    uint64_t age = w->now_ns - w->window_ns;
+    if (age >= LOAD_WINDOW_NS) {
+        w->wait_ns = moderation_ns(w->window_packets, age);
+        w->window_packets = 0;
+        w->window_ns = w->now_ns;
+    }
+    if (!w->wait_ns || !w->read_since_sleep)
         return 0;
-    struct timespec t = { .tv_nsec = MODERATION_NS };
+    struct timespec t = { .tv_nsec = w->wait_ns };
     clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
     return 1;
 }
@@ -183,8 +199,8 @@ static int sleep_until(struct mp_worker *w, uint64_t deadline_ns)
         }
         set_bells(w, 0);
     }
-    w->now_ns = w->idle_since_ns = mp_now_ns();
-    w->read_since_idle = 0;
+    w->now_ns = mp_now_ns();
+    w->read_since_sleep = 0;
     return woken;
 }
 

@@ -8,7 +8,7 @@
 #include "mp_tun.h"
 #include "mp_worker.h"
 
-#define BURST 32u               /* reads before the slots are handed on: short enough that classify starts early */
+#define BURST 64u               /* reads before the slots are handed on: a full run for overlay_egress */
 
 uint32_t mp_tun_ingress_burst(struct mp_worker *w)
 {
@@ -17,14 +17,11 @@ uint32_t mp_tun_ingress_burst(struct mp_worker *w)
     const struct mp_geometry *g = &w->region->geometry;
     uint64_t room = mp_room(own, &w->lane->host[2], g->host_slots), at = mp_position(own), bytes = 0;
     uint32_t size = g->host_slot_bytes - (uint32_t)sizeof(struct mp_slot), count = 0;
-    w->tun_dry = 0;
     while (count < BURST && count < room) {
         struct mp_slot *slot = mp_host_slot(w->region, w->config.lane, at + count);
         int n = mp_tun_read(w->config.tun, mp_slot_packet(slot), size);
-        if (n <= 0) {
-            w->tun_dry = 1;
+        if (n <= 0)
             break;
-        }
         slot->length = (uint32_t)n;
         slot->words = 0;
         bytes += (uint32_t)n;
@@ -37,6 +34,7 @@ uint32_t mp_tun_ingress_burst(struct mp_worker *w)
     mp_count(c, MP_COUNT_tun_rx_packets, count);
     mp_count(c, MP_COUNT_tun_rx_bytes, bytes);
     mp_count(c, MP_COUNT_tun_rx_wakeups, 1);
-    w->read_since_idle += count;
+    w->window_packets += count;
+    w->read_since_sleep += count;
     return count;
 }

@@ -31,9 +31,9 @@ struct mp_worker {
     struct mp_egress *egress;
     struct mp_ingress *ingress;
     uint64_t now_ns;            /* read once before each round of bursts that may need it */
-    uint64_t idle_since_ns;
-    uint32_t read_since_idle;   /* packets that tun_ingress found since the last sleep */
-    uint32_t tun_dry;           /* the last read of the TUN found nothing */
+    uint64_t window_ns;         /* when the present load window of tun_ingress began */
+    uint32_t window_packets, read_since_sleep;
+    uint32_t wait_ns;           /* not 0: the last window was full, wake-ups are moderated */
     uint64_t punt_tokens, punt_filled_ns;
     uint32_t punt_head, punt_tail;
     struct mp_punt *punts;
