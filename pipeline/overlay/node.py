@@ -284,7 +284,7 @@ class OverlayNode:
         return factory(EngineContext(node_id=self.record.node_id, random=self._random, options=options), now)
 
     def _handle_engine_message(self, message: EngineMessage, hint: str, now: float) -> str | None:
-        peer = self._sessions.sender(message, hint)
+        peer = self._sessions.sender(message, hint, now)
         if peer is None or message.engine != self._config.engine:
             return None
         return self._engine.handle_message(message.sender, message.body, now)

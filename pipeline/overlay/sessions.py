@@ -117,14 +117,16 @@ class Sessions:
                 for record in message.records:
                     self._learn(record, now, is_direct=False)
             case Heartbeat() | DirectorySummary() | Goodbye():
-                peer = self.sender(message, hint)
+                peer = self.sender(message, hint, now)
                 if peer is not None:
                     self._on_known(peer, message, now)
 
-    def sender(self, message: AnyNodeMessage, hint: str) -> Peer | None:
-        """The peer that sent a message in its present life; a stranger is sent a Hello instead."""
+    def sender(self, message: AnyNodeMessage, hint: str, now: float) -> Peer | None:
+        """The peer that sent a message in its present life, a sign of which it is; a stranger is sent a Hello."""
         peer = self.peers.get(message.sender)
         if peer is not None and peer.record.incarnation == message.incarnation:
+            if peer.is_heard:
+                peer.away_since = now
             return peer
         if (peer is None or message.incarnation > peer.record.incarnation) and message.sender != self.own.node_id:
             self._send_hello(endpoints.fill_in(message.endpoint, hint), known=None)

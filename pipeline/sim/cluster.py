@@ -83,6 +83,10 @@ class Host:
         """The node's id."""
         return self.node.record.node_id
 
+    def give_addresses(self, *addresses: tuple[Address, int]) -> None:
+        """`--address`, before the start."""
+        self.config = replace(self.config, addresses=addresses)
+
     # ---- life
 
     def start(self) -> None:

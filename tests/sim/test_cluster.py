@@ -1,0 +1,311 @@
+"""Goal: whole control planes agree after any trouble; then each member gets each packet exactly once, others none.
+
+Method: clusters of the daemon's own cores on virtual time; the network loses, doubles, reorders and parts; packets
+follow the forwarding entries.  Every run is one of a few fixed seeds.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from pipeline import limits
+from pipeline.address import ANY_SOURCE, Address, FilterMode, SourceFilter, derive, include, parse
+from pipeline.overlay.events import NoticeKind
+from pipeline.sim.cluster import Cluster, Host, endpoint_of
+from pipeline.sim.netem import Impairment
+
+GROUPS = [parse("239.1.1.1"), parse("239.1.1.2"), parse("ff15::1"), parse("232.1.1.1")]
+BAD = Impairment(delay_s=0.01, jitter_s=0.03, loss=0.2, duplicate=0.2, reorder=0.3, reorder_s=0.2)
+GOOD = Impairment()
+SEEDS = [1, 2, 3]
+
+Wants = dict[tuple[str, Address], SourceFilter]
+
+
+def started(size: int, *, seed: int = 1, impairment: Impairment = GOOD, **options: object) -> Cluster:
+    cluster = Cluster(size, seed=seed, impairment=impairment, **options)  # type: ignore[arg-type]
+    cluster.start()
+    cluster.run_until_linked(limit_s=20)
+    return cluster
+
+
+def join(host: Host, group: Address, sources: SourceFilter, wants: Wants) -> None:
+    host.join(group, sources)
+    wants[host.name, group] = sources
+
+
+def leave(host: Host, group: Address, wants: Wants) -> None:
+    host.leave(group)
+    wants.pop((host.name, group), None)
+
+
+def check_delivery(cluster: Cluster, wants: Wants, groups: list[Address] = GROUPS) -> None:
+    """Each host sends a packet to each group over a clean network; each is counted everywhere."""
+    cluster.network.impairment = GOOD
+    cluster.run(0.5)
+    before = sum((host.drops for host in cluster.hosts), start=type(cluster.hosts[0].drops)())
+    running = [host for host in cluster.hosts if host.is_running]
+    for sender in running:
+        for group in groups:
+            packet = sender.send(group)
+            cluster.run(0.01)
+            source = next(each for each, _ in sender.node.record.addresses if len(each) == len(group))
+            for host in running:
+                wanted = wants.get((host.name, group))
+                expected = host is not sender and wanted is not None and wanted.accepts(source)
+                assert host.delivered[packet] == expected, f"{sender.name} to {host.name}"
+    after = sum((host.drops for host in cluster.hosts), start=type(cluster.hosts[0].drops)())
+    assert (after - before).keys() <= {"no_route"}, "nothing is sent that is not wanted"
+
+
+def agrees(cluster: Cluster, wants: Wants) -> Callable[[], bool]:
+    """Whether each running host knows the members of each group."""
+
+    def check() -> bool:
+        running = [host for host in cluster.hosts if host.is_running]
+        return all(
+            host.node.members(group)
+            == sorted(each.name for each in running if each is not host and (each.name, group) in wants)
+            for host in running
+            for group in GROUPS
+        )
+
+    return check
+
+
+# ---- linking
+
+
+@pytest.mark.parametrize("size", [2, 3, 12])
+def test_a_cluster_started_together_is_linked_at_once(size: int) -> None:
+    cluster = Cluster(size, seed=1, impairment=Impairment(delay_s=0.02))
+    cluster.start()
+    assert cluster.run_until_linked(limit_s=10) < 0.5
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_gossip_from_one_seed_over_a_bad_network(seed: int) -> None:
+    cluster = Cluster(10, seed=seed, impairment=BAD)
+    cluster.start(spread_s=1.0)
+    cluster.run_until_linked(limit_s=10)
+
+
+def test_a_chain_of_seeds_is_enough() -> None:
+    peers = {index: (index - 1,) if index else () for index in range(8)}
+    cluster = Cluster(8, seed=1, peers=peers)
+    cluster.start(spread_s=2.0)
+    assert cluster.run_until_linked(limit_s=10) < 2.0
+
+
+def test_links_stay_up_on_a_lossy_network() -> None:
+    cluster = started(5, impairment=Impairment(delay_s=0.05, jitter_s=0.05, loss=0.02, duplicate=0.05))
+    cluster.run(120)
+    assert sum(host.flaps for host in cluster.hosts) == 0
+
+
+def test_a_64_node_mesh() -> None:
+    cluster = Cluster(64, seed=1)
+    cluster.start()
+    assert cluster.run_until_linked(limit_s=10) < 1.0
+    wants: Wants = {}
+    for host in cluster.hosts[1:]:
+        join(host, GROUPS[0], ANY_SOURCE, wants)
+    cluster.run(0.05)
+    packet = cluster.hosts[0].send(GROUPS[0])
+    cluster.run(0.05)
+    assert [host.delivered[packet] for host in cluster.hosts] == [0] + [1] * 63
+    for host in cluster.hosts:
+        assert not host.drops
+
+
+# ---- agreement
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_members_are_known_within_2_s_after_any_trouble(seed: int) -> None:
+    cluster = started(5, seed=seed, impairment=BAD)
+    generator, wants = random.Random(seed), Wants()
+    sources = [address for host in cluster.hosts for address, _ in host.node.record.addresses]
+    for _ in range(200):
+        host, group = generator.choice(cluster.hosts), generator.choice(GROUPS)
+        some = [each for each in generator.sample(sources, 3) if len(each) == len(group)]
+        match generator.randrange(4):
+            case 0:
+                leave(host, group, wants)
+            case 1 if some:
+                join(host, group, include(some), wants)
+            case 2:
+                join(host, group, SourceFilter(FilterMode.EXCLUDE, frozenset(some)), wants)
+            case _:
+                join(host, group, ANY_SOURCE, wants)
+        cluster.run(generator.random() * 0.1)
+    cluster.network.impairment = GOOD
+    cluster.run(0.3)  # what is under way arrives
+    assert cluster.clock.run_while(lambda: not agrees(cluster, wants)(), limit_s=2.0)
+    cluster.run(2.0)
+    check_delivery(cluster, wants)
+
+
+def test_a_join_is_in_the_remote_tables_after_one_way_of_the_network() -> None:
+    cluster = started(3, impairment=Impairment(delay_s=0.01))
+    join(cluster.hosts[1], GROUPS[0], ANY_SOURCE, wants := {})
+    cluster.run(0.011)
+    assert cluster.hosts[0].node.members(GROUPS[0]) == ["n1"]
+    check_delivery(cluster, wants)
+
+
+def test_only_wanted_sources_are_sent() -> None:
+    cluster = started(4)
+    wants: Wants = {}
+    addresses = [{len(each): each for each, _ in host.node.record.addresses} for host in cluster.hosts]
+    join(cluster.hosts[1], GROUPS[3], include([addresses[0][4]]), wants)
+    join(cluster.hosts[2], GROUPS[0], SourceFilter(FilterMode.EXCLUDE, frozenset({addresses[0][4]})), wants)
+    join(cluster.hosts[3], GROUPS[2], include([addresses[1][16], addresses[2][16]]), wants)
+    cluster.run(1)
+    check_delivery(cluster, wants)
+
+
+def test_link_scope_and_unicast() -> None:
+    cluster = started(4)
+    sender, *others = cluster.hosts
+    for group in (parse("224.0.0.251"), parse("ff02::fb")):
+        packet = sender.send(group)
+        cluster.run(0.1)
+        assert [host.delivered[packet] for host in others] == [1, 1, 1]
+    for address, _ in others[1].node.record.addresses:
+        packet = sender.send(address)
+        cluster.run(0.1)
+        assert [host.delivered[packet] for host in others] == [0, 1, 0]
+
+
+# ---- trouble
+
+
+@pytest.mark.parametrize("away_s", [1.0, 10.0, 200.0])
+def test_partitions_heal(away_s: float) -> None:
+    cluster = started(6)
+    wants: Wants = {}
+    for host in cluster.hosts[::2]:
+        join(host, GROUPS[0], ANY_SOURCE, wants)
+    cluster.run(0.1)
+    cluster.network.partition([endpoint_of(index) for index in range(3)])
+    cluster.run(away_s)
+    join(cluster.hosts[1], GROUPS[1], ANY_SOURCE, wants)
+    leave(cluster.hosts[4], GROUPS[0], wants)
+    assert cluster.hosts[0].node.members(GROUPS[0]) == (["n2", "n4"] if away_s < limits.LINK_TIMEOUT_S else ["n2"])
+    cluster.network.heal()
+    assert cluster.run_until_linked(limit_s=max(1.0, 1.25 * limits.RECONNECT_SHARE * away_s)) >= 0
+    cluster.run(2)
+    check_delivery(cluster, wants)
+
+
+@pytest.mark.parametrize("polite", [True, False])
+def test_a_node_that_ends_and_starts_again(polite: bool) -> None:
+    cluster = started(4)
+    wants: Wants = {}
+    for host in cluster.hosts:
+        join(host, GROUPS[0], ANY_SOURCE, wants)
+    cluster.run(1)
+    ending = cluster.hosts[2]
+    ending.stop() if polite else ending.crash()
+    del wants[ending.name, GROUPS[0]]
+    cluster.run(0.1 if polite else limits.LINK_TIMEOUT_S + 0.5)
+    assert cluster.is_linked(), "the others have noticed"
+    check_delivery(cluster, wants)
+    ending.start()
+    cluster.run_until_linked(limit_s=1.0)
+    join(ending, GROUPS[1], ANY_SOURCE, wants)
+    cluster.run(0.1)
+    check_delivery(cluster, wants)
+
+
+def test_a_quick_restart_is_noticed_without_waiting_for_silence() -> None:
+    cluster = started(4)
+    wants: Wants = {}
+    join(cluster.hosts[2], GROUPS[0], ANY_SOURCE, wants)
+    cluster.run(1)
+    cluster.hosts[2].crash()
+    cluster.hosts[2].start()
+    wants.clear()
+    cluster.run_until_linked(limit_s=0.5)
+    cluster.run(0.1)
+    check_delivery(cluster, wants)
+
+
+def test_nothing_is_lost_while_control_is_away() -> None:
+    cluster = started(4)
+    wants: Wants = {}
+    for host in cluster.hosts:
+        join(host, GROUPS[0], ANY_SOURCE, wants)
+    cluster.run(1)
+    flaps = sum(host.flaps for host in cluster.hosts)
+    numbers = {host.name: host.fib for host in cluster.hosts}
+    victim = cluster.hosts[1]
+    packets = []
+
+    def send_for(seconds: float) -> None:
+        for _ in range(int(seconds / 0.01)):
+            packets.extend((sender, sender.send(GROUPS[0])) for sender in (cluster.hosts[0], victim))
+            cluster.run(0.01)
+
+    checkpoint = victim.crash_control()
+    streams = {key: entry.stream for key, entry in victim.fib.items()}
+    send_for(0.9)
+    victim.restore_control(checkpoint)
+    send_for(3)
+    victim.table.expire_adopted()
+    victim._pump()
+    send_for(0.5)
+    cluster.run(0.1)
+    for sender, packet in packets:
+        assert [host.delivered[packet] for host in cluster.hosts] == [host is not sender for host in cluster.hosts]
+    assert sum(host.flaps for host in cluster.hosts) == flaps, "no peer has noticed"
+    assert {key: entry.stream for key, entry in victim.fib.items()} == streams
+    assert numbers[victim.name] is victim.fib
+    check_delivery(cluster, wants)
+
+
+def test_addresses_that_collide_are_settled_alike_everywhere() -> None:
+    """n1 is given the address that n0 derives; n2 and n3 are given the same one."""
+    cluster = Cluster(4, seed=1)
+    taken, shared = derive("n0", 0)[0], parse("10.77.1.1")
+    for index, address in ((1, taken), (2, shared), (3, shared)):
+        cluster.hosts[index].give_addresses((address, 16))
+    cluster.start(spread_s=1.0)
+    cluster.run_until_linked(limit_s=5)
+    cluster.run(2)
+    first, *others = cluster.hosts
+    assert (first.moves, [host.moves for host in others]) == (1, [0, 0, 0])
+    assert [host.node.hosts() for host in cluster.hosts] == [first.node.hosts()] * 4
+    assert first.node.hosts()[taken] == others[0].node_id
+    assert first.node.hosts()[shared] == min(others[1].node_id, others[2].node_id)
+    assert [[notice.kind for notice in host.notices] for host in others[1:]] == [[NoticeKind.ADDRESS_CONFLICT]] * 2
+    packet = first.send(taken)
+    cluster.run(0.1)
+    assert [host.delivered[packet] for host in cluster.hosts] == [0, 1, 0, 0]
+
+
+def test_no_packet_comes_before_its_key() -> None:
+    """Links come up on a bad network while everybody sends to everybody."""
+    cluster = Cluster(6, seed=4, impairment=BAD)
+    cluster.start(spread_s=0.5)
+    for _ in range(300):
+        for host in cluster.hosts:
+            host.send(parse("224.0.0.251"))
+        cluster.run(0.01)
+    assert sum(host.drops["no_key"] for host in cluster.hosts) == 0
+    assert sum(host.received[parse("224.0.0.251")] for host in cluster.hosts) > 1000
+
+
+def test_a_run_depends_on_its_seed_only() -> None:
+    def trace(seed: int) -> list[object]:
+        cluster = started(5, seed=seed, impairment=BAD)
+        cluster.hosts[1].join(GROUPS[0], ANY_SOURCE)
+        cluster.run(5)
+        return [cluster.clock.now, sorted(cluster.network.counters.items()), [len(host.fib) for host in cluster.hosts]]
+
+    assert trace(1) == trace(1)
+    assert trace(1) != trace(2)
