@@ -29,11 +29,13 @@ class Querier:
     ) -> None:
         self.family = family
         self.address = address
-        self.version = version
+        self.version = version  # of the queries sent: the configured one, or an older one while a router speaks it
         self.timing = timing
         self.other_until: float | None = None  # the Other Querier Present timer: None while this side is the querier
         self.query_at: float | None = None  # the next general query: None before `start`
         self.startup_left = 0
+        self.older_until: float | None = None  # while a router of an older version is thought to be on the link
+        self._configured_version = version
         self._configured = timing
         self._startup_interval_s = startup_interval_s
         self._startup_count = startup_count
@@ -62,7 +64,11 @@ class Querier:
         """Another router's query: whether it won.  The lowest address wins, 0.0.0.0 never (RFC 4541 §2.1.1)."""
         if query.group is not None and not self.family.elects_on_any_query:
             return False
-        if not is_unicast(source) or source >= self.address:
+        if not is_unicast(source):
+            return False
+        if query.group is None and query.version <= self.version and query.version < self._configured_version:
+            self._follow(query.version, now)
+        if source >= self.address:
             return False
         self.timing = self._configured.adopt(robustness=query.robustness, query_interval_s=query.query_interval_s)
         self.other_until = now + self.timing.other_querier_present_s
@@ -70,8 +76,20 @@ class Querier:
         self.startup_left = 0
         return True
 
+    def _follow(self, version: int, now: float) -> None:
+        """The oldest version on the link is used, by the one whose router speaks it (RFC 9776 §6.6.2).
+
+        No RFC says for how long: for as long as a silent querier is believed to be there.
+        """
+        if self.family.follows_older_queries:
+            self.version = version
+            self.older_until = now + self.timing.other_querier_present_s
+
     def handle_timeout(self, now: float) -> Query | None:
         """A general query if one is due; the other querier's silence makes this side ask at once."""
+        if self.older_until is not None and self.older_until <= now:
+            self.older_until = None
+            self.version = self._configured_version
         if self.other_until is not None and self.other_until <= now:
             self._take_over(now)
         if self.query_at is None or self.query_at > now:
@@ -82,7 +100,10 @@ class Querier:
 
     def poll_timeout(self) -> float | None:
         """When `handle_timeout` has something to do."""
-        return self.query_at if self.other_until is None else self.other_until
+        asking = self.query_at if self.other_until is None else self.other_until
+        if asking is None or self.older_until is None:
+            return asking
+        return min(asking, self.older_until)
 
     def query(
         self,
@@ -92,7 +113,7 @@ class Querier:
         suppress: bool = False,
         sources: tuple[Address, ...] = (),
     ) -> Query:
-        """A query in the configured version with this side's values (RFC 9776 §7.3.1, RFC 9777 §8.3.1)."""
+        """A query in the version in force with this side's values (RFC 9776 §7.3.1, RFC 9777 §8.3.1)."""
         return Query(
             version=self.version,
             group=group,

@@ -26,6 +26,7 @@ class Family:
     versions_never_left: frozenset[int]  # IGMPv1 has no leave: TO_IN is ignored in its mode (RFC 9776 §7.3.2)
     all_hosts: Address  # where general queries go; never becomes state
     elects_on_any_query: bool  # RFC 9777 §7.6.2; IGMP on general ones (RFC 9776 §6.6.2)
+    follows_older_queries: bool  # RFC 9776 §6.6.2; RFC 9777 §8.3.1 leaves it to the administrator
     query_bytes: int  # an IP packet with a query, before its sources
     address_bytes: int
     receive: Callable[[ip.IpPacket], Message | None]
@@ -89,6 +90,7 @@ IGMP = Family(
     versions_never_left=frozenset((1,)),
     all_hosts=parse("224.0.0.1"),
     elects_on_any_query=False,
+    follows_older_queries=True,
     query_bytes=ip.HEADER_V4_BYTES + igmp.QUERY_HEADER_BYTES,
     address_bytes=4,
     receive=_receive_igmp,
@@ -101,6 +103,7 @@ MLD = Family(
     versions_never_left=frozenset(),
     all_hosts=parse("ff02::1"),
     elects_on_any_query=True,
+    follows_older_queries=False,
     query_bytes=ip.HEADER_V6_BYTES + mld.QUERY_HEADER_BYTES,
     address_bytes=16,
     receive=_receive_mld,

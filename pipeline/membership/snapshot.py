@@ -42,6 +42,8 @@ class _SavedQuerier(msgspec.Struct, frozen=True, array_like=True):
     robustness: int
     query_interval_s: float
     startup_left: int
+    version: int
+    older_s: float | None
     running: bool
 
 
@@ -69,6 +71,8 @@ def _save_querier(querier: Querier, now: float) -> _SavedQuerier:
         robustness=querier.timing.robustness,
         query_interval_s=querier.timing.query_interval_s,
         startup_left=querier.startup_left,
+        version=querier.version,
+        older_s=None if querier.older_until is None else querier.older_until - now,
         running=querier.query_at is not None or querier.other_until is not None,
     )
 
@@ -116,6 +120,9 @@ def load(data: bytes, database: Database, queriers: Iterable[Querier], counters:
 def _load_querier(querier: Querier, kept: _SavedQuerier, now: float) -> None:
     if not kept.running:
         return
+    if kept.older_s is not None:
+        querier.version = min(kept.version, querier.version)
+        querier.older_until = now + kept.older_s
     if kept.other_s is None:
         querier.query_at = now
         querier.startup_left = kept.startup_left

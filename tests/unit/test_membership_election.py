@@ -129,7 +129,7 @@ def test_losing_while_queries_are_pending_ends_them(names: Names) -> None:
     assert link.record(names) is None
 
 
-def test_older_queries_are_noticed() -> None:
+def test_older_queries_are_counted() -> None:
     """Goal: §7.3.1: a router of another version on the link is counted (to be warned about), and elected as any."""
     link = Link()
     link.query(V4, V4.lower_querier, Query(2, None, 10.0))
@@ -137,6 +137,39 @@ def test_older_queries_are_noticed() -> None:
     assert link.router.counters["query_version_mismatch"] == 2
     assert not link.router.is_querier(ipv6=False)
     assert not link.router.is_querier(ipv6=True)
+
+
+def versions_sent(link: Link, names: Names, *, seconds: float) -> set[int]:
+    link.packets()
+    link.advance(seconds)
+    return {query.version for query in link.queries(names, general=True)}
+
+
+def test_igmp_follows_the_oldest_router_on_the_link() -> None:
+    """Goal: RFC 9776 §6.6.2: after an older general query that version is used, while its router is heard."""
+    link = Link()
+    link.advance(10.0)
+    link.query(V4, V4.higher_querier, Query(2, None, 10.0))
+    assert versions_sent(link, V4, seconds=200.0) == {2}
+    link.query(V4, V4.higher_querier, Query(1, None, 10.0))
+    link.query(V4, V4.higher_querier, Query(2, None, 10.0))
+    assert versions_sent(link, V4, seconds=200.0) == {1}
+    assert versions_sent(link, V4, seconds=180.0) == {3}
+
+
+def test_igmp_does_not_follow_specific_queries_nor_those_from_nowhere() -> None:
+    """Goal: neither a group-specific query nor a snooping switch's from 0.0.0.0 says which routers there are."""
+    link = Link()
+    link.query(V4, V4.higher_querier, Query(2, V4.group, 1.0))
+    link.query(V4, bytes(4), Query(2, None, 10.0))
+    assert versions_sent(link, V4, seconds=130.0) == {3}
+
+
+def test_mld_keeps_its_configured_version() -> None:
+    """Goal: RFC 9777 §8.3.1: that all routers speak MLDv1 is for the administrator to assure."""
+    link = Link()
+    link.query(V6, V6.higher_querier, Query(1, None, 10.0))
+    assert versions_sent(link, V6, seconds=130.0) == {2}
 
 
 def test_the_lowest_is_found_by_number() -> None:

@@ -86,6 +86,17 @@ def test_a_lost_election_stays_lost() -> None:
     assert heir.side(V4).timing.robustness == 2
 
 
+def test_an_older_router_is_remembered() -> None:
+    """Goal: the version in force survives for as long as it had to run."""
+    link = busy_link()
+    link.query(V4, V4.higher_querier, Query(2, None, 10.0))
+    heir = take_over(link, later_s=0.5)
+    heir.router.start(heir.now)
+    assert [query.version for query in heir.queries(V4, general=True)] == [2]
+    heir.advance(255.0)
+    assert heir.side(V4).version == 3
+
+
 def test_what_is_no_snapshot_is_refused() -> None:
     """Goal: WireError("snapshot"), and the router is as it was."""
     good = busy_link().router.snapshot(200.0)
