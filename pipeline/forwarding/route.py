@@ -7,7 +7,9 @@ key has the same fields (mp_fib_key).
 from __future__ import annotations
 
 import enum
+from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from pipeline.address import Address, NodeId
 
@@ -25,6 +27,24 @@ class Kind(enum.StrEnum):
     GROUP = "group"
     UNICAST = "unicast"
     FLOOD = "flood"
+
+
+T = TypeVar("T", bound=Hashable)
+
+
+class SharedSets(Generic[T]):
+    """One object for equal sets: 65,536 groups with the same members do not hold 65,536 sets of them."""
+
+    KEPT_MAX = 4096
+
+    def __init__(self) -> None:
+        self._kept: dict[frozenset[T], frozenset[T]] = {}
+
+    def share(self, members: frozenset[T]) -> frozenset[T]:
+        """An equal set, the same as last time if that is remembered."""
+        if len(self._kept) >= self.KEPT_MAX:
+            self._kept.clear()
+        return self._kept.setdefault(members, members)
 
 
 @dataclass(frozen=True, slots=True)

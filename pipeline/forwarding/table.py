@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from pipeline import limits
 from pipeline.address import Address, NodeId, is_link_scope
-from pipeline.forwarding.route import FibDelete, FibEntry, FibKey, Kind, RouteChanged, Side
+from pipeline.forwarding.route import FibDelete, FibEntry, FibKey, Kind, RouteChanged, SharedSets, Side
 
 FLOOD_FAMILIES = (bytes(4), bytes(16))
 """The group of a flood entry: the unspecified address of its family."""
@@ -44,6 +44,7 @@ class ForwardingTable:
         self._addresses_by_node: dict[NodeId, dict[Address, None]] = {}
         self._own: NodeId | None = None
         self._streams = Streams()
+        self._sets: SharedSets[int] = SharedSets()
         self._standing: dict[FibKey, FibEntry | None] = {}
         """What shared memory holds; None: adopted, and unknown in detail."""
         self._dirty: dict[FibKey, None] = {}
@@ -191,7 +192,7 @@ class ForwardingTable:
                 return FibEntry(key, frozenset(), local=True, stream=0, why="members on this host")
             self._streams.drop(key)
             return None
-        links = frozenset(self._links[node] for node in route.next_hops if node in self._up)
+        links = self._sets.share(frozenset(self._links[node] for node in route.next_hops if node in self._up))
         stream = self._streams.take(key) if key.side is Side.HOST else 0
         return FibEntry(key, links, local=is_local, stream=stream, why=route.why)
 
@@ -226,7 +227,8 @@ class Streams:
 
     def __init__(self) -> None:
         self._numbers: dict[Address, int] = {}
-        self._users: dict[Address, set[FibKey]] = {}
+        self._users: dict[Address, int] = {}
+        self._holders: set[FibKey] = set()
         self._taken: set[int] = set()
         self._fresh = 1
         """From here on numbers have never been given, save those adopted."""
@@ -234,19 +236,23 @@ class Streams:
 
     def take(self, key: FibKey) -> int:
         """The number of the key's group, which the key now uses."""
+        if key not in self._holders:
+            self._holders.add(key)
+            self._users[key.group] = self._users.get(key.group, 0) + 1
         if key.group not in self._numbers:
             number = self._next_free()
             if number is not None:
                 self._give(key.group, number)
-        self._users.setdefault(key.group, set()).add(key)
         return self._numbers.get(key.group, 0)
 
     def drop(self, key: FibKey) -> None:
         """The key uses its group's number no longer."""
-        users = self._users.get(key.group, set())
-        users.discard(key)
-        if not users:
-            self._users.pop(key.group, None)
+        if key not in self._holders:
+            return
+        self._holders.discard(key)
+        self._users[key.group] -= 1
+        if not self._users[key.group]:
+            del self._users[key.group]
             self._release(key.group)
 
     def adopt(self, group: Address, number: int) -> None:

@@ -25,7 +25,8 @@ import msgspec
 from msgspec import Meta
 
 from pipeline import limits
-from pipeline.address import Address, FilterMode, NodeId, SourceFilter, is_link_scope, is_multicast
+from pipeline.address import ANY_SOURCE, Address, FilterMode, NodeId, SourceFilter, is_link_scope, is_multicast
+from pipeline.forwarding.route import SharedSets
 from pipeline.overlay.api import EngineContext, LinkState, Output, RouteChanged, RouteKey, Side, Transmit
 from pipeline.overlay.replica import Advert, Copy, Original, Pull, ReplicaMessage, Update
 
@@ -34,6 +35,7 @@ MALFORMED = "mesh_malformed"
 _MEMBER = b"M"
 _PUBLISHER = b"P"
 _MODES = (FilterMode.INCLUDE, FilterMode.EXCLUDE)
+_ANY_SOURCE = b"\x01"
 
 
 class CopySnapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
@@ -71,6 +73,7 @@ class Mesh:
         self._sent: dict[NodeId, int] = {}
         """The version that a peer has been sent; it may have been lost."""
         self._behind: set[NodeId] = set()
+        self._sets: SharedSets[NodeId] = SharedSets()
         self._dirty: dict[Address, None] = {}
         """Groups whose routes may have changed, in the order of the changes: a set's order differs from run to run."""
         self._outputs: deque[Output] = deque()
@@ -237,13 +240,13 @@ class Mesh:
             return routes
         any_source = frozenset(node for node, wanted in filters.items() if wanted.mode is FilterMode.EXCLUDE)
         if any_source:
-            routes[None] = any_source
+            routes[None] = any_source = self._sets.share(any_source)
         for source in sorted(listed):
             if self._hosts.get(source, self._node_id) != self._node_id:
                 continue
             accepting = frozenset(node for node, wanted in filters.items() if wanted.accepts(source))
             if accepting != any_source:
-                routes[source] = accepting
+                routes[source] = self._sets.share(accepting)
         return routes
 
     def _pull(self, peer: NodeId) -> None:
@@ -291,6 +294,8 @@ def _pack(sources: SourceFilter) -> bytes:
 
 
 def _unpack(value: bytes, width: int) -> SourceFilter:
+    if value == _ANY_SOURCE:
+        return ANY_SOURCE
     sources = frozenset(value[at : at + width] for at in range(1, len(value), width))
     return SourceFilter(_MODES[value[0]], sources)
 
