@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * Goal: each slot passes the three stages of a host ring once, in order and whole; a full ring holds its producer, a
+ * sleeping stage is always woken, and a successor goes on where a killed stage was.
+ * Method: cursors by hand; then 10^7 slots through a producer and two further stages in processes of their own, each checking
+ * position and content of every slot; the same with stages that sleep on an eventfd between bursts; the same with a
+ * middle stage that is killed again and again.
+ */
+#include <poll.h>
+#include <sys/eventfd.h>
+
+#include "actor.h"
+#include "mp_counter.h"
+#include "mp_ring.h"
+
+#define CONTENT_WORDS 4
+#define WOKEN_WITHIN_MS 5000    /* a wake-up that takes longer is a lost one */
+
+/* ---- by hand ---- */
+
+static void cursors(void)
+{
+    struct mp_region *r = actor_region(&actor_small);
+    struct mp_lane *lane = mp_lane(r, 0);
+    struct mp_cursor *a = &lane->host[0], *b = &lane->host[1], *c = &lane->host[2];
+    const uint64_t starts[] = { 0, UINT32_MAX - 5u, UINT64_MAX - 5u }; /* the last only shows that nothing overflows */
+    for (size_t i = 0; i < 3; i++) {
+        atomic_store(&a->at, starts[i]);
+        atomic_store(&b->at, starts[i]);
+        atomic_store(&c->at, starts[i]);
+        CHECK(mp_room(a, c, 256) == 256 && mp_ready(a, b) == 0 && mp_ready(b, c) == 0);
+        mp_publish(a, 256);
+        CHECK(mp_room(a, c, 256) == 0 && mp_ready(a, b) == 256 && mp_ready(b, c) == 0);
+        mp_publish(b, 10);
+        CHECK(mp_ready(a, b) == 246 && mp_ready(b, c) == 10 && mp_room(a, c, 256) == 0);
+        mp_publish(c, 4);
+        CHECK(mp_room(a, c, 256) == 4 && mp_ready(b, c) == 6);
+        CHECK(mp_skip(a, b) == 246 && mp_skip(a, b) == 0 && mp_ready(b, c) == 252);
+        CHECK(mp_skip(b, c) == 252 && mp_room(a, c, 256) == 256 && mp_position(c) == starts[i] + 256);
+    }
+    CHECK(mp_host_slot(r, 0, 3) == mp_host_slot(r, 0, 3 + 256));
+    CHECK_EQUAL((char *)mp_host_slot(r, 0, 255) - (char *)mp_host_slot(r, 0, 0), 255 * 896);
+    CHECK(mp_overlay_slot(r, 0, 1) == mp_overlay_slot(r, 0, 9));
+    actor_unmap(r);
+}
+
+static uint64_t rung(int fd)
+{
+    uint64_t count = 0;
+    return read(fd, &count, sizeof count) == sizeof count ? count : 0;
+}
+
+static void doorbell(void)
+{
+    struct mp_bell bell = { 0 };
+    int fd = eventfd(0, EFD_NONBLOCK);
+    mp_bell_ring(&bell, fd);
+    CHECK_EQUAL(rung(fd), 0);
+    mp_bell_arm(&bell);
+    mp_bell_ring(&bell, fd);
+    mp_bell_ring(&bell, fd);
+    CHECK_EQUAL(rung(fd), 1);
+    mp_bell_arm(&bell);
+    mp_bell_disarm(&bell);
+    mp_bell_ring(&bell, fd);
+    CHECK_EQUAL(rung(fd), 0);
+    const uint64_t full = UINT64_MAX - 1;
+    CHECK(write(fd, &full, sizeof full) == sizeof full);
+    mp_bell_arm(&bell);
+    mp_bell_ring(&bell, fd); /* returns although the eventfd takes no more */
+    mp_bell_clear(fd);
+    mp_bell_clear(fd); /* returns although it is empty */
+    CHECK_EQUAL(rung(fd), 0);
+    close(fd);
+}
+
+/* ---- three stages ---- */
+
+struct flow {
+    struct mp_region *r;
+    uint64_t total;
+    uint32_t burst;             /* slots at the most */
+    int sleeps;                 /* stages sleep when nothing is ready */
+    int bell[MP_STAGES];
+    _Atomic uint64_t slept;
+    _Atomic uint64_t skipped;
+};
+
+static void ring(struct flow *f, uint32_t stage)
+{
+    if (f->sleeps)
+        mp_bell_ring(&mp_lane(f->r, 0)->bell[stage], f->bell[stage]);
+}
+
+/* Waits until something is ready, as a worker does. */
+static uint64_t wait_ready(struct flow *f, uint32_t stage, struct mp_cursor *upstream, struct mp_cursor *own)
+{
+    struct mp_bell *bell = &mp_lane(f->r, 0)->bell[stage];
+    struct pollfd poll_bell = { .fd = f->bell[stage], .events = POLLIN };
+    uint64_t ready;
+    while (!(ready = mp_ready(upstream, own))) {
+        if (!f->sleeps) {
+            sched_yield();
+            continue;
+        }
+        mp_bell_arm(bell);
+        if (!mp_ready(upstream, own)) {
+            CHECK_EQUAL(poll(&poll_bell, 1, WOKEN_WITHIN_MS), 1);
+            mp_bell_clear(f->bell[stage]);
+            atomic_fetch_add(&f->slept, 1);
+        }
+        mp_bell_disarm(bell);
+    }
+    return ready;
+}
+
+static void fill(struct flow *f, uint64_t position)
+{
+    struct mp_slot *slot = mp_host_slot(f->r, 0, position);
+    uint64_t *content = (uint64_t *)(void *)mp_slot_packet(slot);
+    slot->words = 0;
+    slot->length = (uint32_t)position;
+    for (uint64_t i = 0; i < CONTENT_WORDS; i++)
+        content[i] = check_mix(position * CONTENT_WORDS + i);
+}
+
+/* What classify does: changes the packet in place, and says last of all that there is something to send. */
+static void transform(struct flow *f, uint64_t position)
+{
+    struct mp_slot *slot = mp_host_slot(f->r, 0, position);
+    uint64_t *content = (uint64_t *)(void *)mp_slot_packet(slot);
+    CHECK_EQUAL(slot->length, (uint32_t)position);
+    for (uint64_t i = 0; i < CONTENT_WORDS; i++) {
+        CHECK(content[i] == check_mix(position * CONTENT_WORDS + i));
+        content[i] = ~content[i];
+    }
+    slot->length++;
+    slot->links[0] = position;
+    atomic_signal_fence(memory_order_release);
+    slot->words = 1;
+}
+
+/* Returns whether the slot had been transformed; if so it must be complete. */
+static int consume(struct flow *f, uint64_t position)
+{
+    struct mp_slot *slot = mp_host_slot(f->r, 0, position);
+    const uint64_t *content = (const uint64_t *)(const void *)mp_slot_packet(slot);
+    if (!slot->words)
+        return 0;
+    CHECK(slot->links[0] == position && slot->length == (uint32_t)position + 1);
+    for (uint64_t i = 0; i < CONTENT_WORDS; i++)
+        CHECK(content[i] == ~check_mix(position * CONTENT_WORDS + i));
+    slot->words = 0;
+    return 1;
+}
+
+static void tun_ingress(void *argument)
+{
+    struct flow *f = argument;
+    struct mp_lane *lane = mp_lane(f->r, 0);
+    uint64_t random = 1;
+    while (mp_position(&lane->host[0]) < f->total) {
+        uint64_t at = mp_position(&lane->host[0]), n = 1 + check_random(&random, f->burst);
+        uint64_t room = mp_room(&lane->host[0], &lane->host[2], f->r->geometry.host_slots);
+        if (n > room)
+            n = room;
+        if (n > f->total - at)
+            n = f->total - at;
+        for (uint64_t i = 0; i < n; i++)
+            fill(f, at + i);
+        mp_publish(&lane->host[0], n);
+        ring(f, MP_CLASSIFY);
+        if (!n)
+            sched_yield();
+        else if (f->sleeps && check_random(&random, 4) == 0)
+            actor_pause_us(10);
+    }
+}
+
+static void classify(void *argument)
+{
+    struct flow *f = argument;
+    struct mp_lane *lane = mp_lane(f->r, 0);
+    while (mp_position(&lane->host[1]) < f->total) {
+        uint64_t at = mp_position(&lane->host[1]);
+        uint64_t n = wait_ready(f, MP_CLASSIFY, &lane->host[0], &lane->host[1]);
+        for (uint64_t i = 0; i < n; i++)
+            transform(f, at + i);
+        mp_publish(&lane->host[1], n);
+        ring(f, MP_OVERLAY_EGRESS);
+    }
+}
+
+static void overlay_egress(void *argument)
+{
+    struct flow *f = argument;
+    struct mp_lane *lane = mp_lane(f->r, 0);
+    while (mp_position(&lane->host[2]) < f->total) {
+        uint64_t at = mp_position(&lane->host[2]);
+        uint64_t n = wait_ready(f, MP_OVERLAY_EGRESS, &lane->host[1], &lane->host[2]);
+        for (uint64_t i = 0; i < n; i++)
+            CHECK(consume(f, at + i));
+        mp_publish(&lane->host[2], n);
+    }
+}
+
+static struct flow *open_flow(uint64_t total, uint32_t burst, int sleeps)
+{
+    struct flow *f = actor_memory(sizeof *f);
+    f->r = actor_region(&actor_small);
+    f->total = total;
+    f->burst = burst;
+    f->sleeps = sleeps;
+    for (int i = 0; i < MP_STAGES; i++)
+        f->bell[i] = eventfd(0, EFD_NONBLOCK);
+    return f;
+}
+
+static void close_flow(struct flow *f)
+{
+    for (int i = 0; i < MP_STAGES; i++)
+        close(f->bell[i]);
+    actor_unmap(f->r);
+    munmap(f, sizeof *f);
+}
+
+static uint64_t pass_all(uint64_t total, uint32_t burst, int sleeps)
+{
+    struct flow *f = open_flow(total, burst, sleeps);
+    struct actor stage[3];
+    actor_start(&stage[0], tun_ingress, f);
+    actor_start(&stage[1], classify, f);
+    actor_start(&stage[2], overlay_egress, f);
+    for (int i = 0; i < 3; i++)
+        actor_join(&stage[i]);
+    for (int i = 0; i < 3; i++)
+        CHECK_EQUAL(mp_position(&mp_lane(f->r, 0)->host[i]), total);
+    uint64_t slept = atomic_load(&f->slept);
+    close_flow(f);
+    return slept;
+}
+
+static void ten_million_slots(void)
+{
+    pass_all(CHECK_SCALE(10000000), 64, 0);
+}
+
+static void sleeping_stages(void)
+{
+    CHECK(pass_all(CHECK_SCALE(500000), 64, 1) > 100);
+}
+
+/* Bursts of one or two slots: the stages fall asleep as often as they can. */
+static void wake_ups(void)
+{
+    CHECK(pass_all(CHECK_SCALE(60000), 2, 1) > 500);
+}
+
+/* ---- a stage that is killed ---- */
+
+#if !ACTORS_ARE_THREADS
+static void successor(void *argument)
+{
+    struct flow *f = argument;
+    struct mp_lane *lane = mp_lane(f->r, 0);
+    mp_count_in(&f->skipped, mp_skip(&lane->host[0], &lane->host[1]));
+    classify(f);
+}
+
+/* First and last stage in one process, for a while. */
+static uint64_t feed_and_drain(struct flow *f, uint32_t rounds)
+{
+    struct mp_lane *lane = mp_lane(f->r, 0);
+    uint64_t lost = 0, whole = 0;
+    for (uint32_t round = 0; round < rounds; round++) {
+        uint64_t at = mp_position(&lane->host[0]);
+        uint64_t room = mp_room(&lane->host[0], &lane->host[2], f->r->geometry.host_slots);
+        for (uint64_t i = 0; i < room; i++)
+            fill(f, at + i);
+        mp_publish(&lane->host[0], room);
+        uint64_t ready = mp_ready(&lane->host[1], &lane->host[2]);
+        at = mp_position(&lane->host[2]);
+        for (uint64_t i = 0; i < ready; i++) {
+            int is_whole = consume(f, at + i);
+            whole += (uint64_t)is_whole;
+            lost += (uint64_t)!is_whole;
+        }
+        mp_publish(&lane->host[2], ready);
+        if (!ready)
+            sched_yield();
+    }
+    mp_count_in(&f->slept, lost); /* here: the slots that came out untransformed */
+    return whole;
+}
+
+static void killed_stage(void)
+{
+    struct flow *f = open_flow(UINT64_MAX, 64, 0);
+    struct actor stage;
+    uint64_t whole = 0, random = 3;
+    for (int kills = 0; kills < 200; kills++) {
+        actor_start(&stage, successor, f);
+        whole += feed_and_drain(f, 20 + check_random(&random, 300));
+        actor_kill(&stage);
+    }
+    actor_start(&stage, successor, f); /* the last one empties the ring */
+    while (mp_position(&mp_lane(f->r, 0)->host[2]) < mp_position(&mp_lane(f->r, 0)->host[1]) || !whole)
+        whole += feed_and_drain(f, 100);
+    whole += feed_and_drain(f, 1000);
+    actor_kill(&stage);
+    uint64_t lost = atomic_load(&f->slept), skipped = atomic_load(&f->skipped);
+    CHECK(whole > 1000 && lost > 0);
+    CHECK_EQUAL(whole + lost, mp_position(&mp_lane(f->r, 0)->host[2]));
+    CHECK(lost <= skipped && skipped <= 201u * 256u);
+    close_flow(f);
+}
+#endif
+
+int main(void)
+{
+    RUN(cursors);
+    RUN(doorbell);
+    RUN(ten_million_slots);
+    RUN(sleeping_stages);
+    RUN(wake_ups);
+#if !ACTORS_ARE_THREADS
+    RUN(killed_stage);
+#endif
+    return 0;
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * Goal: stages copy links and keys whole or not at all, learn of every change by the version, and survive a control that
+ * dies while writing.
+ * Method: functional checks; a writer against readers in other processes, records made so that a torn one shows;
+ * generations left odd by hand.
+ */
+#include <errno.h>
+#include <sys/socket.h>
+
+#include "actor.h"
+#include "mp_tables.h"
+
+static uint32_t version_of(_Atomic uint32_t *version)
+{
+    return atomic_load_explicit(version, memory_order_acquire);
+}
+
+static void links(void)
+{
+    struct mp_region *r = actor_region(&actor_small);
+    struct mp_link link;
+    const uint8_t v6[16] = { 0xfe, 0x80, [15] = 9 }, v4[4] = { 10, 0, 0, 7 };
+    CHECK(mp_link_read(r, 5, &link) && link.node == 0);
+    CHECK_EQUAL(mp_link_set(r, 5, 42, 1, AF_INET6, v6, 4747, 3), 0);
+    CHECK(mp_link_read(r, 5, &link) && link.node == 42 && link.up == 1 && link.endpoint.family == AF_INET6);
+    CHECK(link.endpoint.port == 4747 && link.endpoint.scope == 3 && !memcmp(link.endpoint.address, v6, 16));
+    CHECK_EQUAL(version_of(&mp_tables(r)->links_version), 1);
+    CHECK_EQUAL(mp_link_set(r, MP_LINKS_MAX - 1, 43, 0, AF_INET, v4, 1, 0), 0);
+    CHECK(mp_link_read(r, MP_LINKS_MAX - 1, &link) && !memcmp(link.endpoint.address, v4, 4) && !link.endpoint.address[4]);
+    CHECK_EQUAL(mp_link_set(r, 6, 44, 0, 0, NULL, 0, 0), 0);
+    CHECK(mp_link_read(r, 6, &link) && link.node == 44 && link.endpoint.family == 0);
+    CHECK_EQUAL(mp_link_clear(r, 5), 0);
+    CHECK(mp_link_read(r, 5, &link) && link.node == 0 && link.endpoint.family == 0);
+    CHECK_EQUAL(version_of(&mp_tables(r)->links_version), 4);
+    CHECK_EQUAL(mp_link_set(r, MP_LINKS_MAX, 1, 1, 0, NULL, 0, 0), -EINVAL);
+    CHECK_EQUAL(mp_link_set(r, 0, 0, 1, 0, NULL, 0, 0), -EINVAL);
+    CHECK_EQUAL(mp_link_set(r, 0, 1, 1, AF_UNIX, v4, 0, 0), -EINVAL);
+    CHECK_EQUAL(mp_link_clear(r, MP_LINKS_MAX), -EINVAL);
+    CHECK_EQUAL(version_of(&mp_tables(r)->links_version), 4);
+    actor_unmap(r);
+}
+
+static void keys(void)
+{
+    struct mp_region *r = actor_region(&actor_small);
+    struct mp_key key;
+    uint8_t secret[MP_KEY_BYTES];
+    memset(secret, 7, sizeof secret);
+    atomic_store(&mp_windows(r)[13].word[5], 99);
+    atomic_store(&mp_windows(r)[14].word[5], 98);
+    CHECK_EQUAL(mp_key_set(r, 9, 1234, 3, 1, 2, 10, secret), 0);
+    CHECK(mp_key_read(r, 9, &key) && key.origin == 1234 && key.epoch == 3 && key.lanes == 2 && key.window == 10);
+    CHECK(key.sealed == 1 && !memcmp(key.key, secret, sizeof secret));
+    CHECK_EQUAL(atomic_load(&mp_windows(r)[13].word[5]), 0);
+    CHECK_EQUAL(atomic_load(&mp_windows(r)[14].word[5]), 98);
+    CHECK_EQUAL(mp_key_clear(r, 9), 0);
+    CHECK(mp_key_read(r, 9, &key) && key.origin == 0 && key.key[0] == 0);
+    CHECK_EQUAL(version_of(&mp_tables(r)->keys_version), 2);
+    CHECK_EQUAL(mp_key_set(r, MP_KEYS_MAX, 1, 0, 1, 1, 0, secret), -EINVAL);
+    CHECK_EQUAL(mp_key_set(r, 0, 0, 0, 1, 1, 0, secret), -EINVAL);
+    CHECK_EQUAL(mp_key_set(r, 0, 1, 0, 1, 0, 0, secret), -EINVAL);
+    CHECK_EQUAL(mp_key_set(r, 0, 1, 0, 1, MP_LANES_MAX + 1, 0, secret), -EINVAL);
+    CHECK_EQUAL(mp_key_set(r, 0, 1, 0, 1, 1, MP_WINDOWS_MAX - 1, secret), -EINVAL);
+    CHECK_EQUAL(mp_key_set(r, 0, 1, 0, 1, 1, UINT32_MAX, secret), -EINVAL);
+    CHECK_EQUAL(mp_key_set(r, 0, 1, 0, 1, 1, MP_WINDOWS_MAX - 2, secret), 0);
+    actor_unmap(r);
+}
+
+static void sender(void)
+{
+    struct mp_region *r = actor_region(&actor_small);
+    struct mp_sender s;
+    uint8_t even[MP_KEY_BYTES] = { 1 }, odd[MP_KEY_BYTES] = { 2 };
+    CHECK(mp_sender_read(r, &s) && s.origin == 0);
+    CHECK_EQUAL(mp_sender_set(r, 5, 1, 4, 4, even, 0, NULL), 0);
+    CHECK(mp_sender_read(r, &s) && s.origin == 5 && s.active == 0 && s.epoch[0] == 4 && s.key[0][0] == 1);
+    CHECK(s.epoch[1] % 2 == 0); /* no epoch that belongs there */
+    CHECK_EQUAL(mp_sender_set(r, 5, 1, 5, 4, even, 5, odd), 0);
+    CHECK(mp_sender_read(r, &s) && s.active == 1 && s.epoch[1] == 5 && s.key[1][0] == 2);
+    CHECK_EQUAL(mp_sender_set(r, 5, 1, 5, 5, even, 0, NULL), -EINVAL);
+    CHECK_EQUAL(mp_sender_set(r, 5, 1, 5, 0, NULL, 4, odd), -EINVAL);
+    CHECK_EQUAL(version_of(&mp_tables(r)->sender_version), 2);
+    actor_unmap(r);
+}
+
+static void half_written_records(void)
+{
+    struct mp_region *r = actor_region(&actor_small);
+    struct mp_link link = { .node = 123 };
+    const uint8_t v4[4] = { 10, 0, 0, 7 };
+    uint8_t secret[MP_KEY_BYTES] = { 0 };
+    CHECK_EQUAL(mp_link_set(r, 5, 42, 1, AF_INET, v4, 4747, 0), 0);
+    CHECK_EQUAL(mp_link_set(r, 6, 43, 1, AF_INET, v4, 4747, 0), 0);
+    CHECK_EQUAL(mp_key_set(r, 7, 42, 0, 1, 1, 0, secret), 0);
+    CHECK_EQUAL(mp_sender_set(r, 9, 0, 0, 0, secret, 0, NULL), 0);
+    atomic_fetch_add(&mp_links(r)[5].generation, 1);
+    atomic_fetch_add(&mp_keys(r)[7].generation, 1);
+    atomic_fetch_add(&mp_sender(r)->generation, 1);
+    CHECK(!mp_link_read(r, 5, &link) && link.node == 123); /* the reader's copy is left alone */
+    CHECK_EQUAL(mp_tables_repair(r), 3);
+    CHECK(mp_link_read(r, 5, &link) && link.node == 0);
+    CHECK(mp_link_read(r, 6, &link) && link.node == 43);
+    CHECK_EQUAL(mp_tables_repair(r), 0);
+    atomic_fetch_add(&mp_links(r)[6].generation, 1); /* or it is written again, without repair */
+    CHECK_EQUAL(mp_link_set(r, 6, 44, 1, AF_INET, v4, 4747, 0), 0);
+    CHECK(mp_link_read(r, 6, &link) && link.node == 44);
+    actor_unmap(r);
+}
+
+struct race {
+    struct mp_region *r;
+    _Atomic uint32_t stop;
+    uint32_t writes;
+};
+
+/* All fields of record n follow from n. */
+static void write_many(void *argument)
+{
+    struct race *race = argument;
+    for (uint32_t n = 1; n <= race->writes; n++) {
+        uint8_t address[16];
+        memset(address, (int)(n & 255), sizeof address);
+        CHECK_EQUAL(mp_link_set(race->r, 3, n, n, AF_INET6, address, (uint16_t)n, n), 0);
+        if (n % 64 == 0)
+            sched_yield();
+    }
+    atomic_store(&race->stop, 1);
+}
+
+static void read_many(void *argument)
+{
+    struct race *race = argument;
+    struct mp_link link;
+    uint32_t last = 0, copies = 0;
+    while (!atomic_load(&race->stop) || !copies) {
+        uint32_t version = version_of(&mp_tables(race->r)->links_version);
+        if (!mp_link_read(race->r, 3, &link))
+            continue;
+        copies++;
+        CHECK(link.node >= version); /* the version comes after the record */
+        CHECK(link.node >= last && link.up == link.node && link.endpoint.scope == link.node);
+        CHECK_EQUAL(link.endpoint.port, (uint16_t)link.node);
+        for (int i = 0; i < 16 && link.node; i++)
+            CHECK_EQUAL(link.endpoint.address[i], link.node & 255);
+        last = link.node;
+    }
+}
+
+static void writer_against_readers(void)
+{
+    struct race *race = actor_memory(sizeof *race);
+    struct actor writer, readers[2];
+    race->r = actor_region(&actor_small);
+    race->writes = CHECK_SCALE(2000000);
+    for (int i = 0; i < 2; i++)
+        actor_start(&readers[i], read_many, race);
+    actor_start(&writer, write_many, race);
+    actor_join(&writer);
+    for (int i = 0; i < 2; i++)
+        actor_join(&readers[i]);
+    actor_unmap(race->r);
+}
+
+int main(void)
+{
+    RUN(links);
+    RUN(keys);
+    RUN(sender);
+    RUN(half_written_records);
+    RUN(writer_against_readers);
+    return 0;
+}
