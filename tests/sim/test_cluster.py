@@ -94,7 +94,7 @@ def test_gossip_from_one_seed_over_a_bad_network(seed: int) -> None:
 
 
 def test_a_chain_of_seeds_is_enough() -> None:
-    peers = {index: (index - 1,) if index else () for index in range(8)}
+    peers: dict[int, tuple[int, ...]] = {index: (index - 1,) if index else () for index in range(8)}
     cluster = Cluster(8, seed=1, peers=peers)
     cluster.start(spread_s=2.0)
     assert cluster.run_until_linked(limit_s=10) < 2.0
@@ -151,7 +151,8 @@ def test_members_are_known_within_2_s_after_any_trouble(seed: int) -> None:
 
 def test_a_join_is_in_the_remote_tables_after_one_way_of_the_network() -> None:
     cluster = started(3, impairment=Impairment(delay_s=0.01))
-    join(cluster.hosts[1], GROUPS[0], ANY_SOURCE, wants := {})
+    wants: Wants = {}
+    join(cluster.hosts[1], GROUPS[0], ANY_SOURCE, wants)
     cluster.run(0.011)
     assert cluster.hosts[0].node.members(GROUPS[0]) == ["n1"]
     check_delivery(cluster, wants)
@@ -244,7 +245,7 @@ def test_nothing_is_lost_while_control_is_away() -> None:
     flaps = sum(host.flaps for host in cluster.hosts)
     numbers = {host.name: host.fib for host in cluster.hosts}
     victim = cluster.hosts[1]
-    packets = []
+    packets: list[tuple[Host, tuple[int, int]]] = []
 
     def send_for(seconds: float) -> None:
         for _ in range(int(seconds / 0.01)):

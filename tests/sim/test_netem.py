@@ -15,7 +15,7 @@ def carried(impairment: Impairment, count: int = 2000, seed: int = 1) -> list[tu
     clock = Clock()
     network = Network(clock, random.Random(seed), impairment)
     arrived: list[tuple[float, int]] = []
-    network.attach(("b", "data"), lambda sender, number: arrived.append((clock.now, number)))
+    network.attach(("b", "data"), lambda _, number: arrived.append((clock.now, number)))
     for number in range(count):
         clock.call_at(number * 0.001, network.send, "a", ("b", "data"), number)
     clock.run_until(60)

@@ -48,7 +48,7 @@ def record(**changes: Any) -> NodeRecord:
     return msgspec.structs.replace(base, **changes)
 
 
-NODE_MESSAGES = [
+NODE_MESSAGES: list[messages.AnyNodeMessage] = [
     Hello(number=1, record=record(), known=(3, 4), to="x", reached="y", **HEADER),
     Heartbeat(number=2, known=None, directory=bytes(8), **HEADER),
     Goodbye(number=3, **HEADER),
