@@ -1,0 +1,144 @@
+"""Single packets: what goes in on one host comes out on the others, byte for byte, TTL and all."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+import socket
+import sys
+import time
+
+import pytest
+
+from pipeline.cli.programs import wait_until
+from tests.netns.network import Network, fresh_group, fresh_group6, wait_route
+from tests.netns.sockets import Sockets, goes_to, read_datagrams, read_packets
+
+PORT = 5010
+SIZES = (0, 1, 2, 7, 63, 512, 1316, 1388, 1408, 1409, 1472, 2816, 9000, 32768, 60000)
+"""Around the header, the cell of an audio stream, the largest of one packet (1436 − 28 and 1436 − 48) and fragments."""
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_payloads_arrive_byte_for_byte(network: Network, sockets: Sockets, family: int) -> None:
+    """Goal: any datagram arrives as it was sent, also as IP fragments.
+    Method: random payloads of 0 to 60,000 bytes, each size twice, to three hosts; all compared, in order."""
+    source, *members = network.instances
+    group = fresh_group() if family == 4 else fresh_group6()
+    listeners = [sockets.member(member.host, group, PORT) for member in members]
+    wait_route(source, group, members)
+    rng = random.Random(family)
+    payloads = [rng.randbytes(size) for size in SIZES * 2]
+    sender = sockets.sender(source.host, group)
+    for payload in payloads:
+        sender.sendto(payload, (group, PORT))
+        time.sleep(0.005)
+    for listener in listeners:
+        got = [datagram.payload for datagram in read_datagrams(listener, len(payloads), 5)]
+        assert [len(payload) for payload in got] == [len(payload) for payload in payloads]
+        assert got == payloads
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_ttl_and_source_are_kept(network: Network, sockets: Sockets, family: int) -> None:
+    """Goal: the overlay is one link: TTL and hop limit are not decremented, 1 stays 1, the source is the sender's.
+    Method: datagrams with TTL 1, 2, 64 and 255, read with their TTL."""
+    source, member = network.instances[:2]
+    group = fresh_group() if family == 4 else fresh_group6()
+    listener = sockets.member(member.host, group, PORT)
+    wait_route(source, group, [member])
+    for ttl in (1, 2, 64, 255):
+        sockets.sender(source.host, group, ttl=ttl).sendto(b"x", (group, PORT))
+    got = read_datagrams(listener, 4)
+    assert [datagram.ttl for datagram in got] == [1, 2, 64, 255]
+    assert {datagram.source for datagram in got} == {source.ip4 if family == 4 else source.ip6}
+
+
+def test_first_datagram_of_a_flow_arrives(network: Network, sockets: Sockets) -> None:
+    """Goal: a flow's first datagram is not lost: routes come from membership, not from traffic (design §8).
+    Method: one single datagram to each of 30 groups that were joined before and never sent to."""
+    source, member = network.instances[:2]
+    groups = [fresh_group() for _ in range(15)] + [fresh_group6() for _ in range(15)]
+    listeners = [sockets.member(member.host, group, PORT) for group in groups]
+    for group in groups:
+        wait_route(source, group, [member])
+    for group in groups:
+        sockets.sender(source.host, group).sendto(group.encode(), (group, PORT))
+    got = [read_datagrams(listener, 1, 2) for listener in listeners]
+    assert [each[0].payload.decode() if each else None for each in got] == groups
+
+
+@pytest.mark.parametrize("group", ["224.0.0.251", "224.0.0.100", "ff02::fb", "ff02::1:3"])
+def test_link_scope_reaches_non_members(network: Network, sockets: Sockets, group: str) -> None:
+    """Goal: link-local groups are flooded to every node, member or not (design §1).
+    Method: ten datagrams; the overlay interfaces of three hosts, where nobody has joined, are sniffed.  (A sniffer may
+    see several datagrams as one super-packet; sockets do not.)"""
+    source, *others = network.instances
+    sniffers = [sockets.sniffer(other.host, "mcast0") for other in others]
+    sender = sockets.sender(source.host, group)
+    for number in range(10):
+        sender.sendto(b"question %d" % number, (group, 5353))
+    for sniffer in sniffers:
+        seen = b""
+        while b"question 9" not in seen:
+            packets = read_packets(sniffer, 3, goes_to(group, protocol=17))
+            assert packets, seen
+            seen += packets[0]
+        assert re.findall(rb"question (\d)", seen) == [b"%d" % number for number in range(10)]
+
+
+def test_nothing_else_leaves_by_the_overlay(network: Network, sockets: Sockets) -> None:
+    """Goal: unicast to foreign addresses, node-scope groups and spoofed sources do not cross.
+    Method: each is written to the interface; the other hosts' interfaces are sniffed, and drops are counted."""
+    source, other = network.instances[:2]
+    sniffer = sockets.sniffer(other.host, "mcast0")
+    before = sum(source.show("counters")["drops"].values())
+    sockets.sender(source.host, "ff01::99").sendto(b"secret", ("ff01::99", PORT))
+    nobody = sockets.sender(source.host, "10.77.200.200")
+    nobody.sendto(b"secret", ("10.77.200.200", PORT))
+    sockets.sender(source.host, "224.0.0.251").sendto(b"marker", ("224.0.0.251", 5353))
+    seen = read_packets(sniffer, 2, lambda packet: b"secret" in packet or b"marker" in packet)
+    assert len(seen) == 1
+    assert b"marker" in seen[0]
+    assert sum(source.show("counters")["drops"].values()) > before
+
+
+# ---------------------------------------------------------------- unicast
+
+
+@pytest.mark.parametrize("size", [56, 1400, 8000])
+def test_ping(network: Network, size: int) -> None:
+    """Goal: unicast between overlay addresses, in fragments too (design §1).
+    Method: the ping of iputils, IPv4 and IPv6, three packets to each other host, none lost."""
+    source, *others = network.instances
+    for other in others:
+        for address in (other.ip4, other.ip6):
+            command = ["ping", "-n", "-q", "-c", "3", "-i", "0.01", "-W", "2", "-s", str(size), address]
+            assert " 0% packet loss" in source.host.run(command, timeout_s=10).stdout
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_tcp_carries_bytes_unharmed(network: Network, sockets: Sockets, family: int) -> None:
+    """Goal: discovery answers and file transfers in unicast TCP.
+    Method: 8 MiB of random bytes over a TCP connection between two hosts, hashes compared."""
+    client, server = network.instances[:2]
+    address = server.ip4 if family == 4 else server.ip6
+    code = (
+        "import hashlib, socket, sys\n"
+        "listener = socket.create_server((sys.argv[1], 7000), family=socket.AF_INET6 if ':' in sys.argv[1] else 2)\n"
+        "print('listening', flush=True)\n"
+        "connection, digest = listener.accept()[0], hashlib.sha256()\n"
+        "while data := connection.recv(1 << 16): digest.update(data)\n"
+        "print(digest.hexdigest(), flush=True)\n"
+    )
+    process = server.host.spawn([sys.executable, "-c", code, address], label="tcp")
+    wait_until(lambda: "listening" in process.output, 5, "the server listens")
+    data = random.Random(family).randbytes(8 << 20)
+    family_number = socket.AF_INET if family == 4 else socket.AF_INET6
+    with sockets.open(client.host, family_number, socket.SOCK_STREAM) as connection:
+        connection.settimeout(15)
+        connection.connect((address, 7000))
+        connection.sendall(data)
+    process.wait(15)
+    assert process.output.split()[-1] == hashlib.sha256(data).hexdigest()
