@@ -38,8 +38,9 @@ struct mp_worker *mp_worker_new(struct mp_region *region, const struct mp_worker
     w->region = region;
     w->lane = mp_lane(region, config->lane);
     w->config = *config;
-    w->now_ns = w->window_ns = w->punt_filled_ns = mp_now_ns();
-    w->punt_tokens = MP_PUNT_BURST;
+    w->now_ns = w->window_ns = mp_now_ns();
+    mp_bucket_init(&w->reports, MP_REPORTS_PER_S, MP_REPORTS_BURST, w->now_ns);
+    mp_bucket_init(&w->news, MP_NEWS_PER_S, MP_NEWS_PER_S, w->now_ns);
     w->punts = calloc(MP_PUNT_SLOTS, sizeof *w->punts);
     for (uint32_t stage = 0; stage < MP_STAGES; stage++) {
         w->count[stage] = mp_counters(region, config->lane, stage);
@@ -66,22 +67,10 @@ void mp_worker_free(struct mp_worker *w)
 
 /* ---- punts ---- */
 
-static int punt_allowed(struct mp_worker *w)
-{
-    uint64_t more = (w->now_ns - w->punt_filled_ns) / (UINT64_C(1000000000) / MP_PUNTS_PER_S);
-    if (more) {
-        w->punt_filled_ns = w->now_ns;
-        w->punt_tokens = w->punt_tokens + more > MP_PUNT_BURST ? MP_PUNT_BURST : w->punt_tokens + more;
-    }
-    if (!w->punt_tokens || w->punt_head - w->punt_tail == MP_PUNT_SLOTS)
-        return 0;
-    w->punt_tokens--;
-    return 1;
-}
-
 void mp_punt_add(struct mp_worker *w, uint32_t stage, uint32_t kind, const void *bytes, uint32_t length)
 {
-    if (!punt_allowed(w)) {
+    struct mp_bucket *bucket = kind == MP_PUNT_MEMBERSHIP ? &w->reports : &w->news;
+    if (w->punt_head - w->punt_tail == MP_PUNT_SLOTS || !mp_bucket_take(bucket, w->now_ns)) {
         mp_count(w->count[stage], MP_DROP_punt_limit, 1);
         return;
     }

@@ -5,13 +5,15 @@
 #ifndef MP_WORKER_H
 #define MP_WORKER_H
 
+#include "mp_bucket.h"
 #include "mp_ring.h"
 #include "mp_stage.h"
 
 #define MP_PUNT_SLOTS 256u      /* more than a burst can punt: the ring is emptied after each */
 #define MP_PUNT_BYTES 2048u     /* a membership report fills one packet at the most; longer ones are cut and refused */
-#define MP_PUNTS_PER_S 20000u   /* what control can take in without falling behind */
-#define MP_PUNT_BURST 8192u     /* 2,000 joins at once, in two versions, each repeated */
+#define MP_REPORTS_PER_S 20000u /* membership that control can take in without falling behind */
+#define MP_REPORTS_BURST 8192u  /* 2,000 joins at once, in two versions, each repeated */
+#define MP_NEWS_PER_S 1000u     /* new sources and endpoints: a flood of them must not crowd out membership */
 
 struct mp_punt {
     uint32_t kind, length;
@@ -34,7 +36,7 @@ struct mp_worker {
     uint64_t window_ns;         /* when the present load window of tun_ingress began */
     uint32_t window_packets, read_since_sleep;
     uint32_t wait_ns;           /* not 0: the last window was full, wake-ups are moderated */
-    uint64_t punt_tokens, punt_filled_ns;
+    struct mp_bucket reports, news;
     uint32_t punt_head, punt_tail;
     struct mp_punt *punts;
 };

@@ -18,7 +18,7 @@ DEVICE = "/dev/net/tun"
 # linux/if_tun.h
 TUNSETIFF = 0x400454CA
 TUNSETOFFLOAD = 0x400454D0
-IFF_TUN, IFF_MULTI_QUEUE, IFF_NO_PI, IFF_VNET_HDR = 0x0001, 0x0100, 0x1000, 0x4000
+IFF_TUN, IFF_MULTI_QUEUE, IFF_NO_PI, IFF_VNET_HDR, IFF_TUN_EXCL = 0x0001, 0x0100, 0x1000, 0x4000, 0x8000
 TUN_F_CSUM, TUN_F_USO4, TUN_F_USO6 = 0x01, 0x20, 0x40
 
 
@@ -29,8 +29,8 @@ def open_queues(interface: str, count: int) -> list[int]:
     """
     queues: list[int] = []
     try:
-        for _ in range(count):
-            queues.append(_open_queue(interface))  # noqa: PERF401  one by one: what is open is closed on failure
+        for number in range(count):  # the first must make the interface, not join another instance's
+            queues.append(_open_queue(interface, IFF_TUN_EXCL if number == 0 else 0))
     except BaseException:
         for queue in queues:
             os.close(queue)
@@ -38,8 +38,8 @@ def open_queues(interface: str, count: int) -> list[int]:
     return queues
 
 
-def _open_queue(interface: str) -> int:
-    flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE
+def _open_queue(interface: str, more_flags: int) -> int:
+    flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE | more_flags
     try:
         fd = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
