@@ -104,7 +104,7 @@ class Goodbye(NodeMessage, frozen=True, tag="goodbye"):
 class DirectorySummary(NodeMessage, frozen=True, tag="summary"):
     """The ages of all the sender's records.  The receiver sends what is newer, and its own summary if it is `asked`."""
 
-    entries: Annotated[list[tuple[Id, Count, Count]], Meta(max_length=2 * limits.NODES_MAX)]
+    entries: Annotated[list[tuple[Id, Count, Count]], Meta(max_length=2 * limits.NODES_MAX + 1)]
     asked: bool
 
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from pipeline import messages
+from pipeline import limits, messages
 from pipeline.address import Address, NodeId, SourceFilter, show
-from pipeline.errors import WireError
+from pipeline.errors import ConfigError, WireError
 from pipeline.messages import EngineMessage, NodeRecord
 from pipeline.overlay import engines
 from pipeline.overlay.api import Engine, EngineContext, LinkState, RouteChanged, Transmit
@@ -92,6 +92,10 @@ class OverlayNode:
         now: float,
         derive_id: Callable[[str, int], NodeId] = derive_node_id,
     ) -> None:
+        if len(config.peers) > limits.SEEDS_MAX:
+            raise ConfigError(
+                f"{len(config.peers)} peers are given, {limits.SEEDS_MAX} are enough: nodes learn the rest"
+            )
         self._config = config
         self._random = random
         self._claims = Claims()

@@ -101,10 +101,12 @@ class Registry:
         return Merge.NEWER
 
     def bury(self, node: NodeId, now: float) -> None:
-        """Forget a record, and remember for a while that it was forgotten."""
+        """Forget a record, and remember for a while that it was forgotten; of too many graves the oldest is opened."""
         record = self._others.get(node)
         if record is not None:
             self._remove(node)
+            if len(self._graves) >= limits.NODES_MAX:
+                self._open_grave(next(iter(self._graves)))
             self._graves[node] = record.stamp, now + limits.NODE_FORGET_S
             self._digest ^= _fingerprint(node, record.stamp)
 

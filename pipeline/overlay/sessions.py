@@ -85,7 +85,8 @@ class Sessions:
         self._deadlines: Deadlines[NodeId | str] = Deadlines()
         self._notices: set[tuple[NoticeKind, str]] = set()
         self._summary_at = now
-        self._told_taken: dict[int, float] = {}
+        self._older_life: tuple[int, float] | None = None
+        """Incarnation of a node that is said to have our name, and since when."""
 
     @property
     def own(self) -> NodeRecord:
@@ -258,10 +259,16 @@ class Sessions:
             return own
         elif endpoints.may_be_same(own.endpoint, record.endpoint):
             pass  # our own former life: our Hello replaces it
-        elif now - self._told_taken.setdefault(record.incarnation, now) >= limits.NAME_TAKEN_S:
+        elif self._is_name_taken(record.incarnation, now):
             text = f"the name {own.name} is in use by the node at {record.endpoint}"
             self._notice(NoticeKind.NAME_TAKEN, own.name, text)
         return None
+
+    def _is_name_taken(self, incarnation: int, now: float) -> bool:
+        """Whether we have been told of an older life elsewhere for longer than a dead one is remembered."""
+        if self._older_life is None or self._older_life[0] != incarnation:
+            self._older_life = incarnation, now
+        return now - self._older_life[1] >= limits.NAME_TAKEN_S
 
     def _move_id(self, now: float) -> None:
         """Another node keeps our id: take the next free one, under which nobody knows us yet."""
@@ -309,7 +316,7 @@ class Sessions:
                 seed.node_id = None
 
     def _notice(self, kind: NoticeKind, peer: str, text: str) -> None:
-        if (kind, peer) not in self._notices:
+        if (kind, peer) not in self._notices and len(self._notices) < limits.NODES_MAX:
             self._notices.add((kind, peer))
             self.events.append(Notice(kind, peer, text))
 

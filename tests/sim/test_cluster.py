@@ -243,7 +243,6 @@ def test_nothing_is_lost_while_control_is_away() -> None:
         join(host, GROUPS[0], ANY_SOURCE, wants)
     cluster.run(1)
     flaps = sum(host.flaps for host in cluster.hosts)
-    numbers = {host.name: host.fib for host in cluster.hosts}
     victim = cluster.hosts[1]
     packets: list[tuple[Host, tuple[int, int]]] = []
 
@@ -265,7 +264,6 @@ def test_nothing_is_lost_while_control_is_away() -> None:
         assert [host.delivered[packet] for host in cluster.hosts] == [host is not sender for host in cluster.hosts]
     assert sum(host.flaps for host in cluster.hosts) == flaps, "no peer has noticed"
     assert {key: entry.stream for key, entry in victim.fib.items()} == streams
-    assert numbers[victim.name] is victim.fib
     check_delivery(cluster, wants)
 
 

@@ -114,6 +114,17 @@ def test_a_forgotten_node_comes_back_only_by_itself_for_a_while() -> None:
     assert merge(registry, old) is Merge.NEW
 
 
+def test_there_is_a_bound_on_graves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "NODES_MAX", 2)
+    registry = Registry(record(1))
+    for node in range(2, 9):
+        merge(registry, record(node))
+        registry.bury(node, now=0.0)
+    assert len(registry.summary()) == 3
+    registry.expire_graves(limits.NODE_FORGET_S)
+    assert registry.digest == Registry(record(1)).digest
+
+
 def test_there_is_a_bound_on_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "NODES_MAX", 2)
     registry = Registry(record(1))
