@@ -19,6 +19,7 @@ import random
 import signal
 import time
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -54,6 +55,16 @@ CUT_OFF_MAX = 1024
 log = structlog.get_logger()
 
 
+class Service(Protocol):
+    """Something that is served beside control's own work, in its event loop: the metrics."""
+
+    def fileno(self) -> int:
+        """Its listening descriptor, opened before the fork."""
+
+    async def attach(self, control: _Control) -> None:
+        """Serve from now on."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
     """What the supervisor hands to control."""
@@ -70,6 +81,7 @@ class Given:
     checkpoint: int
     ingress_bells: tuple[int, ...]
     ready_bell: int
+    service: Service | None = None
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -178,6 +190,8 @@ class _Control:
         self._loop.call_later(ADOPT_S, self._expire_adopted)
         self._loop.call_later(SWEEP_S, self._sweep)
         self._drain(now)
+        if self.given.service is not None:
+            await self.given.service.attach(self)
         self.given.region.set_process_state(0, ProcessState.READY)
         os.eventfd_write(self.given.ready_bell, 1)
         await self._stopping.wait()

@@ -79,15 +79,18 @@ class _Resources:
     owned: list[int] = field(default_factory=list)
 
 
-def launch(config: Config) -> int:
-    """Runs the instance in the foreground until SIGTERM or SIGINT; the exit code.  Raises PipelineError before that."""
+def launch(config: Config, service: control.Service | None = None) -> int:
+    """Runs the instance in the foreground until SIGTERM or SIGINT; the exit code.  Raises PipelineError before that.
+
+    `service` is served by control beside its own work: the metrics.
+    """
     logs.configure(config.log)
     network_key = None if config.node.insecure else keys.load_network_key(config.node.key or "")
     control.check_engine(config.overlay.engine)
     directory = rundir.RuntimeDirectory(config.node.name)
     try:
         Region.unlink_stale(config.node.name)
-        return _Supervisor(config, network_key).run()
+        return _Supervisor(config, network_key, service).run()
     finally:
         Region.unlink_stale(config.node.name)
         directory.remove()
@@ -102,8 +105,9 @@ def node_addresses(config: Config) -> tuple[str, ...]:
 
 
 class _Supervisor:
-    def __init__(self, config: Config, network_key: bytes | None) -> None:
+    def __init__(self, config: Config, network_key: bytes | None, service: control.Service | None) -> None:
         self._config = config
+        self._service = service
         self._signals: list[int] = []
         self._exit_code = 0
         self._ready = False
@@ -181,10 +185,14 @@ class _Supervisor:
             checkpoint=res.checkpoint,
             ingress_bells=tuple(bells[graph.Stage.OVERLAY_INGRESS] for bells in res.bells),
             ready_bell=res.ready_bell,
+            service=self._service,
         )
-        kept = frozenset({given.queue, given.listener, given.checkpoint, *given.ingress_bells})
+        kept = frozenset({given.queue, given.listener, given.checkpoint, *given.ingress_bells, *self._service_fds()})
         children.insert(0, _Child("control", 0, 0, lambda: control.run(given), kept))
         return children
+
+    def _service_fds(self) -> set[int]:
+        return set() if self._service is None else {self._service.fileno()}
 
     # ---------------------------------------------------------------- running
 
@@ -255,7 +263,7 @@ class _Supervisor:
         res = self._resources
         mine = {self._wake_read, self._wake_write, res.checkpoint, res.control_socket.fileno(), *res.queues}
         mine |= {sock.fileno() for sock in res.data} | {bell for bells in res.bells for bell in bells}
-        mine |= {other.pidfd for other in self._children if other.pidfd >= 0}
+        mine |= {other.pidfd for other in self._children if other.pidfd >= 0} | self._service_fds()
         for fd in mine - set(keep):
             os.close(fd)
 

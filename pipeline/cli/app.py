@@ -99,7 +99,11 @@ def launch(config: str | None, **flags: Any) -> int:
     settings, _ = effective(by_flag, config, launching=True)
     from pipeline import supervisor
 
-    return supervisor.launch(settings)
+    if settings.metrics.listen is None:
+        return supervisor.launch(settings)
+    from pipeline.metrics import Endpoint
+
+    return supervisor.launch(settings, Endpoint(settings.metrics.listen))
 
 
 def _parameters(flags: Any) -> dict[str, str]:

@@ -1,0 +1,80 @@
+"""Goal: what `--metrics` serves is what `show` knows, in Prometheus' words, and only to who asks properly.
+Method: the collector over views that the test provides; the HTTP answer as bytes."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipeline import metrics, views
+from pipeline.errors import PipelineError
+from pipeline.shm import counters
+
+
+def _counts(_control: Any) -> dict[str, Any]:
+    drops = {reason: number for number, reason in enumerate([*counters.DROPS, "tun_queue"])}
+    return {**dict.fromkeys(counters.EVENTS, 7), "drops": drops, "membership": {"reports": 3}, "sources": 2}
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> CollectorRegistry:
+    status = {"name": "a", "version": "1", "interface": "mcast0", "overlay": "mesh", "node_id": "1", "ready": True}
+    worker = {"role": "classify", "lane": 1, "state": "ready", "restarts": 4, "packets": 5}
+    traffic = dict.fromkeys(("tx_bytes", "rx_bytes", "tx_datagrams", "rx_datagrams", "tx_errors"), 9)
+    link = {"peer": 'b"\n', "state": "up", "rtt_ms": 1.5, "loss": 0.25, **traffic}
+    group = {"group": "239.1.2.3", "local": True, "members": ["b", "c"]}
+    monkeypatch.setattr(views, "status", lambda _: {**status, "uptime_s": 1.0})
+    monkeypatch.setattr(views, "counts", _counts)
+    monkeypatch.setattr(views, "workers", lambda _: [worker])
+    monkeypatch.setattr(views, "links", lambda _: [link, {**link, "peer": None}])
+    monkeypatch.setattr(views, "groups", lambda _: [group, {**group, "group": "239.1.2.4", "local": False}])
+    found = CollectorRegistry()
+    found.register(metrics.Collector(object()))  # type: ignore[arg-type]
+    return found
+
+
+def test_scrape_tells_counters_workers_links_and_groups(registry: CollectorRegistry) -> None:
+    """Goal: the figures of the views come back through Prometheus' own parser.  Method: one scrape, parsed."""
+    head, _, body = metrics.respond(registry, b"GET /metrics HTTP/1.1\r\n\r\n").partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert f"Content-Length: {len(body)}".encode() in head
+    found = {
+        (sample.name, tuple(sorted(sample.labels.values()))): sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+    assert found["mcast_sealed_total", ()] == 7
+    assert found["mcast_drops_total", ("replay",)] == counters.DROPS.index("replay")
+    assert found["mcast_drops_total", ("tun_queue",)] == len(counters.DROPS)
+    assert found["mcast_worker_restarts_total", ("1", "classify")] == 4
+    assert found["mcast_link_rtt_seconds", ('b"\n',)] == 0.0015
+    assert found["mcast_link_tx_bytes_total", ('b"\n',)] == 9
+    assert found["mcast_groups", ("true",)] == found["mcast_groups", ("false",)] == 1
+    assert found["mcast_group_members", ("239.1.2.3",)] == 2
+    assert all(re.match(r"mcast_[a-z_]+$", name) for name, _ in found)
+
+
+HEADS = (b"", b"\r\n\r\n", b"GET\r\n", b"POST /metrics HTTP/1.1\r\n", b"GET /etc HTTP/1.1\r\n", b"\xff" * 99)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_other_requests_are_refused(registry: CollectorRegistry, head: bytes) -> None:
+    """Goal: nonsense gets an error and no figures.  Method: request lines that are none, or of other things."""
+    assert metrics.respond(registry, head).startswith(b"HTTP/1.1 404 ")
+
+
+def test_head_has_no_body(registry: CollectorRegistry) -> None:
+    """Goal: HEAD gets the head of the answer.  Method: as it says."""
+    assert metrics.respond(registry, b"HEAD /metrics HTTP/1.1\r\n").endswith(b"\r\n\r\n")
+
+
+def test_port_in_use_is_one_line() -> None:
+    """Goal: a port in use is an error that names the flag.  Method: two endpoints on one port."""
+    first = metrics.Endpoint("127.0.0.1:19477")
+    with pytest.raises(PipelineError, match=r"--metrics 127\.0\.0\.1:19477: the port is in use"):
+        metrics.Endpoint("127.0.0.1:19477")
+    first.close()
