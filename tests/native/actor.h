@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
  * actor: a part that a test runs beside itself, on the same region: a process, as in the daemon, or, since
- * ThreadSanitizer sees into one process only, a thread.  Threads cannot be killed, so tests that kill are not built then.
+ * ThreadSanitizer sees into one process only, a thread.  Threads cannot be killed: tests that kill are not built then.
  */
 #ifndef ACTOR_H
 #define ACTOR_H

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Goal: the forwarding table does what a dictionary does, within its bounds, and a new writer mends what a dead one left.
+ * Goal: the forwarding table does what a dictionary does, within its bounds, and a new writer mends what a dead one
+ * left.
  * Method: functional checks; 65,536 entries over 1,024 links; random operations against a naive model (seeded); chains
  * brought by hand into the states in which a writer can die.  Readers beside a writer: test_fib_hammer.c.
  */

@@ -66,7 +66,8 @@ static void parts_do_not_overlap(void)
 static void bad_geometries_are_refused(void)
 {
     struct mp_geometry g;
-#define REFUSED(field, value) (g = actor_small, g.field = (value), mp_region_size(&g) == 0 && mp_region_lazy_at(&g) == 0)
+#define REFUSED(field, value) \
+    (g = actor_small, g.field = (value), mp_region_size(&g) == 0 && mp_region_lazy_at(&g) == 0)
     CHECK(mp_region_size(&actor_small) != 0);
     CHECK(REFUSED(lanes, 0) && REFUSED(lanes, MP_LANES_MAX + 1));
     CHECK(REFUSED(host_slots, 100) && REFUSED(host_slots, 32) && REFUSED(host_slots, 1u << 21));

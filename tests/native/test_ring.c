@@ -2,9 +2,9 @@
  *
  * Goal: each slot passes the three stages of a host ring once, in order and whole; a full ring holds its producer, a
  * sleeping stage is always woken, and a successor goes on where a killed stage was.
- * Method: cursors by hand; then 10^7 slots through a producer and two further stages in processes of their own, each checking
- * position and content of every slot; the same with stages that sleep on an eventfd between bursts; the same with a
- * middle stage that is killed again and again.
+ * Method: cursors by hand; then 10^7 slots through a producer and two further stages in processes of their own, each
+ * checking position and content of every slot; the same with stages that sleep on an eventfd between bursts; the same
+ * with a middle stage that is killed again and again.
  */
 #include <poll.h>
 #include <sys/eventfd.h>
