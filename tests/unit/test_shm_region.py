@@ -1,0 +1,157 @@
+"""Goal: a region is made, shared, filled up, refused and removed as promised, and its process table tells who runs.
+
+Method: real POSIX shared memory under names of this test; a forked child as second process; a full /dev/shm is
+played by a posix_fallocate that refuses.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.shm import _native, counters, ring
+from pipeline.shm.region import Geometry, ProcessState, Region
+
+ffi, lib = _native.ffi, _native.lib
+
+NAME = f"test-shm-{os.getpid()}"
+PATH = Path(f"/dev/shm/mcast-pipeline.{NAME}")
+SMALL = Geometry.of(lanes=2, mtu=1436, host_slots=64, overlay_slots=8, fib_entries=256, fib_buckets=64, seed=1)
+
+
+@pytest.fixture
+def region() -> Iterator[Region]:
+    made = Region.create(NAME, SMALL)
+    yield made
+    made.unlink()
+    made.close()
+
+
+def test_geometry_follows_mtu() -> None:
+    assert Geometry.of(lanes=1, mtu=1436).host_slot_bytes == 2048
+    assert Geometry.of(lanes=1, mtu=1728).host_slot_bytes == 2048
+    assert Geometry.of(lanes=1, mtu=1729).host_slot_bytes == 4096
+    assert Geometry.of(lanes=1, mtu=8936).host_slot_bytes == 10240
+    defaults = Geometry.of(lanes=4, mtu=1436)
+    assert (defaults.host_slots, defaults.overlay_slots) == (1024, 64)
+    assert (defaults.fib_entries, defaults.fib_buckets) == (262144, 262144)
+
+
+def test_hash_seeds_differ() -> None:
+    assert len({Geometry.of(lanes=1, mtu=1436).seed for _ in range(20)}) > 1
+
+
+def test_create_is_private_and_formatted(region: Region) -> None:
+    assert stat.S_IMODE(PATH.stat().st_mode) == 0o600
+    assert PATH.stat().st_size == region.size == lib.mp_region_size(ffi.addressof(region.native.geometry))
+    assert region.geometry == SMALL
+    assert lib.mp_region_check(region.native, region.size) == 0
+
+
+def test_only_what_is_always_needed_has_memory(region: Region) -> None:
+    eager = lib.mp_region_lazy_at(ffi.addressof(region.native.geometry))
+    assert eager <= PATH.stat().st_blocks * 512 < eager + 65536
+    region.reserve(region.size - 10_000, region.size + 10_000)
+    assert eager + 8192 <= PATH.stat().st_blocks * 512
+    assert PATH.stat().st_size == region.size
+
+
+def test_name_in_use(region: Region) -> None:
+    with pytest.raises(PipelineError, match=NAME) as caught:
+        Region.create(NAME, SMALL)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 1
+    assert PATH.exists()
+
+
+def test_full_dev_shm_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_fd: int, _start: int, _length: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(PipelineError, match=r"/dev/shm is full.*needs \d+ bytes") as caught:
+        Region.create(NAME, SMALL)
+    assert "\n" not in str(caught.value)
+    assert not PATH.exists()
+
+
+def test_bad_geometry_leaves_nothing() -> None:
+    with pytest.raises(PipelineError, match="out of bounds"):
+        Region.create(NAME, Geometry.of(lanes=17, mtu=1436))
+    assert not PATH.exists()
+
+
+def test_attach_sees_the_same_memory(region: Region) -> None:
+    region.set_process_pid(3, 99)
+    other = Region.attach(NAME)
+    assert other.process(3).pid == 99
+    other.set_process_state(3, ProcessState.STOPPED)
+    other.close()
+    other.close()
+    assert region.process_state(3) is ProcessState.STOPPED
+
+
+def test_attach_to_nothing() -> None:
+    with pytest.raises(PipelineError, match="not running"):
+        Region.attach(NAME)
+
+
+@pytest.mark.parametrize(("size", "word"), [(0, "no region"), (65536, "another version")])
+def test_attach_to_something_else(size: int, word: str) -> None:
+    PATH.write_bytes(bytes(size))
+    try:
+        with pytest.raises(PipelineError, match=word):
+            Region.attach(NAME)
+    finally:
+        assert Region.unlink_stale(NAME)
+    assert not Region.unlink_stale(NAME)
+
+
+def test_children_share_the_mapping(region: Region) -> None:
+    pid = os.fork()
+    if pid == 0:
+        region.set_process_state(1, ProcessState.READY)
+        region.reserve(region.size - 4096, region.size)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert region.process_state(1) is ProcessState.READY
+
+
+def test_process_table(region: Region) -> None:
+    assert region.process(8).state is ProcessState.ABSENT
+    region.set_process_stages(8, 0b1000)
+    region.set_process_pid(8, 4321)
+    region.count_restart(8)
+    region.count_restart(8)
+    assert (region.process_pid(8), region.process_restarts(8), region.process(8).stages) == (4321, 2, 8)
+    for call in (region.process, region.process_pid, region.count_restart):
+        with pytest.raises(IndexError):
+            call(9)
+
+
+def test_counters(region: Region) -> None:
+    found = counters.totals(region)
+    assert set(found) == {*counters.EVENTS, "drops"}
+    assert set(found["drops"]) == set(counters.DROPS)
+    assert {"tun_rx_packets", "sealed"} <= set(counters.EVENTS)
+    assert {"replay", "restart_skip", "hop_limit"} <= set(counters.DROPS)
+    assert not any(found["drops"].values())
+    assert counters.value(region, "replay", lane=1, stage=3) == 0
+    assert counters.text("replay") == "seen before or older than the window"
+    with pytest.raises(KeyError):
+        counters.value(region, "nonsense")
+
+
+def test_ring_levels(region: Region) -> None:
+    rows = ring.levels(region)
+    assert [(row["ring"], row["lane"]) for row in rows] == [("host", 0), ("overlay", 0), ("host", 1), ("overlay", 1)]
+    assert [(row["slots"], row["used"], row["published"]) for row in rows] == [(64, 0, 0), (8, 0, 0)] * 2
+    assert rows[0]["waiting"] == {"classify": 0, "overlay_egress": 0}
+    assert rows[1]["waiting"] == {"overlay_egress": 0}
+    assert rows[0]["sleeping"] == []

@@ -1,0 +1,196 @@
+"""Goal: links and keys stand in shared memory as control gave them; replay windows are never shared, and never
+forgotten by a restart of control.
+
+Method: the writer against real shared memory, with a clock of the test's own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.address import parse
+from pipeline.shm import _native
+from pipeline.shm.fib import TableFullError
+from pipeline.shm.region import Geometry, Region
+from pipeline.shm.tables import TablesWriter
+
+ffi, lib = _native.ffi, _native.lib
+
+KEY, OTHER = bytes(range(32)), bytes(32)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def region() -> Iterator[Region]:
+    geometry = Geometry.of(lanes=1, mtu=1436, host_slots=64, overlay_slots=8, fib_entries=256, fib_buckets=64)
+    made = Region.create(f"test-tables-{os.getpid()}", geometry)
+    yield made
+    made.unlink()
+    made.close()
+
+
+def stored_keys(region: Region) -> dict[tuple[int, int], tuple[int, int, int, bytes]]:
+    """(origin, epoch) → window, lanes, sealed, key."""
+    record = ffi.new("struct mp_key *")
+    found = {}
+    for index in range(lib.MP_KEYS_MAX):
+        assert lib.mp_key_read(region.native, index, record)
+        if record.origin:
+            secret = bytes(ffi.buffer(record.key))
+            found[record.origin, record.epoch] = (record.window, record.lanes, record.sealed, secret)
+    return found
+
+
+# ---------------------------------------------------------------- links
+
+
+def test_links(region: Region) -> None:
+    tables = TablesWriter(region)
+    assert tables.link(5) is None
+    tables.set_link(5, node=0xFFFFFFFF, up=True, endpoint=(parse("10.0.0.7"), 4747))
+    tables.set_link(1023, node=2, up=False, endpoint=(parse("fe80::7"), 65535), scope=3)
+    tables.set_link(6, node=3, up=False, endpoint=None)
+    link = tables.link(5)
+    assert link is not None
+    assert (link.node, link.up, link.endpoint, link.scope) == (0xFFFFFFFF, True, (parse("10.0.0.7"), 4747), 0)
+    link = tables.link(1023)
+    assert link is not None
+    assert (link.endpoint, link.scope) == ((parse("fe80::7"), 65535), 3)
+    link = tables.link(6)
+    assert link is not None
+    assert link.endpoint is None
+    tables.clear_link(5)
+    assert tables.link(5) is None
+    for index, node in ((1024, 1), (0, 0)):
+        with pytest.raises(ValueError, match=str(index)):
+            tables.set_link(index, node=node, up=True, endpoint=None)
+
+
+def test_link_figures(region: Region) -> None:
+    figures = TablesWriter(region).link_figures(3)
+    assert (figures.tx_bytes, figures.rx_bytes, figures.rtt_ns, figures.loss_ppm) == (0, 0, 0, 0)
+
+
+# ---------------------------------------------------------------- keys of peers
+
+
+def test_keys_have_windows_of_their_own(region: Region) -> None:
+    tables = TablesWriter(region)
+    for origin in range(1, 101):
+        tables.set_key(origin, 0, key=KEY, lanes=1 + origin % 4)
+    tables.set_key(1, 1, key=None, lanes=2)
+    stored = stored_keys(region)
+    assert tables.keys() == set(stored)
+    assert stored[1, 1][1:] == (2, 0, bytes(32))
+    assert stored[2, 0][1:] == (3, 1, KEY)
+    taken = [window + i for window, lanes, _, _ in stored.values() for i in range(2 * lanes)]
+    assert len(set(taken)) == len(taken)
+
+
+def test_the_same_key_keeps_its_window(region: Region) -> None:
+    tables = TablesWriter(region)
+    tables.set_key(9, 3, key=KEY, lanes=1)
+    stored = stored_keys(region)
+    for writer in (tables, TablesWriter(region)):  # and a restarted control's
+        writer.set_key(9, 3, key=KEY, lanes=1)
+        assert stored_keys(region) == stored
+
+
+def test_another_key_of_the_same_epoch_gets_fresh_windows(region: Region) -> None:
+    tables = TablesWriter(region)
+    tables.set_key(9, 3, key=KEY, lanes=1)
+    before = stored_keys(region)[9, 3]
+    tables.set_key(9, 3, key=OTHER, lanes=1)
+    after = stored_keys(region)[9, 3]
+    assert after[0] != before[0]
+    assert after[3] == OTHER
+    assert len(tables.keys()) == 1
+
+
+def test_freed_windows_rest(region: Region) -> None:
+    clock = Clock()
+    tables = TablesWriter(region, clock=clock)
+    tables.set_key(1, 0, key=KEY, lanes=1)
+    assert tables.clear_key(1, 0)
+    assert not tables.clear_key(1, 0)
+    tables.set_key(2, 0, key=KEY, lanes=1)
+    assert stored_keys(region)[2, 0][0] == 2
+    clock.now = 1.5
+    tables.set_key(3, 0, key=KEY, lanes=1)
+    assert stored_keys(region)[3, 0][0] == 0
+
+
+def test_a_new_writer_goes_on(region: Region) -> None:
+    before = TablesWriter(region)
+    before.set_key(1, 0, key=KEY, lanes=4)
+    before.set_key(2, 0, key=None, lanes=1)
+    after = TablesWriter(region)
+    assert after.keys() == {(1, 0), (2, 0)}
+    after.set_key(3, 0, key=KEY, lanes=1)
+    assert stored_keys(region)[3, 0][0] == 10
+    assert after.clear_key(1, 0)
+    assert set(stored_keys(region)) == {(2, 0), (3, 0)}
+
+
+def test_no_windows_left(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Region, "reserve", lambda *_: None)
+    monkeypatch.setattr("pipeline.shm.tables.lib", Fake())
+    clock = Clock()
+    tables = TablesWriter(region, clock=clock)
+    for origin in range(1, 257):
+        tables.set_key(origin, 0, key=KEY, lanes=16)
+    with pytest.raises(TableFullError, match="16 lanes"):
+        tables.set_key(300, 0, key=KEY, lanes=16)
+    tables.clear_key(7, 0)
+    tables.set_key(300, 0, key=KEY, lanes=16)  # at once: there are no others
+    assert len(tables.keys()) == 256
+
+
+class Fake:
+    """The library, but that keys are not written: their windows would take 128 MiB."""
+
+    def __getattr__(self, name: str) -> object:
+        return (lambda *_: 0) if name == "mp_key_set" else getattr(lib, name)
+
+
+def test_bad_keys(region: Region) -> None:
+    tables = TablesWriter(region)
+    with pytest.raises(ValueError, match="32 bytes"):
+        tables.set_key(1, 0, key=b"short", lanes=1)
+    with pytest.raises(ValueError, match="out of bounds"):
+        tables.set_key(1, 0, key=KEY, lanes=17)
+    assert tables.keys() == frozenset()
+    tables.set_key(1, 0, key=KEY, lanes=1)  # nothing has leaked
+    assert stored_keys(region)[1, 0][0] in (0, 34)
+
+
+# ---------------------------------------------------------------- own keys
+
+
+def sender(region: Region) -> tuple[int, int, tuple[int, int], int]:
+    record = ffi.new("struct mp_sender *")
+    assert lib.mp_sender_read(region.native, record)
+    return record.origin, record.sealed, tuple(record.epoch), record.active
+
+
+def test_sender(region: Region) -> None:
+    tables = TablesWriter(region)
+    tables.set_sender(77, {0: KEY}, active=0)
+    assert sender(region) == (77, 1, (0, 0), 0)
+    tables.set_sender(77, {254: KEY, 255: OTHER}, active=255)
+    assert sender(region) == (77, 1, (254, 255), 1)
+    tables.set_sender(77, {3: None}, active=3)
+    assert sender(region) == (77, 0, (1, 3), 1)
+    for keys, active in (({0: KEY, 2: KEY}, 0), ({0: KEY}, 1), ({0: b"short"}, 0)):
+        with pytest.raises(ValueError, match=r"epoch|bytes"):
+            tables.set_sender(77, keys, active=active)
