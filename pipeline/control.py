@@ -19,6 +19,7 @@ import random
 import signal
 import time
 from dataclasses import dataclass
+from typing import Any
 from typing import Protocol
 
 import msgspec
@@ -29,7 +30,7 @@ from zmq.auth.asyncio import AsyncioAuthenticator
 from pipeline import limits, views
 from pipeline.address import Address, is_multicast, parse
 from pipeline.config import Config
-from pipeline.errors import WireError
+from pipeline.errors import PipelineError, WireError
 from pipeline.forwarding.route import RouteChanged
 from pipeline.forwarding.table import ForwardingTable
 from pipeline.io import bus, netlink, rundir
@@ -45,7 +46,9 @@ from pipeline.sources import SourceWatch
 VNET_HEADER = bytes(10)
 """Before each packet on the TUN: no offload asked for."""
 CHECKPOINT_DELAY_S = 0.2
-"""Changes are saved together: 65,536 groups take tens of milliseconds."""
+"""Changes are saved together."""
+CHECKPOINT_SHARE = 20
+"""Saving waits that many times as long as it took last, so that it costs a twentieth of a core at the most."""
 ADOPT_S = 3.0
 """How long a restarted control leaves entries alone that it has not set again: membership is relearned meanwhile."""
 SWEEP_S = 30.0
@@ -108,8 +111,10 @@ class _Control:
         self.started = time.time()
         self._loop: asyncio.AbstractEventLoop
         self._stopping = asyncio.Event()
+        self._end: PipelineError | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._save_timer: asyncio.TimerHandle | None = None
+        self._save_took_s = 0.0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._curve = bus.derive_curve_keys(given.network_key) if given.network_key else None
         self._senders: dict[str, zmq.Socket[bytes]] = {}
@@ -173,6 +178,7 @@ class _Control:
         """Until SIGTERM."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+        self._loop.set_exception_handler(_tell_failure)
         name = self.given.config.node.name
         authenticator = bus.admit_only(self._context, self._curve) if self._curve else None
         router = bus.peer_receiver(self._context, self.given.listener, self.given.config.node.listen, self._curve)
@@ -196,6 +202,8 @@ class _Control:
         os.eventfd_write(self.given.ready_bell, 1)
         await self._stopping.wait()
         self._say_goodbye(authenticator)
+        if self._end is not None:
+            raise self._end
 
     def _say_goodbye(self, authenticator: AsyncioAuthenticator | None) -> None:
         """Tells all peers, and gives ZeroMQ a moment to send it."""
@@ -315,6 +323,9 @@ class _Control:
                 self._move_addresses(moved)
             case events.NodeIdMoved():
                 self.publisher.publish_sender(self.node.record)
+            case events.Notice(kind=events.NoticeKind.NAME_TAKEN, text=text):
+                self._end = PipelineError(f"{text}: choose another --name")
+                self._stopping.set()
             case events.Notice(kind=kind, text=text):
                 log.warning(text, reason=kind.value)
 
@@ -368,13 +379,15 @@ class _Control:
 
     def _save_soon(self) -> None:
         if self._save_timer is None:
-            self._save_timer = self._loop.call_later(CHECKPOINT_DELAY_S, self._save)
+            delay = max(CHECKPOINT_DELAY_S, CHECKPOINT_SHARE * self._save_took_s)
+            self._save_timer = self._loop.call_later(delay, self._save)
 
     def _save(self) -> None:
         self._save_timer = None
         now = time.monotonic()
         state = _State(self.membership.snapshot(now), self.node.snapshot(now), self.addresses)
         self._checkpoint.save(msgspec.msgpack.encode(state))
+        self._save_took_s = time.monotonic() - now
 
     def _expire_adopted(self) -> None:
         self.table.expire_adopted()
@@ -387,6 +400,12 @@ class _Control:
         for group in self.sources.idle(self.publisher.used_groups()):
             self.node.deregister_source(group, now)
         self._drain(now)
+
+
+def _tell_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """An input that made a core raise is our bug: one line, and the next input has its turn."""
+    error = context.get("exception")
+    log.error(context["message"], reason=f"{type(error).__name__}: {error}" if error else "")
 
 
 def _packed(text: str) -> tuple[Address, int]:

@@ -41,8 +41,8 @@ RESTART_PAUSES_S = (0.0, 0.0, 0.05, 0.2, 0.5)
 """Before the nth restart in a row: one that dies at once, again and again, must not keep a core busy."""
 STEADY_S = 5.0
 """A process that has lived as long starts its row of restarts anew."""
-USAGE_CODES = frozenset({2, 77, 78})
-"""Exit codes of a child that cannot work with what it was told: trying again would not help."""
+FAILURE_CODE = 70
+"""Exit code of a child that met an error of ours: it is started again.  Any other says that this would not help."""
 BUSY_POLL_US = 50
 
 log = structlog.get_logger()
@@ -239,7 +239,7 @@ class _Supervisor:
 
     def _become(self, child: _Child, parent: int) -> None:
         """The child's side of the fork: never returns."""
-        code = 1
+        code = FAILURE_CODE
         try:
             process.become_child(parent, f"mp-{child.role}-{child.lane}")
             if child.cpu is not None:
@@ -305,7 +305,7 @@ class _Supervisor:
         os.close(child.pidfd)
         child.pidfd = -1
         code = os.waitstatus_to_exitcode(status)
-        if not self._ready and code in USAGE_CODES:
+        if code > 0 and code != FAILURE_CODE:
             self._exit_code = code
             return
         child.row = 0 if time.monotonic() - child.started > STEADY_S else child.row + 1
