@@ -87,17 +87,19 @@ class Sender:
         *,
         port: int = PORT,
         stream: int = 1,
-        size: int = PAYLOAD,
+        size: int | Sequence[int] = PAYLOAD,
         mbit: float = 0,
         pps: float = 0,
         seconds: float = 0,
         count: int = 0,
         ttl: int = 1,
+        flows: int = 1,
         loop: bool = True,
         interface: str = INTERFACE,
     ) -> None:
+        sizes = [size] if isinstance(size, int) else size
         args = [traffic_program(), "send", f"--group={group}", f"--port={port}", f"--interface={interface}"]
-        args += [f"--stream={stream}", f"--size={size}", f"--ttl={ttl}"]
+        args += [f"--stream={stream}", f"--size={','.join(map(str, sizes))}", f"--ttl={ttl}", f"--flows={flows}"]
         for name, value in (("mbit", mbit), ("pps", pps), ("seconds", seconds), ("count", count)):
             args += [f"--{name}={value}"] if value else []
         args += [] if loop else ["--no-loop"]

@@ -72,24 +72,36 @@ static void pace(struct pace *p, uint64_t number)
 		sleep_until(due);
 }
 
-static ssize_t send_one(const struct options *o, int s, const uint8_t *datagram, uint32_t group)
+static double mean_size(const struct options *o)
 {
+	double sum = 0;
+	for (int i = 0; i < o->size_count; i++)
+		sum += o->sizes[i];
+	return sum / o->size_count;
+}
+
+static ssize_t send_one(const struct options *o, int s, const struct head *head)
+{
+	static uint8_t datagram[SIZE_MAX_BYTES];
+	fill(datagram, head, head->length);
 	if (o->group_count == 1)
-		return send(s, datagram, (size_t)o->size, 0);
-	const struct sockaddr *to = (const struct sockaddr *)&o->groups[group];
-	return sendto(s, datagram, (size_t)o->size, 0, to, sizeof o->groups[group]);
+		return send(s, datagram, head->length, 0);
+	const struct sockaddr *to = (const struct sockaddr *)&o->groups[head->group];
+	return sendto(s, datagram, head->length, 0, to, sizeof o->groups[head->group]);
 }
 
 int send_stream(const struct options *o)
 {
-	static uint8_t datagram[SIZE_MAX_BYTES];
-	int s = open_sender(o, o->group_count == 1 ? &o->groups[0] : NULL);
-	double pps = o->mbit > 0 ? o->mbit * 1e6 / 8 / o->size : o->pps;
+	static int sockets[FLOWS_MAX];
+	for (int i = 0; i < o->flows; i++)
+		sockets[i] = open_sender(o, o->group_count == 1 ? &o->groups[0] : NULL);
+	uint64_t flows = (uint64_t)o->flows, sizes = (uint64_t)o->size_count;
+	double pps = o->mbit > 0 ? o->mbit * 1e6 / 8 / mean_size(o) : o->pps;
 	struct pace p = {.interval_ns = pps > 0 ? 1e9 / pps : 0, .start_ns = now_ns()};
 	p.burst_ns = (int64_t)(p.interval_ns * o->burst);
 	int64_t end_ns = o->seconds > 0 ? p.start_ns + (int64_t)(o->seconds * 1e9) : INT64_MAX;
 	uint64_t errors = 0;
-	struct head head = {.magic = MAGIC, .stream = (uint16_t)o->stream, .length = (uint32_t)o->size};
+	struct head head = {.magic = MAGIC, .stream = (uint16_t)o->stream};
 
 	while (!stopped && (!o->count || head.number < o->count)) {
 		pace(&p, head.number);
@@ -97,8 +109,8 @@ int send_stream(const struct options *o)
 		if (head.sent_ns >= end_ns)
 			break;
 		head.group = (uint32_t)(head.number % o->group_count);
-		fill(datagram, &head, (size_t)o->size);
-		if (send_one(o, s, datagram, head.group) < 0) {
+		head.length = (uint32_t)o->sizes[head.number / flows % sizes];   // each flow sends every size
+		if (send_one(o, sockets[head.number % flows], &head) < 0) {
 			if (errno == EINTR)
 				continue;
 			errors++;
@@ -108,11 +120,11 @@ int send_stream(const struct options *o)
 	int64_t elapsed_ns = now_ns() - p.start_ns;
 	double cpu = cpu_s();
 	head.is_end = 1;
+	head.group = 0;
+	head.length = (uint32_t)o->sizes[0];
 	for (int i = 0; i < ENDINGS; i++) {
 		sleep_until(now_ns() + ENDING_GAP_NS);
-		head.group = 0;
-		fill(datagram, &head, (size_t)o->size);
-		send_one(o, s, datagram, 0);
+		send_one(o, sockets[0], &head);
 	}
 	printf("{\"sent\": %llu, \"errors\": %llu, \"seconds\": %.6f, \"slipped_ms\": %.3f, \"cpu_s\": %.4f}\n",
 	       (unsigned long long)head.number, (unsigned long long)errors, (double)elapsed_ns / 1e9,

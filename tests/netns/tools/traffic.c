@@ -2,15 +2,16 @@
 //
 // traffic: numbered datagrams to multicast groups, and an exact account of what became of them.
 //
-//   traffic send    --group LIST --port N --interface IF [--stream ID] [--size B] [--mbit X | --pps X]
-//                   [--seconds S | --count N] [--ttl N] [--no-loop] [--burst N]
+//   traffic send    --group LIST --port N --interface IF [--stream ID] [--size B,B,…] [--mbit X | --pps X]
+//                   [--seconds S | --count N] [--ttl N] [--no-loop] [--burst N] [--flows N]
 //   traffic receive --group LIST --port N --interface IF [--source A,B | --block A,B] [--streams N] [--seconds S]
 //                   [--gro] [--buffer BYTES]
 //
 // LIST is GROUP[+COUNT],…: 239.1.0.1+100 is a hundred groups in a row.  The sender goes round them, one datagram each,
 // by plain send(), at a rate or flat out, and ends with a few datagrams that carry the number sent.  The receiver
 // says {"ready": true} once it has joined, takes datagrams by recvmmsg() until --streams streams have ended (or
-// SIGTERM, SIGINT, or --seconds), and prints one JSON object.
+// SIGTERM, SIGINT, or --seconds), and prints one JSON object.  Several sizes are sent in turn; --flows is the number of
+// sockets, and so of source ports, that the datagrams are spread over in turn.
 //
 // It does not know what carries the datagrams.  Latency is the difference of CLOCK_MONOTONIC at both ends, so it
 // means something only between programs on one machine.
@@ -147,6 +148,19 @@ static void parse_sources(struct options *o, char *list)
 	}
 }
 
+static void parse_sizes(struct options *o, char *list)
+{
+	o->size_count = 0;
+	for (char *rest = list, *item; (item = strsep(&rest, ","));) {
+		if (o->size_count == SIZES_MAX)
+			die("at most %d sizes", SIZES_MAX);
+		int size = atoi(item);
+		if (size < (int)SIZE_MIN_BYTES || size > SIZE_MAX_BYTES)
+			die("--size %zu to %d", SIZE_MIN_BYTES, SIZE_MAX_BYTES);
+		o->sizes[o->size_count++] = size;
+	}
+}
+
 static void parse_options(struct options *o, int argc, char **argv)
 {
 	static const struct option known[] = {
@@ -154,16 +168,18 @@ static void parse_options(struct options *o, int argc, char **argv)
 		{"size", 1, 0, 'l'}, {"mbit", 1, 0, 'r'}, {"pps", 1, 0, 'P'}, {"seconds", 1, 0, 't'},
 		{"count", 1, 0, 'n'}, {"ttl", 1, 0, 'T'}, {"no-loop", 0, 0, 'L'}, {"burst", 1, 0, 'b'},
 		{"source", 1, 0, 's'}, {"block", 1, 0, 'S'}, {"streams", 1, 0, 'e'}, {"gro", 0, 0, 'G'},
-		{"buffer", 1, 0, 'B'}, {0, 0, 0, 0},
+		{"buffer", 1, 0, 'B'}, {"flows", 1, 0, 'f'}, {0, 0, 0, 0},
 	};
-	*o = (struct options){.stream = 1, .size = 1316, .ttl = 1, .loop = 1, .buffer = 64 << 20, .burst = 64};
+	*o = (struct options){
+		.stream = 1, .sizes = {1316}, .size_count = 1, .flows = 1, .ttl = 1, .loop = 1, .buffer = 64 << 20, .burst = 64,
+	};
 	for (int c; (c = getopt_long(argc, argv, "", known, NULL)) != -1;)
 		switch (c) {
 		case 'g': parse_groups(o, optarg); break;
 		case 'p': o->port = (uint16_t)atoi(optarg); break;
 		case 'i': o->interface = optarg; break;
 		case 'I': o->stream = atoi(optarg); break;
-		case 'l': o->size = atoi(optarg); break;
+		case 'l': parse_sizes(o, optarg); break;
 		case 'r': o->mbit = atof(optarg); break;
 		case 'P': o->pps = atof(optarg); break;
 		case 't': o->seconds = atof(optarg); break;
@@ -176,6 +192,7 @@ static void parse_options(struct options *o, int argc, char **argv)
 		case 'e': o->streams = atoi(optarg); break;
 		case 'G': o->gro = true; break;
 		case 'B': o->buffer = atoi(optarg); break;
+		case 'f': o->flows = atoi(optarg); break;
 		default: exit(2);
 		}
 	if (!o->groups || !o->port || !o->interface)
@@ -183,8 +200,8 @@ static void parse_options(struct options *o, int argc, char **argv)
 	o->ifindex = if_nametoindex(o->interface);
 	if (!o->ifindex)
 		die("no interface %s", o->interface);
-	if (o->size < (int)SIZE_MIN_BYTES || o->size > SIZE_MAX_BYTES)
-		die("--size %zu to %d", SIZE_MIN_BYTES, SIZE_MAX_BYTES);
+	if (o->flows < 1 || o->flows > FLOWS_MAX)
+		die("--flows 1 to %d", FLOWS_MAX);
 	if (o->stream < 0 || o->stream >= STREAMS_MAX)
 		die("--stream 0 to %d", STREAMS_MAX - 1);
 	for (uint32_t i = 0; i < o->group_count; i++)

@@ -18,6 +18,8 @@
 #define STREAMS_MAX 64          // ids 0 … 63: a test with more senders is a different tool
 #define GROUPS_MAX 65536
 #define SOURCES_MAX 64
+#define FLOWS_MAX 1024          // a socket each, within the usual limit of open files
+#define SIZES_MAX 64
 #define LATENCY_BUCKETS (64 * 16)
 #define TABLE_PERIOD 251        // prime, so that neighbours in every usual ring have different bodies
 #define NS_PER_S 1000000000LL
@@ -55,7 +57,8 @@ struct options {
 	struct sockaddr_storage sources[SOURCES_MAX];
 	int source_count;
 	bool blocks;                    // the sources are unwanted ones
-	int stream, streams, size, ttl, loop, buffer, burst;
+	int stream, streams, ttl, loop, buffer, burst;
+	int sizes[SIZES_MAX], size_count, flows;
 	bool gro;
 	double mbit, pps, seconds;
 	uint64_t count;
