@@ -286,8 +286,6 @@ def run(*, seconds: float = 30, workers: int = 4, json: bool = False) -> int:
             report = demonstration.report()
             report["ready_s"] = round(ready_s, 3)
             report["workers"] = workers
-            for instance in instances:
-                instance.forget()
         report["removed"] = not any((NETNS_DIR / host.netns).exists() for host in lab.hosts)
         report["ok"] = report["ok"] and report["removed"]
         report["total_s"] = round(time.monotonic() - began, 1)

@@ -76,6 +76,7 @@ class Instance:
         self.ip6 = f"fd77::{host.index:x}"
         self.process = host.spawn(command, label="launch")
         self._client: Client | None = None
+        host.at_close.append(self.forget)
 
     def __repr__(self) -> str:
         return self.name

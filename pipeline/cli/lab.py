@@ -27,7 +27,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -57,6 +57,8 @@ class Namespace:
         self.netns = netns
         self.log_dir = log_dir
         self.processes: list[Process] = []
+        self.at_close: list[Callable[[], None]] = []
+        """Called when the lab is removed, before its processes end: for what was opened to talk to them."""
 
     @contextlib.contextmanager
     def enter(self) -> Iterator[None]:
@@ -252,6 +254,8 @@ class Lab:
         self._open = False
         atexit.unregister(self.close)
         with _signals_held():
+            for callback in [callback for host in self.hosts for callback in host.at_close]:
+                callback()
             processes = [p for space in [*self.hosts, self.bridge] for p in space.processes]
             for process in processes:
                 process.signal(signal.SIGTERM)

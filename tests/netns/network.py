@@ -63,8 +63,6 @@ class Network:
         self.close()
 
     def close(self) -> None:
-        for instance in self.instances:
-            instance.forget()
         self.lab.close()
 
     @property
@@ -77,7 +75,6 @@ class Network:
 
     def relaunch(self, index: int, **options: Any) -> Instance:
         """Launch a new instance in place of one that has ended; ready and linked."""
-        self.instances[index].forget()
         instance = launch(self.hosts[index], key=self.key, peers=self.hosts, workers=self.workers, **options)
         self.instances[index] = instance
         instance.wait_ready()

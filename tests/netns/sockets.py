@@ -34,6 +34,10 @@ def family_of(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
+def _level(group: str) -> int:
+    return socket.IPPROTO_IPV6 if ":" in group else socket.IPPROTO_IP
+
+
 def _packed_sockaddr(address: str) -> bytes:
     """A struct sockaddr_storage of the address."""
     family = family_of(address)
@@ -88,17 +92,24 @@ class Sockets:
         else:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
         sock.bind((group, port))
-        self.join(sock, self.index(host, INTERFACE), group, source)
+        self.join(sock, host, group, source)
         return sock
 
-    @staticmethod
-    def join(sock: socket.socket, index: int, group: str, source: str | None = None) -> None:
-        level = socket.IPPROTO_IPV6 if ":" in group else socket.IPPROTO_IP
-        request = struct.pack("=I4x", index) + _packed_sockaddr(group)
+    def join(self, sock: socket.socket, host: Namespace, group: str, source: str | None = None) -> None:
+        """Join the group (with a source: one more source of it)."""
+        request = self._group_request(host, group)
         if source is None:
-            sock.setsockopt(level, MCAST_JOIN_GROUP, request)
+            sock.setsockopt(_level(group), MCAST_JOIN_GROUP, request)
         else:
-            sock.setsockopt(level, MCAST_JOIN_SOURCE_GROUP, request + _packed_sockaddr(source))
+            sock.setsockopt(_level(group), MCAST_JOIN_SOURCE_GROUP, request + _packed_sockaddr(source))
+
+    def leave(self, sock: socket.socket, host: Namespace, group: str) -> None:
+        """Leave the group; the socket stays open."""
+        sock.setsockopt(_level(group), MCAST_LEAVE_GROUP, self._group_request(host, group))
+
+    def _group_request(self, host: Namespace, group: str) -> bytes:
+        """A struct group_req."""
+        return struct.pack("=I4x", self.index(host, INTERFACE)) + _packed_sockaddr(group)
 
     def sniffer(self, host: Namespace, interface: str) -> socket.socket:
         """Every packet of an interface, from its IP header on for a TUN, with its link header for a veth."""

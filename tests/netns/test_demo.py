@@ -1,0 +1,54 @@
+"""`pipeline demo` from outside: what it says, what it leaves, and that it can be interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli.instance import program
+from pipeline.cli.lab import NETNS_DIR
+from pipeline.cli.programs import run_program
+
+Measured = Callable[..., None]
+
+
+def test_demo_as_json(measured: Measured) -> None:
+    """Goal: the demonstration delivers a real stream without a continuity error and removes everything (item 10).
+    Method: 12 s of it with --json: one object; both viewers served, the one that left and joined again twice."""
+    began = time.monotonic()
+    done = run_program([program(), "demo", "--seconds", "12", "--json"], check=False, timeout_s=40)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert time.monotonic() - began < 16
+    report = json.loads(done.stdout)["demo"]
+    measured(**{viewer["name"]: viewer["packets"] for viewer in report["viewers"]}, ready_s=report["ready_s"])
+    assert report["ok"]
+    assert report["removed"]
+    for viewer in report["viewers"]:
+        assert viewer["continuity_errors"] == 0
+        assert 10.5 < viewer["mbit"] < 11.5
+    assert [len(viewer["first_data_ms"]) for viewer in report["viewers"]] == [1, 2]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_demo_is_interrupted(number: int, tmp_path: Path) -> None:
+    """Goal: Ctrl-C (or a SIGTERM) in the middle of it removes everything, without a traceback.
+    Method: a signal once the stream runs; exit code, and namespaces of its pid."""
+    with (tmp_path / "out").open("w+") as output:
+        with subprocess.Popen([program(), "demo"], stdout=output, stderr=subprocess.STDOUT) as demo:
+            deadline = time.monotonic() + 15
+            while "studio sends MPEG-TS" not in (tmp_path / "out").read_text() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            demo.send_signal(number)
+            code = demo.wait(10)
+        text = (tmp_path / "out").read_text()
+    assert code == 128 + number, text
+    assert "studio sends MPEG-TS" in text
+    assert "Traceback" not in text
+    assert not [name for name in os.listdir(NETNS_DIR) if name.startswith(f"lab{demo.pid}x")]

@@ -1,0 +1,152 @@
+"""How nodes find each other and come by their addresses."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import time
+from collections.abc import Callable
+
+from pipeline import address
+from pipeline.cli.instance import Instance, launch, launch_command, network_key, wait_linked
+from pipeline.cli.lab import Lab
+from pipeline.cli.programs import wait_until
+from tests.netns.network import INTERFACE, Network, fresh_group, wait_route
+from tests.netns.traffic import Receiver, Sender
+
+MakeLab = Callable[..., Lab]
+MakeNetwork = Callable[..., Network]
+Measured = Callable[..., None]
+
+
+def stream_between(source: Instance, member: Instance) -> None:
+    """A second of a stream, whole."""
+    group = fresh_group()
+    receiver = Receiver(member.host, group)
+    wait_route(source, group, [member])
+    sent = Sender(source.host, group, mbit=10, seconds=0.5).sent()
+    receiver.account().assert_perfect(sent)
+
+
+def interface_addresses(instance: Instance) -> list[str]:
+    """The global addresses that the kernel has on the interface, with their prefixes."""
+    found = json.loads(instance.host.run(["ip", "-j", "addr", "show", "dev", INTERFACE]).stdout)[0]["addr_info"]
+    return [f"{each['local']}/{each['prefixlen']}" for each in found if each["scope"] == "global"]
+
+
+def test_one_seed_is_enough(make_lab: MakeLab, measured: Measured) -> None:
+    """Goal: nodes that know one seed learn of all others (issue, item 7).
+    Method: four nodes, three of which name the first; all links come up.  The seed dies: the others' links and a stream
+    between two of them stand.  A new seed in its place is found again."""
+    lab = make_lab(4)
+    key, seed = network_key(lab), lab.hosts[0]
+    nodes = [launch(host, key=key, peers=[seed]) for host in lab.hosts]
+    for node in nodes:
+        node.wait_ready()
+    began = time.monotonic()
+    wait_linked(nodes)
+    measured(linked_s=time.monotonic() - began)
+    stream_between(nodes[2], nodes[3])
+    nodes[0].process.popen.kill()
+    stream_between(nodes[3], nodes[1])
+    wait_linked(nodes[1:])
+    nodes[0] = launch(seed, key=key)
+    nodes[0].wait_ready()
+    wait_linked(nodes, 15)
+    stream_between(nodes[0], nodes[2])
+
+
+def test_chain_of_seeds(make_lab: MakeLab) -> None:
+    """Goal: any connected graph of seeds does, in any order of starts.
+    Method: each of four nodes names the next one only, the last starts first; all links come up."""
+    lab = make_lab(4)
+    nodes: list[Instance] = []
+    for index in (3, 0, 2, 1):
+        nodes.append(launch(lab.hosts[index], key=network_key(lab), peers=lab.hosts[index + 1 : index + 2]))
+        nodes[-1].wait_ready()
+    wait_linked(nodes)
+
+
+def test_derived_addresses(make_lab: MakeLab) -> None:
+    """Goal: without --address a node derives one from its name, in 10.77.0.0/16 and fd77::/64, the same at each start.
+    Method: two nodes without addresses; interface, `status` and the derivation agree; they can ping each other; a
+    second launch has the same address."""
+    lab = make_lab(2)
+    nodes = [launch(host, key=network_key(lab), peers=lab.hosts, addresses=()) for host in lab.hosts]
+    for node in nodes:
+        node.wait_ready()
+    wait_linked(nodes)
+    for node in nodes:
+        v4, v6 = (address.show(each) for each in address.derive(node.name, 0))
+        assert sorted(interface_addresses(node)) == sorted([f"{v4}/16", f"{v6}/64"])
+        assert sorted(node.ask("status")["addresses"]) == sorted([f"{v4}/16", f"{v6}/64"])
+    for target in interface_addresses(nodes[1]):
+        command = ["ping", "-n", "-c", "2", "-i", "0.05", "-W", "2", target.partition("/")[0]]
+        assert " 0% packet loss" in nodes[0].host.run(command).stdout
+    before = interface_addresses(nodes[0])
+    nodes[0].stop()
+    nodes[0] = launch(lab.hosts[0], key=network_key(lab), peers=lab.hosts, addresses=())
+    nodes[0].wait_ready()
+    assert interface_addresses(nodes[0]) == before
+
+
+def test_conflicting_addresses_move(make_lab: MakeLab) -> None:
+    """Goal: of two nodes with one derived address one moves, and both work (design §6).
+    Method: the second node is configured by hand with the address that the first derives from its name; the first gives
+    way to another in 10.77.0.0/16, its interface follows, and a stream and a ping work both ways."""
+    lab = make_lab(2)
+    derived = f"{address.show(address.derive(lab.hosts[0].name, 0)[0])}/16"
+    first = launch(lab.hosts[0], key=network_key(lab), peers=lab.hosts, addresses=())
+    first.wait_ready()
+    assert derived in interface_addresses(first)
+    second = launch(lab.hosts[1], key=network_key(lab), peers=lab.hosts, addresses=(derived, "fd77::2/64"))
+    second.wait_ready()
+    wait_linked([first, second])
+    wait_until(lambda: derived not in interface_addresses(first), 5, "the derived address gives way")
+    wait_until(lambda: len(interface_addresses(first)) == 2, 3, "there is a new one")
+    assert derived in interface_addresses(second)
+    moved = next(each for each in interface_addresses(first) if "." in each)
+    assert ipaddress.ip_interface(moved).network == address.OVERLAY_V4
+    command = ["ping", "-n", "-c", "2", "-i", "0.05", "-W", "2", moved.partition("/")[0]]
+    assert " 0% packet loss" in second.host.run(command).stdout
+    stream_between(first, second)
+    stream_between(second, first)
+
+
+def test_ipv6_underlay(make_lab: MakeLab) -> None:
+    """Goal: the underlay may be IPv6.
+    Method: two nodes that listen on and name IPv6 endpoints; a stream each way, and its bytes on the bridge."""
+    lab = make_lab(2)
+    nodes = []
+    for host, other in (lab.hosts, lab.hosts[::-1]):
+        command = launch_command(host, key=network_key(lab), extra=["--peer", f"[{other.underlay6}]:4747"])
+        command[command.index("--listen") + 1] = f"[{host.underlay6}]:4747"
+        nodes.append(Instance(host, command))
+    for node in nodes:
+        node.wait_ready()
+    wait_linked(nodes)
+    stream_between(nodes[0], nodes[1])
+    stream_between(nodes[1], nodes[0])
+    assert nodes[0].show("links")[0]["endpoint"] == f"[{lab.hosts[1].underlay6}]:4747"
+
+
+def test_lossy_underlay_converges(make_network: MakeNetwork, measured: Measured) -> None:
+    """Goal: membership converges after any loss (issue, item 7).
+    Method: 20 % of all packets are lost in both directions; 50 joins and the leaves of half of them end in the right
+    routes nevertheless."""
+    network = make_network(2)
+    source, member = network.instances
+    for host in network.hosts:
+        network.lab.loss(host, 20)
+    staying, leaving = Receiver(member.host, "239.84.1.1+25"), Receiver(member.host, "239.84.2.1+25", port=5002)
+    began = time.monotonic()
+    wait_until(lambda: routed(source, member) == 50, 15, "all joins have arrived", every_s=0.05)
+    measured(joined_s=time.monotonic() - began)
+    leaving.stop()
+    wait_until(lambda: routed(source, member) == 25, 15, "all leaves have arrived", every_s=0.05)
+    staying.stop()
+
+
+def routed(source: Instance, member: Instance) -> int:
+    rows = source.show("routes")
+    return len({row["group"] for row in rows if row["group"].startswith("239.84.") and member.name in row["next_hops"]})
