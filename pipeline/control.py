@@ -19,8 +19,7 @@ import random
 import signal
 import time
 from dataclasses import dataclass
-from typing import Any
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import structlog

@@ -36,16 +36,20 @@ static inline void check_equal(const char *file, int line, const char *text, lon
 #define CHECK(condition) ((condition) ? (void)0 : check_fail(__FILE__, __LINE__, #condition))
 #define CHECK_EQUAL(a, b) check_equal(__FILE__, __LINE__, #a " == " #b, (long long)(a), (long long)(b))
 
+static inline double check_now_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
 static inline void check_run(const char *file, const char *name, void (*test)(void))
 {
-    struct timespec start, end;
+    double start = check_now_s();
     alarm(CHECK_SECONDS_MAX);
-    clock_gettime(CLOCK_MONOTONIC, &start);
     test();
-    clock_gettime(CLOCK_MONOTONIC, &end);
     alarm(0);
-    printf("ok  %-5s  %-18s %-40s %6.2f s\n", CHECK_VARIANT, file, name,
-           (double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) / 1e9);
+    printf("ok  %-5s  %-18s %-40s %6.2f s\n", CHECK_VARIANT, file, name, check_now_s() - start);
     fflush(stdout);
 }
 

@@ -1,0 +1,63 @@
+"""Goal: the data plane does not get dearer unnoticed, on whatever machine CI runs.
+
+Method: tests/native/guard moves packets from one node's TUN into two others'.  System calls are counted by the stages'
+own counters, instructions by callgrind inside the stages' loop; two runs of different length differ by what the
+packets cost.  Bounds are a quarter above the figures of 2026-11: 20,800 instructions for a packet of 1316 bytes of
+payload (one seal, two opens, two deliveries), 2,560 for one of 64, which shares its datagram.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+NATIVE = Path(__file__).resolve().parents[1] / "native"
+GUARD = NATIVE / "bin/plain/guard"
+AT_ONCE = 64  # as in guard.c
+SHORT, LONG = 64 * AT_ONCE, 128 * AT_ONCE
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _built() -> None:
+    subprocess.run(["make", "-C", NATIVE, "guard"], check=True, capture_output=True)
+
+
+def _counts(payload: int) -> dict[str, float]:
+    """The guard's counters, each for one packet."""
+    done = subprocess.run([GUARD, str(LONG), str(payload)], check=True, capture_output=True, text=True)
+    counted = json.loads(done.stdout)
+    assert counted["delivered"] == 2 * LONG
+    return {name: value / LONG for name, value in counted.items()}
+
+
+def _instructions(packets: int, payload: int) -> int:
+    tool = ["valgrind", "--tool=callgrind", "--toggle-collect=mp_worker_run", "--callgrind-out-file=/dev/null"]
+    done = subprocess.run([*tool, GUARD, str(packets), str(payload)], check=True, capture_output=True, text=True)
+    found = re.search(r"Collected : (\d+)", done.stderr)
+    assert found, done.stderr
+    return int(found[1])
+
+
+@pytest.mark.parametrize(("payload", "tx_calls", "tun_writes"), [(1316, 4, 4), (64, 2, 2)])
+def test_system_calls_a_batch(payload: int, tx_calls: int, tun_writes: int) -> None:
+    """64 waiting packets to two receivers: one send for each receiver and 65,000 bytes, one delivery likewise."""
+    counts = _counts(payload)
+    assert counts["tx_calls"] * AT_ONCE <= tx_calls
+    assert counts["tun_writes"] * AT_ONCE <= tun_writes
+    assert counts["rx_calls"] * AT_ONCE <= 2
+
+
+def test_small_packets_share_datagrams() -> None:
+    """Small packets that are already waiting travel together: 15 of 92 bytes fit the MTU of 1436."""
+    assert _counts(64)["sealed"] * 12 <= 1
+
+
+@pytest.mark.parametrize(("payload", "most"), [(1316, 26_000), (64, 3_200)])
+def test_instructions_a_packet(payload: int, most: int) -> None:
+    """Instructions of all stages of one sender and two receivers."""
+    each = (_instructions(LONG, payload) - _instructions(SHORT, payload)) / (LONG - SHORT)
+    assert each <= most, f"{each:.0f} instructions for a packet"
