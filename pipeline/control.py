@@ -17,6 +17,7 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import time
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -32,7 +33,7 @@ from pipeline.config import Config
 from pipeline.errors import PipelineError, WireError
 from pipeline.forwarding.route import RouteChanged
 from pipeline.forwarding.table import ForwardingTable
-from pipeline.io import bus, netlink, rundir
+from pipeline.io import bus, rundir
 from pipeline.io.checkpoint import Checkpoint
 from pipeline.membership.querier import MembershipRouter
 from pipeline.messages import Punt, Reply, Request, decode_local, encode_local
@@ -83,6 +84,8 @@ class Given:
     checkpoint: int
     ingress_bells: tuple[int, ...]
     ready_bell: int
+    moves: socket.socket
+    """To the supervisor, which has the right to change the interface's addresses."""
     service: Service | None = None
 
 
@@ -331,7 +334,8 @@ class _Control:
     def _move_addresses(self, moved: tuple[tuple[Address, int], ...]) -> None:
         new = tuple(views.with_prefix(address, prefix) for address, prefix in moved)
         log.warning("overlay addresses moved, as another node has them", old=self.addresses, new=new)
-        netlink.replace_addresses(self.given.config.tun.interface, self.addresses, new)
+        with contextlib.suppress(BlockingIOError):
+            self.given.moves.send(" ".join(new).encode())
         self.addresses = new
 
     def _send(self, endpoint: str, data: bytes) -> None:

@@ -289,8 +289,7 @@ static void probe_link(struct mp_peers *s, uint32_t link)
     struct peer_link *l = &s->links[link];
     struct mp_link_rx *rx = mp_link_rx(s->w->region, s->w->config.lane) + link;
     uint64_t body[2] = { s->w->now_ns, 0 };
-    uint64_t probes = atomic_load_explicit(&rx->probes, memory_order_relaxed);
-    if (probes) {
+    if (atomic_load_explicit(&rx->echoes, memory_order_relaxed)) {   /* before the first the peer may lack our key */
         uint64_t loss = atomic_load_explicit(&rx->loss_ppm, memory_order_relaxed);
         atomic_store_explicit(&rx->loss_ppm, (loss * 15 + (l->waits ? 1000000 : 0)) / 16, memory_order_relaxed);
     }
