@@ -129,9 +129,9 @@ static int walk(const struct mp_region *r, uint32_t hash, const struct mp_fib_ke
  * takes some 50 ns, and control, which is Python, makes at most a change a microsecond, seldom in one of 262,144
  * buckets.  Or an entry was refilled under the reader: then control made MP_FIB_RESTING changes during one step of it,
  * so the reader did not run for a millisecond; that costs one restart, not two in a row.  Even a writer in C that does
- * nothing but change entries of the one chain there is (tests/native/test_fib_hammer.c) spoils three walks in a hundred,
- * never more than nine in a row.  So the bound never decides; it is there because no loop of a stage is endless.
- */
+ * nothing but change entries of the one chain there is (tests/native/test_fib_hammer.c) spoils three walks in a
+ * hundred, never more than nine in a row.  So the bound never decides; it is there because no loop of a stage is
+ * endless. */
 uint32_t mp_fib_lookup(const struct mp_region *r, const struct mp_fib_key *key, struct mp_fib_value *value)
 {
     uint32_t hash = hash_key(key, r->geometry.seed), found = MP_NO_ENTRY;
