@@ -37,10 +37,15 @@ def with_prefix(address: Address, prefix: int) -> str:
 
 
 def querier_addresses(configured: str | None, addresses: tuple[str, ...]) -> tuple[Address, Address]:
-    """The querier's IPv4 and IPv6 address: the last host of the overlay's IPv4 subnet, and a link-local one."""
+    """The querier's IPv4 and IPv6 address: the last host of the overlay's IPv4 subnet, and a link-local one.
+
+    Where this host is the last one itself it is the one before: the kernel takes no packets from its own address.
+    """
     networks = [ipaddress.ip_interface(text).network for text in addresses]
     network = next((net for net in networks if net.version == 4), OVERLAY_V4)
-    v4, v6 = (network.broadcast_address - 1).packed, QUERIER_V6
+    last = network.broadcast_address - 1
+    own = {ipaddress.ip_interface(text).ip for text in addresses}
+    v4, v6 = (last - 1 if last in own else last).packed, QUERIER_V6
     if configured is None:
         return v4, v6
     given = parse(configured)

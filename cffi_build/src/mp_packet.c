@@ -95,7 +95,7 @@ static int parse_v6(const uint8_t *p, uint32_t available, struct mp_packet *out)
     out->length = total;
     memcpy(out->source, p + 8, 16);
     memcpy(out->destination, to, 16);
-    if (to[0] == 0xff && is_mld(p, total)) {
+    if (is_mld(p, total)) {     /* to any address: RFC 9777 §5.2.14 */
         out->class = MP_CLASS_MEMBERSHIP;
         return 0;
     }

@@ -85,9 +85,12 @@ class Database:
             self._count("ssm_ignored")
             return
         record = self.groups.get(group)
-        version = querier.version if record is None else record.version(now)
-        if version < querier.family.latest and kind >= RecordType.TO_IN:
-            if kind is RecordType.BLOCK or (kind is RecordType.TO_IN and version in querier.family.versions_never_left):
+        version = querier.configured_version if record is None else record.version(now)
+        if kind is RecordType.TO_IN and min(version, querier.version) in querier.family.versions_never_left:
+            self._count("compatibility_ignored")
+            return
+        if version < querier.family.latest:
+            if kind is RecordType.BLOCK:
                 self._count("compatibility_ignored")
                 return
             if kind is RecordType.TO_EX:

@@ -29,13 +29,13 @@ class Querier:
     ) -> None:
         self.family = family
         self.address = address
+        self.configured_version = version
         self.version = version  # of the queries sent: the configured one, or an older one while a router speaks it
         self.timing = timing
         self.other_until: float | None = None  # the Other Querier Present timer: None while this side is the querier
         self.query_at: float | None = None  # the next general query: None before `start`
         self.startup_left = 0
         self.older_until: float | None = None  # while a router of an older version is thought to be on the link
-        self._configured_version = version
         self._configured = timing
         self._startup_interval_s = startup_interval_s
         self._startup_count = startup_count
@@ -66,7 +66,7 @@ class Querier:
             return False
         if not is_unicast(source):
             return False
-        if query.group is None and query.version <= self.version and query.version < self._configured_version:
+        if query.group is None and query.version <= self.version and query.version < self.configured_version:
             self._follow(query.version, now)
         if source >= self.address:
             return False
@@ -89,7 +89,7 @@ class Querier:
         """A general query if one is due; the other querier's silence makes this side ask at once."""
         if self.older_until is not None and self.older_until <= now:
             self.older_until = None
-            self.version = self._configured_version
+            self.version = self.configured_version
         if self.other_until is not None and self.other_until <= now:
             self._take_over(now)
         if self.query_at is None or self.query_at > now:

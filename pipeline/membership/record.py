@@ -73,12 +73,15 @@ class GroupRecord:
         return SourceFilter(FilterMode.INCLUDE, frozenset(self.requested))
 
     def version(self, now: float) -> int:
-        """The compatibility mode of this group: the oldest version heard of lately, or configured."""
+        """The compatibility mode of this group: the oldest version of a report heard lately, or the configured one.
+
+        A router that speaks an older version does not change it: hosts that follow that router will.
+        """
         if self.v1_until > now:
             return 1
         if self.v2_until > now:
-            return min(2, self.querier.version)
-        return self.querier.version
+            return min(2, self.querier.configured_version)
+        return self.querier.configured_version
 
     def apply(self, rule: Rule, sources: frozenset[Address], now: float) -> tuple[bool, Sources]:
         """Carry out a row of the table but for its queries: (may `wanted` differ now, the sources to be queried)."""

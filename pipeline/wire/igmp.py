@@ -2,7 +2,8 @@
 
 Does not know the IP header around them (ip.py) nor what they do (membership/).  Hosts' messages are built too: the
 tests and the tools speak for hosts.  Every refusal is a `WireError` whose text is the drop reason: igmp_truncated,
-igmp_checksum, igmp_query_length.  Unknown types of messages and of records are ignored without a word, as §4 asks.
+igmp_checksum, igmp_query_length, igmp_query_sources (of no group).  Unknown types of messages and of records are
+ignored without a word, as §4 asks.
 """
 
 from __future__ import annotations
@@ -103,6 +104,8 @@ def _parse_query(message: bytes) -> Query:
     end = QUERY_HEADER_BYTES + 4 * count
     if end > len(message):
         raise WireError("igmp_truncated")
+    if count and asked is None:
+        raise WireError("igmp_query_sources")
     return Query(
         version=3,
         group=asked,

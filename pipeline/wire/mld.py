@@ -2,7 +2,8 @@
 
 Does not know the IPv6 header around them but for the two addresses that the checksum covers.  Hosts' messages are
 built too.  Every refusal is a `WireError` whose text is the drop reason: mld_truncated, mld_checksum,
-mld_query_length.  ICMPv6 of other types and unknown record types are ignored without a word.
+mld_query_length, mld_query_sources (of no group).  ICMPv6 of other types and unknown record types are ignored without
+a word.
 """
 
 from __future__ import annotations
@@ -98,6 +99,8 @@ def _parse_query(message: bytes) -> Query:
     end = QUERY_HEADER_BYTES + 16 * count
     if end > len(message):
         raise WireError("mld_truncated")
+    if count and asked is None:
+        raise WireError("mld_query_sources")
     return Query(
         version=2,
         group=asked,

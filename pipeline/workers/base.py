@@ -10,9 +10,10 @@ import os
 import signal
 from dataclasses import dataclass
 
+import structlog
 import zmq
 
-from pipeline.io import bus
+from pipeline.io import bus, seccomp
 from pipeline.messages import Punt, encode_local
 from pipeline.shm._native import ffi, lib
 from pipeline.shm.region import ProcessState, Region
@@ -20,9 +21,12 @@ from pipeline.workers.graph import STAGES, Stage, Worker
 
 BUDGET_NS = 1_000_000_000
 """How long C runs before Python looks around: nothing is pending there, signals interrupt it."""
-PUNT_BYTES = 2048
+PUNT_BYTES = 9216
+"""As MP_PUNT_BYTES: a report as long as the largest MTU."""
 PUNT_KINDS = {1: "membership", 2: "source", 3: "endpoint"}
 IDLE = {"adaptive": 0, "busy": 1, "sleep": 2}
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,8 @@ def run(
     if native == ffi.NULL:
         raise MemoryError("worker")
     punts = _Punts(worker.lane, punt_endpoint)
+    if not seccomp.install(stage.name.lower() for stage in worker.stages):
+        log.warning("no filter of system calls for this machine", worker=worker.role, lane=worker.lane)
     region.set_process_state(worker.process, ProcessState.READY)
     os.eventfd_write(ready_bell, 1)
     while not stopping:

@@ -157,6 +157,22 @@ def test_igmp_follows_the_oldest_router_on_the_link() -> None:
     assert versions_sent(link, V4, seconds=180.0) == {3}
 
 
+def test_an_older_router_does_not_change_the_mode_of_groups() -> None:
+    """Goal: §7.3.2: reports of older versions set a group's mode, queries do not; but §7.3.1: while IGMPv1 is spoken
+    on the link leaves are ignored.  Method: a source list after a version 2 query, a leave after a version 1 query."""
+    link = Link()
+    link.query(V4, V4.higher_querier, Query(2, None, 10.0))
+    link.report(V4, TO_EX, 0)
+    assert link.compatibility(V4) == "IGMPv3"
+    record = link.record(V4)
+    assert record is not None
+    assert record.excluded == {V4.sources[0]}
+    link.query(V4, V4.higher_querier, Query(1, None, 10.0))
+    link.report(V4, TO_IN)
+    assert link.queries(V4) == []
+    assert record.group_deadline == link.now + 270.0
+
+
 def test_igmp_does_not_follow_specific_queries_nor_those_from_nowhere() -> None:
     """Goal: neither a group-specific query nor a snooping switch's from 0.0.0.0 says which routers there are."""
     link = Link()

@@ -46,7 +46,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
         robustness=st.integers(0, 7),
         query_interval_s=st.integers(0, 127).map(float),
         sources=st.lists(ADDRESSES, max_size=5).map(tuple),
-    ),
+    ).filter(lambda query: query.group is not None or not query.sources),
 )
 
 
@@ -101,6 +101,11 @@ def test_old_queries_by_length_and_code(version: int, code: int) -> None:
 def test_queries_of_other_lengths_are_refused(length: int) -> None:
     """Goal: lengths between the versions are no query (RFC 9776 §7.1)."""
     assert refusal(sealed(b"\x11\x64" + bytes(length - 2))) == "igmp_query_length"
+
+
+def test_a_general_query_lists_no_sources() -> None:
+    """Goal: sources of no group are nonsense: refused rather than taken for a general query."""
+    assert refusal(sealed(struct.pack("!BBH4sBBH", 0x11, 100, 0, bytes(4), 2, 125, 1) + S1)) == "igmp_query_sources"
 
 
 def test_trailing_octets_count_for_the_checksum_only() -> None:

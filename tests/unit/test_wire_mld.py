@@ -50,7 +50,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
         robustness=st.integers(0, 7),
         query_interval_s=st.integers(0, 127).map(float),
         sources=st.lists(ADDRESSES, max_size=4).map(tuple),
-    ),
+    ).filter(lambda query: query.group is not None or not query.sources),
 )
 
 
@@ -127,6 +127,12 @@ def test_codes_are_linear_in_version_1_and_floating_point_in_2() -> None:
 def test_queries_of_other_lengths_are_refused(length: int) -> None:
     """Goal: lengths between the versions are no query (RFC 9777 §8.1)."""
     assert refusal(sealed(b"\x82\x00" + bytes(length - 2))) == "mld_query_length"
+
+
+def test_a_general_query_lists_no_sources() -> None:
+    """Goal: sources of no group are nonsense: refused rather than taken for a general query."""
+    query = b"\x82\0\0\0" + struct.pack("!HH16sBBH", 1000, 0, bytes(16), 2, 125, 1) + S1
+    assert refusal(sealed(query)) == "mld_query_sources"
 
 
 def test_the_code_and_trailing_octets_are_ignored() -> None:
