@@ -1,0 +1,200 @@
+"""One trial: a stream through a network, what arrived at every receiver, and what the whole machine paid for it.
+
+The programs are those of tests/netns/tools: a sender that calls send() once a datagram, receivers that count every
+number.  CPU is that of all programs, the kernel's work for them, and whatever else runs on the machine: wall-clock
+time of all CPUs less what /proc/stat calls idle, waiting or stolen.  What connects the hosts is not known here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.cli.programs import LabError
+from tests.netns.traffic import PAYLOAD, Receiver, Sender
+
+from perf.peers import Network
+from perf.search import RateSearch
+
+GROUP = "239.77.0.1"
+LOSS_MAX = 0.001
+"""The bar: at most this share lost, at every receiver."""
+
+SETTLE_TIMEOUT_S = 20.0
+"""Handshakes of the slowest VPN take about 10 s with 7 receivers."""
+
+DRAIN_TIMEOUT_S = 2.0
+"""For what is still in queues when the sender has ended; after that, what did not arrive is lost."""
+
+
+# ---------------------------------------------------------------- CPU of the whole machine
+
+
+@dataclass(frozen=True, slots=True)
+class CpuClock:
+    """/proc/stat at one moment, in seconds."""
+
+    wall_s: float
+    idle_s: float
+    cpus: int
+
+    @classmethod
+    def read(cls) -> CpuClock:
+        ticks = os.sysconf("SC_CLK_TCK")
+        return cls(time.monotonic(), parse_idle(Path("/proc/stat").read_text()) / ticks, os.cpu_count() or 1)
+
+    def busy_since(self, earlier: CpuClock) -> float:
+        """CPU seconds that something ran in between."""
+        return max(0.0, (self.wall_s - earlier.wall_s) * self.cpus - (self.idle_s - earlier.idle_s))
+
+
+def parse_idle(text: str) -> int:
+    """Ticks that no CPU worked for this machine: idle, iowait and steal of the first line."""
+    words = text.splitlines()[0].split()
+    assert words[0] == "cpu", f"not /proc/stat: {words}"
+    return int(words[4]) + int(words[5]) + int(words[8])
+
+
+# ---------------------------------------------------------------- one trial
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is sent; `pps` 0 is flat out."""
+
+    pps: float = 0.0
+    size: int | Sequence[int] = PAYLOAD
+    seconds: float = 1.0
+    groups: int = 1
+    flows: int = 1
+
+    @property
+    def mean_size(self) -> float:
+        return self.size if isinstance(self.size, int) else sum(self.size) / len(self.size)
+
+    @property
+    def group_list(self) -> str:
+        return GROUP if self.groups == 1 else f"{GROUP}+{self.groups}"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of it.  `loss` is the share at the worst receiver; `delivered_gbit` is summed over all receivers."""
+
+    asked_pps: float
+    sent: int
+    seconds: float
+    loss: float
+    duplicates: int
+    delivered_gbit: float
+    cpu_s: float
+    latency_us: dict[str, float]
+
+    @property
+    def pps(self) -> float:
+        """What the sender reached."""
+        return self.sent / self.seconds if self.seconds else 0.0
+
+    @property
+    def delivered_pps(self) -> float:
+        """What the worst receiver got."""
+        return self.pps * (1 - self.loss)
+
+    @property
+    def passed(self) -> bool:
+        return self.sent > 0 and self.loss <= LOSS_MAX
+
+    @property
+    def cpu_per_gbit(self) -> float:
+        return self.cpu_s / self.delivered_gbit if self.delivered_gbit else float("inf")
+
+    def json(self) -> dict[str, Any]:
+        names = ("asked_pps", "sent", "seconds", "loss", "duplicates", "delivered_gbit", "cpu_s", "latency_us")
+        values = {name: getattr(self, name) for name in names}
+        return {**values, "pps": self.pps, "cpu_s_per_gbit": self.cpu_per_gbit}
+
+
+def run_trial(network: Network, load: Load) -> Trial:
+    """Send, wait until all has arrived, count.  The groups are joined already (`settled`)."""
+    receivers = [Receiver(host, load.group_list, interface=network.interface) for host in network.receivers]
+    try:
+        before = CpuClock.read()
+        sender = Sender(
+            network.sender,
+            load.group_list,
+            interface=network.interface,
+            size=load.size,
+            pps=load.pps,
+            seconds=load.seconds,
+            flows=load.flows,
+        )
+        report = sender.report(load.seconds + 30)
+        after = CpuClock.read()
+        deadline = time.monotonic() + DRAIN_TIMEOUT_S
+        while time.monotonic() < deadline and any(receiver.process.alive() for receiver in receivers):
+            time.sleep(0.005)
+        accounts = [receiver.stop() for receiver in receivers]
+    finally:
+        for receiver in receivers:
+            receiver.process.kill()
+    forget_ended(network)
+    counts = [account.stream() for account in accounts]
+    sent = int(report["sent"])
+    worst = max(accounts, key=lambda account: account.latency_us["p99"])
+    return Trial(
+        asked_pps=load.pps,
+        sent=sent,
+        seconds=float(report["seconds"]),
+        loss=max(1 - count["unique"] / sent for count in counts) if sent else 1.0,
+        duplicates=sum(int(count["duplicates"]) for count in counts),
+        delivered_gbit=sum(count["bytes"] for count in counts) * 8 / 1e9,
+        cpu_s=after.busy_since(before),
+        latency_us={name: float(value) for name, value in worst.latency_us.items()},
+    )
+
+
+def forget_ended(network: Network) -> None:
+    """A long measurement starts thousands of programs in the same hosts."""
+    for host in network.hosts:
+        host.processes = [process for process in host.processes if process.alive()]
+
+
+@contextmanager
+def settled(network: Network, groups: int = 1) -> Iterator[Network]:
+    """The network with the groups joined by all receivers, once a few datagrams reach every one of them."""
+    network.join(group_addresses(groups))
+    deadline = time.monotonic() + SETTLE_TIMEOUT_S
+    try:
+        while run_trial(network, Load(pps=200, size=200, seconds=0.1)).loss > 0:
+            if time.monotonic() > deadline:
+                raise LabError(f"{network.name}: not all receivers get what is sent within {SETTLE_TIMEOUT_S:.0f} s")
+        yield network
+    finally:
+        network.leave()
+
+
+def group_addresses(count: int) -> list[str]:
+    """The groups that `Load.groups` sends to: from GROUP on, in a row."""
+    first = int.from_bytes(bytes(map(int, GROUP.split("."))))
+    return [".".join(map(str, (first + i).to_bytes(4))) for i in range(count)]
+
+
+# ---------------------------------------------------------------- the highest rate without loss
+
+
+def highest_rate(network: Network, load: Load, *, start_pps: float, confirm_s: float) -> Trial | None:
+    """The confirmed trial at the highest rate at which every receiver got at least 99.9 %; None if there is none."""
+    search = RateSearch(start_pps)
+    confirmed: Trial | None = None
+    while ask := search.ask():
+        seconds = confirm_s if ask.confirms else load.seconds
+        trial = run_trial(network, Load(ask.rate, load.size, seconds, load.groups, load.flows))
+        search.tell(passed=trial.passed, reached=trial.pps)
+        if ask.confirms and trial.passed:
+            confirmed = trial
+    return confirmed

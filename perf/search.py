@@ -1,0 +1,125 @@
+"""The search for the highest rate that passes: which rate to try next.
+
+It knows nothing of what a trial is.  A trial passes or not, and says the rate that was really reached, since a
+sender that cannot send faster reaches less than was asked for.  Trials are noisy on a shared machine: a rate counts
+as too high only when it failed twice, while one pass is enough.
+
+    ramp ── fails twice ──▶ bisect ── bounds within `precision` ──▶ confirm ── passes ──▶ done
+      └──── reached less than asked ────────────────────────────▶     └─ fails: `step_back`, again
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+REACHED_SHARE = 0.93
+"""A trial that reached less of the rate asked for has shown the ceiling of the sender."""
+
+FAILURES = 2
+"""Trials at a rate that have to fail before it counts as too high."""
+
+
+class Phase(Enum):
+    """Where the search stands."""
+
+    RAMP = "ramp"
+    BISECT = "bisect"
+    CONFIRM = "confirm"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A trial that is wanted; the one that confirms is the one that is reported, and so a longer one."""
+
+    rate: float
+    confirms: bool
+
+
+class RateSearch:
+    """`ask()` for a trial, `tell()` what came of it, until `ask()` returns None; `best` is then the answer, or None."""
+
+    def __init__(
+        self,
+        start: float,
+        *,
+        low: float = 100.0,
+        growth: float = 1.6,
+        precision: float = 1.06,
+        step_back: float = 0.94,
+        trials_max: int = 40,
+    ) -> None:
+        assert 0 < low <= start, "a search starts above its lowest rate"
+        self.phase = Phase.RAMP
+        self.best: float | None = None
+        self.trials = 0
+        self._rate = start
+        self._low = low
+        self._passed: float | None = None
+        self._failed: float | None = None
+        self._growth = growth
+        self._precision = precision
+        self._step_back = step_back
+        self._trials_max = trials_max
+        self._failures = 0
+
+    def ask(self) -> Ask | None:
+        if self.phase is Phase.DONE:
+            return None
+        return Ask(self._rate, confirms=self.phase is Phase.CONFIRM)
+
+    def tell(self, *, passed: bool, reached: float) -> None:
+        assert self.phase is not Phase.DONE, "the search is over"
+        self.trials += 1
+        if passed:
+            self._failures = 0
+            self._handle_pass(reached)
+        else:
+            self._failures += 1
+            if self._failures >= FAILURES:
+                self._failures = 0
+                self._handle_failure()
+        if self.trials >= self._trials_max and self.phase is not Phase.DONE:
+            self.phase = Phase.DONE
+
+    def _handle_pass(self, reached: float) -> None:
+        if self.phase is Phase.CONFIRM:
+            self.best = min(reached, self._rate)
+            self.phase = Phase.DONE
+            return
+        self._passed = self._rate
+        if reached < REACHED_SHARE * self._rate:
+            self._passed = reached
+            self._confirm()
+        elif self._failed is None:
+            self._rate *= self._growth
+        else:
+            self._narrow()
+
+    def _handle_failure(self) -> None:
+        if self.phase is Phase.CONFIRM:
+            self._rate *= self._step_back
+            if self._rate < self._low:
+                self.phase = Phase.DONE
+            return
+        self._failed = self._rate
+        if self._passed is None:
+            self._rate /= self._growth * self._growth
+            if self._rate < self._low:
+                self.phase = Phase.DONE
+        else:
+            self._narrow()
+
+    def _narrow(self) -> None:
+        assert self._passed is not None and self._failed is not None, "a bound on either side"
+        if self._failed / self._passed <= self._precision:
+            self._confirm()
+            return
+        self.phase = Phase.BISECT
+        self._rate = (self._passed * self._failed) ** 0.5
+
+    def _confirm(self) -> None:
+        assert self._passed is not None, "something passed"
+        self.phase = Phase.CONFIRM
+        self._rate = self._passed
