@@ -49,7 +49,7 @@ _ENCODER = (
     f" -muxrate {STREAM_MBIT}M -f mpegts"
 ).split()
 """A constant rate, so that a gap in it is a loss and not a quiet scene; encoding it live takes a tenth of a core."""
-_SEND_URL = f"udp://{GROUP}:{PORT}?pkt_size=1316&bitrate={STREAM_MBIT * 1_020_000}&burst_bits=42112"
+_SEND_URL = f"udp://{GROUP}:{PORT}?pkt_size=1316&bitrate={STREAM_MBIT * 1_100_000}&burst_bits=42112"
 """ffmpeg paces what it sends, four datagrams at once at the most; unpaced, a picture's datagrams leave in one burst."""
 _RECEIVE_URL = f"udp://{GROUP}:{PORT}?fifo_size=50000&overrun_nonfatal=1"
 
