@@ -123,6 +123,7 @@ def test_garbage_does_not_disturb(network: Network, sockets: Sockets, measured: 
     receiver.account().assert_perfect(sent)
     assert network.is_healthy()
     assert {row["pid"] for row in member.show("workers")} == workers
+    assert member.process.log.count("control connection refused") <= 3, "once for each kind of nonsense"
     wait_until(lambda: sum(drops(member).values()) - before >= 1900, 3, f"the drops are counted: {drops(member)}")
     measured(**drops(member))
 
