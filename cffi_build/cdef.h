@@ -137,7 +137,13 @@ int mp_key_set(struct mp_region *r, uint32_t index, uint32_t origin, uint8_t epo
 int mp_key_clear(struct mp_region *r, uint32_t index);
 int mp_sender_set(struct mp_region *r, uint32_t origin, uint32_t sealed, uint8_t active_epoch, uint8_t even_epoch,
                   const uint8_t *even_key, uint8_t odd_epoch, const uint8_t *odd_key);
+int mp_tables_lock(struct mp_region *r);
+void mp_tables_wipe(struct mp_region *r);
 uint32_t mp_tables_repair(struct mp_region *r);
+
+/* ---- mp_seal ---- */
+
+int mp_seal_prepare(void);
 
 /* ---- mp_fib ---- */
 

@@ -22,7 +22,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 
 import structlog
@@ -30,8 +30,9 @@ import structlog
 from pipeline import control, keys, limits, logs
 from pipeline.address import derive, show
 from pipeline.config import Config
+from pipeline.config_checks import CHECKS
 from pipeline.errors import PipelineError
-from pipeline.io import checkpoint, netlink, notify, process, rundir, tun, udp
+from pipeline.io import checkpoint, netlink, notify, privileges, process, rundir, tun, udp
 from pipeline.shm.region import Geometry, ProcessState, Region
 from pipeline.workers import base, graph
 
@@ -44,6 +45,8 @@ STEADY_S = 5.0
 FAILURE_CODE = 70
 """Exit code of a child that met an error of ours: it is started again.  Any other says that this would not help."""
 BUSY_POLL_US = 50
+MOVE_BYTES_MAX = 4096
+"""Two addresses are some 40 bytes, as many as a node may have below 1,000."""
 
 log = structlog.get_logger()
 
@@ -76,7 +79,8 @@ class _Resources:
     bells: list[tuple[int, ...]]
     checkpoint: int
     ready_bell: int
-    owned: list[int] = field(default_factory=list)
+    moves: tuple[socket.socket, socket.socket]
+    """Control asks for other addresses on the second; this process, which has the right, reads the first."""
 
 
 def launch(config: Config, service: control.Service | None = None) -> int:
@@ -85,6 +89,7 @@ def launch(config: Config, service: control.Service | None = None) -> int:
     `service` is served by control beside its own work: the metrics.
     """
     logs.configure(config.log)
+    privileges.harden()
     network_key = None if config.node.insecure else keys.load_network_key(config.node.key or "")
     control.check_engine(config.overlay.engine)
     directory = rundir.RuntimeDirectory(config.node.name)
@@ -108,6 +113,7 @@ class _Supervisor:
     def __init__(self, config: Config, network_key: bytes | None, service: control.Service | None) -> None:
         self._config = config
         self._service = service
+        self._addresses = node_addresses(config)
         self._signals: list[int] = []
         self._exit_code = 0
         self._ready = False
@@ -148,6 +154,7 @@ class _Supervisor:
             bells=[tuple(os.eventfd(0, os.EFD_NONBLOCK) for _ in graph.Stage) for _ in range(lanes)],
             checkpoint=checkpoint.create(),
             ready_bell=os.eventfd(0, os.EFD_NONBLOCK),
+            moves=socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK),
         )
 
     def _plan(self, network_key: bytes | None) -> list[_Child]:
@@ -185,9 +192,11 @@ class _Supervisor:
             checkpoint=res.checkpoint,
             ingress_bells=tuple(bells[graph.Stage.OVERLAY_INGRESS] for bells in res.bells),
             ready_bell=res.ready_bell,
+            moves=res.moves[1],
             service=self._service,
         )
-        kept = frozenset({given.queue, given.listener, given.checkpoint, *given.ingress_bells, *self._service_fds()})
+        kept = frozenset({given.queue, given.listener, given.checkpoint, given.moves.fileno()})
+        kept |= {*given.ingress_bells, *self._service_fds()}
         children.insert(0, _Child("control", 0, 0, lambda: control.run(given), kept))
         return children
 
@@ -203,6 +212,7 @@ class _Supervisor:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         self._poll.register(self._wake_read, select.POLLIN)
         self._poll.register(self._resources.ready_bell, select.POLLIN)
+        self._poll.register(self._resources.moves[0].fileno(), select.POLLIN)
         gc.freeze()  # children share the modules' pages
         config = self._config
         try:
@@ -213,9 +223,13 @@ class _Supervisor:
                 config.tun.interface,
                 mtu=self._mtu,
                 queue_length=config.tun.queue_length,
-                addresses=node_addresses(config),
+                addresses=self._addresses,
                 routes=config.tun.routes,
             )
+            if not self._resources.region.lock_keys():
+                log.warning("keys may be swapped to disk", reason="no right to lock memory (LimitMEMLOCK=infinity)")
+            privileges.lock_memory()
+            privileges.keep_only([privileges.CAP_NET_ADMIN])  # all is open: what is left is for moved addresses
             self._start(self._children[0])  # last: it queries on the interface
             self._watch()
         finally:
@@ -245,6 +259,8 @@ class _Supervisor:
             if child.cpu is not None:
                 process.pin(child.cpu)
             self._close_all_but(child.keep)
+            privileges.keep_only()
+            privileges.lock_memory()
             child.main()
             code = 0
         except PipelineError as error:
@@ -262,7 +278,7 @@ class _Supervisor:
     def _close_all_but(self, keep: Iterable[int]) -> None:
         res = self._resources
         mine = {self._wake_read, self._wake_write, res.checkpoint, res.control_socket.fileno(), *res.queues}
-        mine |= {sock.fileno() for sock in res.data} | {bell for bells in res.bells for bell in bells}
+        mine |= {sock.fileno() for sock in (*res.data, *res.moves)} | {bell for bells in res.bells for bell in bells}
         mine |= {other.pidfd for other in self._children if other.pidfd >= 0} | self._service_fds()
         for fd in mine - set(keep):
             os.close(fd)
@@ -280,6 +296,7 @@ class _Supervisor:
                 if child.due is not None and child.due <= time.monotonic():
                     self._start(child)
             self._announce_ready()
+            self._move_addresses()
             self._poll.poll(self._patience_ms())
 
     def _drain(self) -> None:
@@ -287,6 +304,22 @@ class _Supervisor:
         for fd in (self._wake_read, self._resources.ready_bell):
             with contextlib.suppress(BlockingIOError):
                 os.read(fd, 512)
+
+    def _move_addresses(self) -> None:
+        """Gives the interface the addresses that control has asked for, the last if it has asked several times."""
+        wanted = None
+        with contextlib.suppress(BlockingIOError):
+            while text := self._resources.moves[0].recv(MOVE_BYTES_MAX):
+                wanted = text
+        if wanted is None:
+            return
+        try:
+            new = _checked_addresses(tuple(wanted.decode("ascii").split()))
+            netlink.replace_addresses(self._config.tun.interface, self._addresses, new)
+        except (ValueError, PipelineError) as error:
+            log.warning("addresses not moved", reason=str(error))
+        else:
+            self._addresses = new
 
     def _patience_ms(self) -> float | None:
         due = [child.due for child in self._children if child.due is not None]
@@ -312,8 +345,7 @@ class _Supervisor:
         pause = RESTART_PAUSES_S[min(child.row, len(RESTART_PAUSES_S) - 1)]
         child.due = time.monotonic() + pause
         self._resources.region.count_restart(child.index)
-        reason = f"signal {-code}" if code < 0 else f"code {code}"
-        log.warning("restarting", worker=child.role, lane=child.lane, reason=reason, pause_s=pause)
+        log.warning("restarting", worker=child.role, lane=child.lane, reason=_why_ended(code), pause_s=pause)
 
     def _announce_ready(self) -> None:
         region = self._resources.region
@@ -350,13 +382,26 @@ class _Supervisor:
             os.close(child.pidfd)
             child.pidfd = -1
         res = self._resources
+        res.region.wipe_keys()
         res.region.close()
         for fd in [*res.queues, *(bell for bells in res.bells for bell in bells), res.checkpoint, res.ready_bell]:
             os.close(fd)
-        for sock in [*res.data, res.control_socket]:
+        for sock in [*res.data, res.control_socket, *res.moves]:
             sock.close()
         if self._ready:
             log.info("stopped", name=self._config.node.name)
+
+
+def _checked_addresses(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Addresses as the configuration allows them; ValueError if they are none."""
+    found: tuple[str, ...] = CHECKS["tun.addresses"](texts)
+    return found
+
+
+def _why_ended(code: int) -> str:
+    if code == -signal.SIGSYS:
+        return "system call forbidden by its filter"
+    return f"signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"code {code}"
 
 
 assert limits.LANES_MAX * graph.STAGES == 64

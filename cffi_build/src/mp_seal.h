@@ -19,6 +19,10 @@ struct mp_cipher;
 struct mp_cipher *mp_cipher_new(const uint8_t key[MP_KEY_BYTES], int seals);
 void mp_cipher_free(struct mp_cipher *c);
 
+/* Lets libcrypto read its configuration and find its GCM: before a filter of system calls forbids it to open files.
+ * Returns 0 or -EIO. */
+int mp_seal_prepare(void);
+
 /* Encrypts `length` bytes behind the header in place and writes the tag behind them.  Returns 0 or -EIO. */
 int mp_seal(struct mp_cipher *c, uint8_t *header, uint32_t length);
 

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include "mp_seqlock.h"
@@ -132,6 +133,19 @@ int mp_sender_set(struct mp_region *r, uint32_t origin, uint32_t sealed, uint8_t
     }
     write_record(mp_sender(r), &sender, WORDS(struct mp_sender), &mp_tables(r)->sender_version);
     return 0;
+}
+
+int mp_tables_lock(struct mp_region *r)
+{
+    if (mlock(mp_sender(r), sizeof(struct mp_sender)) || mlock(mp_keys(r), MP_KEYS_MAX * sizeof(struct mp_key)))
+        return -errno;
+    return 0;
+}
+
+void mp_tables_wipe(struct mp_region *r)
+{
+    explicit_bzero(mp_sender(r), sizeof(struct mp_sender));
+    explicit_bzero(mp_keys(r), MP_KEYS_MAX * sizeof(struct mp_key));
 }
 
 static int is_half_written(const _Atomic uint32_t *generation)

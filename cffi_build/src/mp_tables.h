@@ -45,6 +45,12 @@ int mp_key_clear(struct mp_region *r, uint32_t index);
 int mp_sender_set(struct mp_region *r, uint32_t origin, uint32_t sealed, uint8_t active_epoch, uint8_t even_epoch,
                   const uint8_t *even_key, uint8_t odd_epoch, const uint8_t *odd_key);
 
+/* Keeps the pages with keys out of swap as long as the calling process lives.  Returns 0 or -errno. */
+int mp_tables_lock(struct mp_region *r);
+
+/* Overwrites all keys: the supervisor, when all processes have ended. */
+void mp_tables_wipe(struct mp_region *r);
+
 /* Frees what a predecessor left half written.  Returns how many records that were. */
 uint32_t mp_tables_repair(struct mp_region *r);
 

@@ -44,14 +44,24 @@ def configure(interface: str, *, mtu: int, queue_length: int, addresses: Iterabl
 
 
 def replace_addresses(interface: str, old: Iterable[str], new: Iterable[str]) -> None:
-    """Moves the interface to other addresses after a conflict; routes to it stay."""
+    """Moves the interface to other addresses after a conflict; routes to it stay.
+
+    An IPv4 address of the old one's subnet would be its secondary and go with it, and with the last address all routes
+    of the interface: so each stands there as a /32 meanwhile.
+    """
+    old, new = tuple(old), tuple(new)
+    bridges = [f"{ip}/32" for ip in (ipaddress.ip_interface(address).ip for address in new) if ip.version == 4]
     with IPRoute() as ip, _plain_errors(interface):
         index = ip.link_lookup(ifname=interface)[0]
-        for address in new:
+        for address in bridges:
             _add_address(ip, index, address)
         for address in old:
-            parsed = ipaddress.ip_interface(address)
-            ip.addr("del", index=index, address=str(parsed.ip), prefixlen=parsed.network.prefixlen)
+            _delete_address(ip, index, address)
+        for address in new:
+            _add_address(ip, index, address)
+        for address in bridges:
+            if address not in new:
+                _delete_address(ip, index, address)
 
 
 def underlay_mtu(listen: str, peers: Iterable[str]) -> int:
@@ -80,6 +90,12 @@ def _add_address(ip: IPRoute, index: int, address: str) -> None:
     flags = {"flags": IFA_F_NODAD} if parsed.version == 6 else {}
     with _ignoring(errno.EEXIST):
         ip.addr("add", index=index, address=str(parsed.ip), prefixlen=parsed.network.prefixlen, **flags)
+
+
+def _delete_address(ip: IPRoute, index: int, address: str) -> None:
+    parsed = ipaddress.ip_interface(address)
+    with _ignoring(errno.EADDRNOTAVAIL):
+        ip.addr("del", index=index, address=str(parsed.ip), prefixlen=parsed.network.prefixlen)
 
 
 def _add_route(ip: IPRoute, index: int, route: str) -> None:

@@ -71,6 +71,8 @@ def run(
     if native == ffi.NULL:
         raise MemoryError("worker")
     punts = _Punts(worker.lane, punt_endpoint)
+    if lib.mp_seal_prepare():
+        raise RuntimeError("libcrypto has no AES-256-GCM")
     if not seccomp.install(stage.name.lower() for stage in worker.stages):
         log.warning("no filter of system calls for this machine", worker=worker.role, lane=worker.lane)
     region.set_process_state(worker.process, ProcessState.READY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.instance import Instance, launch
+from pipeline.address import derive, show
+from pipeline.cli.instance import Instance, launch, launch_command, wait_linked
 from pipeline.cli.lab import Lab
 from pipeline.cli.programs import require, wait_until
 from pipeline.io import privileges, rundir
@@ -110,11 +112,42 @@ def test_another_user_sees_nothing(network: Network) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+def test_runs_as_a_user_of_its_own(make_lab: Callable[..., Lab]) -> None:
+    """Goal: as under the systemd unit, a user with CAP_NET_ADMIN in its ambient set is enough, root is not needed.
+    Method: setpriv makes such a user; two of its instances link, and the processes keep what they should.  (The usual
+    /dev/net/tun, mode 0666, is put over this host's in a mount namespace.)"""
+    lab = make_lab(2)
+    tun = lab.dir / "tun"
+    os.mknod(tun, 0o666 | stat.S_IFCHR, os.makedev(10, 200))
+    tun.chmod(0o666)
+    mount = f'{require("mount")} --bind {tun} /dev/net/tun && exec "$@"'
+    drop = [require("unshare"), "--mount", "/bin/sh", "-c", mount, "sh"]
+    drop += [require("setpriv"), f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"]
+    drop += ["--inh-caps=-all,+net_admin", "--ambient-caps=+net_admin", "--bounding-set=-all,+net_admin"]
+    instances = []
+    for host in lab.hosts:
+        directory = rundir.ROOT / host.name
+        directory.mkdir(mode=0o700, parents=True)  # RuntimeDirectory= of the unit
+        os.chown(directory, NOBODY, NOBODY)
+        instances.append(Instance(host, [*drop, *launch_command(host, key=None, peers=lab.hosts)]))
+    try:
+        for instance in instances:
+            instance.wait_ready()
+        wait_linked(instances)
+        supervisor, *others = instances[0].pids()
+        assert status(supervisor)["Uid"].split() == [str(NOBODY)] * 4
+        assert capabilities(supervisor) <= {0, NET_ADMIN}
+        assert all(capabilities(pid) <= {0, NET_ADMIN} and status(pid)["CapPrm"].strip("0") == "" for pid in others)
+        assert [instance.stop() for instance in instances] == [0, 0]
+        assert not [path for instance in instances for path in Path("/dev/shm").glob(f"*{instance.name}")]
+    finally:
+        for host in lab.hosts:
+            shutil.rmtree(rundir.ROOT / host.name, ignore_errors=True)
+
+
 def test_addresses_move_without_rights_in_control(make_lab: Callable[..., Lab]) -> None:
     """Goal: after a conflict of derived addresses the interface has the new ones, although control may not set them.
     Method: one node is given the addresses that the other's name yields; the other gives way."""
-    from pipeline.address import derive, show  # noqa: PLC0415
-
     lab = make_lab(2)
     a, b = lab.hosts
     v4, v6 = (show(address) for address in derive(b.name, 0))
