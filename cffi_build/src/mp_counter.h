@@ -42,6 +42,7 @@
     X(no_member, "group without a member elsewhere")                       \
     X(no_key, "no sender key yet: control is starting")                    \
     X(punt_limit, "more packets for control than the limit")               \
+    X(report_limit, "more membership reports than the limit")              \
     X(restart_skip, "under way in a stage that died")                      \
     X(send_blocked, "the socket buffer stayed full")                       \
     X(send_failed, "the kernel refused to send")                           \
@@ -54,7 +55,11 @@
     X(hop_limit, "relayed too often")                                      \
     X(not_wanted, "arrived for a group without local member or relay")     \
     X(relay_full, "overlay ring full, not relayed")                        \
-    X(tun_write, "the kernel refused the packet on the TUN")
+    X(tun_write, "the kernel refused the packet on the TUN")               \
+    X(group_denied, "group not allowed by send_* or receive_* lists")      \
+    X(foreign_source, "source address is not the sending node's")          \
+    X(group_rate, "above the rate of its group")                           \
+    X(peer_rate, "above the rate of its peer")
 
 enum mp_counter_id {
 #define MP_NAME(name, text) MP_COUNT_##name,

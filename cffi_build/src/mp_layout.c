@@ -48,6 +48,7 @@ static void place(struct mp_region *r, const struct mp_geometry *g)
     r->link_tx_at = take(&at, sizeof(struct mp_link_tx) * MP_LINKS_MAX * lanes);
     r->link_rx_at = take(&at, sizeof(struct mp_link_rx) * MP_LINKS_MAX * lanes);
     r->streams_at = take(&at, sizeof(uint32_t) * MP_STREAMS);
+    r->rates_at = take(&at, sizeof(uint64_t) * MP_RATES);
     r->host_slots_at = take(&at, (uint64_t)g->host_slot_bytes * g->host_slots * lanes);
     r->overlay_slots_at = take(&at, sizeof(struct mp_super) * g->overlay_slots * lanes);
     at = (at + 4095) & ~UINT64_C(4095);

@@ -15,6 +15,7 @@
  *     mp_key[]                      sender keys of peers                control
  *     mp_window[]                   replay windows                      overlay_ingress
  *     mp_lane[] ── cursors, doorbell flags, sequence numbers; host ring slots, overlay ring slots
+ *     rates                         token buckets of peers and groups   classify, overlay_ingress
  *     mp_counters[lanes][4], mp_link_tx[lanes][links], mp_link_rx[lanes][links], stream sequence numbers
  *
  * Lifecycle: the supervisor creates and formats the region and is the only one to unlink it; all others attach and
@@ -40,6 +41,7 @@
 #define MP_WINDOWS_MAX 8192u    /* two sequence spaces a lane and key: enough for 1,024 nodes of 4 lanes */
 #define MP_WINDOW_WORDS 2048u   /* 32 sequence numbers each: 65,536, paths of one origin may differ by that much */
 #define MP_STREAMS 65536u       /* stream counters: one for each of the 65,536 groups */
+#define MP_RATES (3u * 16384u)  /* token buckets: groups sent to, groups received, peers; see mp_policy.h */
 #define MP_HEADROOM 64u         /* before the inner packet: vnet header (10) and, later, overlay header (20) */
 #define MP_RUNS_MAX 64u         /* as many as segments of one super-buffer can differ in their next hops */
 #define MP_SUPER_BYTES 65536u   /* the largest UDP super-packet that the kernel hands up */
@@ -70,7 +72,7 @@ struct mp_region {
     uint64_t size;
     struct mp_geometry geometry;
     uint64_t processes_at, tables_at, sender_at, fib_at, fib_buckets_at, links_at, keys_at, lanes_at, counters_at;
-    uint64_t link_tx_at, link_rx_at, streams_at, host_slots_at, overlay_slots_at;
+    uint64_t link_tx_at, link_rx_at, streams_at, rates_at, host_slots_at, overlay_slots_at;
     uint64_t lazy_at;           /* from here on pages are reserved when first needed */
     uint64_t fib_entries_at, windows_at;
 };
@@ -109,11 +111,11 @@ _Static_assert(sizeof(struct mp_sender) == 128, "two lines");
 /* ---- forwarding table (MFIB) ---- */
 
 enum mp_side { MP_SIDE_HOST, MP_SIDE_OVERLAY };
-enum mp_kind { MP_KIND_GROUP, MP_KIND_UNICAST, MP_KIND_FLOOD };
+enum mp_kind { MP_KIND_GROUP, MP_KIND_UNICAST, MP_KIND_FLOOD, MP_KIND_SOURCE };
 enum mp_entry_flag { MP_ENTRY_LOCAL = 1, MP_ENTRY_PUNT_SOURCE = 2 };
 
 struct mp_fib_key {             /* unused fields are zero; IPv4 as ::ffff:a.b.c.d */
-    uint8_t group[16];          /* or the unicast destination; a flood entry has ::ffff:0:0 (IPv4) or :: (IPv6) */
+    uint8_t group[16];          /* or the unicast destination, or an address that the origin may send from; a flood entry has ::ffff:0:0 (IPv4) or :: (IPv6) */
     uint8_t source[16];         /* host side, (S,G) only */
     uint32_t origin;            /* overlay side, (origin,G) only */
     uint16_t via;               /* incoming link, MP_NO_LINK for any */
@@ -210,7 +212,8 @@ _Static_assert(sizeof(struct mp_lane) == 64 * 11, "");
 struct mp_slot {
     _Alignas(MP_CACHE_LINE) uint32_t length;    /* of the inner packet; after classify of the whole datagram */
     uint16_t words;             /* of links[]; 0: nothing to send */
-    uint16_t reserved[3];
+    uint16_t flow;              /* hash of source and destination: what has one hash must leave in order */
+    uint16_t reserved[2];
     uint64_t read_ns;           /* when tun_ingress took it, for traces; 0 if not sampled */
     uint64_t links[MP_LINK_WORDS];
     uint8_t padding[40];
@@ -283,6 +286,8 @@ static inline struct mp_link *mp_links(const struct mp_region *r) { return mp_at
 static inline struct mp_key *mp_keys(const struct mp_region *r) { return mp_at(r, r->keys_at); }
 static inline struct mp_window *mp_windows(const struct mp_region *r) { return mp_at(r, r->windows_at); }
 static inline _Atomic uint32_t *mp_streams(const struct mp_region *r) { return mp_at(r, r->streams_at); }
+
+static inline _Atomic uint64_t *mp_rates(const struct mp_region *r) { return mp_at(r, r->rates_at); }
 
 static inline struct mp_lane *mp_lane(const struct mp_region *r, uint32_t lane)
 {

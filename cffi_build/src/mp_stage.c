@@ -67,11 +67,16 @@ void mp_worker_free(struct mp_worker *w)
 
 /* ---- punts ---- */
 
+static void count_refused(struct mp_worker *w, uint32_t stage, uint32_t kind)
+{
+    mp_count(w->count[stage], kind == MP_PUNT_MEMBERSHIP ? MP_DROP_report_limit : MP_DROP_punt_limit, 1);
+}
+
 void mp_punt_add(struct mp_worker *w, uint32_t stage, uint32_t kind, const void *bytes, uint32_t length)
 {
     struct mp_bucket *bucket = kind == MP_PUNT_MEMBERSHIP ? &w->reports : &w->news;
     if (w->punt_head - w->punt_tail == MP_PUNT_SLOTS || !mp_bucket_take(bucket, w->now_ns)) {
-        mp_count(w->count[stage], MP_DROP_punt_limit, 1);
+        count_refused(w, stage, kind);
         return;
     }
     struct mp_punt *p = &w->punts[w->punt_head++ % MP_PUNT_SLOTS];
@@ -90,6 +95,11 @@ uint32_t mp_worker_punt(struct mp_worker *w, uint32_t *kind, uint8_t *out, uint3
     *kind = p->kind;
     memcpy(out, p->bytes, length);
     return length;
+}
+
+void mp_worker_punt_lost(struct mp_worker *w, uint32_t kind)
+{
+    count_refused(w, kind == MP_PUNT_ENDPOINT ? MP_OVERLAY_INGRESS : MP_CLASSIFY, kind);
 }
 
 /* ---- sleep ---- */

@@ -15,6 +15,7 @@
 
 #include "mp_counter.h"
 #include "mp_packet.h"
+#include "mp_policy.h"
 
 enum mp_idle { MP_IDLE_ADAPTIVE, MP_IDLE_BUSY, MP_IDLE_SLEEP };
 
@@ -32,6 +33,7 @@ struct mp_worker_config {
     int tun, udp;               /* non-blocking descriptors of the lane, -1 where no stage needs them */
     int wake;                   /* readable when the process should look at its signals */
     int bell[MP_STAGES];        /* eventfds of the lane's stages */
+    const struct mp_policy *policy; /* NULL: everything is allowed; must outlive the worker */
 };
 
 struct mp_worker;
@@ -46,5 +48,8 @@ int mp_worker_run(struct mp_worker *w, uint64_t budget_ns);
 
 /* Takes the oldest punt: fills kind, copies up to `size` bytes.  Returns their number, 0 if there is none. */
 uint32_t mp_worker_punt(struct mp_worker *w, uint32_t *kind, uint8_t *out, uint32_t size);
+
+/* The punt just taken did not reach control, which is away or behind: it is counted as dropped. */
+void mp_worker_punt_lost(struct mp_worker *w, uint32_t kind);
 
 #endif

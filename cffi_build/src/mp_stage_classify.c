@@ -115,6 +115,7 @@ static void find_entry(struct mp_worker *w, struct flow *f, const struct mp_pack
     f->drop = any ? 0 : p->class == MP_CLASS_UNICAST ? MP_DROP_not_overlay : MP_DROP_no_member;
 }
 
+/* 24 bits: the low ones find the place in the cache. */
 static uint32_t flow_hash(const struct mp_packet *p)
 {
     uint64_t a, b, c, d;
@@ -172,6 +173,7 @@ static void close_datagram(struct mp_worker *w, struct flow *f)
     }
     slot->length += MP_HEADER_BYTES + (s->sender.sealed ? MP_TAG_BYTES : 0);
     memcpy(slot->links, f->value.links, f->value.words * sizeof slot->links[0]);
+    slot->flow = (uint16_t)(f - s->flows);
     /* last: overlay_egress passes over slots without links, also those of a classify that died half-way */
     atomic_signal_fence(memory_order_release);
     slot->words = f->value.words;

@@ -3,8 +3,9 @@
  * overlay_egress: sends datagrams to their next hops.  All work that is done once for a next hop.
  *
  * Datagrams of a burst that go to the same set of links form runs of equal length (only the last of a run may be
- * shorter), each sent to a link in one call, straight from the slots.  Runs of one set leave in order, so
- * no flow is reordered.  What overlay_ingress wants relayed are runs already.
+ * shorter), each sent to a link in one call, straight from the slots.  A run takes datagrams of several flows, and
+ * several runs are open at once, but none takes a datagram whose flow has one in a later run: runs leave in the order
+ * in which they were opened, so no flow is reordered.  What overlay_ingress wants relayed are runs already.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -15,19 +16,22 @@
 
 #define BURST 128u              /* slots at a time: two full runs to one set */
 #define RELAY_BURST 8u          /* super-buffers at a time */
-#define OPEN_RUNS 16u           /* different sets in a burst before the oldest run is sent early */
+#define RUNS 32u                /* different sets and lengths in a burst before all are sent early */
+#define FLOWS 128u              /* as many as classify tells apart */
 
 struct run {
     const uint64_t *links;      /* in a slot that is ours until the burst ends */
     uint32_t words;
     uint32_t segment, total, count;
+    uint32_t closed;            /* its last datagram is shorter: nothing may follow */
     struct iovec iov[MP_SEGMENTS_MAX];
 };
 
 struct mp_egress {
     uint32_t links_version;
-    uint32_t opens;
-    struct run run[OPEN_RUNS];
+    uint32_t runs;
+    struct run run[RUNS];
+    uint8_t last[FLOWS];        /* 1 + the run that has the flow's last datagram: the next goes there or later */
     struct mp_target target[MP_LINKS_MAX];
 };
 
@@ -100,65 +104,68 @@ static void send_to_links(struct mp_worker *w, struct iovec *iov, uint32_t count
         }
 }
 
-static void flush_run(struct mp_worker *w, struct run *r)
+static void flush_runs(struct mp_worker *w)
 {
-    if (r->count)
+    struct mp_egress *s = w->egress;
+    for (uint32_t i = 0; i < s->runs; i++) {
+        struct run *r = &s->run[i];
         send_to_links(w, r->iov, r->count, r->total, r->segment, r->links, r->words, MP_NO_LINK);
-    r->count = r->total = 0;
+    }
+    s->runs = 0;
+    memset(s->last, 0, sizeof s->last);
 }
 
 /* ---- host ring ---- */
 
+static int has_place(const struct run *r, const struct mp_slot *slot)
+{
+    return !r->closed && slot->length <= r->segment && r->count < MP_SEGMENTS_MAX &&
+           r->total + slot->length <= MP_RUN_BYTES_MAX && r->words == slot->words &&
+           !memcmp(r->links, slot->links, slot->words * sizeof slot->links[0]);
+}
+
+/* A run for the datagram: one of its length; or the one its flow is in, which it closes if it is shorter; or a new one. */
 static struct run *find_run(struct mp_worker *w, const struct mp_slot *slot)
 {
     struct mp_egress *s = w->egress;
-    for (uint32_t i = 0; i < s->opens; i++) {
-        struct run *r = &s->run[i];
-        if (r->words == slot->words && !memcmp(r->links, slot->links, slot->words * sizeof slot->links[0]))
-            return r;
-    }
-    if (s->opens == OPEN_RUNS) {
-        for (uint32_t i = 0; i < OPEN_RUNS; i++)
-            flush_run(w, &s->run[i]);
-        s->opens = 0;
-    }
-    struct run *r = &s->run[s->opens++];
+    uint32_t last = s->last[slot->flow % FLOWS];
+    for (uint32_t i = last ? last - 1 : 0; i < s->runs; i++)
+        if (s->run[i].segment == slot->length && has_place(&s->run[i], slot))
+            return &s->run[i];
+    if (last && has_place(&s->run[last - 1], slot))
+        return &s->run[last - 1];
+    if (s->runs == RUNS)
+        flush_runs(w);
+    struct run *r = &s->run[s->runs++];
     r->links = slot->links;
     r->words = slot->words;
-    r->count = r->total = 0;
+    r->segment = slot->length;
+    r->count = r->total = r->closed = 0;
     return r;
 }
 
 static void add_to_run(struct mp_worker *w, struct mp_slot *slot)
 {
     struct run *r = find_run(w, slot);
-    if (r->count && (slot->length > r->segment || r->count == MP_SEGMENTS_MAX ||
-                     r->total + slot->length > MP_RUN_BYTES_MAX))
-        flush_run(w, r);
-    if (!r->count)
-        r->segment = slot->length;
+    w->egress->last[slot->flow % FLOWS] = (uint8_t)(r - w->egress->run + 1);
     r->iov[r->count++] = (struct iovec){ mp_slot_packet(slot) - MP_HEADER_BYTES, slot->length };
     r->total += slot->length;
-    if (slot->length < r->segment)
-        flush_run(w, r);
+    r->closed = slot->length < r->segment;
 }
 
 static uint32_t host_burst(struct mp_worker *w)
 {
-    struct mp_egress *s = w->egress;
     struct mp_cursor *own = &w->lane->host[2];
     uint64_t ready = mp_ready(&w->lane->host[1], own), at = mp_position(own);
     uint32_t count = ready < BURST ? (uint32_t)ready : BURST;
     if (!count)
         return 0;
-    s->opens = 0;
     for (uint32_t i = 0; i < count; i++) {
         struct mp_slot *slot = mp_host_slot(w->region, w->config.lane, at + i);
         if (slot->words)
             add_to_run(w, slot);
     }
-    for (uint32_t i = 0; i < s->opens; i++)
-        flush_run(w, &s->run[i]);
+    flush_runs(w);
     mp_publish(own, count);
     mp_wake(w, MP_TUN_INGRESS);
     return count;

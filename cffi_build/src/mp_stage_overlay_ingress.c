@@ -3,7 +3,7 @@
  * overlay_ingress: opens what peers send, delivers it into the TUN, hands on what must be relayed, answers probes.
  *
  * Steps of a super-buffer, in this order below: receive into the overlay ring → every datagram: header, key, replay
- * window, open → forwarding entry → delivery list and relay runs → one delivery → publish for overlay_egress.
+ * window, open → forwarding entry → delivery list and relay runs → delivery → publish for overlay_egress.
  * A datagram is verified before anything is done with it.  A super-buffer that is not relayed leaves its slot unused.
  */
 #include <errno.h>
@@ -18,7 +18,7 @@
 #include "mp_tun.h"
 #include "mp_udp.h"
 
-#define DELIVERIES 1024u        /* inner packets gathered before they are written; a super-buffer seldom has more */
+#define SCATTERED 8u            /* packets a write, below which a longer list is worth its cache misses */
 
 struct forward {                /* the last look-up: consecutive datagrams mostly share it */
     uint64_t version;           /* of the table, plus 1 */
@@ -29,10 +29,11 @@ struct forward {                /* the last look-up: consecutive datagrams mostl
 
 struct mp_ingress {
     struct mp_peers *peers;
-    struct mp_delivery delivery[DELIVERIES];
+    struct mp_delivery delivery[MP_DELIVERIES_MAX];
     uint32_t deliveries;
     struct forward forward;
-    uint8_t opened[MP_SUPER_BYTES];     /* plain text of the super-buffer in hand, at the offsets of the sealed one */
+    uint32_t scattered;         /* the last delivery found many flows: gather from all super-buffers of a burst */
+    uint8_t opened[MP_RECEIVE_BURST][MP_SUPER_BYTES];   /* plain text, at the offsets of the sealed super-buffer */
     struct mp_super spare[MP_RECEIVE_BURST]; /* received into when the overlay ring is full */
 };
 
@@ -63,7 +64,11 @@ uint64_t mp_ingress_due_ns(const struct mp_worker *w)
 static void flush_deliveries(struct mp_worker *w)
 {
     struct mp_ingress *s = w->ingress;
-    mp_tun_deliver(w->config.tun, s->delivery, s->deliveries, (int)w->config.super, w->count[MP_OVERLAY_INGRESS]);
+    if (!s->deliveries)
+        return;
+    uint32_t writes = mp_tun_deliver(w->config.tun, s->delivery, s->deliveries, (int)w->config.super,
+                                     w->count[MP_OVERLAY_INGRESS]);
+    s->scattered = writes * SCATTERED > s->deliveries;
     s->deliveries = 0;
 }
 
@@ -76,7 +81,7 @@ static void deliver(struct mp_worker *w, const uint8_t *bytes, uint32_t length)
             mp_count(w->count[MP_OVERLAY_INGRESS], MP_DROP_inner, 1);
             return;
         }
-        if (s->deliveries == DELIVERIES)
+        if (s->deliveries == MP_DELIVERIES_MAX)
             flush_deliveries(w);
         s->delivery[s->deliveries++] = (struct mp_delivery){ bytes, p.length };
         bytes += p.length;
@@ -185,7 +190,8 @@ static void take_data(struct mp_worker *w, struct mp_super *super, uint32_t offs
         mp_count(c, MP_DROP_not_wanted, 1);
 }
 
-static void take_super(struct mp_worker *w, struct mp_super *super, const struct mp_received *in, uint64_t version)
+static void take_super(struct mp_worker *w, struct mp_super *super, const struct mp_received *in, uint8_t *opened,
+                       uint64_t version)
 {
     struct mp_ingress *s = w->ingress;
     super->length = in->length;
@@ -195,11 +201,12 @@ static void take_super(struct mp_worker *w, struct mp_super *super, const struct
     for (uint32_t offset = 0; offset < in->length; offset += in->segment, datagrams++) {
         uint32_t left = in->length - offset, length = left < in->segment ? left : in->segment;
         struct mp_opened o = { .via = via };
-        int type = mp_peers_open(s->peers, super->data + offset, length, s->opened + offset, &in->from, &o);
+        int type = mp_peers_open(s->peers, super->data + offset, length, opened + offset, &in->from, &o);
         if (type == MP_TYPE_DATA)
             take_data(w, super, offset, length, &o, version);
     }
-    flush_deliveries(w);
+    if (!s->scattered)
+        flush_deliveries(w);
     mp_count(w->count[MP_OVERLAY_INGRESS], MP_COUNT_overlay_rx_datagrams, datagrams);
     mp_count(w->count[MP_OVERLAY_INGRESS], MP_COUNT_overlay_rx_bytes, in->length);
     mp_peers_received(s->peers, via, datagrams, in->length);
@@ -235,12 +242,13 @@ uint32_t mp_ingress_burst(struct mp_worker *w)
     mp_count(w->count[MP_OVERLAY_INGRESS], MP_COUNT_overlay_rx_calls, 1);
     uint64_t version = (uint64_t)atomic_load_explicit(&mp_fib(w->region)->version, memory_order_acquire) + 1;
     for (uint32_t i = 0; i < count; i++) {
-        take_super(w, super[i], &in[i], version);
+        take_super(w, super[i], &in[i], s->opened[s->scattered ? i : 0], version);
         if (super[i]->runs && room < MP_RECEIVE_BURST)
             mp_count(w->count[MP_OVERLAY_INGRESS], MP_DROP_relay_full, datagrams_in(super[i]));
         else if (super[i]->runs)
             used = i + 1;
     }
+    flush_deliveries(w);
     if (used) {
         mp_publish(own, used);
         mp_wake(w, MP_OVERLAY_EGRESS);

@@ -11,6 +11,8 @@
 
 #include "mp_packet.h"
 
+#define GROUPS 256u             /* flows told apart in a batch before what was gathered is written early */
+#define BUCKETS 1024u           /* of the hash by which a packet finds its flow's group: few flows meet in one */
 #define SUPER_SEGMENTS 64u      /* the kernel takes no more in one super-packet */
 #define SUPER_BYTES 65000u      /* below what the IP length field can say */
 #define GSO_UDP_L4 5u           /* VIRTIO_NET_HDR_GSO_UDP_L4; not in Debian 12's headers */
@@ -54,25 +56,26 @@ static void write_single(int fd, const struct mp_delivery *d, struct mp_counters
     mp_count(c, MP_COUNT_tun_tx_bytes, d->length);
 }
 
-/* How many packets from d[0] on make one super-packet: same flow, same payload length, only the last may be shorter. */
-static uint32_t flow_run(const struct mp_delivery *d, uint32_t count, struct mp_udp_packet *first)
-{
-    if (!mp_packet_is_udp(d[0].packet, d[0].length, first) || !first->payload)
-        return 1;
-    uint32_t n = 1, bytes = d[0].length;
-    while (n < count && n < SUPER_SEGMENTS) {
-        struct mp_udp_packet next;
-        if (d[n].length > d[0].length || bytes + d[n].length > SUPER_BYTES ||
-            !mp_packet_is_udp(d[n].packet, d[n].length, &next) || !next.payload || next.header != first->header ||
-            !mp_packet_same_flow(d[0].packet, d[n].packet, first->header))
-            break;
-        bytes += next.payload;
-        n++;
-        if (next.payload < first->payload)
-            break;
-    }
-    return n;
-}
+/* Packets of one flow that become one super-packet, as a chain through the batch. */
+struct group {
+    uint16_t first, last;       /* indices in the batch */
+    uint16_t count;
+    uint16_t closed;            /* the last is shorter: nothing may follow */
+    uint32_t bytes;             /* of the super-packet */
+    struct mp_udp_packet udp;   /* of the first */
+};
+
+/* Groups are written in the order in which they were opened, and a packet joins only the group that its flow's hash
+ * saw last: no flow is reordered. */
+struct batch {
+    int fd;
+    const struct mp_delivery *d;
+    struct mp_counters *c;
+    uint32_t groups, writes;
+    uint16_t next[MP_DELIVERIES_MAX];
+    uint16_t last[BUCKETS];     /* 1 + the group that the hash saw last */
+    struct group group[GROUPS];
+};
 
 /* The header of a super-packet: lengths of the whole, UDP checksum left to the kernel (pseudo-header sum only). */
 static void super_header(uint8_t *header, uint32_t header_bytes, uint32_t payload)
@@ -91,42 +94,94 @@ static void super_header(uint8_t *header, uint32_t header_bytes, uint32_t payloa
     mp_put16(header + ip + 6, sum);
 }
 
-static int write_super(int fd, const struct mp_delivery *d, uint32_t count, const struct mp_udp_packet *first,
-                       struct mp_counters *c)
+static int write_super(const struct batch *b, const struct group *g)
 {
     uint8_t header[48];
     struct iovec iov[2 + SUPER_SEGMENTS];
-    uint32_t payload = 0, bytes = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t length = d[i].length - first->header;
-        iov[2 + i] = (struct iovec){ (void *)(uintptr_t)(d[i].packet + first->header), length };
+    uint32_t payload = 0, count = 2;
+    for (uint32_t n = 0, i = g->first; n < g->count; n++, i = b->next[i]) {
+        uint32_t length = b->d[i].length - g->udp.header;
+        iov[count++] = (struct iovec){ (void *)(uintptr_t)(b->d[i].packet + g->udp.header), length };
         payload += length;
-        bytes += d[i].length;
     }
-    memcpy(header, d[0].packet, first->header);
-    super_header(header, first->header, payload);
-    struct vnet_header vnet = { .flags = NEEDS_CSUM, .gso_type = GSO_UDP_L4, .header_length = (uint16_t)first->header,
-                                .gso_size = (uint16_t)first->payload, .checksum_start = (uint16_t)(first->header - 8),
-                                .checksum_offset = 6 };
+    memcpy(header, b->d[g->first].packet, g->udp.header);
+    super_header(header, g->udp.header, payload);
+    struct vnet_header vnet = { .flags = NEEDS_CSUM, .gso_type = GSO_UDP_L4, .header_length = (uint16_t)g->udp.header,
+                                .gso_size = (uint16_t)g->udp.payload,
+                                .checksum_start = (uint16_t)(g->udp.header - 8), .checksum_offset = 6 };
     iov[0] = (struct iovec){ &vnet, sizeof vnet };
-    iov[1] = (struct iovec){ header, first->header };
-    mp_count(c, MP_COUNT_tun_tx_writes, 1);
-    int error = write_all(fd, iov, 2 + count);
+    iov[1] = (struct iovec){ header, g->udp.header };
+    mp_count(b->c, MP_COUNT_tun_tx_writes, 1);
+    int error = write_all(b->fd, iov, count);
     if (error)
         return error;
-    mp_count(c, MP_COUNT_tun_tx_packets, count);
-    mp_count(c, MP_COUNT_tun_tx_bytes, bytes);
+    mp_count(b->c, MP_COUNT_tun_tx_packets, g->count);
+    mp_count(b->c, MP_COUNT_tun_tx_bytes, payload + g->count * g->udp.header);
     return 0;
 }
 
-void mp_tun_deliver(int fd, const struct mp_delivery *d, uint32_t count, int super, struct mp_counters *c)
+static void write_groups(struct batch *b)
 {
-    for (uint32_t i = 0; i < count;) {
-        struct mp_udp_packet first;
-        uint32_t n = super ? flow_run(d + i, count - i, &first) : 1;
-        if (n == 1 || write_super(fd, d + i, n, &first, c))
-            for (uint32_t j = i; j < i + n; j++)
-                write_single(fd, d + j, c);
-        i += n;
+    for (uint32_t k = 0; k < b->groups; k++) {
+        const struct group *g = &b->group[k];
+        b->writes++;
+        if (g->count > 1 && !write_super(b, g))
+            continue;
+        for (uint32_t n = 0, i = g->first; n < g->count; n++, i = b->next[i])
+            write_single(b->fd, &b->d[i], b->c);
     }
+    b->groups = 0;
+    memset(b->last, 0, sizeof b->last);
+}
+
+/* Group address and ports: what tells flows of one super-buffer apart. */
+static uint32_t flow_hash(const uint8_t *packet, uint32_t header)
+{
+    uint32_t address, ports;
+    memcpy(&address, packet + header - 12, 4);
+    memcpy(&ports, packet + header - 8, 4);
+    return (address * 0x9e3779b1u ^ ports * 0x85ebca6bu) >> 22;
+}
+
+static void gather(struct batch *b, uint16_t i, const struct mp_udp_packet *udp)
+{
+    const struct mp_delivery *d = &b->d[i];
+    uint16_t *last = &b->last[flow_hash(d->packet, udp->header)];
+    struct group *g = *last ? &b->group[*last - 1] : NULL;
+    if (g && !g->closed && udp->payload <= g->udp.payload && udp->header == g->udp.header &&
+        g->count < SUPER_SEGMENTS && g->bytes + udp->payload <= SUPER_BYTES &&
+        mp_packet_same_flow(b->d[g->first].packet, d->packet, udp->header)) {
+        b->next[g->last] = i;
+        g->last = i;
+        g->count++;
+        g->bytes += udp->payload;
+        g->closed = udp->payload < g->udp.payload;
+        return;
+    }
+    if (b->groups == GROUPS)
+        write_groups(b);
+    b->group[b->groups++] = (struct group){ .first = i, .last = i, .count = 1, .bytes = d->length, .udp = *udp };
+    *last = (uint16_t)b->groups;
+}
+
+uint32_t mp_tun_deliver(int fd, const struct mp_delivery *d, uint32_t count, int super, struct mp_counters *c)
+{
+    struct batch b;
+    b.fd = fd;
+    b.d = d;
+    b.c = c;
+    b.groups = b.writes = 0;
+    memset(b.last, 0, sizeof b.last);
+    for (uint32_t i = 0; i < count; i++) {
+        struct mp_udp_packet udp;
+        if (super && mp_packet_is_udp(d[i].packet, d[i].length, &udp) && udp.payload) {
+            gather(&b, (uint16_t)i, &udp);
+        } else {                /* a fragment must not be overtaken by what was sent after it, nor overtake */
+            write_groups(&b);
+            write_single(fd, &d[i], c);
+            b.writes++;
+        }
+    }
+    write_groups(&b);
+    return b.writes;
 }

@@ -2,8 +2,8 @@
  *
  * mp_tun: inner packets from and to a TUN queue with a vnet header (IFF_VNET_HDR).
  *
- * Delivery puts consecutive packets of a UDP flow together into one super-packet, which the kernel takes apart
- * again in the listeners' sockets; all else is one write a packet.
+ * Delivery puts packets of a UDP flow together into one super-packet, which the kernel takes apart again in the
+ * listeners' sockets; all else is one write a packet.  Flows keep their order, each for itself.
  */
 #ifndef MP_TUN_H
 #define MP_TUN_H
@@ -23,7 +23,10 @@ struct mp_delivery {
     uint32_t length;
 };
 
-/* Writes packets in order.  `super`: the kernel takes UDP super-packets (USO, Linux ≥ 6.2).  Counts into `c`. */
-void mp_tun_deliver(int fd, const struct mp_delivery *d, uint32_t count, int super, struct mp_counters *c);
+#define MP_DELIVERIES_MAX 1024u /* packets in one call: a super-buffer of small packets that share datagrams */
+
+/* Writes up to MP_DELIVERIES_MAX packets.  `super`: the kernel takes UDP super-packets (USO, Linux ≥ 6.2).  Counts
+ * into `c`.  Returns the writes it took. */
+uint32_t mp_tun_deliver(int fd, const struct mp_delivery *d, uint32_t count, int super, struct mp_counters *c);
 
 #endif

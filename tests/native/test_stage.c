@@ -57,6 +57,33 @@ static void super_packets(void)
     close_network();
 }
 
+/* Two flows of different sizes, interleaved, and one flow of changing sizes: few calls, and each flow in order. */
+static void mixed_sizes(void)
+{
+    uint8_t packet[2048], got[70000], vnet[MP_VNET_BYTES];
+    uint32_t next[3] = { 0 };
+    open_network(1, 0);
+    for (uint32_t flow = 0; flow < 3; flow++) {
+        set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP + flow, 1 << 1, 0);
+        set_route(1, MP_SIDE_OVERLAY, MP_KIND_GROUP, GROUP + flow, 0, 1);
+    }
+    for (uint32_t i = 0; i < 20; i++) {
+        write_host(0, packet, make_packet(packet, GROUP, 1316, i));
+        write_host(0, packet, make_packet(packet, GROUP + 1, 800, i));
+    }
+    run_all(3);
+    CHECK(counted(0, MP_COUNT_overlay_tx_calls) <= 2 + 2);
+    for (uint32_t i = 0; i < 20; i++)
+        write_host(0, packet, make_packet(packet, GROUP + 2, 720 + (uint32_t)(check_mix(i) % 600), i));
+    run_all(3);
+    for (uint32_t length; (length = read_host(1, got, vnet));) {
+        uint32_t flow = got[19] - (GROUP & 0xff);
+        CHECK_EQUAL(mp_get16(got + 4), next[flow]++);
+    }
+    CHECK(next[0] == 20 && next[1] == 20 && next[2] == 20);
+    close_network();
+}
+
 static void relay(void)
 {
     uint8_t packet[2048];
@@ -164,6 +191,7 @@ int main(void)
     RUN(sealed_members);
     RUN(insecure_members);
     RUN(super_packets);
+    RUN(mixed_sizes);
     RUN(relay);
     RUN(drops);
     RUN(hostile_datagrams);
