@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perf.network import Network
+from perf.search import RateSearch
 from pipeline.cli.programs import LabError
 from tests.netns.traffic import PAYLOAD, Receiver, Sender
-
-from perf.peers import Network
-from perf.search import RateSearch
 
 GROUP = "239.77.0.1"
 LOSS_MAX = 0.001

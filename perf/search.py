@@ -80,7 +80,7 @@ class RateSearch:
             if self._failures >= FAILURES:
                 self._failures = 0
                 self._handle_failure()
-        if self.trials >= self._trials_max and self.phase is not Phase.DONE:
+        if self.trials >= self._trials_max:
             self.phase = Phase.DONE
 
     def _handle_pass(self, reached: float) -> None:
@@ -112,7 +112,8 @@ class RateSearch:
             self._narrow()
 
     def _narrow(self) -> None:
-        assert self._passed is not None and self._failed is not None, "a bound on either side"
+        assert self._passed is not None, "a bound below"
+        assert self._failed is not None, "a bound above"
         if self._failed / self._passed <= self._precision:
             self._confirm()
             return

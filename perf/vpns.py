@@ -13,10 +13,9 @@ import re
 from pathlib import Path
 from typing import ClassVar
 
+from perf.network import Network, write_private
 from pipeline.cli.lab import Host
 from pipeline.cli.programs import LabError, Process, require, wait_until
-
-from perf.peers import Network, write_private
 
 INTERFACE_TIMEOUT_S = 10.0
 
@@ -62,7 +61,7 @@ class Vpn(Network):
 
 
 class Tinc(Vpn):
-    """tinc 1.0 in switch mode; all hosts have meta connections with host 1, so broadcasts go from it to each at once."""
+    """tinc 1.0 in switch mode; all others connect to host 1, so that its broadcasts go to each of them at once."""
 
     title = "tinc"
     programs = ("tincd", "openssl")
@@ -92,14 +91,19 @@ class Tinc(Vpn):
 
 
 class N2n(Vpn):
-    """n2n; multicast always goes through the supernode, which therefore runs on host 1, beside the sender."""
+    """n2n; multicast always goes through the supernode, which therefore runs on host 1, beside the sender.
+
+    Version 1 (Debian 12) takes an inner destination that is not of the overlay's subnet, a group's address too, only
+    with -r; later ones need -E for multicast, -f to stay in the foreground, and -A3 for AES.
+    """
 
     title = "n2n"
     programs = ("edge", "supernode")
     port: ClassVar[int] = 7654
 
     def prepare(self) -> None:
-        self.help = self.sender.run([require("edge"), "-h"], check=False)
+        said = self.sender.run([require("edge"), "-h"], check=False)
+        self.is_version_1 = not re.search(r"^\s*-E\b|\[-E\]", said.stdout + said.stderr, re.MULTILINE)
         arguments = ["-l", str(self.port)]
         words = self.sender.run([require("supernode"), "-h"], check=False)
         if "-f" in (words.stdout + words.stderr):
@@ -107,14 +111,12 @@ class N2n(Vpn):
         self.sender.spawn([require("supernode"), *arguments], label="supernode")
 
     def command(self, host: Host) -> list[str]:
-        """Version 1 stays in the foreground unless told otherwise; later ones need -f for that, and -E for multicast."""
-        words = self.help.stdout + self.help.stderr
-        newer = ["-f", "-E", "-A3"] if re.search(r"^\s*-E\b|\[-E\]", words, re.MULTILINE) else []
+        flags = ["-r"] if self.is_version_1 else ["-f", "-E", "-A3"]
         mac = f"02:00:00:00:00:{host.index:02x}"
         where = ["-l", f"{self.sender.underlay}:{self.port}", "-M", str(self.mtu), "-m", mac]
         return [
             *(require("edge"), "-d", self.interface, "-a", self.address(host), "-s", "255.255.255.0"),
-            *("-c", "perf", "-k", "a key of the measurement", *where, *newer),
+            *("-c", "perf", "-k", "a key of the measurement", *where, *flags),
         ]
 
     def after_start(self, host: Host) -> None:
@@ -190,8 +192,8 @@ class OpenVpn(Vpn):
         common = [
             *(require("openvpn"), "--dev", self.interface, "--dev-type", "tap", "--proto", "udp", "--verb", "1"),
             *("--cert", str(self.lab.dir / f"{role}.crt"), "--key", str(self.lab.dir / f"{role}.key")),
-            *("--peer-fingerprint", self.fingerprints[other], "--data-ciphers", "AES-128-GCM", "--tun-mtu", str(self.mtu)),
-            *("--sndbuf", "4194304", "--rcvbuf", "4194304", "--txqueuelen", "1000"),
+            *("--peer-fingerprint", self.fingerprints[other], "--data-ciphers", "AES-128-GCM"),
+            *("--tun-mtu", str(self.mtu), "--sndbuf", "4194304", "--rcvbuf", "4194304", "--txqueuelen", "1000"),
         ]
         if host is self.sender:
             server = ["--mode", "server", "--tls-server", "--dh", "none", "--duplicate-cn", "--client-to-client"]
