@@ -125,16 +125,13 @@ class Publisher:
     # ---------------------------------------------------------------- reading
 
     def existing_entries(self) -> list[tuple[FibKey, int]]:
-        """What stands in the forwarding table, with stream numbers; what depends on an incoming link is put out anew."""
+        """What stands in the table, with stream numbers; what depends on an incoming link is put out anew."""
         return [(entry.key, entry.stream) for entry in self._fib.entries() if entry.key.via is None]
 
     def used_groups(self) -> set[Address]:
         """Groups that local programs have sent to since this was last asked."""
-        return {
-            entry.key.group
-            for entry in self._fib.entries(clear_used=True)
-            if entry.used and entry.key.side is Side.HOST and entry.key.kind is Kind.GROUP
-        }
+        used = self._fib.take_used()
+        return {key.group for key in used if key.side is Side.HOST and key.kind is Kind.GROUP}
 
     def names_of(self, links: Iterable[int]) -> list[str]:
         """The peers behind link indices."""

@@ -109,10 +109,11 @@ def _add_route(ip: IPRoute, index: int, route: str) -> None:
 def _set_switches(interface: str) -> None:
     """Loose rp_filter (2 beats a strict 1 of `all`): sources of routed islands are welcome.
 
-    IPv6 on, without router solicitations: nobody answers them here.
+    An address that is added before the old one goes stays.  IPv6 on, without router solicitations: nobody answers them.
     """
     for family, switch, value in (
         ("ipv4", "rp_filter", "2"),
+        ("ipv4", "promote_secondaries", "1"),
         ("ipv6", "disable_ipv6", "0"),
         ("ipv6", "accept_ra", "0"),
         ("ipv6", "router_solicitations", "0"),
