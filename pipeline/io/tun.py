@@ -29,8 +29,8 @@ def open_queues(interface: str, count: int) -> list[int]:
     """
     queues: list[int] = []
     try:
-        for number in range(count):  # the first must make the interface, not join another instance's
-            queues.append(_open_queue(interface, IFF_TUN_EXCL if number == 0 else 0))
+        # The first must make the interface, not join another instance's.
+        queues.extend(_open_queue(interface, 0 if number else IFF_TUN_EXCL) for number in range(count))
     except BaseException:
         for queue in queues:
             os.close(queue)
