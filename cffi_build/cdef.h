@@ -17,7 +17,7 @@
 enum mp_stage_id { MP_TUN_INGRESS, MP_CLASSIFY, MP_OVERLAY_EGRESS, MP_OVERLAY_INGRESS, MP_STAGES, ... };
 enum mp_process_state { MP_ABSENT, MP_STARTING, MP_READY, MP_STOPPED, ... };
 enum mp_side { MP_SIDE_HOST, MP_SIDE_OVERLAY, ... };
-enum mp_kind { MP_KIND_GROUP, MP_KIND_UNICAST, MP_KIND_FLOOD, ... };
+enum mp_kind { MP_KIND_GROUP, MP_KIND_UNICAST, MP_KIND_FLOOD, MP_KIND_SOURCE, ... };
 enum mp_entry_flag { MP_ENTRY_LOCAL, MP_ENTRY_PUNT_SOURCE, ... };
 
 struct mp_geometry {
@@ -183,6 +183,26 @@ int mp_fib_next_used(const struct mp_fib_writer *w, uint32_t *cursor, struct mp_
 enum mp_idle { MP_IDLE_ADAPTIVE, MP_IDLE_BUSY, MP_IDLE_SLEEP, ... };
 enum mp_punt_kind { MP_PUNT_MEMBERSHIP, MP_PUNT_SOURCE, MP_PUNT_ENDPOINT, ... };
 
+#define MP_PREFIXES_MAX ...
+
+struct mp_prefix {
+    uint8_t address[16];
+    uint8_t bits;
+    ...;
+};
+
+struct mp_prefixes {
+    uint32_t count;
+    struct mp_prefix prefix[...];
+    ...;
+};
+
+struct mp_policy {
+    struct mp_prefixes send_allow, send_deny, receive_allow, receive_deny;
+    uint32_t bound_sources, peer_pps, send_pps, receive_pps;
+    ...;
+};
+
 struct mp_worker_config {
     uint32_t lane;
     uint32_t stages;
@@ -191,6 +211,7 @@ struct mp_worker_config {
     int tun, udp;
     int wake;
     int bell[...];
+    const struct mp_policy *policy;
     ...;
 };
 
@@ -200,3 +221,4 @@ struct mp_worker *mp_worker_new(struct mp_region *region, const struct mp_worker
 void mp_worker_free(struct mp_worker *w);
 int mp_worker_run(struct mp_worker *w, uint64_t budget_ns);
 uint32_t mp_worker_punt(struct mp_worker *w, uint32_t *kind, uint8_t *out, uint32_t size);
+void mp_worker_punt_lost(struct mp_worker *w, uint32_t kind);

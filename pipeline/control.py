@@ -36,10 +36,14 @@ from pipeline.forwarding.table import ForwardingTable
 from pipeline.io import bus, rundir
 from pipeline.io.checkpoint import Checkpoint
 from pipeline.membership.querier import MembershipRouter
+from pipeline.membership.trace import TraceBuffer
+from pipeline.membership.watch import Watch
 from pipeline.messages import Punt, Reply, Request, decode_local, encode_local
 from pipeline.overlay import engines, events
 from pipeline.overlay.node import NodeConfig, OverlayNode
 from pipeline.publish import Publisher
+from pipeline.shm import counters
+from pipeline.shm.policy import GroupList
 from pipeline.shm.region import ProcessState, Region
 from pipeline.sources import SourceWatch
 
@@ -130,7 +134,10 @@ class _Control:
         self.table = ForwardingTable()
         self.publisher = Publisher(given.region, self.node, given.ingress_bells)
         self.sources = SourceWatch()
+        self._receives = GroupList(given.config.groups)
         self._restore(now)
+        self.trace = TraceBuffer(self.membership)
+        self._watch = Watch()
 
     # ---------------------------------------------------------------- birth
 
@@ -249,6 +256,7 @@ class _Control:
                 if isinstance(punt, Punt):
                     self._take_punt(punt, now)
         self._drain(now)
+        self._watch_membership(now)
 
     def _take_punt(self, punt: Punt, now: float) -> None:
         match punt.kind:
@@ -260,6 +268,14 @@ class _Control:
                     self.node.register_source(group, now)
             case "endpoint":
                 self.publisher.endpoint_moved(punt.packet)
+
+    def _watch_membership(self, now: float) -> None:
+        """Says in the log what an operator should know, once."""
+        if not self._watch.is_due(now):
+            return
+        counts = self.membership.counters | {"report_limit": counters.value(self.given.region, "report_limit")}
+        for notice in self._watch.look(counts, self.membership.roles(), now):
+            log.warning(notice.text, reason=notice.reason, count=notice.count)
 
     def _take_requests(self, batch: list[list[zmq.Frame]]) -> None:
         for *route, body in batch:
@@ -273,6 +289,8 @@ class _Control:
         self._look_for_requests()
 
     def _answer(self, request: Request) -> Reply:
+        if request.verb == "trace":
+            return Reply(ok=True, value=views.trace(self, request.arguments))
         view = views.VIEWS.get(request.noun if request.verb == "show" else request.verb)
         if view is None:
             return Reply(ok=False, error=f"{request.verb} {request.noun}: nothing known of that")
@@ -285,8 +303,9 @@ class _Control:
         changed = False
         while (change := self.membership.poll_event()) is not None:
             changed = True
-            self.table.set_local(change.group, change.wanted is not None)
-            if change.wanted is None:
+            is_wanted = change.wanted is not None and self._receives.allows(change.group)
+            self.table.set_local(change.group, is_wanted)
+            if change.wanted is None or not is_wanted:
                 self.node.leave(change.group, now)
             else:
                 self.node.join(change.group, change.wanted, now)
@@ -322,6 +341,7 @@ class _Control:
             case events.HostsChanged(hosts=hosts):
                 self.table.set_hosts(hosts, own=self.node.record.node_id)
             case events.AddressMoved(addresses=moved):
+                self.publisher.publish_own_addresses(self.node.record)
                 self._move_addresses(moved)
             case events.NodeIdMoved():
                 self.publisher.publish_sender(self.node.record)
@@ -379,6 +399,7 @@ class _Control:
         self.membership.handle_timeout(now)
         self.node.handle_timeout(now)
         self._drain(now)
+        self._watch_membership(now)
 
     def _save_soon(self) -> None:
         if self._save_timer is None:
@@ -394,6 +415,7 @@ class _Control:
 
     def _expire_adopted(self) -> None:
         self.table.expire_adopted()
+        self.publisher.expire_adopted(record.node_id for record in self.node.records())
         self._drain(time.monotonic())
 
     def _sweep(self) -> None:

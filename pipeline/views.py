@@ -210,7 +210,7 @@ def workers(control: Control) -> list[Row]:
                 "state": region.process_state(index).name.lower(),
                 "restarts": region.process_restarts(index),
                 "cpu_percent": _cpu_percent(pid),
-                "packets": packets if worker.stages else control.membership.counters.get("reports", 0),
+                "packets": packets if worker.stages else control.membership.counters.get("reports_received", 0),
                 "stages": [stage.name.lower() for stage in worker.stages],
             }
         )
@@ -239,6 +239,27 @@ def graph_of(control: Control) -> Row:
             for row in routes(control)
             if row["side"] == "host" and row["kind"] == "group"
         ],
+    }
+
+
+def trace(control: Control, arguments: Mapping[str, str]) -> Row:
+    """Membership events from number `after` on; without it, the number of the next one."""
+    after = arguments.get("after", "")
+    now = time.monotonic()
+    part = control.trace.poll(int(after) if after.isdecimal() and len(after) < 20 else None, now)
+    began = time.time() - now
+    return {
+        "events": [
+            {
+                "time_s": round(began + event.now, 6),
+                "group": show(event.group) if event.group else None,
+                "host": show(event.host) if event.host else None,
+                "rule": event.rule,
+            }
+            for event in part.events
+        ],
+        "after": part.following,
+        "lost": part.lost,
     }
 
 

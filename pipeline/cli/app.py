@@ -162,6 +162,22 @@ def show(noun: str, name: str | None, detail: bool, as_json: bool) -> int:
 
 
 @app.command()
+@click.option("--membership", is_flag=True, help="Rules of IGMP and MLD as they fire: time, group, host, rule.")
+@_instance_flag
+@click.option("--seconds", metavar="S", help="End after S seconds; else Ctrl-C does.")
+@_json_flag
+def trace(*, membership: bool, name: str | None, seconds: str | None, as_json: bool) -> int:
+    """What a running node does, as it does it."""
+    from pipeline.cli.client import instance_name
+    from pipeline.cli.trace import follow
+
+    if not membership:
+        raise UsageError("trace what? there is --membership")
+    follow(instance_name(name), seconds=_seconds("--seconds", seconds) if seconds else None, as_json=as_json)
+    return 0
+
+
+@app.command()
 @_instance_flag
 def stop(name: str | None) -> int:
     """End a node and wait until it is gone with all it made."""

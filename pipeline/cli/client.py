@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config_checks import CHECKS
@@ -22,6 +23,8 @@ from pipeline.io import rundir
 
 if TYPE_CHECKING:
     import zmq
+
+    from pipeline.messages import Request
 
 POLL_INTERVAL_S = 0.01
 """Between looks at an instance that starts: a hundredth of the second it may take."""
@@ -110,15 +113,24 @@ class Client:
         self._context = zmq.Context()
         self._context.setsockopt(zmq.LINGER, 0)
 
-    def ask(self, verb: str, noun: str = "", *, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:
+    def ask(
+        self,
+        verb: str,
+        noun: str = "",
+        *,
+        timeout_s: float = ANSWER_TIMEOUT_S,
+        arguments: Mapping[str, str] = MappingProxyType({}),
+    ) -> Any:
         """The value of the answer.
 
         NotRunningError if the instance is gone, PipelineError with control's own words if it refuses, or if it does
         not answer in time.
         """
+        from pipeline.messages import Request
+
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0:
-            data = self._attempt(verb, noun, min(left, ATTEMPT_TIMEOUT_S))
+            data = self._attempt(Request(verb, noun, dict(arguments)), min(left, ATTEMPT_TIMEOUT_S))
             if data is not None:
                 return self._value(data)
             if running_pid(self._name) is None:
@@ -129,16 +141,16 @@ class Client:
         """Forget unanswered questions."""
         self._context.destroy(linger=0)
 
-    def _attempt(self, verb: str, noun: str, timeout_s: float) -> bytes | None:
+    def _attempt(self, request: Request, timeout_s: float) -> bytes | None:
         import zmq
 
-        from pipeline.messages import Request, encode_local
+        from pipeline.messages import encode_local
 
         socket: zmq.Socket[bytes] = self._context.socket(zmq.REQ)
         try:
             socket.setsockopt(zmq.RECONNECT_IVL, 5)  # ms: a control process that starts is there in a moment
             socket.connect(rundir.control_endpoint(self._name))
-            socket.send(encode_local(Request(verb, noun)))
+            socket.send(encode_local(request))
             return socket.recv() if socket.poll(round(timeout_s * 1000)) else None
         finally:
             socket.close(linger=0)

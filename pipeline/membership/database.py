@@ -36,6 +36,14 @@ _LEAVING = frozenset((RecordType.BLOCK, RecordType.TO_IN))
 _UNKNOWN_HOST = b""
 """Stands for every host that is not tracked: while it is among the reporters, nobody is alone."""
 
+_IGNORED = {
+    "ssm_ignored": "any-source membership of a source-specific group (RFC 4604)",
+    "group_ignored": "not a group that has members",
+    "compatibility_ignored": "what an older version of the protocol does not know",
+    "groups_limit": "no room for another group",
+}
+"""Counter → why a record was not heeded, in the words of a trace."""
+
 Send = Callable[[Querier, Query], None]
 
 
@@ -71,7 +79,7 @@ class Database:
     def apply_leave(self, querier: Querier, host: Address, group: Address, now: float) -> None:
         """A v2 leave or an MLDv1 done is TO_IN({}), but never for an SSM group (RFC 4604 §2.2.2)."""
         if is_ssm(group):
-            self._count("ssm_ignored")
+            self._ignore("ssm_ignored", group, host, now)
         else:
             self.apply(querier, host, Record(RecordType.TO_IN, group), now)
 
@@ -79,33 +87,33 @@ class Database:
         """One group record of a report."""
         group, kind = told.group, told.kind
         if not is_multicast(group) or not querier.family.keeps_state(group):
-            self._count("group_ignored")
+            self._ignore("group_ignored", group, host, now)
             return
         if kind in _EXCLUDING and is_ssm(group):
-            self._count("ssm_ignored")
+            self._ignore("ssm_ignored", group, host, now)
             return
         record = self.groups.get(group)
         version = querier.configured_version if record is None else record.version(now)
         if kind is RecordType.TO_IN and min(version, querier.version) in querier.family.versions_never_left:
-            self._count("compatibility_ignored")
+            self._ignore("compatibility_ignored", group, host, now)
             return
         if version < querier.family.latest:
             if kind is RecordType.BLOCK:
-                self._count("compatibility_ignored")
+                self._ignore("compatibility_ignored", group, host, now)
                 return
             if kind is RecordType.TO_EX:
                 told = Record(kind, group)
         if record is None:
-            record = self._admit(querier, told)
+            record = self._admit(querier, host, told, now)
         if record is not None:
             self._run_rule(record, host, told, now)
 
-    def _admit(self, querier: Querier, told: Record) -> GroupRecord | None:
+    def _admit(self, querier: Querier, host: Address, told: Record, now: float) -> GroupRecord | None:
         """A group without state is INCLUDE of nothing: a record may begin state where it wants anything."""
         if told.kind not in _EXCLUDING and (not told.sources or told.kind is RecordType.BLOCK):
             return None
         if len(self.groups) >= GROUPS_MAX:
-            self._count("groups_limit")
+            self._ignore("groups_limit", told.group, host, now)
             return None
         record = self.groups[told.group] = GroupRecord(told.group, querier)
         return record
@@ -204,6 +212,8 @@ class Database:
         sources_max = record.querier.family.query_sources_max(self._mtu)
         for query in queries.compose(record, sources_max=sources_max, now=now):
             self._send(record.querier, query)
+            if self.trace is not None:
+                self.trace(TraceEvent(now, record.group, None, f"query sent: {query}"))
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -261,6 +271,11 @@ class Database:
 
     def _count(self, reason: str, amount: int = 1) -> None:
         self._counters[reason] = self._counters.get(reason, 0) + amount
+
+    def _ignore(self, reason: str, group: Address, host: Address, now: float) -> None:
+        self._count(reason)
+        if self.trace is not None:
+            self.trace(TraceEvent(now, group, host, f"ignored: {_IGNORED[reason]}"))
 
     def _tell(self, now: float, group: Address, rule: str) -> None:
         if self.trace is not None:

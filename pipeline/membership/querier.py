@@ -65,6 +65,10 @@ class MembershipRouter:
     def trace(self, hook: Callable[[TraceEvent], None] | None) -> None:
         self._database.trace = hook
 
+    def roles(self) -> dict[str, bool]:
+        """For each family's name, whether this side asks."""
+        return {querier.family.name: querier.is_querier for querier in (self._v4, self._v6)}
+
     def is_querier(self, *, ipv6: bool) -> bool:
         """Whether this side asks in that family, rather than another router on the link."""
         return (self._v6 if ipv6 else self._v4).is_querier
@@ -82,12 +86,12 @@ class MembershipRouter:
             querier = self._v4 if len(parsed.source) == 4 else self._v6
             message = querier.family.receive(parsed)
         except WireError as error:
-            return self._drop(str(error))
+            return self._drop(str(error), now)
         if message is None:
             self._count("unknown_ignored")
             return None
         if not self._bucket.take(_cost(message), now):
-            return self._drop("report_rate")
+            return self._drop("report_rate", now)
         self._database.handle_timeout(now)
         if isinstance(message, Query):
             self._handle_query(querier, message, parsed.source, now)
@@ -127,6 +131,9 @@ class MembershipRouter:
             query = querier.handle_timeout(now)
             if query is not None:
                 self._send(querier, query)
+                if self.trace is not None:
+                    rule = f"general query sent: {querier.family.name}v{query.version}"
+                    self.trace(TraceEvent(now, None, None, rule))
         self._database.handle_timeout(now)
 
     def poll_timeout(self) -> float | None:
@@ -165,8 +172,10 @@ class MembershipRouter:
         self._count("queries_sent")
         self._packets.append(querier.family.send(querier.address, query))
 
-    def _drop(self, reason: str) -> str:
+    def _drop(self, reason: str, now: float) -> str:
         self._count(reason)
+        if self.trace is not None:
+            self.trace(TraceEvent(now, None, None, f"dropped: {reason}"))
         return reason
 
     def _count(self, reason: str) -> None:

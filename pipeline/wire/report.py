@@ -9,7 +9,7 @@ import enum
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from pipeline.address import Address
+from pipeline.address import Address, show
 
 
 class RecordType(enum.IntEnum):
@@ -46,6 +46,11 @@ class Query:
     robustness: int = 0
     query_interval_s: float = 0.0
     sources: tuple[Address, ...] = ()
+
+    def __str__(self) -> str:
+        """As the RFCs write it: "Q()", "Q(239.1.2.3)", "Q(232.1.2.3, 2 sources) S" with the S flag."""
+        listed = f", {len(self.sources)} sources" if self.sources else ""
+        return f"Q({show(self.group) if self.group else ''}{listed})" + (" S" if self.suppress else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import zmq
 from pipeline.io import bus, seccomp
 from pipeline.messages import Punt, encode_local
 from pipeline.shm._native import ffi, lib
+from pipeline.shm.policy import Policy
 from pipeline.shm.region import ProcessState, Region
 from pipeline.workers.graph import STAGES, Stage, Worker
 
@@ -56,6 +57,7 @@ def run(
     super_packets: bool,
     punt_endpoint: str,
     ready_bell: int,
+    policy: Policy,
 ) -> None:
     """The life of a worker process, from fork to SIGTERM."""
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -67,6 +69,7 @@ def run(
     config.super = super_packets
     config.tun, config.udp, config.wake = descriptors.tun, descriptors.udp, wake_read
     config.bell = descriptors.bells
+    config.policy = policy.native
     native = lib.mp_worker_new(region.native, config)
     if native == ffi.NULL:
         raise MemoryError("worker")
@@ -99,7 +102,8 @@ class _Punts:
         while length := lib.mp_worker_punt(native, self._kind, self._buffer, PUNT_BYTES):
             packet = bytes(ffi.buffer(self._buffer, length))
             punt = Punt(lane=self._lane, kind=PUNT_KINDS[self._kind[0]], packet=packet)
-            bus.send(self._socket, encode_local(punt))
+            if not bus.send(self._socket, encode_local(punt)):
+                lib.mp_worker_punt_lost(native, self._kind[0])
 
 
 assert len(Stage) == STAGES == lib.MP_STAGES

@@ -1,0 +1,131 @@
+"""Goal: those who watch learn which rule fired, those who do not watch cost nothing, and the log says a thing once.
+Method: a router with a trace that is read, not read, and read too slowly; counters that grow and stand still."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from pipeline.membership import trace as trace_module
+from pipeline.membership.trace import TraceBuffer
+from pipeline.membership.views import TraceEvent
+from pipeline.membership.watch import QUIET_S, Watch
+from pipeline.wire.report import Query, RecordType
+from tests.unit.membership_link import V4, Link
+
+QUERIER = {"IGMP": True, "MLD": True}
+
+
+class Source:
+    """What a buffer hooks into."""
+
+    def __init__(self) -> None:
+        self.trace = None
+
+    def fire(self, now: float, count: int = 1) -> None:
+        for number in range(count):
+            if self.trace is not None:
+                self.trace(TraceEvent(now, V4.group, V4.host, str(number)))
+
+
+def test_a_trace_tells_group_host_and_rule() -> None:
+    """Goal: issue, item 6.  Method: join, leave and nonsense; every step stands in the trace, in its order."""
+    link = Link()
+    buffer = TraceBuffer(link.router)
+    after = buffer.poll(None, link.now).following
+    link.report(V4, RecordType.TO_EX)
+    link.report(V4, RecordType.TO_EX, group=V4.ssm_group)
+    link.report(V4, RecordType.TO_IN)
+    link.router.handle_packet(b"", link.now)
+    link.query(V4, V4.lower_querier, Query(3, None, 10.0))
+    events = buffer.poll(after, link.now).events
+    assert [(event.group, event.host, event.rule.split(":")[0]) for event in events] == [
+        (V4.group, V4.host, "INCLUDE (A) + TO_EX (B) -> EXCLUDE (A*B,B-A)"),
+        (V4.ssm_group, V4.host, "ignored"),
+        (V4.group, V4.host, "EXCLUDE (X,Y) + TO_IN (A) -> EXCLUDE (X+A,Y-A)"),
+        (V4.group, None, "query sent"),
+        (None, None, "dropped"),
+        (None, V4.lower_querier, "IGMP election lost to a lower address"),
+    ]
+    assert "Q(239.1.2.3)" in events[3].rule
+
+
+def test_nobody_listens_nothing_is_kept() -> None:
+    """Goal: no hook before the first poll nor after a reader has gone silent; who comes back is told of the gap."""
+    source = Source()
+    buffer = TraceBuffer(source)
+    assert source.trace is None
+    after = buffer.poll(None, 10.0).following
+    source.fire(10.0, 3)
+    source.fire(10.0 + trace_module.SILENCE_S + 1)
+    assert source.trace is None
+    part = buffer.poll(after, 20.0)
+    assert (part.events, part.lost) == ((), 3)
+    source.fire(20.0)
+    assert len(buffer.poll(part.following, 20.1).events) == 1
+
+
+def test_a_slow_reader_loses_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: the ring and an answer are bounded.  Method: a ring of 16,384 under 20,000 events, read in parts."""
+    source = Source()
+    buffer = TraceBuffer(source)
+    after = buffer.poll(None, 1.0).following
+    source.fire(1.0, 20_000)
+    part = buffer.poll(after, 1.1)
+    assert part.lost == 20_000 - trace_module.EVENTS_MAX
+    assert len(part.events) == trace_module.EVENTS_PER_POLL_MAX
+    read = len(part.events)
+    while (part := buffer.poll(part.following, 1.1)).events:
+        assert part.lost == 0
+        read += len(part.events)
+    assert read == trace_module.EVENTS_MAX
+
+
+def test_two_readers_and_one_of_another_process() -> None:
+    """Goal: readers share the ring; a number from before a restart of control begins with what comes now."""
+    source = Source()
+    buffer = TraceBuffer(source)
+    first, second = buffer.poll(None, 1.0).following, buffer.poll(None, 1.0).following
+    source.fire(1.0)
+    assert len(buffer.poll(first, 1.0).events) == len(buffer.poll(second, 1.0).events) == 1
+    assert buffer.poll(999, 1.0) == trace_module.TracePart((), 1, 0)
+
+
+def test_a_storm_is_said_once() -> None:
+    """Goal: "a storm is bounded and said so once" (issue).  Method: a counter grows at every look for ten minutes,
+    stands still, and grows again: two lines."""
+    watch, count, now = Watch(), itertools.count(5, 1000), 0.0
+    notices = []
+    for _ in range(600):
+        now += 1.0
+        notices += watch.look({"report_limit": next(count)}, QUERIER, now)
+    assert [(notice.reason, notice.count) for notice in notices] == [("report_limit", 5)]
+    now += QUIET_S + 1
+    assert [notice.reason for notice in watch.look({"report_limit": next(count)}, QUERIER, now)] == ["report_limit"]
+
+
+def test_versions_and_roles_are_said() -> None:
+    """Goal: RFC 9776 §7.3.1: warn of another version, rate-limited; and say who asks.
+    Method: an IGMPv2 querier of a lower address comes and goes."""
+    link, watch = Link(), Watch()
+    assert watch.look(link.router.counters, link.router.roles(), link.now) == []
+    link.query(V4, V4.lower_querier, Query(2, None, 10.0))
+    assert {notice.reason for notice in watch.look(link.router.counters, link.router.roles(), link.now)} == {
+        "query_version_mismatch",
+        "election",
+    }
+    link.query(V4, V4.lower_querier, Query(2, None, 10.0))
+    assert watch.look(link.router.counters, link.router.roles(), link.now) == []
+    link.advance(256.0)
+    (notice,) = watch.look(link.router.counters, link.router.roles(), link.now)
+    assert notice.text == "IGMP querier: this node asks again"
+
+
+def test_looks_are_rare() -> None:
+    """Goal: what is looked at for every batch of reports is looked at twice a second."""
+    watch = Watch()
+    assert watch.is_due(1.0)
+    watch.look({}, QUERIER, 1.0)
+    assert not watch.is_due(1.4)
+    assert watch.is_due(1.6)
