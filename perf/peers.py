@@ -119,6 +119,14 @@ def _pipeline(workers: int, *, sealed: bool) -> Factory:
     return lambda hosts, *, offloads=True: Pipeline(hosts, workers=workers, sealed=sealed, offloads=offloads)
 
 
+VPN_NAMES = tuple(kind.title for kind in vpns.ALL)
+
+
+def programs(name: str) -> tuple[str, ...]:
+    """The programs of other people that a kind needs."""
+    return next((kind.programs for kind in vpns.ALL if kind.title == name), ())
+
+
 def make(name: str, *, hosts: int, offloads: bool = True) -> Network:
     """A network that is not started yet; KeyError for a name that is not one of `kinds()`."""
     return kinds()[name](hosts=hosts, offloads=offloads)

@@ -1,0 +1,264 @@
+"""This project against kernel VXLAN, native multicast and the VPNs: the highest rate without loss, and what it costs.
+
+Method (README.md has more): for each kind of network and number of receivers, the highest rate of a plain send()
+program at which every receiver gets at least 99.9 %, searched with short trials and confirmed by a longer one; CPU of
+the whole machine per delivered Gbit from the confirming trial.  All kinds are measured in turn, round after round;
+ratios are taken within a round and their median is printed.
+
+    python perf/versus.py [--quick] [--kinds ours-4,vxlan] [--receivers 1,3,7] [--rounds 3] [--seconds 1] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from perf import packages, peers
+from perf.measure import CpuClock, Load, Trial, background_share, highest_rate, settled
+from perf.report import Goal, Plot, Result, arguments, goal_table, median, ratio_of_rounds, say, table
+from pipeline.errors import PipelineError
+
+SIZE = 1316
+SMALL = 64
+SMALL_KINDS = ("ours-4", "vxlan", "native")
+OURS = "ours-4"
+CONFIRM_SHARE = 2.5
+"""The confirming trial is longer than the others by this."""
+
+QUICK_KINDS = ("ours-4", "ours-8", "native", "vxlan", "tinc", "n2n", "fastd", "openvpn")
+QUICK_EVERYWHERE = ("ours-4", "vxlan")
+"""With --quick only these are measured with other numbers of receivers than 3."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One figure of the tables."""
+
+    kind: str
+    receivers: int
+    size: int
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is measured, and what came of it: a list with one entry a round for each case."""
+
+    kinds: list[str]
+    receivers: list[int]
+    rounds: int
+    seconds: float
+    quick: bool
+    offloads: bool
+    found: dict[Case, list[Trial | None]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def networks(self) -> list[tuple[str, int]]:
+        """Every network of a round, kinds in turn for each number of receivers."""
+        return [
+            (kind, count)
+            for count in self.receivers
+            for kind in self.kinds
+            if not self.quick or count == 3 or kind in QUICK_EVERYWHERE
+        ]
+
+    def sizes(self, kind: str, receivers: int) -> list[int]:
+        if kind not in SMALL_KINDS or (self.quick and receivers != 3):
+            return [SIZE]
+        return [SIZE, SMALL]
+
+    def rates(self, case: Case) -> list[float | None]:
+        """Datagrams a second to each receiver, round by round; None for a round without a figure."""
+        return [trial.delivered_pps if trial else None for trial in self.found.get(case, [])]
+
+    def costs(self, case: Case) -> list[float | None]:
+        """CPU seconds a delivered Gbit, round by round."""
+        return [trial.cpu_per_gbit if trial else None for trial in self.found.get(case, [])]
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def measure(plan: Plan, deadline: float) -> None:
+    """All rounds, or as many as begin before the deadline and the first in any case."""
+    for number in range(plan.rounds):
+        began = time.monotonic()
+        for kind, receivers in plan.networks():
+            measure_network(plan, kind, receivers, f"round {number + 1} of {plan.rounds}")
+        if time.monotonic() + (time.monotonic() - began) * 0.7 > deadline:
+            break
+
+
+def measure_network(plan: Plan, kind: str, receivers: int, where: str) -> None:
+    sizes = plan.sizes(kind, receivers)
+    trials: dict[int, Trial | None] = dict.fromkeys(sizes)
+    try:
+        with peers.make(kind, hosts=receivers + 1, offloads=plan.offloads) as network, settled(network):
+            for size in sizes:
+                near = median(plan.rates(Case(kind, receivers, size)))
+                load = Load(size=size, seconds=plan.seconds)
+                trials[size] = highest_rate(network, load, confirm_s=plan.seconds * CONFIRM_SHARE, near_pps=near)
+    except PipelineError as error:
+        plan.failures[f"{kind}, {receivers} receivers"] = str(error)
+        say(f"{where}: {kind}, {receivers} receivers: {error}")
+    for size, trial in trials.items():
+        plan.found.setdefault(Case(kind, receivers, size), []).append(trial)
+        rate = f"{trial.delivered_pps / 1000:.1f} kpps, {trial.cpu_per_gbit:.2f} CPU s/Gbit" if trial else "no rate"
+        say(f"{where}: {kind}, {receivers} receivers, {size} B: {rate}")
+
+
+# ---------------------------------------------------------------- tables
+
+
+HEADER = ("network", "encrypted", "kpps", "Mbit/s", "CPU s/Gbit", "rate × VXLAN", "rate × native", "CPU × VXLAN")
+
+
+def rate_table(plan: Plan, receivers: int, size: int) -> str:
+    """One row for each kind that was measured so; a dash where there is no figure."""
+    encrypted = {kind: not kind.endswith("insecure") and kind not in ("native", "vxlan") for kind in plan.kinds}
+    rows = []
+    for kind in plan.kinds:
+        case = Case(kind, receivers, size)
+        if case not in plan.found:
+            continue
+        pps = median(plan.rates(case))
+        rows.append(
+            [
+                kind,
+                "yes" if encrypted[kind] else "no",
+                pps / 1000 if pps else None,
+                pps * size * 8 / 1e6 if pps else None,
+                median(plan.costs(case)),
+                rate_ratio(plan, case, "vxlan"),
+                rate_ratio(plan, case, "native"),
+                cost_ratio(plan, case, "vxlan"),
+            ]
+        )
+    return table(HEADER, rows)
+
+
+def rate_ratio(plan: Plan, case: Case, base: str) -> float | None:
+    return _ratio(plan.rates(case), plan.rates(Case(base, case.receivers, case.size)))
+
+
+def cost_ratio(plan: Plan, case: Case, base: str) -> float | None:
+    return _ratio(plan.costs(case), plan.costs(Case(base, case.receivers, case.size)))
+
+
+def _ratio(values: list[float | None], bases: list[float | None]) -> float | None:
+    rounds = min(len(values), len(bases))
+    return ratio_of_rounds(values[:rounds], bases[:rounds])
+
+
+def fastest_vpn(plan: Plan, receivers: int) -> str | None:
+    """The VPN with the highest median rate."""
+    rates = {kind: median(plan.rates(Case(kind, receivers, SIZE))) for kind in peers.VPN_NAMES}
+    there = {kind: rate for kind, rate in rates.items() if rate}
+    return max(there, key=lambda kind: there[kind]) if there else None
+
+
+def goals(plan: Plan) -> list[tuple[Goal, float | None]]:
+    """The rows of the issue's table "To reach" that this script measures."""
+    vpn = fastest_vpn(plan, 3)
+    ours, small = Case(OURS, 3, SIZE), Case(OURS, 3, SMALL)
+    return [
+        (Goal("packets/s, 1 receiver, × VXLAN", 2, 3), rate_ratio(plan, Case(OURS, 1, SIZE), "vxlan")),
+        (Goal("packets/s, 3 receivers, × VXLAN", 3.5, 5), rate_ratio(plan, ours, "vxlan")),
+        (Goal("packets/s, 7 receivers, × VXLAN", 4.5, 8), rate_ratio(plan, Case(OURS, 7, SIZE), "vxlan")),
+        (Goal("packets/s, 3 receivers, × native multicast", 2.2, 3), rate_ratio(plan, ours, "native")),
+        (
+            Goal(f"packets/s, 3 receivers, × {vpn or 'fastest VPN'}", 6, 10),
+            rate_ratio(plan, ours, vpn) if vpn else None,
+        ),
+        (
+            Goal("CPU per delivered Gbit, 3 receivers, × VXLAN", 0.45, 0.3, at_most=True),
+            cost_ratio(plan, ours, "vxlan"),
+        ),
+        (Goal("packets/s of 64 bytes, 3 receivers, × VXLAN", 4, 8), rate_ratio(plan, small, "vxlan")),
+        (Goal("packets/s, 3 receivers, 8 workers × 4 workers", 0.9), rate_ratio(plan, Case("ours-8", 3, SIZE), OURS)),
+    ]
+
+
+def result(plan: Plan, background: float, versions: dict[str, str]) -> Result:
+    reached = goals(plan)
+    cases: list[dict[str, Any]] = [
+        {"kind": case.kind, "receivers": case.receivers, "size": case.size, "rounds": [t and t.json() for t in trials]}
+        for case, trials in plan.found.items()
+    ]
+    goal_rows = [{"goal": goal.what, "value": value, "verdict": goal.verdict(value)} for goal, value in reached]
+    found = Result("versus", {"cases": cases, "goals": goal_rows, "failures": plan.failures, "packages": versions})
+    found.data["background_share"] = background
+    for size in (SIZE, SMALL):
+        for receivers in plan.receivers:
+            if any((case.receivers, case.size) == (receivers, size) for case in plan.found):
+                title = f"Payload {size} B, {receivers} receiver{'s' if receivers > 1 else ''}"
+                found.add(title, rate_table(plan, receivers, size))
+    found.add("To reach", goal_table(reached))
+    remarks = [f"- {what}: {why}" for what, why in plan.failures.items()]
+    rounds = max((len(trials) for trials in plan.found.values()), default=0)
+    remarks.append(f"- {rounds} rounds; other work on the machine before it began: {background:.1%} of its CPUs")
+    remarks += [f"- {package} {version}" for package, version in versions.items()]
+    found.add("Remarks", "\n".join(remarks))
+    return found
+
+
+def draw(plan: Plan) -> None:
+    plot = Plot("versus", f"Highest rate with at most 0.1 % loss, payload {SIZE} B", columns=2, width=8.0)
+    kinds = [kind for kind in plan.kinds if any(case.kind == kind for case in plan.found)]
+    names = [kind.replace("-", "\n") for kind in kinds]
+    rates, costs = {}, {}
+    for count in plan.receivers:
+        label = f"{count} receiver{'s' if count > 1 else ''}"
+        rates[label] = [(median(plan.rates(Case(kind, count, SIZE))) or 0.0) / 1000 for kind in kinds]
+        costs[label] = [median(plan.costs(Case(kind, count, SIZE))) for kind in kinds]
+    plot.bars(plot.axes[0], names, rates, "kpps to every receiver")
+    plot.bars(plot.axes[1], names, costs, "CPU seconds per delivered Gbit")
+    for axis in plot.axes:
+        axis.tick_params(axis="x", labelsize=7)
+    plot.save()
+
+
+# ---------------------------------------------------------------- command line
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = arguments(__doc__ or "", seconds=1.0, rounds=3)
+    parser.add_argument("--kinds", default=None, help=f"some of: {','.join(peers.kinds())}")
+    parser.add_argument("--receivers", default="1,3,7", help="numbers of receivers")
+    parser.add_argument("--minutes", type=float, default=60.0, help="no round begins that would end much later")
+    parser.add_argument("--no-offloads", action="store_true", help="the underlay carries no super-packets")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = parse(argv)
+    default = QUICK_KINDS if options.quick else tuple(peers.kinds())
+    kinds = options.kinds.split(",") if options.kinds else list(default)
+    unknown = sorted(set(kinds) - set(peers.kinds()))
+    if unknown:
+        print(f"versus: no such kind: {', '.join(unknown)}; there are {', '.join(peers.kinds())}", file=sys.stderr)
+        return 2
+    programs = [program for kind in kinds for program in peers.programs(kind)]
+    packages.install(programs)
+    plan = Plan(
+        kinds=kinds,
+        receivers=[int(word) for word in options.receivers.split(",")],
+        rounds=1 if options.quick else options.rounds,
+        seconds=min(options.seconds, 0.5) if options.quick else options.seconds,
+        quick=options.quick,
+        offloads=not options.no_offloads,
+    )
+    background = background_share()
+    before = CpuClock.read()
+    measure(plan, time.monotonic() + options.minutes * 60)
+    say(f"measured for {CpuClock.read().wall_s - before.wall_s:.0f} s")
+    found = result(plan, background, packages.versions(programs))
+    draw(plan)
+    found.publish(as_json=options.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
