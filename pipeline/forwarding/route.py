@@ -22,11 +22,14 @@ class Side(enum.StrEnum):
 
 
 class Kind(enum.StrEnum):
-    """What an entry is about: a group, a unicast address, or all link-scope groups of a family."""
+    """What an entry is about: a group, a unicast address, all link-scope groups of a family; or, for the policy, an
+    address (in the place of the group) that a node may send from, on the host side this one.
+    """
 
     GROUP = "group"
     UNICAST = "unicast"
     FLOOD = "flood"
+    SOURCE = "source"
 
 
 T = TypeVar("T", bound=Hashable)
@@ -60,11 +63,17 @@ class RouteKey:
 
 @dataclass(frozen=True, slots=True)
 class RouteChanged:
-    """The nodes that packets of `key` go to next.  None: the route is gone; empty: it is known and goes nowhere."""
+    """The nodes that packets of `key` go to next.  None: the route is gone; empty: it is known and goes nowhere.
+
+    With `turns` the packets of a stream take the sets in turn, by the stream sequence number that every datagram
+    carries: number n goes to set n mod (1 + len(turns)), of which `next_hops` is set 0.  So all nodes agree which of
+    several trees a packet takes.
+    """
 
     key: RouteKey
     next_hops: frozenset[NodeId] | None
     why: str
+    turns: tuple[frozenset[NodeId], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,8 @@ class FibKey:
     source: Address | None = None
     origin: NodeId | None = None
     via: NodeId | None = None
+    turn: int = 0
+    """Groups only: stream sequence numbers n with n mod (the `turns` of turn 0's entry) = turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +99,8 @@ class FibEntry:
     local: bool
     stream: int
     why: str
+    turns: int = 1
+    """How many entries packets take in turn; said by the entry of turn 0."""
 
 
 @dataclass(frozen=True, slots=True)

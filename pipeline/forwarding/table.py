@@ -19,8 +19,10 @@ It knows no shared memory and no clock.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from pipeline import limits
 from pipeline.address import Address, NodeId, is_link_scope
@@ -30,11 +32,20 @@ FLOOD_FAMILIES = (bytes(4), bytes(16))
 """The group of a flood entry: the unspecified address of its family."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """What the engine says of one key."""
+
+    next_hops: frozenset[NodeId]
+    why: str
+    turns: int
+
+
 class ForwardingTable:
     """What the forwarding table should hold, and what it does hold."""
 
     def __init__(self) -> None:
-        self._routes: dict[FibKey, RouteChanged] = {}
+        self._routes: dict[FibKey, _Route] = {}
         self._routes_by_peer: dict[NodeId, dict[FibKey, None]] = {}
         self._overlay_keys: dict[Address, dict[FibKey, None]] = {}
         self._local: set[Address] = set()
@@ -76,10 +87,18 @@ class ForwardingTable:
             return
         name = route.key
         key = FibKey(name.side, Kind.GROUP, name.group, name.source, name.origin, name.via)
+        old = self._routes.get(key)
+        sets = () if route.next_hops is None else (route.next_hops, *route.turns)
+        assert len(sets) <= limits.TURNS_MAX, "an engine may let packets take TURNS_MAX turns"
+        for turn in range(max(len(sets), old.turns if old is not None else 1)):
+            new = _Route(sets[turn], route.why, len(sets)) if turn < len(sets) else None
+            self._set_route(key if turn == 0 else dataclasses.replace(key, turn=turn), new)
+
+    def _set_route(self, key: FibKey, route: _Route | None) -> None:
         old = self._routes.pop(key, None)
-        for peer in (old.next_hops if old is not None else None) or ():
+        for peer in old.next_hops if old is not None else ():
             self._routes_by_peer[peer].pop(key, None)
-        if route.next_hops is not None:
+        if route is not None:
             self._routes[key] = route
             for peer in sorted(route.next_hops):
                 self._routes_by_peer.setdefault(peer, {})[key] = None
@@ -182,19 +201,22 @@ class ForwardingTable:
                 is_host = key.side is Side.HOST
                 links = frozenset(self._links[peer] for peer in self._up) if is_host else frozenset()
                 return FibEntry(key, links, local=not is_host, stream=0, why="link scope")
+            case Kind.SOURCE:
+                return None  # no route: whoever knows the records writes these
 
     def _wanted_group(self, key: FibKey) -> FibEntry | None:
         route = self._routes.get(key)
         is_local = key.side is Side.OVERLAY and key.group in self._local
-        if route is None or route.next_hops is None:
-            is_default = (key.source, key.origin, key.via) == (None, None, None)
+        if route is None:
+            is_default = (key.source, key.origin, key.via, key.turn) == (None, None, None, 0)
             if is_local and is_default:
                 return FibEntry(key, frozenset(), local=True, stream=0, why="members on this host")
             self._streams.drop(key)
             return None
         links = self._sets.share(frozenset(self._links[node] for node in route.next_hops if node in self._up))
         stream = self._streams.take(key) if key.side is Side.HOST else 0
-        return FibEntry(key, links, local=is_local, stream=stream, why=route.why)
+        turns = route.turns if key.turn == 0 else 1
+        return FibEntry(key, links, local=is_local, stream=stream, why=route.why, turns=turns)
 
     def _wanted_unicast(self, key: FibKey) -> FibEntry | None:
         node = self._hosts.get(key.group)

@@ -20,7 +20,16 @@ from pipeline.address import Address, NodeId, SourceFilter
 from pipeline.forwarding.route import RouteChanged, RouteKey, Side
 
 __all__ = [
-    "Engine", "EngineContext", "EngineFactory", "LinkState", "LinkWanted", "Output", "RouteChanged", "RouteKey", "Side",
+    "Engine",
+    "EngineContext",
+    "EngineFactory",
+    "LinkState",
+    "LinkWanted",
+    "Output",
+    "Resend",
+    "RouteChanged",
+    "RouteKey",
+    "Side",
     "Transmit",
 ]  # fmt: skip
 
@@ -41,6 +50,8 @@ class Transmit:
 
     peer: NodeId
     message: bytes
+    mentions: tuple[NodeId, ...] = ()
+    """Nodes that the message names: a peer that has not heard of them is told first how to reach them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +62,18 @@ class LinkWanted:
     wanted: bool
 
 
-Output: TypeAlias = Transmit | RouteChanged | LinkWanted
+@dataclass(frozen=True, slots=True)
+class Resend:
+    """Send these datagrams once more to that node, out of the data plane's own history; what it has no more is left."""
+
+    peer: NodeId
+    group: Address
+    origin: NodeId
+    numbers: tuple[int, ...]
+    """Stream sequence numbers."""
+
+
+Output: TypeAlias = Transmit | RouteChanged | LinkWanted | Resend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +85,8 @@ class EngineContext:
     """Uniform in [0, 1)."""
     options: Mapping[str, object] = field(default_factory=dict)
     """The engine's own table of the configuration."""
+    is_sparse: bool = False
+    """Nodes know and link only those that engines want or mention; else every node has a link to every other."""
 
 
 class Engine(Protocol):
@@ -88,6 +112,9 @@ class Engine(Protocol):
 
     def handle_message(self, peer: NodeId, message: bytes, now: float) -> str | None:
         """What a peer's engine says.  Returns a reason word if it is nonsense."""
+
+    def handle_gap(self, group: Address, origin: NodeId, numbers: tuple[int, ...], now: float) -> None:
+        """All that the data plane lacks of a stream and might still be sent; told again as it changes."""
 
     def handle_timeout(self, now: float) -> None:
         """The time of `poll_timeout` has come."""

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from pipeline.address import Address, NodeId
 from pipeline.forwarding.route import RouteChanged
 from pipeline.messages import NodeRecord
+from pipeline.overlay.api import Resend
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,5 +91,13 @@ class Notice:
 
 
 NodeEvent: TypeAlias = (
-    RouteChanged | RecordChanged | RecordGone | PeerChanged | HostsChanged | AddressMoved | NodeIdMoved | Notice
+    RouteChanged
+    | RecordChanged
+    | RecordGone
+    | PeerChanged
+    | HostsChanged
+    | AddressMoved
+    | NodeIdMoved
+    | Notice
+    | Resend
 )

@@ -22,7 +22,7 @@ from pipeline.address import Address, NodeId, SourceFilter, show
 from pipeline.errors import ConfigError, WireError
 from pipeline.messages import EngineMessage, NodeRecord
 from pipeline.overlay import engines
-from pipeline.overlay.api import Engine, EngineContext, LinkState, RouteChanged, Transmit
+from pipeline.overlay.api import Engine, EngineContext, LinkState, Resend, RouteChanged, Transmit
 from pipeline.overlay.claims import Claims
 from pipeline.overlay.events import (
     AddressMoved,
@@ -179,6 +179,16 @@ class OverlayNode:
     def deregister_source(self, group: Address, now: float) -> None:
         """None does any more."""
         self._engine.deregister_source(group, now)
+
+    def handle_gap(self, group: Address, origin: NodeId, numbers: tuple[int, ...], now: float) -> None:
+        """The data plane has seen that these datagrams of a stream are missing."""
+        self._engine.handle_gap(group, origin, numbers, now)
+
+    def handle_rtt(self, peer: NodeId, rtt_s: float, now: float) -> None:
+        """A link's measured round-trip time; only of links that are up."""
+        held = self._sessions.peers.get(peer)
+        if held is not None and held.is_up:
+            self._engine.handle_link(peer, LinkState.UP, now, rtt_s=rtt_s)
 
     # ---- outputs
 
@@ -365,7 +375,7 @@ class OverlayNode:
     def _drain_engine(self) -> None:
         while (output := self._engine.poll_output()) is not None:
             match output:
-                case RouteChanged():
+                case RouteChanged() | Resend():
                     self._events.append(output)
                 case Transmit(peer=peer_id, message=body):
                     self._transmit(peer_id, body)

@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.address import Address, NodeId, SourceFilter, is_link_scope, is_multicast
 from pipeline.forwarding.route import FibDelete, FibEntry, FibKey, Kind, RouteChanged, Side
 from pipeline.forwarding.table import ForwardingTable
+from pipeline.overlay.api import Resend
 from pipeline.overlay.events import (
     AddressMoved,
     HostsChanged,
@@ -27,9 +28,12 @@ from pipeline.overlay.events import (
 )
 from pipeline.overlay.node import NodeConfig, OverlayNode
 from pipeline.sim.clock import Clock
+from pipeline.sim.history import Stream
 from pipeline.sim.netem import Impairment, Network
 
 HOP_LIMIT = 16
+HISTORY_PACKETS = 32
+"""Of each stream, that can be sent once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,10 @@ class Packet:
     sequence: int
     source: Address
     destination: Address
+    life: int = 0
+    """Of the origin: its sender key is another in each."""
+    number: int = 0
+    """Stream sequence: counts the origin's packets to the group in that life."""
     hop_limit: int = HOP_LIMIT
 
 
@@ -66,6 +74,8 @@ class Host:
         self._wake_at: float | None = None
         self._members: set[Address] = set()
         self._seen: set[tuple[NodeId, int]] = set()
+        self._numbers: dict[Address, int] = {}
+        self._streams: dict[tuple[NodeId, int, Address], Stream[Packet]] = {}
         self.fib: dict[FibKey, FibEntry] = {}
         self._keys: dict[NodeId, bytes] = {}
         self._links: dict[int, tuple[NodeId, str]] = {}
@@ -95,7 +105,7 @@ class Host:
         self.config = replace(self.config, incarnation=incarnation, sender_key=self._random.randbytes(32))
         self.node, self.table = self._new_node(), ForwardingTable()
         self.fib, self._keys, self._links = {}, {}, {}
-        self._members, self._seen, self._sequence = set(), set(), 0
+        self._members, self._seen, self._numbers, self._streams = set(), set(), {}, {}
         self._run()
 
     def stop(self) -> None:
@@ -205,9 +215,11 @@ class Host:
             case AddressMoved():
                 self.moves += 1
             case NodeIdMoved():
-                self._sequence = 0
+                pass
             case Notice():
                 self.notices.append(event)
+            case Resend():
+                self._resend(event)
 
     # ---- data
 
@@ -216,11 +228,17 @@ class Host:
         self._sequence += 1
         width = len(destination)
         inner_source = source or next(each for each, _ in self.node.record.addresses if len(each) == width)
-        packet = Packet(self.node_id, self._sequence, inner_source, destination)
-        entry = self._look_up_host(packet)
+        number = self._numbers[destination] = self._numbers.get(destination, -1) + 1
+        life = self.config.incarnation
+        packet = Packet(self.node_id, self._sequence, inner_source, destination, life, number)
+        entry = self._in_turn(self._look_up_host(packet), packet)
         if entry is None:
             self.drops["no_route"] += 1
+            if is_multicast(destination) and not is_link_scope(destination):
+                self.node.register_source(destination, self._clock.now)
+                self._pump()
         else:
+            self._remember(packet)
             self._replicate(packet, entry, came_from=None)
         return packet.origin, packet.sequence
 
@@ -246,6 +264,29 @@ class Host:
         ]
         return next((self.fib[key] for key in keys if key in self.fib), None)
 
+    def _in_turn(self, entry: FibEntry | None, packet: Packet) -> FibEntry | None:
+        turn = packet.number % entry.turns if entry is not None else 0
+        return entry if entry is None or not turn else self.fib.get(replace(entry.key, turn=turn))
+
+    def _remember(self, packet: Packet) -> None:
+        name = packet.origin, packet.life, packet.destination
+        stream = self._streams.get(name)
+        if stream is None:
+            stream = self._streams[name] = Stream(HISTORY_PACKETS)
+        missing = stream.add(packet.number, packet)
+        if missing:
+            self.node.handle_gap(packet.destination, packet.origin, tuple(missing), self._clock.now)
+            self._pump()
+
+    def _resend(self, order: Resend) -> None:
+        """Send what is still known of a stream once more."""
+        endpoint = next((endpoint for node, endpoint in self._links.values() if node == order.peer), None)
+        for (origin, _, group), stream in self._streams.items():
+            if (origin, group) == (order.origin, order.group) and endpoint is not None:
+                for number in order.numbers:
+                    if number in stream.kept:
+                        self._network.send(self.endpoint, (endpoint, "data"), stream.kept[number])
+
     def _on_packet(self, sender: str, packet: Packet) -> None:
         name = packet.origin, packet.sequence
         if packet.origin not in self._keys:
@@ -255,8 +296,10 @@ class Host:
             self.drops["duplicate"] += 1
             return
         self._seen.add(name)
+        if is_multicast(packet.destination):
+            self._remember(packet)
         via = next((node for node, endpoint in self._links.values() if endpoint == sender), None)
-        entry = self._look_up_overlay(packet, via)
+        entry = self._in_turn(self._look_up_overlay(packet, via), packet)
         if entry is None:
             self.drops["no_entry"] += 1
             return

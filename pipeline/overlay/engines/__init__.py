@@ -15,7 +15,11 @@ from pipeline.overlay.api import EngineFactory
 
 ENTRY_POINT_GROUP = "mcast_pipeline.engines"
 
-BUILT_IN = {"mesh": "pipeline.overlay.engines.mesh:Mesh"}
+BUILT_IN = {
+    "mesh": "pipeline.overlay.engines.mesh:Mesh",
+    "flood": "pipeline.overlay.engines.flood:Flood",
+    "nemo": "pipeline.overlay.engines.nemo.engine:Nemo",
+}
 """Used when the package runs without its metadata; the same engines stand in pyproject.toml."""
 
 

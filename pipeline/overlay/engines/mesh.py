@@ -147,6 +147,9 @@ class Mesh:
                 self._apply(peer, decoded)
         return None
 
+    def handle_gap(self, group: Address, origin: NodeId, numbers: tuple[int, ...], now: float) -> None:
+        """What is lost is lost."""
+
     def _greet(self, peer: NodeId) -> None:
         """Who has heard from us before only needs to know whether it missed something."""
         if peer in self._sent:

@@ -1,0 +1,56 @@
+"""What all groups of a node share: its identity, parameters, distances, chance, and the tray of outgoing messages."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from pipeline.address import NodeId
+from pipeline.overlay.api import Output, Transmit
+from pipeline.overlay.engines.nemo import talk
+from pipeline.overlay.engines.nemo.parameters import Parameters
+
+UNKNOWN_RTT_S = 0.5
+"""Taken for a peer that has not been measured: farther than most."""
+SMOOTHING = 0.25
+RTTS_MAX = 4096
+
+
+class Desk:
+    """One node's."""
+
+    def __init__(self, own: NodeId, parameters: Parameters, random: Callable[[], float]) -> None:
+        self.own = own
+        self.parameters = parameters
+        self.random = random
+        self.outputs: deque[Output] = deque()
+        self.up: set[NodeId] = set()
+        """Nodes whose link is up."""
+        self._rtts: dict[NodeId, float] = {}
+
+    def send(self, peer: NodeId, message: talk.Message, mentions: Iterable[NodeId] = ()) -> None:
+        """Say something to another node."""
+        assert peer != self.own, "a node does not talk to itself"
+        if peer:
+            named = tuple(node for node in mentions if node not in (0, peer, self.own))
+            self.outputs.append(Transmit(peer, talk.encode(message), named))
+
+    def measured(self, peer: NodeId, rtt_s: float) -> None:
+        """A round-trip time has been measured."""
+        old = self._rtts.get(peer)
+        if old is None and len(self._rtts) >= RTTS_MAX:
+            del self._rtts[next(iter(self._rtts))]
+        self._rtts[peer] = rtt_s if old is None else old + SMOOTHING * (rtt_s - old)
+
+    def rtt(self, peer: NodeId) -> float:
+        """The round-trip time to another node as far as it is known."""
+        return 0.0 if peer == self.own else self._rtts.get(peer, UNKNOWN_RTT_S)
+
+    def knows_rtt(self, peer: NodeId) -> bool:
+        """Whether it has been measured."""
+        return peer in self._rtts
+
+    def exponential(self, mean_s: float) -> float:
+        """A waiting time."""
+        # math.log is avoided: the sum of two uniform draws has the mean, and bounded tails.
+        return mean_s * (self.random() + self.random())

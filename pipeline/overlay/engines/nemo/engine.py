@@ -1,0 +1,369 @@
+"""The engine `nemo`: Nemo, resilient peer-to-peer multicast without the cost (Birrer and Bustamante, MMCN 2005).
+
+One hierarchy of clusters for each group, of the nodes that want it or send to it:
+
+    layer 2              ●                      leaders of layer 1's clusters, and so on up to one cluster
+    layer 1      ●───────●───────●              leaders of layer 0's clusters
+    layer 0    ○─●─○   ○─●─○   ○─●─○            all peers, in clusters of k … 3k - 1 that are near each other
+
+    clusters.py     values: crews, centres, splits          joining.py      the way in, and to a closer leader
+    group.py        a node's seats, messages about them     recovery.py     NACKs
+    maintenance.py  heartbeats, failures, operations        rendezvous.py   where a group begins
+    forwarding.py   seats → next hops in turn               talk.py, parameters.py
+
+What is the paper's: clusters, crews of leader and co-leaders, join by descent, leave with successors, heartbeats,
+grace, crew lists, probabilities, the order of turns in the crew, the sender's crew, NACKs to the crew after 2 RTT.
+
+Where it is silent, or where forwarding in C asks for it, this is ours:
+
+  - Turns are taken by stream sequence number instead of by each sender's own count, so that all nodes agree which tree
+    a packet takes and every node gets it once (forwarding.py says why, and what of the rule that changes).
+  - Packets carry no bitmask of what their sender has: gaps are seen in the stream sequence (a whole outage of a path is
+    seen with the first packet after it), and NACKs go round the crew instead of to a peer that is known to have it.
+  - A leader alone says who is in its cluster, in versioned views; co-leaders act in forwarding only.  The first of the
+    crew that is alive follows a dead leader.
+  - A link that the sessions report down is as good as the grace period: in the daemon that is after 2.5 s.
+  - Sources that are no members have a seat like members; source filters are left to the receiving host.
+  - Members that the view of this node does not show are not listed by `members`.
+  - The missing-packet timer is never below `nack_floor_s`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from pipeline.address import Address, NodeId, SourceFilter, is_link_scope, is_multicast
+from pipeline.overlay.api import EngineContext, LinkState, LinkWanted, Output
+from pipeline.overlay.deadlines import Deadlines
+from pipeline.overlay.engines.nemo import maintenance, parameters, talk
+from pipeline.overlay.engines.nemo.clusters import Crew, Seat
+from pipeline.overlay.engines.nemo.desk import Desk
+from pipeline.overlay.engines.nemo.group import Group
+from pipeline.overlay.engines.nemo.joining import Phase
+from pipeline.overlay.engines.nemo.rendezvous import Rendezvous
+
+SOURCE_GRACES = 4
+"""A source that has not said for so many grace periods that it is one is one no more."""
+
+
+class _SeatSnapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    leader: NodeId
+    version: int
+    members: dict[NodeId, Crew]
+    crew: Crew
+    super_crew: Crew
+
+
+class _GroupSnapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    is_member: bool
+    is_source: bool
+    seats: list[_SeatSnapshot]
+
+
+_Snapshot = dict[bytes, _GroupSnapshot]
+
+
+class Nemo:
+    """One node's engine."""
+
+    def __init__(self, context: EngineContext, now: float) -> None:
+        self._desk = Desk(context.node_id, parameters.read(context.options), context.random)
+        self._is_sparse = context.is_sparse
+        self._rendezvous = Rendezvous(self._desk)
+        self._groups: dict[Address, Group] = {}
+        self._touched: dict[Address, None] = {}
+        """Groups that an input may have changed."""
+        self._due: Deadlines[Address] = Deadlines()
+        self._wanted: Counter[NodeId] = Counter()
+        self._peers: dict[Address, frozenset[NodeId]] = {}
+        self._sources: dict[Address, dict[NodeId, tuple[int, float]]] = {}
+        self._source_count = int(now * 1e3)
+
+    # ---- this node
+
+    def join(self, group: Address, sources: SourceFilter, now: float) -> None:  # noqa: ARG002 (see the docstring)
+        """This host wants the group."""
+        if not is_link_scope(group):
+            self._group(group, now).is_member = True
+
+    def leave(self, group: Address, now: float) -> None:
+        """This host wants the group no longer."""
+        if group in self._groups:
+            self._groups[group].is_member = False
+            self._leave_if_idle(group, now)
+
+    def register_source(self, group: Address, now: float) -> None:
+        """A program of this host sends to the group."""
+        if not is_link_scope(group):
+            self._group(group, now).is_source = True
+            self._announce(group, now)
+
+    def deregister_source(self, group: Address, now: float) -> None:
+        """None does any more."""
+        if group in self._groups:
+            self._groups[group].is_source = False
+            self._leave_if_idle(group, now)
+
+    def _group(self, address: Address, now: float) -> Group:
+        group = self._groups.get(address)
+        if group is None:
+            group = self._groups[address] = Group(address, self._desk, now)
+        self._touched[address] = None
+        return group
+
+    def _leave_if_idle(self, address: Address, now: float) -> None:  # noqa: ARG002
+        group = self._groups[address]
+        if group.is_member or group.is_source:
+            return
+        is_last = group.is_root and len(group.seats[0].members) == 1
+        group.leave_from(0)
+        group.route()
+        entrance = self._rendezvous.of(address)
+        if is_last and entrance == self._desk.own:
+            self._rendezvous.withdraw(address, self._desk.own)
+        elif is_last and entrance is not None:
+            self._desk.send(entrance, talk.Root(address, 0))
+        del self._groups[address]
+        self._due.clear(address)
+        self._touched.pop(address, None)
+        self._want(address, frozenset())
+
+    # ---- the others
+
+    def handle_link(self, peer: NodeId, state: LinkState, now: float, *, rtt_s: float | None = None) -> None:
+        """A link came up, went down, is gone, or has been measured."""
+        if rtt_s is not None:
+            self._desk.measured(peer, rtt_s)
+        if state is LinkState.UP:
+            self._desk.up.add(peer)
+            return
+        self._desk.up.discard(peer)
+        if state is LinkState.GONE:
+            self._rendezvous.forget(peer)
+        for address, group in self._groups.items():
+            if any(peer in seat.members for seat in group.seats.values()):
+                maintenance.handle_death(group, peer, now)
+                self._touched[address] = None
+
+    def handle_hosts(self, hosts: Mapping[Address, NodeId], now: float) -> None:
+        """Addresses do not matter here."""
+
+    def handle_gap(self, group: Address, origin: NodeId, numbers: tuple[int, ...], now: float) -> None:
+        """What of a stream is missing."""
+        if group in self._groups:
+            self._groups[group].recovery.handle_gap(origin, numbers, now)
+            self._touched[group] = None
+
+    def handle_message(self, peer: NodeId, message: bytes, now: float) -> str | None:
+        """What another node's engine says."""
+        try:
+            decoded = talk.decoder.decode(message)
+        except (msgspec.DecodeError, RecursionError):
+            return talk.MALFORMED
+        if not is_multicast(decoded.group) or len(decoded.group) not in (4, 16):
+            return talk.MALFORMED
+        match decoded:
+            case talk.Find():
+                is_root = decoded.root != 0
+                root = self._rendezvous.root(decoded.group, peer, now, is_root=is_root, instead=decoded.instead)
+                if root != peer or not is_root:
+                    self._desk.send(peer, talk.Root(decoded.group, root), (root,))
+            case talk.Root(root=0):
+                self._rendezvous.withdraw(decoded.group, peer)
+            case _:
+                group = self._groups.get(decoded.group)
+                if group is None:
+                    self._decline(peer, decoded)
+                else:
+                    self._tell(group, peer, decoded, now)
+                    self._touched[decoded.group] = None
+        return None
+
+    def _decline(self, peer: NodeId, message: talk.Message) -> None:
+        """A peer counts on this node in a group that it has left, or never had."""
+        match message:
+            case talk.View(layer=layer) | talk.Beat(layer=layer) if message.leader == peer:
+                self._desk.send(peer, talk.Leave(message.group, layer, 0, ()))
+            case talk.Join(layer=layer) | talk.Beat(layer=layer):
+                self._desk.send(peer, talk.Redirect(message.group, layer, 0))
+            case _:
+                pass
+
+    def _tell(self, group: Group, peer: NodeId, message: talk.Message, now: float) -> None:
+        match message:
+            case talk.Beat():
+                group.handle_beat(peer, message, now)
+            case talk.View():
+                group.handle_view(peer, message, now)
+                group.check_at = now if group.missing_layer is not None else group.check_at
+            case talk.Join():
+                group.handle_join(peer, message, now)
+            case talk.Leave():
+                group.handle_leave(peer, message, now)
+            case talk.Redirect():
+                group.handle_redirect(peer, message, now)
+            case talk.Query():
+                group.handle_query(peer, message)
+            case talk.Answer():
+                group.descent.handle_answer(peer, message, now)
+            case talk.Root(root=root):
+                self._found_root(group, root, now)
+            case talk.Nack():
+                group.recovery.handle_nack(peer, message)
+            case talk.Source(origin=origin, count=count):
+                self._hear_of_source(group, peer, origin, count, now)
+
+    def _found_root(self, group: Group, root: NodeId, now: float) -> None:
+        """The rendezvous knows who leads the top cluster."""
+        own, top = self._desk.own, len(group.seats) - 1
+        if group.descent.phase is Phase.FINDING:
+            if root != own:
+                group.descent.descend(root, group.descent.target, now)
+            elif group.seats:
+                group.descent.stop()
+                group.seats[top].super_crew = ()
+                group.publish(top)
+            else:
+                group.found(now)
+        elif group.is_root and root != own:
+            group.seats[top].super_crew = (own,)  # not the top: a place above is to be looked for
+            group.check_at = now
+
+    # ---- sources, where nodes know each other only by mention
+
+    def _announce(self, address: Address, now: float) -> None:
+        self._source_count += 1
+        group = self._groups[address]
+        if self._is_sparse and group.seats:
+            self._hear_of_source(group, 0, self._desk.own, self._source_count, now)
+
+    def _hear_of_source(self, group: Group, peer: NodeId, origin: NodeId, count: int, now: float) -> None:
+        sources = self._sources.setdefault(group.group, {})
+        if sources.get(origin, (-1, 0.0))[0] >= count:
+            return
+        until = now + SOURCE_GRACES * self._desk.parameters.grace_s
+        self._sources[group.group] = sources = {node: each for node, each in sources.items() if each[1] > now}
+        sources[origin] = count, until
+        told = {node for seat in group.seats.values() for node in seat.crew}
+        for seat in group.seats.values():
+            if self._desk.own in seat.crew or not peer:
+                told.update(seat.members)
+        for node in sorted(told - {peer, origin, self._desk.own}):
+            self._desk.send(node, talk.Source(group.group, origin, count), (origin,))
+
+    def nodes(self) -> Iterable[NodeId]:
+        """Nodes that this engine counts on, beside those that it wants links to."""
+        return {origin for sources in self._sources.values() for origin in sources}
+
+    # ---- time
+
+    def handle_timeout(self, now: float) -> None:
+        """Whatever is due in any group."""
+        while (address := self._due.pop_expired(now)) is not None:
+            group = self._groups[address]
+            self._touched[address] = None
+            if self._is_sparse and group.is_source and group.beat_at <= now:
+                self._announce(address, now)
+            maintenance.handle_timeout(group, lambda address=address: self._rendezvous.of(address), now)  # type: ignore[misc]
+            if group.descent.phase is Phase.FINDING and self._rendezvous.of(address) == self._desk.own:
+                root = self._rendezvous.root(address, self._desk.own, now, is_root=False)
+                self._found_root(group, root, now)
+            elif group.is_root and self._rendezvous.of(address) == self._desk.own:
+                root = self._rendezvous.root(address, self._desk.own, now, is_root=True, instead=group.followed)
+                self._found_root(group, root, now)
+
+    def poll_timeout(self) -> float | None:
+        """When the next group is due."""
+        self._settle()
+        return self._due.next_due()
+
+    # ---- outputs
+
+    def poll_output(self) -> Output | None:
+        """Routes first, then messages, as they came."""
+        if self._touched:
+            self._settle()
+        return self._desk.outputs.popleft() if self._desk.outputs else None
+
+    def _settle(self) -> None:
+        touched, self._touched = self._touched, {}
+        for address in touched:
+            group = self._groups[address]
+            if group.is_changed:
+                group.route()
+                self._want(address, _peers_of(group))
+            self._due.set(address, maintenance.poll_timeout(group))
+
+    def _want(self, address: Address, peers: frozenset[NodeId]) -> None:
+        """Links to those that this node has to do with."""
+        old = self._peers.pop(address, frozenset())
+        if peers:
+            self._peers[address] = peers
+        for node in sorted(peers - old):
+            self._wanted[node] += 1
+            if self._wanted[node] == 1:
+                self._desk.outputs.appendleft(LinkWanted(node, wanted=True))
+        for node in sorted(old - peers):
+            self._wanted[node] -= 1
+            if not self._wanted[node]:
+                del self._wanted[node]
+                self._desk.outputs.append(LinkWanted(node, wanted=False))
+
+    # ---- views
+
+    def members(self, group: Address) -> frozenset[NodeId]:
+        """Peers in this node's clusters of the group."""
+        held = self._groups.get(group)
+        if held is None:
+            return frozenset()
+        return frozenset(node for seat in held.seats.values() for node in seat.members) - {self._desk.own}
+
+    def groups(self) -> Iterable[Address]:
+        """Groups that this node takes part in."""
+        return tuple(self._groups)
+
+    def group(self, address: Address) -> Group | None:
+        """A node's part in a group, for pictures and tests."""
+        return self._groups.get(address)
+
+    # ---- a restart of the control process
+
+    def snapshot(self, now: float) -> bytes:  # noqa: ARG002
+        """Groups and seats; peers are taken to have been heard just now."""
+        state: _Snapshot = {}
+        for address, group in self._groups.items():
+            seats = [
+                _SeatSnapshot(seat.leader, seat.version, seat.members, seat.crew, seat.super_crew)
+                for _, seat in sorted(group.seats.items())
+            ]
+            state[address] = _GroupSnapshot(group.is_member, group.is_source, seats)
+        return msgspec.msgpack.encode(state)
+
+    def restore(self, data: bytes, now: float) -> None:
+        """Take over a snapshot; ValueError if it is none."""
+        try:
+            state = msgspec.msgpack.decode(data, type=_Snapshot)
+        except msgspec.DecodeError as error:
+            raise ValueError(f"no checkpoint of nemo: {error}") from error
+        for address, saved in state.items():
+            group = self._group(address, now)
+            group.is_member, group.is_source = saved.is_member, saved.is_source
+            for layer, each in enumerate(saved.seats):
+                seat = Seat(layer, each.leader, each.version, dict(each.members), each.crew, each.super_crew)
+                seat.heard = dict.fromkeys(each.members, now)
+                group.seats[layer] = seat
+            group.is_changed = True
+
+
+def _peers_of(group: Group) -> frozenset[NodeId]:
+    found = {node for seat in group.seats.values() for node in (*seat.members, *seat.super_crew)}
+    for key, sets in group.routes.items():
+        found.update(*sets)
+        if key.via is not None:
+            found.add(key.via)
+    return frozenset(found - {group.own})
+
+

@@ -1,0 +1,78 @@
+"""Where packets go: one tree for each turn, along the representatives of clusters; and Nemo's rule for strays.
+
+In turn t a cluster is represented by member t of its crew.  The tree of turn t has an edge
+
+    in layer 0        between the representative and every other member
+    in higher layers  between the representative of the cluster and that of each member's cluster in the layer below
+                      (but for the member that the representative is itself: it belongs to its own cluster already)
+
+which by induction over the layers is a tree over all peers, whoever the representatives are.  A packet is passed on
+along all edges of its turn but the one it came by.  So the crew members carry a stream in turn, as the paper has it
+("`send` picks one of that receiver's crew in turn"), and a packet passes every peer once.
+
+The paper's rule not to send to those in the sender's crew is what tells directions when a packet comes by no edge of
+its tree: from a crew member that is not the representative, with another view, or as a repair.  Each edge knows the
+crew that stands behind it; a packet from somebody in that crew comes from that direction, and is not sent there.
+
+Ours: the paper's crew sends to the super leader and to its neighbours at once; here the super leader's crew alone is
+sent to and serves the neighbours, one hop later.  Receivers drop a second copy before they look where it goes, so a
+node must get everything it has to pass on with the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.address import NodeId
+from pipeline.overlay.engines.nemo.clusters import Crew, Seat, representative
+
+
+@dataclass(frozen=True, slots=True)
+class Hops:
+    """The next hops of a node, a set for each turn: of any packet, and of those that come from certain nodes."""
+
+    default: tuple[frozenset[NodeId], ...]
+    by_via: Mapping[NodeId, tuple[frozenset[NodeId], ...]]
+
+
+def edges(own: NodeId, seats: Mapping[int, Seat], turn: int) -> dict[NodeId, set[NodeId]]:
+    """The edges of a turn's tree at this node: the neighbour, and the crew that stands behind it."""
+    found: dict[NodeId, set[NodeId]] = {}
+
+    def add(node: NodeId, crew: Crew) -> None:
+        if node != own:
+            found.setdefault(node, set()).update(crew)
+
+    for layer, seat in seats.items():
+        is_representative = representative(seat.crew, turn) == own
+        if layer == 0 and not is_representative:
+            add(representative(seat.crew, turn), seat.crew)
+        if not is_representative:
+            continue
+        for member, crew in seat.members.items():
+            if member != own:
+                below = crew if layer and crew else (member,)
+                add(representative(below, turn), below)
+        if seat.super_crew and representative(seat.super_crew, turn) != seat.leader:
+            add(representative(seat.super_crew, turn), seat.super_crew)
+    return found
+
+
+def hops(own: NodeId, seats: Mapping[int, Seat], turns: int) -> Hops:
+    """All next hops of this node."""
+    trees = [edges(own, seats, turn) for turn in range(turns)]
+    behind = sorted({node for tree in trees for crew in tree.values() for node in crew})
+    by_via = {}
+    for via in behind:
+        kept = tuple(_without(tree, via) for tree in trees)
+        if any(len(hop) != len(tree) for hop, tree in zip(kept, trees, strict=True)):
+            by_via[via] = kept
+    return Hops(tuple(frozenset(tree) for tree in trees), by_via)
+
+
+def _without(tree: Mapping[NodeId, set[NodeId]], via: NodeId) -> frozenset[NodeId]:
+    """What came by an edge is not sent back on it by the stages themselves; what did not, not in its direction."""
+    if via in tree:
+        return frozenset(tree)
+    return frozenset(node for node, crew in tree.items() if via not in crew)

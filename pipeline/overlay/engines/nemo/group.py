@@ -1,0 +1,411 @@
+"""One group at one node: its seats in the clusters, and what is done when a message about them comes.
+
+The leader of a cluster alone decides who is in it and tells all by a View; of two views of one layer the greater
+version wins.  A member that knows better than what it is told says so (Leave, Redirect), so that any two nodes agree
+after a few heartbeats whatever was lost.  Timers and operations on clusters are in maintenance.py.
+
+    no seat ── Join ──▶ member ── a View makes it leader ──▶ leader, and member one layer above (Join there)
+                          │  leader silent: the first of the crew that is alive takes over
+                          └─ leaves; a leader first makes a successor
+"""
+
+from __future__ import annotations
+
+from pipeline.address import Address, NodeId
+from pipeline.overlay.api import RouteChanged, RouteKey, Side
+from pipeline.overlay.engines.nemo import forwarding
+from pipeline.overlay.engines.nemo.clusters import Crew, Seat, choose_crew
+from pipeline.overlay.engines.nemo.desk import Desk
+from pipeline.overlay.engines.nemo.joining import Descent, Phase
+from pipeline.overlay.engines.nemo.recovery import Recovery
+from pipeline.overlay.engines.nemo.talk import (
+    CLUSTER_MAX,
+    Answer,
+    Beat,
+    Join,
+    Leave,
+    Query,
+    Redirect,
+    View,
+)
+
+WHY = "nemo: crews in turn"
+WHY_VIA = "nemo: not to the sender's crew"
+
+
+class Group:
+    """The seats of this node in one group's hierarchy."""
+
+    def __init__(self, group: Address, desk: Desk, now: float) -> None:
+        self.group = group
+        self.desk = desk
+        self.seats: dict[int, Seat] = {}
+        """By layer; 0 … n without gaps: this node leads all but perhaps the last."""
+        self.is_member = False
+        self.is_source = False
+        self.descent = Descent(group, desk, self._arrive)
+        self.recovery = Recovery(group, desk, self._whom_to_ask)
+        self.beat_at = now
+        self.check_at = now
+        self.operation_at = now
+        self.exchange_at = now
+        self.followed: NodeId = 0
+        """Whose lead this node has taken over last."""
+        self.replaces: dict[int, NodeId] = {}
+        """By layer: whose place there this node's next Join takes."""
+        self.routes: dict[RouteKey, tuple[frozenset[NodeId], ...]] = {}
+        self.is_changed = False
+
+    # ---- where this node stands
+
+    @property
+    def own(self) -> NodeId:
+        """This node."""
+        return self.desk.own
+
+    def leads(self, layer: int) -> bool:
+        """Whether this node leads its cluster of that layer."""
+        seat = self.seats.get(layer)
+        return seat is not None and seat.leader == self.own
+
+    @property
+    def missing_layer(self) -> int | None:
+        """The layer in which this node needs a seat and has none: above the last it leads, if that is not the top."""
+        layer = len(self.seats)
+        if layer == 0:
+            return 0
+        return layer if self.leads(layer - 1) and self.seats[layer - 1].super_crew else None
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this node leads the top cluster."""
+        top = len(self.seats) - 1
+        return top >= 0 and self.leads(top) and not self.seats[top].super_crew
+
+    def crew_below(self, layer: int) -> Crew:
+        """The crew of the cluster by which this node sits in that layer."""
+        return self.seats[layer - 1].crew if layer and layer - 1 in self.seats else ()
+
+    def _whom_to_ask(self) -> list[NodeId]:
+        """For repairs: the others of this node's crews, then the crew above."""
+        found: dict[NodeId, None] = {}
+        for seat in self.seats.values():
+            found.update((node, None) for node in seat.crew)
+            if self.own in seat.crew:
+                found.update((node, None) for node in seat.super_crew)
+        found.pop(self.own, None)
+        return list(found)
+
+    # ---- leading
+
+    def found(self, now: float) -> None:
+        """Be the first of the group."""
+        self.descent.stop()
+        self.lead(Seat(0, self.own, 1, {self.own: ()}, (self.own,)), now)
+
+    def lead(self, seat: Seat, now: float) -> None:
+        """Take the lead of a cluster and tell all its members."""
+        seat.leader = self.own
+        seat.members[self.own] = self.crew_below(seat.layer)
+        seat.heard = dict.fromkeys(seat.members, now)
+        self.seats[seat.layer] = seat
+        self.publish(seat.layer)
+
+    def publish(self, layer: int) -> None:
+        """A cluster that this node leads has changed: choose its crew, tell its members and those above and below."""
+        seat = self.seats[layer]
+        crew = choose_crew(seat, self.own, self.desk.parameters.crew_size, self.desk.rtt)
+        is_new_crew = crew != seat.crew
+        seat.crew = crew
+        seat.version += 1
+        self.tell(layer)
+        above = self.seats.get(layer + 1)
+        if above is not None and is_new_crew:
+            if above.leader == self.own:
+                above.members[self.own] = crew
+                self.publish(layer + 1)
+            else:
+                self.send_beat(layer + 1, above.leader)
+        if layer:
+            self._inherit(layer)
+        self.is_changed = True
+
+    def _inherit(self, layer: int) -> None:
+        """The crew of a layer is the super crew of the one below that this node leads."""
+        seat, below = self.seats[layer], self.seats.get(layer - 1)
+        if below is not None and below.leader == self.own and below.super_crew != seat.crew:
+            below.super_crew = seat.crew
+            below.version += 1
+            self.tell(layer - 1)
+            self.is_changed = True
+
+    def tell(self, layer: int) -> None:
+        """The present view to all members."""
+        for node in self.seats[layer].members:
+            if node != self.own:
+                self.send_view(layer, node)
+
+    def send_view(self, layer: int, peer: NodeId) -> None:
+        """The present view to one member."""
+        seat = self.seats[layer]
+        view = View(self.group, layer, seat.version, seat.leader, seat.members, seat.crew, seat.super_crew)
+        self.desk.send(peer, view, _named(view))
+
+    # ---- being told
+
+    def handle_view(self, peer: NodeId, view: View, now: float) -> None:
+        """A leader's view of a cluster, perhaps this node's own."""
+        seat = self.seats.get(view.layer)
+        is_above = view.layer == len(self.seats) and (view.layer == 0 or self.leads(view.layer - 1))
+        if self.own not in view.members:
+            if seat is not None and peer == seat.leader and view.leader == peer and view.version > seat.version:
+                self.unseat(view.layer)
+            return
+        if not view.crew or view.leader not in view.members or (seat is None and not is_above):
+            self.desk.send(peer, Leave(self.group, view.layer, 0, ()))
+            return
+        if seat is not None and not self._is_newer(view, seat):
+            if seat.leader != view.leader:
+                self._decline(peer, view, seat)
+            return
+        self._take_seat(peer, view, seat, now)
+
+    def _is_newer(self, view: View, seat: Seat) -> bool:
+        is_asked_for = self.descent.phase is Phase.JOINING and self.descent.target == view.layer
+        if is_asked_for and seat.leader not in (self.own, view.leader):
+            return True
+        return (view.version, -view.leader) > (seat.version, -seat.leader)
+
+    def _decline(self, peer: NodeId, view: View, seat: Seat) -> None:
+        """Another leader counts this node in: it has been overtaken, and is told so if it is in the newer view."""
+        if seat.leader == self.own and view.leader in seat.members:
+            self.send_view(view.layer, peer)
+        else:
+            self.desk.send(peer, Leave(self.group, view.layer, 0, ()))
+
+    def _take_seat(self, peer: NodeId, view: View, seat: Seat | None, now: float) -> None:
+        """Sit where the view says."""
+        layer = view.layer
+        if self.descent.phase is Phase.JOINING and self.descent.target == layer:
+            self.descent.stop()
+            self.descent.failures = 0
+        if seat is not None and seat.leader not in (self.own, view.leader) and seat.leader not in view.members:
+            self.desk.send(seat.leader, Leave(self.group, layer, 0, ()))
+        was_leader = seat is not None and seat.leader == self.own
+        new = Seat(layer, view.leader, view.version, dict(view.members), view.crew, view.super_crew)
+        if seat is not None:
+            new.stamps, new.distances = seat.stamps, seat.distances
+            new.heard = {node: seat.heard.get(node, now) for node in view.members}
+        new.heard[view.leader] = now
+        self.seats[layer] = new
+        self.replaces.pop(layer, None)
+        self.is_changed = True
+        if view.leader == self.own:
+            self.followed = peer
+            self.beat_at = now
+            self.lead(new, now)
+        elif was_leader:
+            self.leave_from(layer + 1, successor=view.leader, crew=view.crew)
+        if layer:
+            self._inherit(layer)
+            if view.leader != self.own and view.members[self.own] != self.crew_below(layer):
+                self.send_beat(layer, view.leader)
+
+    # ---- members come and go (at the leader)
+
+    def handle_join(self, peer: NodeId, join: Join, now: float) -> None:
+        """Somebody wants to be in our cluster."""
+        layer, top = join.layer, len(self.seats) - 1
+        if layer == top + 1 and self.is_root:
+            # The hierarchy of the newcomer is as high as ours: a layer above both is needed.
+            self.lead(Seat(layer, self.own, 1, {self.own: self.crew_below(layer)}, (self.own,)), now)
+        if not self.leads(layer):
+            seat = self.seats.get(layer)
+            leader = seat.leader if seat is not None and seat.leader != peer else 0
+            self.desk.send(peer, Redirect(self.group, layer, leader), (leader,))
+            return
+        seat = self.seats[layer]
+        if len(seat.members) >= CLUSTER_MAX:
+            return
+        if join.replaces not in (0, self.own, peer):
+            seat.forget(join.replaces)
+        self._admit(seat, peer, join.crew, now)
+
+    def _admit(self, seat: Seat, peer: NodeId, crew: Crew, now: float) -> None:
+        is_same = seat.members.get(peer) == crew
+        seat.heard[peer] = now
+        seat.members[peer] = crew
+        if is_same:
+            self.send_view(seat.layer, peer)
+        else:
+            self.publish(seat.layer)
+
+    def handle_leave(self, peer: NodeId, leave: Leave, now: float) -> None:
+        """Somebody is no longer in our cluster; or its lead is handed over."""
+        seat = self.seats.get(leave.layer)
+        if seat is None or peer not in seat.members or not self.leads(leave.layer):
+            return
+        seat.forget(peer)
+        if leave.successor not in (0, self.own):
+            seat.members[leave.successor] = leave.crew
+            seat.heard[leave.successor] = now
+        self.publish(leave.layer)
+
+    def handle_redirect(self, peer: NodeId, redirect: Redirect, now: float) -> None:
+        """Who we took for a leader is none."""
+        layer = redirect.layer
+        seat = self.seats.get(layer)
+        if self.descent.phase is Phase.JOINING and self.descent.target == layer and redirect.leader:
+            if redirect.leader != self.own:
+                self.send_join(redirect.leader, layer, now)
+            return
+        if seat is None or seat.leader != peer:
+            return
+        self.unseat(layer)
+        if redirect.leader not in (0, self.own):
+            self.send_join(redirect.leader, layer, now)
+
+    def send_join(self, leader: NodeId, layer: int, now: float) -> None:
+        """Ask to be taken into a cluster."""
+        self.descent.target = layer
+        self.descent.joining(now)
+        crew = self.crew_below(layer)
+        self.desk.send(leader, Join(self.group, layer, crew, self.replaces.get(layer, 0)), crew)
+
+    def _arrive(self, leader: NodeId, layer: int, top: int, now: float) -> None:
+        """The search has found the nearest leader of the layer."""
+        if self.descent.is_refinement:
+            seat = self.seats.get(layer)
+            self.descent.stop()
+            is_leader = seat is None or seat.leader in (self.own, leader)
+            if not is_leader and seat is not None and layer == len(self.seats) - 1:
+                share = self.desk.parameters.better_share
+                if self.desk.rtt(leader) < share * self.desk.rtt(seat.leader):
+                    self.send_join(leader, layer, now)
+            return
+        target = self.descent.target
+        if target <= top + 1:
+            self.send_join(leader, target, now)
+        else:
+            self.descent.stop()
+            self.disband(target - 1)
+
+    # ---- giving up seats
+
+    def unseat(self, layer: int) -> None:
+        """We have no seat in that layer any more, and so none above."""
+        self.leave_from(layer + 1)
+        self.seats.pop(layer, None)
+        self.is_changed = True
+
+    def disband(self, layer: int) -> None:
+        """Our hierarchy is too high to be taken into another as a whole: its parts look for places by themselves."""
+        seat = self.seats[layer]
+        for node in seat.members:
+            if node != self.own:
+                self.desk.send(node, Redirect(self.group, layer, 0))
+        self.seats.pop(layer)
+        if layer - 1 in self.seats:
+            self.seats[layer - 1].super_crew = (self.own,)
+        self.is_changed = True
+
+    def leave_from(self, lowest: int, *, successor: NodeId = 0, crew: Crew = ()) -> None:
+        """Give up all seats from that layer on, from below: who is led gets another leader, who leads is told.
+
+        `successor` with its `crew` takes our place in the lowest.
+        """
+        for layer in sorted(layer for layer in self.seats if layer >= lowest):
+            seat = self.seats.pop(layer)
+            if seat.leader != self.own:
+                self.desk.send(seat.leader, Leave(self.group, layer, successor, crew), (successor, *crew))
+                break
+            seat.forget(self.own)
+            if successor:
+                seat.members[successor] = crew
+            if not seat.members:
+                break
+            heirs = [node for node in seat.crew if node in seat.members]
+            heir = heirs[0] if heirs else min(seat.members, key=lambda node: (self.desk.rtt(node), node))
+            heirs = [heir, *(node for node in heirs if node != heir)]
+            new_crew = tuple(heirs)
+            members = dict(seat.members)
+            view = View(self.group, layer, seat.version + 2, heir, members, new_crew, seat.super_crew)
+            for node in members:
+                self.desk.send(node, view, _named(view))
+            successor, crew = heir, new_crew
+        self.is_changed = True
+
+    # ---- heartbeats
+
+    def send_beat(self, layer: int, peer: NodeId, now: float | None = None) -> None:
+        """The heartbeat to one peer of the cluster; without `now` it does not measure."""
+        seat = self.seats[layer]
+        stamp, echo, held, distances = 0.0, 0.0, 0.0, {}
+        if now is not None:
+            stamp = now * 1e3
+            if peer in seat.stamps:
+                echo, came = seat.stamps[peer]
+                held = (now - came) * 1e3
+            if peer == seat.leader:
+                rtt = self.desk.rtt
+                others = [node for node in seat.members if node != self.own and self.desk.knows_rtt(node)]
+                distances = {node: float(round(rtt(node) * 1e3)) for node in others}
+        crew = self.crew_below(layer)
+        beat = Beat(self.group, layer, seat.leader, seat.version, crew, stamp, echo, held, distances)
+        self.desk.send(peer, beat, crew if peer == seat.leader else ())
+
+    def handle_beat(self, peer: NodeId, beat: Beat, now: float) -> None:
+        """A peer of a cluster is alive."""
+        seat = self.seats.get(beat.layer)
+        if beat.echo and beat.stamp:
+            self.desk.measured(peer, max(0.0, now - (beat.echo + beat.held) / 1e3))
+        if seat is None or (beat.leader == self.own and seat.leader != self.own):
+            if beat.leader == self.own:
+                leader = seat.leader if seat is not None and seat.leader != peer else 0
+                self.desk.send(peer, Redirect(self.group, beat.layer, leader), (leader,))
+            return
+        if seat.leader == self.own and beat.leader == self.own:
+            seat.distances[peer] = {node: each / 1e3 for node, each in beat.distances.items()} or seat.distances.get(
+                peer, {}
+            )
+            if seat.members.get(peer) != beat.crew:
+                self._admit(seat, peer, beat.crew, now)
+            elif beat.version != seat.version:
+                self.send_view(beat.layer, peer)
+        if peer in seat.members:
+            seat.heard[peer] = now
+            if beat.stamp:
+                seat.stamps[peer] = beat.stamp, now
+
+    def handle_query(self, peer: NodeId, query: Query) -> None:
+        """Who is in our cluster of that layer?"""
+        led = [layer for layer in self.seats if self.leads(layer) and layer <= query.layer]
+        if led:
+            seat = self.seats[max(led)]
+            answer = Answer(self.group, seat.layer, query.ticket, list(seat.members), len(self.seats) - 1)
+            self.desk.send(peer, answer, seat.members)
+
+    # ---- routes
+
+    def route(self) -> None:
+        """Put out what has changed in the routes."""
+        self.is_changed = False
+        new: dict[RouteKey, tuple[frozenset[NodeId], ...]] = {}
+        if 0 in self.seats:
+            found = forwarding.hops(self.own, self.seats, self.desk.parameters.crew_size)
+            for side in Side:
+                new[RouteKey(side, self.group)] = found.default
+            for via, sets in found.by_via.items():
+                new[RouteKey(Side.OVERLAY, self.group, via=via)] = sets
+        for key, sets in new.items():
+            if self.routes.get(key) != sets:
+                why = WHY if key.via is None else WHY_VIA
+                self.desk.outputs.append(RouteChanged(key, sets[0], why, sets[1:]))
+        for key in self.routes:
+            if key not in new:
+                self.desk.outputs.append(RouteChanged(key, None, WHY))
+        self.routes = new
+
+
+def _named(view: View) -> list[NodeId]:
+    return [*view.members, *(node for crew in view.members.values() for node in crew), *view.crew, *view.super_crew]

@@ -1,0 +1,111 @@
+"""The way into a cluster: ask the rendezvous for the top, then descend, each time into the nearest leader's cluster.
+
+    IDLE ──begin──▶ FINDING ──Root──▶ DESCENDING ──target layer reached──▶ JOINING ──View──▶ IDLE
+                       │ Root is this node: it is the first                   │ no View in time: begin again
+                       └──────────────▶ IDLE                                  └─ Redirect: the leader named
+
+The same descent, begun at the super leader, finds out whether another leader is closer (refinement).  It knows no
+clusters but the answers it gets.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+from pipeline.address import Address, NodeId
+from pipeline.overlay.engines.nemo.desk import Desk
+from pipeline.overlay.engines.nemo.talk import LAYERS_MAX, Answer, Find, Query
+
+
+class Phase(enum.Enum):
+    """Of a search."""
+
+    IDLE = enum.auto()
+    FINDING = enum.auto()
+    DESCENDING = enum.auto()
+    JOINING = enum.auto()
+
+
+class Descent:
+    """One search for the nearest leader of a layer."""
+
+    def __init__(self, group: Address, desk: Desk, arrive: Callable[[NodeId, int, int, float], None]) -> None:
+        self.phase = Phase.IDLE
+        self.due: float | None = None
+        self.target = 0
+        self.is_refinement = False
+        self.failures = 0
+        """Searches in a row that have led nowhere."""
+        self._group = group
+        self._desk = desk
+        self._arrive = arrive
+        """Called with the leader to join, the layer, the top layer of the hierarchy, and now."""
+        self._layer = LAYERS_MAX - 1
+        self._ticket = 0
+        self._asked: dict[NodeId, float] = {}
+        self._answers: list[tuple[float, NodeId, Answer]] = []
+
+    def find(self, rendezvous: NodeId, target: int, now: float) -> None:
+        """Begin at the rendezvous."""
+        self.phase, self.target, self.is_refinement = Phase.FINDING, target, False
+        self.due = now + self._desk.parameters.retry_s
+        if rendezvous != self._desk.own:
+            self._desk.send(rendezvous, Find(self._group, 0, 0))
+
+    def descend(self, leader: NodeId, target: int, now: float, *, layer: int = LAYERS_MAX - 1) -> None:
+        """Begin at a leader: of the top cluster, or for a refinement of the layer above the target."""
+        self.target, self.is_refinement = target, layer < LAYERS_MAX - 1
+        self._ask([leader], layer, now)
+
+    def _ask(self, leaders: list[NodeId], layer: int, now: float) -> None:
+        self.phase, self._layer = Phase.DESCENDING, layer
+        self._ticket += 1
+        self._asked = {node: now for node in leaders if node != self._desk.own}
+        self._answers = []
+        self.due = now + self._desk.parameters.query_s
+        for node in self._asked:
+            self._desk.send(node, Query(self._group, layer, self._ticket))
+        if not self._asked:
+            self.stop()
+
+    def joining(self, now: float) -> None:
+        """A Join has been sent."""
+        self.phase = Phase.JOINING
+        self.due = now + self._desk.parameters.retry_s
+
+    def stop(self) -> None:
+        """Found, or not needed any more."""
+        self.phase, self.due, self.is_refinement = Phase.IDLE, None, False
+        self._asked, self._answers = {}, []
+
+    def handle_answer(self, peer: NodeId, answer: Answer, now: float) -> None:
+        """One leader's members."""
+        asked_at = self._asked.get(peer)
+        if self.phase is not Phase.DESCENDING or answer.ticket != self._ticket or asked_at is None:
+            return
+        del self._asked[peer]
+        self._desk.measured(peer, now - asked_at)
+        self._answers.append((self._desk.rtt(peer), peer, answer))
+        if not self._asked:
+            self._conclude(now)
+
+    def handle_timeout(self, now: float) -> None:
+        """The time for answers is over: go on with those that have come, or give up."""
+        if self.due is None or now < self.due:
+            return
+        if self.phase is Phase.DESCENDING and self._answers:
+            self._conclude(now)
+            return
+        if not self.is_refinement:
+            self.failures += 1
+        self.stop()
+
+    def _conclude(self, now: float) -> None:
+        """The nearest leader is where to go: it leads the target layer, or its members are asked next."""
+        _, leader, answer = min(self._answers, key=lambda each: each[:2])
+        if answer.layer <= self.target:
+            self._arrive(leader, answer.layer, answer.top, now)
+        else:
+            members = [node for node in answer.members if node != self._desk.own]
+            self._ask(members or [leader], answer.layer - 1, now)

@@ -1,0 +1,257 @@
+"""What a node does for its clusters when time passes: heartbeats, failures, searches for a place, and operations.
+
+Operations of a leader, at most one in `operation_gap_s`, looked for every `check_s`:
+
+    more than 3k - 1 members     split in two (always)
+    fewer than k                 move all to the nearest neighbour (1 %), if there is one
+    another centre is better     hand the lead over (as often as a refinement)
+    alone at the top             the layer goes
+
+and of every peer: look whether another leader of the layer is closer (1 %; 0.1 % from an undersized cluster).
+
+The paper is silent on who follows a dead leader; here the first of its crew that is alive does, the others waiting
+RANK_S longer each, then all members by number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipeline.address import NodeId
+from pipeline.overlay.engines.nemo.clusters import Seat, best_centre, radius, split
+from pipeline.overlay.engines.nemo.group import Group
+from pipeline.overlay.engines.nemo.joining import Phase
+from pipeline.overlay.engines.nemo.talk import Find, Redirect, View
+
+RANK_S = 2.0
+
+
+def poll_timeout(group: Group) -> float:
+    """When `handle_timeout` is due."""
+    due = min(group.beat_at, group.check_at)
+    for other in (group.descent.due, group.recovery.due):
+        if other is not None and other < due:
+            due = other
+    return due
+
+
+def handle_timeout(group: Group, rendezvous: Callable[[], NodeId | None], now: float) -> None:
+    """Whatever is due."""
+    parameters = group.desk.parameters
+    group.recovery.handle_timeout(now)
+    if group.descent.due is not None and group.descent.due <= now:
+        group.descent.handle_timeout(now)
+    if group.check_at <= now:
+        group.check_at = now + parameters.check_s
+        _check(group, rendezvous, now)
+    if group.beat_at <= now:
+        group.beat_at = now + parameters.heartbeat_s * (0.9 + 0.2 * group.desk.random())
+        _beat(group, rendezvous, now)
+
+
+def handle_death(group: Group, node: NodeId, now: float) -> None:
+    """The link to a node is down, or the node is silent: whoever it was, it is no more."""
+    for layer in list(group.seats):
+        seat = group.seats.get(layer)
+        if seat is None or node not in seat.members:
+            continue
+        if seat.leader == group.own:
+            seat.forget(node)
+            group.publish(layer)
+        else:
+            seat.heard[node] = now - group.desk.parameters.grace_s
+            group.check_at = now
+
+
+# ---- time
+
+
+def _beat(group: Group, rendezvous: Callable[[], NodeId | None], now: float) -> None:
+    for layer, seat in group.seats.items():
+        for node in seat.members:
+            if node != group.own:
+                group.send_beat(layer, node, now)
+    if group.exchange_at <= now:
+        group.exchange_at = now + group.desk.exponential(group.desk.parameters.crew_exchange_s)
+        for layer in group.seats:
+            if group.leads(layer):
+                group.tell(layer)
+    entrance = rendezvous()
+    if group.is_root and entrance not in (None, group.own):
+        assert entrance is not None
+        group.desk.send(entrance, Find(group.group, group.own, group.followed))
+
+
+def _check(group: Group, rendezvous: Callable[[], NodeId | None], now: float) -> None:
+    _bury(group, now)
+    _seek(group, rendezvous, now)
+    if now < group.operation_at or not group.seats:
+        return
+    if any(_operate(group, layer, now) for layer in list(group.seats) if group.leads(layer)):
+        group.operation_at = now + group.desk.parameters.operation_gap_s
+    else:
+        _refine(group, now)
+
+
+def _bury(group: Group, now: float) -> None:
+    """Peers that have been silent for the grace period."""
+    grace_s = group.desk.parameters.grace_s
+    for layer in list(group.seats):
+        seat = group.seats.get(layer)
+        if seat is None:
+            break
+        if seat.leader == group.own:
+            silent = [node for node in seat.members if node != group.own and now - seat.heard[node] >= grace_s]
+            for node in silent:
+                seat.forget(node)
+            if silent:
+                group.publish(layer)
+        elif now - seat.heard.get(seat.leader, now) >= grace_s:
+            _succeed(group, seat, now)
+
+
+def _succeed(group: Group, seat: Seat, now: float) -> None:
+    """The leader is dead: take its place if all before us in the succession are dead too, or have had their time."""
+    grace_s = group.desk.parameters.grace_s
+    dead = seat.leader
+    heirs = [node for node in (*seat.crew, *sorted(seat.members)) if node in seat.members and node != dead]
+    heirs = [node for node in dict.fromkeys(heirs) if now - seat.heard.get(node, now) < grace_s or node == group.own]
+    silent_s = now - seat.heard[dead] - grace_s
+    if silent_s < RANK_S * heirs.index(group.own):
+        return
+    super_crew = tuple(node for node in seat.super_crew if node != dead)
+    seat.forget(dead)
+    seat.super_crew = super_crew
+    seat.version += 1
+    if super_crew:
+        group.replaces[seat.layer + 1] = dead
+    group.followed, group.beat_at = dead, now
+    group.lead(seat, now)
+
+
+def _seek(group: Group, rendezvous: Callable[[], NodeId | None], now: float) -> None:
+    """Begin to look for a place if one is lacking and nobody has been asked."""
+    layer = group.missing_layer
+    if layer is None or (group.descent.phase is not Phase.IDLE and not group.descent.is_refinement):
+        return
+    above = [node for node in (group.seats[layer - 1].super_crew if layer else ()) if node != group.own]
+    if above and layer in group.replaces:
+        group.send_join(above[0], layer, now)
+        group.replaces.pop(layer)
+        return
+    if above and group.descent.failures == 0:
+        group.send_join(above[0], layer, now)
+        return
+    entrance = rendezvous()
+    if entrance is not None:
+        group.descent.find(entrance, layer, now)
+
+
+# ---- operations
+
+
+def _operate(group: Group, layer: int, now: float) -> bool:
+    parameters = group.desk.parameters
+    seat = group.seats.get(layer)
+    if seat is None or not group.leads(layer):
+        return False
+    size, draw = len(seat.members), group.desk.random()
+    if size > 3 * parameters.k - 1:
+        if draw < parameters.split_probability:
+            _split(group, seat, now)
+            return True
+        return False
+    if size == 1 and layer == len(group.seats) - 1 and layer and group.is_root:
+        group.seats.pop(layer)
+        group.seats[layer - 1].super_crew = ()
+        group.publish(layer - 1)
+        return True
+    if size < parameters.k and layer + 1 in group.seats:
+        return draw < parameters.merge_probability and _merge(group, seat, now)
+    return draw < parameters.refine_probability and _recentre(group, seat)
+
+
+def _distance(group: Group, seat: Seat) -> Callable[[NodeId, NodeId], float]:
+    def distance(one: NodeId, other: NodeId) -> float:
+        for a, b in ((one, other), (other, one)):
+            if a == group.own:
+                return group.desk.rtt(b)
+            found = seat.distances.get(a, {}).get(b)
+            if found is not None:
+                return found
+        return group.desk.rtt(one) + group.desk.rtt(other)  # by way of us, at the most
+
+    return distance
+
+
+def _split(group: Group, seat: Seat, now: float) -> None:
+    """One half gets a leader of its own, which is a new member of the cluster above."""
+    layer = seat.layer
+    smallest = 3 * group.desk.parameters.k // 2
+    leader, away = split(group.own, list(seat.members), smallest, _distance(group, seat))
+    if layer + 1 not in group.seats:
+        if seat.super_crew:
+            return  # a place above is being looked for
+        group.lead(Seat(layer + 1, group.own, 1, {group.own: seat.crew}, (group.own,)), now)
+    members = {node: seat.members[node] for node in away}
+    size = group.desk.parameters.crew_size
+    crew = (leader, *(node for node in away if node != leader))[:size]
+    version = seat.version
+    for node in away:
+        seat.forget(node)
+    above = group.seats[layer + 1]
+    if above.leader == group.own:
+        above.members[leader] = crew
+        above.heard[leader] = now
+    seat.version += 1
+    group.publish(layer)
+    view = View(group.group, layer, version + 3, leader, members, crew, above.crew)
+    named = [*away, *above.crew, *(node for below in members.values() for node in below)]
+    for node in away:
+        group.desk.send(node, view, named)
+    if above.leader == group.own:
+        group.publish(layer + 1)
+
+
+def _merge(group: Group, seat: Seat, now: float) -> bool:
+    """All go to the neighbour that is nearest."""
+    layer = seat.layer
+    neighbours = [node for node in group.seats[layer + 1].members if node != group.own]
+    if not neighbours:
+        return False
+    other = min(neighbours, key=lambda node: (group.desk.rtt(node), node))
+    members = [node for node in seat.members if node != group.own]
+    for node in members:
+        group.desk.send(node, Redirect(group.group, layer, other), (other,))
+    group.leave_from(layer + 1)
+    group.seats.pop(layer, None)
+    group.is_changed = True
+    group.send_join(other, layer, now)
+    return True
+
+
+def _recentre(group: Group, seat: Seat) -> bool:
+    """Hand the lead to a member that is clearly nearer to all."""
+    distance = _distance(group, seat)
+    members = [group.own, *(node for node in seat.members if node != group.own)]
+    centre = best_centre(members, distance)
+    limit = group.desk.parameters.better_share * radius(group.own, members, distance)
+    if centre == group.own or radius(centre, members, distance) > limit:
+        return False
+    crew = (centre, *(node for node in seat.crew if node != centre))[: group.desk.parameters.crew_size]
+    view = View(group.group, seat.layer, seat.version + 1, centre, dict(seat.members), crew, seat.super_crew)
+    group.desk.send(centre, view, [*seat.members, *seat.super_crew, *(n for c in seat.members.values() for n in c)])
+    return True
+
+
+def _refine(group: Group, now: float) -> None:
+    """Look whether another leader of the layer is closer."""
+    parameters = group.desk.parameters
+    layer = len(group.seats) - 1
+    seat = group.seats[layer]
+    if seat.leader == group.own or not seat.super_crew or group.descent.phase is not Phase.IDLE:
+        return
+    is_undersized = len(seat.members) < parameters.k
+    chance = parameters.refine_undersized_probability if is_undersized else parameters.refine_probability
+    if group.desk.random() < chance:
+        group.descent.descend(seat.super_crew[0], layer, now, layer=layer + 1)

@@ -1,0 +1,64 @@
+"""Where groups begin: each group has a node that knows who leads its top cluster, the rendezvous.
+
+The leader says so with each heartbeat; who asks first of a group that nobody leads becomes its leader.  Two leaders of
+one group, after a partition or when the rendezvous has moved, are found here: the one that was first stays.
+
+The paper leaves the rendezvous open.  Here it is one of the nodes within reach, the one with the greatest hash of both
+(so that groups are spread and all nodes choose alike), or the first within reach of those that the configuration names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from pipeline import limits
+from pipeline.address import Address, NodeId
+from pipeline.overlay.engines.nemo.desk import Desk
+from pipeline.overlay.registry import node_id
+
+GRACES = 2
+"""A leader that has not been heard for so many grace periods leads no more; for one, if another says that it leads."""
+
+
+class Rendezvous:
+    """This node as the entrance of groups, and the way to those of others."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._named = [node_id(name, 0) for name in desk.parameters.rendezvous]
+        self._roots: dict[Address, tuple[NodeId, float]] = {}
+
+    def of(self, group: Address) -> NodeId | None:
+        """The group's entrance as this node sees it; None if no named one is within reach."""
+        desk = self._desk
+        if self._named:
+            return next((node for node in self._named if node == desk.own or node in desk.up), None)
+        return max((desk.own, *desk.up), key=lambda node: _weight(group, node))
+
+    def root(self, group: Address, asker: NodeId, now: float, *, is_root: bool, instead: NodeId = 0) -> NodeId:
+        """Who leads the group's top cluster; the asker if nobody does.  `instead`: whom the asker has followed."""
+        known = self._roots.get(group)
+        grace_s = self._desk.parameters.grace_s
+        if known is not None and known[1] - (GRACES - 1) * grace_s * is_root <= now:
+            known = None
+        until = now + GRACES * grace_s
+        if known is None or known[0] == asker or (is_root and known[0] == instead):
+            if len(self._roots) >= limits.GROUPS_MAX and group not in self._roots:
+                self._roots = {each: entry for each, entry in self._roots.items() if entry[1] > now}
+            self._roots[group] = asker, until
+            return asker
+        return known[0]
+
+    def forget(self, node: NodeId) -> None:
+        """A node is no more."""
+        for group in [group for group, (root, _) in self._roots.items() if root == node]:
+            del self._roots[group]
+
+    def withdraw(self, group: Address, node: NodeId) -> None:
+        """A node leads the group no more."""
+        if self._roots.get(group, (0, 0.0))[0] == node:
+            del self._roots[group]
+
+
+def _weight(group: Address, node: NodeId) -> bytes:
+    return hashlib.blake2b(node.to_bytes(4), key=group, digest_size=8).digest()

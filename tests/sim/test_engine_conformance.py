@@ -1,0 +1,177 @@
+"""Goal: whatever happened, once things are quiet every member gets every packet of every source exactly once.
+
+Method: hypothesis writes a script of joins, leaves, sources, crashes, restarts, partitions and bad networks for a
+cluster of the daemon's own cores on virtual time; the same properties are asked of every engine: delivery once, no
+loops (no host sees a packet twice), nothing at hosts that have left, and no state of what is gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from pipeline.address import ANY_SOURCE, parse
+from pipeline.overlay import engines
+from pipeline.sim.cluster import Cluster, Host, endpoint_of
+from pipeline.sim.netem import Impairment
+
+GROUPS = [parse("239.1.1.1"), parse("ff15::1")]
+SIZE = 6
+BAD = Impairment(delay_s=0.01, jitter_s=0.03, loss=0.2, duplicate=0.2, reorder=0.3, reorder_s=0.2)
+GOOD = Impairment(delay_s=0.005)
+PACKETS = 6
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """What an engine may do besides."""
+
+    floods: bool = False
+    """Hosts that are no members may get packets, and drop them."""
+    quiet_s: float = 35.0
+    """Until everything must be well: sessions call a peer that was away every 30 s at least."""
+
+
+CONDUCT = {"mesh": Conduct(), "flood": Conduct(floods=True), "nemo": Conduct(quiet_s=90.0)}
+
+Step: TypeAlias = tuple[str, int, int]
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["join", "join", "leave", "send", "crash", "start", "part", "heal", "bad", "good", "wait"]),
+        st.integers(0, SIZE - 1),
+        st.integers(0, 3),
+    ),
+    max_size=25,
+)
+
+
+def test_every_engine_is_held_to_this() -> None:
+    assert set(CONDUCT) == set(engines.names())
+
+
+def play(cluster: Cluster, steps: list[Step]) -> set[tuple[str, bytes]]:
+    """Let it happen; returns who is a member of what in the end."""
+    members: set[tuple[str, bytes]] = set()
+    for verb, index, number in steps:
+        host, group = cluster.hosts[index], GROUPS[number % len(GROUPS)]
+        match verb:
+            case "join" if host.is_running:
+                host.join(group, ANY_SOURCE)
+                members.add((host.name, group))
+            case "leave" if host.is_running:
+                host.leave(group)
+                members.discard((host.name, group))
+            case "send" if host.is_running:
+                host.send(group)
+            case "crash" if host.is_running:
+                host.crash()
+                members -= {(host.name, each) for each in GROUPS}
+            case "start" if not host.is_running:
+                host.start()
+            case "part":
+                cluster.network.partition([endpoint_of(each) for each in range(1 + index % (SIZE - 1))])
+            case "heal":
+                cluster.network.heal()
+            case "bad" | "good":
+                cluster.network.impairment = BAD if verb == "bad" else GOOD
+            case _:
+                cluster.run(0.1 * 6**number)
+        cluster.run(0.05)
+    return members
+
+
+def settle(cluster: Cluster, conduct: Conduct) -> None:
+    cluster.network.heal()
+    cluster.network.impairment = GOOD
+    cluster.run(conduct.quiet_s)
+    assert cluster.is_linked()
+
+
+def sources_known(cluster: Cluster, senders: list[Host], conduct: Conduct) -> None:
+    """The first packet to a group makes a source: that of this test comes before those that are counted."""
+    for sender in senders:
+        for group in GROUPS:
+            sender.send(group)
+    cluster.run(conduct.quiet_s)
+
+
+def check_delivery(cluster: Cluster, members: set[tuple[str, bytes]], conduct: Conduct) -> None:
+    running = [host for host in cluster.hosts if host.is_running]
+    sources_known(cluster, running, conduct)
+    before = [dict(host.drops) for host in cluster.hosts]
+    for sender in running:
+        for group in GROUPS:
+            for _ in range(PACKETS):
+                packet = sender.send(group)
+                cluster.run(0.2)
+                for host in running:
+                    expected = host is not sender and (host.name, group) in members
+                    assert host.delivered[packet] == expected, f"{sender.name} to {host.name}, {packet}"
+    allowed = {"no_route"} | ({"no_entry"} if conduct.floods else set())
+    for host, drops in zip(cluster.hosts, before, strict=True):
+        new = {reason for reason, count in host.drops.items() if count > drops.get(reason, 0)}
+        assert new <= allowed, f"{host.name} drops {new}: a loop, a second way, or nobody's packet"
+
+
+def check_nothing_remains(cluster: Cluster, conduct: Conduct) -> None:
+    """All leave, all sources end: no engine routes anything any more."""
+    for host in cluster.hosts:
+        if host.is_running:
+            for group in GROUPS:
+                host.leave(group)
+                host.node.deregister_source(group, cluster.clock.now)
+                host._pump()
+    cluster.run(conduct.quiet_s)
+    for host in cluster.hosts:
+        if host.is_running:
+            assert not [key for key in host.fib if key.group in GROUPS], host.name
+            assert not set(host.node.groups()) & set(GROUPS)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("engine", engines.names())
+@settings(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+@given(steps=STEPS, seed=st.integers(0, 1000))
+def test_quiet_after_any_trouble(engine: str, steps: list[Step], seed: int) -> None:
+    cluster = Cluster(SIZE, seed=seed, impairment=GOOD, engine=engine)
+    cluster.start(spread_s=0.5)
+    members = play(cluster, steps)
+    conduct = CONDUCT[engine]
+    settle(cluster, conduct)
+    check_delivery(cluster, members, conduct)
+    check_nothing_remains(cluster, conduct)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("engine", engines.names())
+def test_twenty_members(engine: str) -> None:
+    cluster = Cluster(20, seed=1, impairment=GOOD, engine=engine)
+    cluster.start(spread_s=2)
+    members = set()
+    for host in cluster.hosts[:-1]:
+        host.join(GROUPS[0], ANY_SOURCE)
+        members.add((host.name, GROUPS[0]))
+        cluster.run(0.2)
+    conduct = CONDUCT[engine]
+    cluster.run(conduct.quiet_s)
+    senders = [cluster.hosts[0], cluster.hosts[11], cluster.hosts[-1]]
+    sources_known(cluster, senders, conduct)
+    duplicates = sum(host.drops["duplicate"] for host in cluster.hosts)
+    for sender in senders:
+        for _ in range(PACKETS):
+            packet = sender.send(GROUPS[0])
+            cluster.run(0.5)
+            missed = [host.name for host in cluster.hosts[:-1] if host is not sender and host.delivered[packet] != 1]
+            assert not missed, f"{sender.name}"
+    assert sum(host.drops["duplicate"] for host in cluster.hosts) == duplicates
