@@ -49,7 +49,8 @@ class Query:
 
     def __str__(self) -> str:
         """As the RFCs write it: "Q()", "Q(239.1.2.3)", "Q(232.1.2.3, 2 sources) S" with the S flag."""
-        listed = f", {len(self.sources)} sources" if self.sources else ""
+        count = len(self.sources)
+        listed = f", {count} source{'s' if count > 1 else ''}" if count else ""
         return f"Q({show(self.group) if self.group else ''}{listed})" + (" S" if self.suppress else "")
 
 
