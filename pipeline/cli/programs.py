@@ -24,7 +24,15 @@ COMMAND_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 3.0
 """Between SIGTERM and SIGKILL."""
 
-_PACKAGES = {"ip": "iproute2", "tc": "iproute2", "nft": "nftables"}
+_PACKAGES = {
+    "bridge": "iproute2",
+    "ip": "iproute2",
+    "nft": "nftables",
+    "ping": "iputils-ping",
+    "setpriv": "util-linux",
+    "tc": "iproute2",
+    "unshare": "util-linux",
+}
 """Debian packages, where they are not called as the program."""
 
 _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +15,7 @@ import psutil
 
 from pipeline.cli.instance import Instance, launch, launch_all, network_key, wait_linked
 from pipeline.cli.lab import Host, Lab
-from pipeline.cli.programs import LabError, wait_until
+from pipeline.cli.programs import wait_until
 from pipeline.errors import PipelineError
 from pipeline.io import rundir
 
@@ -166,10 +165,3 @@ def assert_one_line(done: Any, code: int, *words: str) -> None:
     assert done.stdout == ""
     for word in words:
         assert word in lines[0], lines[0]
-
-
-def require_programs(*programs: str) -> None:
-    """The tools that `make setup` installs: a test does not skip, it says what is missing."""
-    missing = [program for program in programs if not shutil.which(program)]
-    if missing:
-        raise LabError(f"not installed: {', '.join(missing)} (run `make setup`)")

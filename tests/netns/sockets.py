@@ -18,6 +18,7 @@ INTERFACE = "mcast0"
 BUFFER_BYTES = 32 << 20
 ETH_P_ALL = 3
 IP_RECVTTL = 12
+SO_RCVBUFFORCE = 33
 MCAST_JOIN_GROUP, MCAST_JOIN_SOURCE_GROUP, MCAST_LEAVE_GROUP = 42, 46, 45
 
 
@@ -86,7 +87,7 @@ class Sockets:
         family = family_of(group)
         sock = self.open(host, family, socket.SOCK_DGRAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, 33, BUFFER_BYTES)  # SO_RCVBUFFORCE
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
         if family == socket.AF_INET:
             sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
         else:
@@ -114,7 +115,7 @@ class Sockets:
     def sniffer(self, host: Namespace, interface: str) -> socket.socket:
         """Every packet of an interface, from its IP header on for a TUN, with its link header for a veth."""
         sock = self.open(host, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-        sock.setsockopt(socket.SOL_SOCKET, 33, BUFFER_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
         sock.bind((interface, ETH_P_ALL))
         return sock
 

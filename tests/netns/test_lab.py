@@ -14,7 +14,7 @@ from functools import partial
 
 from pipeline.cli.lab import NETNS_DIR, Host, Lab
 from pipeline.cli.programs import require, wait_until
-from tests.netns.sockets import Sockets, read_datagrams
+from tests.netns.sockets import BUFFER_BYTES, SO_RCVBUFFORCE, Sockets, read_datagrams
 from tests.netns.traffic import Receiver, Sender
 
 MakeLab = Callable[..., Lab]
@@ -35,13 +35,14 @@ def vxlan(lab: Lab) -> None:
                 host.run([require("bridge"), "fdb", "append", *entry])
 
 
-def delivered(sockets: Sockets, source: Host, target: Host, count: int = 1) -> int:
+def delivered(sockets: Sockets, source: Host, target: Host, count: int = 1, *, size: int = 1) -> int:
     """How many of `count` unicast datagrams over the underlay arrive."""
     sender = sockets.open(source, socket.AF_INET, socket.SOCK_DGRAM)
     with sockets.open(target, socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
         receiver.bind((target.underlay, 9000))
         for _ in range(count):
-            sender.sendto(b"x", (target.underlay, 9000))
+            sender.sendto(bytes(size), (target.underlay, 9000))
         return len(read_datagrams(receiver, count, 0.3))
 
 
@@ -65,7 +66,7 @@ def test_underlay_carries_unicast_and_no_multicast(
 
 
 def test_impairments_work_and_end(make_lab: MakeLab, sockets: Sockets) -> None:
-    """Goal: loss, partition and a pulled cable do what they say, and heal.
+    """Goal: loss, partition, a rate limit and a pulled cable do what they say, and heal.
     Method: unicast datagrams between three hosts before, during and after each."""
     lab = make_lab(3)
     a, b, c = lab.hosts
@@ -80,6 +81,14 @@ def test_impairments_work_and_end(make_lab: MakeLab, sockets: Sockets) -> None:
     assert delivered(sockets, a, c) == 1
     lab.heal()
     assert delivered(sockets, a, b) == 1
+    lab.rate(b, 1)  # the bucket holds 64 KiB and the queue 50 ms: 80 of 400 datagrams at the most
+    assert 20 < delivered(sockets, a, b, 400, size=1400) < 120
+    lab.heal()
+    assert delivered(sockets, a, b, 400, size=1400) == 400
+    lab.plug(b, connected=False)
+    assert delivered(sockets, a, b) == 0
+    lab.plug(b, connected=True)
+    wait_until(lambda: delivered(sockets, a, b) == 1, 3, "the cable carries again")
 
 
 def test_traffic_tool_counts_exactly(make_lab: MakeLab) -> None:

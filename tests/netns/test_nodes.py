@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pipeline import address
 from pipeline.cli.instance import Instance, launch, launch_command, network_key, wait_linked
 from pipeline.cli.lab import Lab
-from pipeline.cli.programs import wait_until
+from pipeline.cli.programs import require, wait_until
 from tests.netns.network import INTERFACE, Network, fresh_group, wait_route
 from tests.netns.traffic import Receiver, Sender
 
@@ -30,7 +30,9 @@ def stream_between(source: Instance, member: Instance) -> None:
 
 def interface_addresses(instance: Instance) -> list[str]:
     """The global addresses that the kernel has on the interface, with their prefixes."""
-    found = json.loads(instance.host.run(["ip", "-j", "addr", "show", "dev", INTERFACE]).stdout)[0]["addr_info"]
+    found = json.loads(instance.host.run([require("ip"), "-j", "addr", "show", "dev", INTERFACE]).stdout)[0][
+        "addr_info"
+    ]
     return [f"{each['local']}/{each['prefixlen']}" for each in found if each["scope"] == "global"]
 
 
@@ -81,7 +83,7 @@ def test_derived_addresses(make_lab: MakeLab) -> None:
         assert sorted(interface_addresses(node)) == sorted([f"{v4}/16", f"{v6}/64"])
         assert sorted(node.ask("status")["addresses"]) == sorted([f"{v4}/16", f"{v6}/64"])
     for target in interface_addresses(nodes[1]):
-        command = ["ping", "-n", "-c", "2", "-i", "0.05", "-W", "2", target.partition("/")[0]]
+        command = [require("ping"), "-n", "-c", "2", "-i", "0.05", "-W", "2", target.partition("/")[0]]
         assert " 0% packet loss" in nodes[0].host.run(command).stdout
     before = interface_addresses(nodes[0])
     nodes[0].stop()
@@ -107,7 +109,7 @@ def test_conflicting_addresses_move(make_lab: MakeLab) -> None:
     assert derived in interface_addresses(second)
     moved = next(each for each in interface_addresses(first) if "." in each)
     assert ipaddress.ip_interface(moved).network == address.OVERLAY_V4
-    command = ["ping", "-n", "-c", "2", "-i", "0.05", "-W", "2", moved.partition("/")[0]]
+    command = [require("ping"), "-n", "-c", "2", "-i", "0.05", "-W", "2", moved.partition("/")[0]]
     assert " 0% packet loss" in second.host.run(command).stdout
     stream_between(first, second)
     stream_between(second, first)

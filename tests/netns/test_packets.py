@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from pipeline.cli.programs import wait_until
+from pipeline.cli.programs import require, wait_until
 from tests.netns.network import Network, fresh_group, fresh_group6, wait_route
 from tests.netns.sockets import Sockets, goes_to, read_datagrams, read_packets
 
@@ -115,7 +115,7 @@ def test_ping(network: Network, size: int) -> None:
     source, *others = network.instances
     for other in others:
         for address in (other.ip4, other.ip6):
-            command = ["ping", "-n", "-q", "-c", "3", "-i", "0.01", "-W", "2", "-s", str(size), address]
+            command = [require("ping"), "-n", "-q", "-c", "3", "-i", "0.01", "-W", "2", "-s", str(size), address]
             assert " 0% packet loss" in source.host.run(command, timeout_s=10).stdout
 
 

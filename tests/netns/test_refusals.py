@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.cli.instance import launch, launch_command, network_key, program
 from pipeline.cli.lab import Host, Lab
+from pipeline.cli.programs import require
 from tests.netns.network import INTERFACE, assert_one_line
 from tests.netns.sockets import Sockets
 
@@ -28,7 +29,7 @@ def refused(host: Host, command: Sequence[str]) -> subprocess.CompletedProcess[s
 
 def in_private_mounts(command: Sequence[str], mount: str) -> list[str]:
     """The command in a mount namespace of its own, after a mount."""
-    return ["unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh", *command]
+    return [require("unshare"), "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh", *command]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_interface_in_use(make_lab: MakeLab) -> None:
     """Goal: an interface of that name that is not ours ends with 1 and a line that names it, and stays.
     Method: a bridge called mcast0."""
     host = make_lab(1).hosts[0]
-    host.run(["ip", "link", "add", INTERFACE, "type", "bridge"])
+    host.run([require("ip"), "link", "add", INTERFACE, "type", "bridge"])
     done = host.run(launch_command(host, key=None), check=False, timeout_s=10)
     assert_one_line(done, FAILURE, INTERFACE)
     assert host.interface(INTERFACE) is not None
@@ -148,7 +149,7 @@ def test_missing_rights(make_lab: MakeLab, rights: list[str]) -> None:
     """Goal: without the rights launch ends with 77 (rights are tried, not the uid looked at).
     Method: root without CAP_NET_ADMIN, and another user."""
     host = make_lab(1).hosts[0]
-    command = ["setpriv", *rights, *launch_command(host, key=None)]
+    command = [require("setpriv"), *rights, *launch_command(host, key=None)]
     assert_one_line(refused(host, command), NO_PERMISSION)
 
 
