@@ -75,6 +75,27 @@ class OverlaySection(_Section, frozen=True):
     options: Mapping[str, Mapping[str, Any]] = {}
 
 
+class GroupsSection(_Section, frozen=True):
+    """[groups]: which groups this host takes part in, and how much of each."""
+
+    send_allow: tuple[str, ...] = ()
+    send_deny: tuple[str, ...] = ()
+    receive_allow: tuple[str, ...] = ()
+    receive_deny: tuple[str, ...] = ()
+    send_pps: int = 0
+    receive_pps: int = 0
+
+
+class SecuritySection(_Section, frozen=True):
+    """[security]: sender keys, the network key's succession, sources and rates of peers."""
+
+    rotate_interval_s: float = 3600.0
+    rotate_packets: int = 1 << 32
+    key_grace_s: float = 10.0
+    allow_foreign_sources: bool = False
+    peer_pps: int = 0
+
+
 class MembershipConfig(_Section, frozen=True):
     """[membership]: the querier's variables, RFC 9776 §8 and RFC 9777 §9, with their defaults."""
 
@@ -111,6 +132,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     workers: WorkersSection = WorkersSection()
     rings: RingsSection = RingsSection()
     overlay: OverlaySection = OverlaySection()
+    groups: GroupsSection = GroupsSection()
+    security: SecuritySection = SecuritySection()
     membership: MembershipConfig = MembershipConfig()
     metrics: MetricsSection = MetricsSection()
     log: LogSection = LogSection()

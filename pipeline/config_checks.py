@@ -23,6 +23,10 @@ MTU_MAX = 9000
 """Jumbo frames; a host ring's slot is as large as the MTU."""
 INTERFACE_LENGTH_MAX = 15
 """IFNAMSIZ less the terminating zero."""
+GROUP_PREFIXES_MAX = 64
+"""As MP_PREFIXES_MAX."""
+PPS_MAX = 1_000_000_000
+"""One token a nanosecond: beyond it a rate is no limit."""
 CPUS_MAX = 1024
 """As CPU_SETSIZE."""
 INTERVAL_MAX_S = 31744.0
@@ -110,9 +114,16 @@ def _routes(texts: tuple[str, ...]) -> tuple[str, ...]:
         except ValueError as error:
             raise ValueError(f"{text}: {str(error).removeprefix(text).strip()}") from None
         if not network.is_multicast:
-            raise ValueError(f"{text} is not within 224.0.0.0/4 or ff00::/8: only multicast is routed to the interface")
+            raise ValueError(f"{text} is not within 224.0.0.0/4 or ff00::/8: only multicast belongs here")
         found.append(str(network))
     return tuple(dict.fromkeys(found))
+
+
+def _group_prefixes(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Groups or ranges of them, in either family."""
+    if len(texts) > GROUP_PREFIXES_MAX:
+        raise ValueError(f"more than {GROUP_PREFIXES_MAX} ranges")
+    return _routes(texts)
 
 
 def _workers(count: int) -> int:
@@ -195,6 +206,16 @@ CHECKS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "membership.igmp_version": _bounded(1, 3),
         "membership.mld_version": _bounded(1, 2),
         "membership.querier_address": _querier,
+        "groups.send_allow": _group_prefixes,
+        "groups.send_deny": _group_prefixes,
+        "groups.receive_allow": _group_prefixes,
+        "groups.receive_deny": _group_prefixes,
+        "groups.send_pps": _bounded(0, PPS_MAX),
+        "groups.receive_pps": _bounded(0, PPS_MAX),
+        "security.rotate_interval_s": _bounded(1, 30 * 86400, " s"),
+        "security.rotate_packets": _bounded(1000, 1 << 36),  # replay windows wrap after 2^37 datagrams of a key
+        "security.key_grace_s": _bounded(1, 86400, " s"),
+        "security.peer_pps": _bounded(0, PPS_MAX),
         "metrics.listen": _endpoint,
     }
 )

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 import structlog
 
-from pipeline.address import Address, parse
+from pipeline.address import Address, NodeId, parse
 from pipeline.config_checks import split_endpoint
 from pipeline.errors import PipelineError
 from pipeline.forwarding.route import FibDelete, FibEntry, FibKey, Kind, Side
@@ -40,6 +40,10 @@ class Publisher:
         self._up: dict[int, bool] = {}
         self._tables_changed = False
         self._told: set[str] = set()
+        self._sources: dict[FibKey, None] = {
+            entry.key: None for entry in self._fib.entries() if entry.key.kind is Kind.SOURCE
+        }
+        """Which node may send from which address, as it stands in the table."""
 
     # ---------------------------------------------------------------- writing
 
@@ -48,6 +52,11 @@ class Publisher:
         keys = {record.key_epoch: record.sender_key or None}
         self._tables.set_sender(record.node_id, keys, active=record.key_epoch)
         self._tables_changed = True
+        self.publish_own_addresses(record)
+
+    def publish_own_addresses(self, record: NodeRecord) -> None:
+        """Programs of this host may send from these."""
+        self._publish_sources(Side.HOST, None, [address for address, _ in record.addresses])
 
     def publish_record(self, record: NodeRecord, link: int) -> None:
         """A peer's key and endpoint; its link is not up by that."""
@@ -57,6 +66,7 @@ class Publisher:
                 record.node_id, record.key_epoch, key=record.sender_key or None, lanes=record.lanes
             )
         self._forget_keys(record, but_epoch=record.key_epoch)
+        self._publish_sources(Side.OVERLAY, record.node_id, [address for address, _ in record.addresses])
         self.publish_link(record, link, up=self._up.get(link, False))
 
     def publish_link(self, record: NodeRecord, link: int, *, up: bool) -> None:
@@ -71,6 +81,7 @@ class Publisher:
         self._names.pop(link, None)
         self._up.pop(link, None)
         self._tables.clear_link(link)
+        self._publish_sources(Side.OVERLAY, record.node_id, [])
         self._forget_keys(record, but_epoch=None)
         self._tables_changed = True
 
@@ -79,6 +90,25 @@ class Publisher:
         for origin, epoch in standing:
             if origin == record.node_id and epoch != but_epoch:
                 self._tables.clear_key(origin, epoch)
+
+    def _publish_sources(self, side: Side, origin: NodeId | None, addresses: Iterable[Address]) -> None:
+        wanted = {FibKey(side, Kind.SOURCE, address, origin=origin): None for address in addresses}
+        standing = [key for key in self._sources if (key.side, key.origin) == (side, origin)]
+        with self._refusals():
+            for key in wanted.keys() - self._sources.keys():
+                self._fib.set(key, ())
+                self._sources[key] = None
+        for key in standing:
+            if key not in wanted:
+                self._fib.delete(key)
+                del self._sources[key]
+
+    def expire_adopted(self, known: Iterable[NodeId]) -> None:
+        """After a restart: addresses of nodes that are not known any more belong to nobody."""
+        nodes = set(known)
+        for key in [key for key in self._sources if key.origin is not None and key.origin not in nodes]:
+            self._fib.delete(key)
+            del self._sources[key]
 
     def endpoint_moved(self, punt: bytes) -> None:
         """A peer was heard, verified, from another address than its link has: answer there."""
@@ -126,7 +156,8 @@ class Publisher:
 
     def existing_entries(self) -> list[tuple[FibKey, int]]:
         """What stands in the table, with stream numbers; what depends on an incoming link is put out anew."""
-        return [(entry.key, entry.stream) for entry in self._fib.entries() if entry.key.via is None]
+        entries = (entry for entry in self._fib.entries() if entry.key.kind is not Kind.SOURCE)
+        return [(entry.key, entry.stream) for entry in entries if entry.key.via is None]
 
     def used_groups(self) -> set[Address]:
         """Groups that local programs have sent to since this was last asked."""

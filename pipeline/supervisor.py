@@ -33,6 +33,7 @@ from pipeline.config import Config
 from pipeline.config_checks import CHECKS
 from pipeline.errors import PipelineError
 from pipeline.io import checkpoint, netlink, notify, privileges, process, rundir, tun, udp
+from pipeline.shm.policy import Policy
 from pipeline.shm.region import Geometry, ProcessState, Region
 from pipeline.workers import base, graph
 
@@ -162,6 +163,7 @@ class _Supervisor:
         super_packets = tun.takes_super_packets(res.queues[0])
         punts = rundir.punt_endpoint(config.node.name)
         affinity = config.workers.affinity
+        policy = Policy(config.groups, config.security)
         children = []
         for number, worker in enumerate(graph.workers(config.workers.count)):
             lane = base.LaneDescriptors(res.queues[worker.lane], res.data[worker.lane].fileno(), res.bells[worker.lane])
@@ -175,6 +177,7 @@ class _Supervisor:
                     super_packets=super_packets,
                     punt_endpoint=punts,
                     ready_bell=res.ready_bell,
+                    policy=policy,
                 )
 
             cpu = affinity[number % len(affinity)] if affinity else None

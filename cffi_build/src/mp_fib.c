@@ -165,7 +165,8 @@ struct mp_fib_writer {
 static int is_specific(const struct mp_fib_key *key)
 {
     static const uint8_t none[16];
-    return memcmp(key->source, none, sizeof none) || key->origin || key->via != MP_NO_LINK;
+    return key->kind != MP_KIND_SOURCE &&
+           (memcmp(key->source, none, sizeof none) || key->origin || key->via != MP_NO_LINK);
 }
 
 static void add_relaxed(_Atomic uint32_t *value, uint32_t n)

@@ -28,6 +28,7 @@ void mp_peers_received(struct mp_peers *s, uint32_t link, uint32_t datagrams, ui
 struct mp_opened {
     uint32_t via;               /* in: the link it came by */
     uint32_t origin;
+    uint32_t link;              /* to the origin, or MP_NO_LINK */
     const uint8_t *body;        /* inner packets */
     uint32_t length;
 };

@@ -78,8 +78,9 @@ uint32_t mp_rate_slot(const struct mp_region *r, const uint8_t group[16])
     uint64_t low, high;
     memcpy(&high, group, sizeof high);
     memcpy(&low, group + 8, sizeof low);
-    return (uint32_t)((low ^ (high << 31 | high >> 33) ^ r->geometry.seed) * UINT64_C(0x9e3779b97f4a7c15) >> 40) %
-           MP_RATE_SLOTS;
+    uint64_t h = low ^ (high << 31 | high >> 33) ^ r->geometry.seed;
+    h = (h ^ h >> 32) * UINT64_C(0x9e3779b97f4a7c15);   /* groups differ in their last bytes, which are the top ones */
+    return (uint32_t)(h >> 40) % MP_RATE_SLOTS;
 }
 
 int mp_rate_take(const struct mp_region *r, enum mp_rate_kind kind, uint32_t slot, uint32_t pps, uint64_t now_ns)

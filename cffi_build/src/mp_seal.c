@@ -79,9 +79,12 @@ int mp_open(struct mp_cipher *c, const uint8_t *header, uint32_t length, uint8_t
 
 #define SPACE_MASK ((UINT64_C(1) << 56) - 1)
 
-/* The word after the number has been marked in it; the word itself if the number is not fresh. */
+/* The word after the number has been marked in it; the word itself if the number is not fresh.  A word without a mark
+ * was never used: a sender does not start at 0 again when it has a new key. */
 static uint64_t marked(uint64_t word, uint64_t block, uint64_t bit)
 {
+    if (!(uint32_t)word)
+        return block << 32 | bit;
     uint32_t newer = (uint32_t)block - (uint32_t)(word >> 32);
     if (!newer)
         return word | bit;

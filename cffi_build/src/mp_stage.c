@@ -38,6 +38,8 @@ struct mp_worker *mp_worker_new(struct mp_region *region, const struct mp_worker
     w->region = region;
     w->lane = mp_lane(region, config->lane);
     w->config = *config;
+    if (config->policy)
+        w->policy = *config->policy;
     w->now_ns = w->window_ns = mp_now_ns();
     mp_bucket_init(&w->reports, MP_REPORTS_PER_S, MP_REPORTS_BURST, w->now_ns);
     mp_bucket_init(&w->news, MP_NEWS_PER_S, MP_NEWS_PER_S, w->now_ns);

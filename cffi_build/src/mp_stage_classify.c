@@ -2,7 +2,7 @@
  *
  * classify: parse, punt membership, look up, pack, seal.  All work that is done once for a packet.
  *
- * Steps of a packet, in this order below: parse → punt or flow → forwarding entry → own datagram, or a place behind
+ * Steps of a packet, in this order below: parse → punt or flow → policy, forwarding entry → own datagram, or a place behind
  * the flow's waiting small packets → header, seal → hand on.  Datagrams are open only within a burst: nothing
  * ever waits for a later packet.
  */
@@ -25,6 +25,8 @@ struct flow {
     uint64_t asked_ns;
     uint32_t entry;             /* or MP_NO_ENTRY */
     uint32_t drop;              /* counter, 0: forward */
+    uint32_t refused;           /* the policy's counter, 0: allowed */
+    uint32_t rate;              /* the group's slot */
     struct mp_slot *open;       /* a datagram of this burst that may take another packet */
     struct mp_fib_value value;
 };
@@ -141,6 +143,8 @@ static struct flow *find_flow(struct mp_worker *w, const struct mp_packet *p, ui
     f->version = version;
     if (!same)
         f->asked_ns = 0;
+    f->refused = mp_policy_sends(&w->policy, w->region, p);
+    f->rate = mp_rate_slot(w->region, p->destination);
     find_entry(w, f, p);
     return f;
 }
@@ -218,6 +222,10 @@ static void classify_slot(struct mp_worker *w, struct mp_slot *slot, uint64_t ve
         return;
     }
     struct flow *f = find_flow(w, &p, version);
+    if (f->refused) {
+        mp_count(c, f->refused, 1);
+        return;
+    }
     if (f->entry != MP_NO_ENTRY)
         mp_fib_touch(w->region, f->entry);
     if (f->entry == MP_NO_ENTRY || f->value.flags & MP_ENTRY_PUNT_SOURCE)
@@ -226,6 +234,9 @@ static void classify_slot(struct mp_worker *w, struct mp_slot *slot, uint64_t ve
         mp_count(c, f->drop, 1);
     else if (!w->classify->sender_known)
         mp_count(c, MP_DROP_no_key, 1);
+    else if (p.class != MP_CLASS_UNICAST &&
+             !mp_rate_take(w->region, MP_RATE_SEND, f->rate, w->policy.send_pps, w->now_ns))
+        mp_count(c, MP_DROP_group_rate, 1);
     else
         add_to_datagram(w, f, slot, p.length);
 }

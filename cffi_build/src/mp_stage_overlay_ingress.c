@@ -3,7 +3,7 @@
  * overlay_ingress: opens what peers send, delivers it into the TUN, hands on what must be relayed, answers probes.
  *
  * Steps of a super-buffer, in this order below: receive into the overlay ring → every datagram: header, key, replay
- * window, open → forwarding entry → delivery list and relay runs → delivery → publish for overlay_egress.
+ * window, open → forwarding entry, policy → delivery list and relay runs → delivery → publish for overlay_egress.
  * A datagram is verified before anything is done with it.  A super-buffer that is not relayed leaves its slot unused.
  */
 #include <errno.h>
@@ -23,7 +23,9 @@
 struct forward {                /* the last look-up: consecutive datagrams mostly share it */
     uint64_t version;           /* of the table, plus 1 */
     uint32_t origin, via, entry;
-    uint8_t destination[16];
+    uint32_t refused, undelivered;  /* the policy's counters for all, and for this host; 0: allowed */
+    uint32_t rate;              /* the group's slot */
+    uint8_t source[16], destination[16];
     struct mp_fib_value value;
 };
 
@@ -72,12 +74,14 @@ static void flush_deliveries(struct mp_worker *w)
     s->deliveries = 0;
 }
 
-static void deliver(struct mp_worker *w, const uint8_t *bytes, uint32_t length)
+/* All packets of a datagram are of the flow that its first was looked up by: a member that lies gains nothing. */
+static void deliver(struct mp_worker *w, const struct mp_packet *first, const uint8_t *bytes, uint32_t length)
 {
     struct mp_ingress *s = w->ingress;
     while (length) {
         struct mp_packet p;
-        if (mp_packet_parse(bytes, length, &p) || p.class == MP_CLASS_MEMBERSHIP) {
+        if (mp_packet_parse(bytes, length, &p) || p.class != first->class || memcmp(p.source, first->source, 16) ||
+            memcmp(p.destination, first->destination, 16)) {
             mp_count(w->count[MP_OVERLAY_INGRESS], MP_DROP_inner, 1);
             return;
         }
@@ -119,11 +123,15 @@ static const struct forward *look_up(struct mp_worker *w, const struct mp_packet
 {
     struct forward *f = &w->ingress->forward;
     if (f->version != version || f->origin != origin || f->via != via ||
-        memcmp(f->destination, p->destination, 16)) {
+        memcmp(f->destination, p->destination, 16) || memcmp(f->source, p->source, 16)) {
         f->version = version;
         f->origin = origin;
         f->via = via;
+        memcpy(f->source, p->source, 16);
         memcpy(f->destination, p->destination, 16);
+        f->refused = mp_policy_passes(&w->policy, w->region, p, origin);
+        f->undelivered = mp_policy_delivers(&w->policy, p);
+        f->rate = mp_rate_slot(w->region, p->destination);
         f->entry = find_entry(w->region, f, p);
     }
     if (f->entry != MP_NO_ENTRY)
@@ -170,6 +178,21 @@ static int has_links_besides(const struct mp_fib_value *v, uint32_t via)
 
 /* ---- one datagram ---- */
 
+/* Why a verified datagram is not even relayed: a drop counter, or 0. */
+static uint32_t refusal(const struct mp_worker *w, const struct forward *f, const struct mp_packet *p,
+                        const struct mp_opened *o)
+{
+    const struct mp_policy *policy = &w->policy;
+    if (f->refused)
+        return f->refused;
+    if (o->link != MP_NO_LINK && !mp_rate_take(w->region, MP_RATE_PEER, o->link, policy->peer_pps, w->now_ns))
+        return MP_DROP_peer_rate;
+    if (p->class != MP_CLASS_UNICAST &&
+        !mp_rate_take(w->region, MP_RATE_RECEIVE, f->rate, policy->receive_pps, w->now_ns))
+        return MP_DROP_group_rate;
+    return 0;
+}
+
 static void take_data(struct mp_worker *w, struct mp_super *super, uint32_t offset, uint32_t length,
                       const struct mp_opened *o, uint64_t version)
 {
@@ -180,10 +203,17 @@ static void take_data(struct mp_worker *w, struct mp_super *super, uint32_t offs
         return;
     }
     const struct forward *f = look_up(w, &p, o->origin, o->via, version);
+    uint32_t refused = refusal(w, f, &p, o);
+    if (refused) {
+        mp_count(c, refused, 1);
+        return;
+    }
     int local = f->entry != MP_NO_ENTRY && f->value.flags & MP_ENTRY_LOCAL;
     int onward = f->entry != MP_NO_ENTRY && has_links_besides(&f->value, o->via);
-    if (local)
-        deliver(w, o->body, o->length);
+    if (local && f->undelivered)
+        mp_count(c, f->undelivered, 1);
+    else if (local)
+        deliver(w, &p, o->body, o->length);
     if (onward)
         relay(w, super, offset, length, o->via, &f->value);
     if (!local && !onward)

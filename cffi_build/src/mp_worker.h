@@ -28,6 +28,7 @@ struct mp_worker {
     struct mp_region *region;
     struct mp_lane *lane;
     struct mp_worker_config config;
+    struct mp_policy policy;
     struct mp_counters *count[MP_STAGES];
     struct mp_classify *classify;
     struct mp_egress *egress;

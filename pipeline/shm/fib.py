@@ -27,7 +27,12 @@ _V4_PREFIX = bytes(10) + b"\xff\xff"
 _NO_ADDRESS = bytes(16)
 _WORD = (1 << 64) - 1
 _SIDES = {Side.HOST: lib.MP_SIDE_HOST, Side.OVERLAY: lib.MP_SIDE_OVERLAY}
-_KINDS = {Kind.GROUP: lib.MP_KIND_GROUP, Kind.UNICAST: lib.MP_KIND_UNICAST, Kind.FLOOD: lib.MP_KIND_FLOOD}
+_KINDS = {
+    Kind.GROUP: lib.MP_KIND_GROUP,
+    Kind.UNICAST: lib.MP_KIND_UNICAST,
+    Kind.FLOOD: lib.MP_KIND_FLOOD,
+    Kind.SOURCE: lib.MP_KIND_SOURCE,
+}
 _SIDE_OF = {number: side for side, number in _SIDES.items()}
 _KIND_OF = {number: kind for kind, number in _KINDS.items()}
 

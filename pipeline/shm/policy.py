@@ -1,0 +1,55 @@
+"""The policy of the stages (mp_policy.h) as the configuration has it: lists of groups, whose sources, rates.
+
+It is made once, before the workers are forked, and never changes.  Control asks it too: what this host may not receive
+it does not join.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Any
+
+from pipeline.address import Address
+from pipeline.config import GroupsSection, SecuritySection
+from pipeline.config_checks import GROUP_PREFIXES_MAX
+from pipeline.shm._native import ffi, lib
+from pipeline.shm.fib import mapped
+
+
+class Policy:
+    """Lists and rates, for C and for control."""
+
+    def __init__(self, groups: GroupsSection, security: SecuritySection) -> None:
+        self.native: Any = ffi.new("struct mp_policy *")
+        for name in ("send_allow", "send_deny", "receive_allow", "receive_deny"):
+            _fill(getattr(self.native, name), getattr(groups, name))
+        self.native.bound_sources = not security.allow_foreign_sources
+        self.native.peer_pps = security.peer_pps
+        self.native.send_pps, self.native.receive_pps = groups.send_pps, groups.receive_pps
+
+
+class GroupList:
+    """Which groups this host may receive."""
+
+    def __init__(self, groups: GroupsSection) -> None:
+        self._allow = [ipaddress.ip_network(text) for text in groups.receive_allow]
+        self._deny = [ipaddress.ip_network(text) for text in groups.receive_deny]
+
+    def allows(self, group: Address) -> bool:
+        """As mp_policy_delivers."""
+        address = ipaddress.ip_address(group)
+        if any(address in network for network in self._deny):
+            return False
+        return not self._allow or any(address in network for network in self._allow)
+
+
+def _fill(native: Any, texts: Iterable[str]) -> None:
+    for number, text in enumerate(texts):
+        network = ipaddress.ip_network(text)
+        ffi.memmove(native.prefix[number].address, mapped(network.network_address.packed), 16)
+        native.prefix[number].bits = network.prefixlen + (96 if network.version == 4 else 0)
+        native.count = number + 1
+
+
+assert lib.MP_PREFIXES_MAX == GROUP_PREFIXES_MAX

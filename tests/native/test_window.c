@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * Goal: the replay window takes each sequence number once, late ones as long as the window is wide, old ones never.
+ * Method: the cases of RFC 6479 (its Appendix's reference and WireGuard's test of it) with this window's width; random
+ * order against a plain model; the edges of the number space; several threads on one window.
+ */
+#include <pthread.h>
+
+#include "check.h"
+#include "mp_seal.h"
+
+#define WIDTH ((uint64_t)MP_WINDOW_WORDS * 32)
+#define SPACE (UINT64_C(1) << 56)
+
+static struct mp_window window;
+
+static void clear(void)
+{
+    memset(&window, 0, sizeof window);
+}
+
+static void take(uint64_t sequence, int fresh)
+{
+    CHECK_EQUAL(mp_window_is_fresh(&window, sequence), fresh);
+    CHECK_EQUAL(mp_window_take(&window, sequence), fresh);
+    CHECK_EQUAL(mp_window_is_fresh(&window, sequence), 0);
+}
+
+/* In the order of WireGuard's counter_test (selftest/counter.c), which follows the RFC. */
+static void rfc6479(void)
+{
+    clear();
+    take(0, 1);
+    take(1, 1);
+    take(1, 0);
+    take(9, 1);
+    take(8, 1);
+    take(7, 1);
+    take(7, 0);
+    take(WIDTH, 1);
+    take(WIDTH - 1, 1);
+    take(WIDTH - 1, 0);
+    take(WIDTH - 2, 1);
+    take(2, 0);                 /* its block has moved on with WIDTH */
+    take(WIDTH + 32, 1);
+    take(40, 0);                /* … and now the block of 32 … 63 */
+    take(64, 1);                /* the oldest that still has its place */
+    take(3 * WIDTH, 1);
+    take(2 * WIDTH - 1, 1);     /* a late one within the width */
+    take(2 * WIDTH - 1, 0);
+}
+
+static void forwards_backwards(void)
+{
+    clear();
+    for (uint64_t i = 1; i <= WIDTH; i++)
+        take(i, 1);
+    take(0, 0);
+    clear();
+    for (uint64_t i = WIDTH; i-- > 0;)
+        take(i, 1);
+    for (uint64_t i = 0; i < WIDTH; i += 7)
+        take(i, 0);
+}
+
+static void wide_jump(void)
+{
+    clear();
+    take(5, 1);
+    take(5 + 1000 * WIDTH, 1);
+    take(5, 0);
+    take(5 + 999 * WIDTH, 0);
+}
+
+/* A window of a new key meets numbers of a sender that has sent for long: they do not start at 0. */
+static void late_start(void)
+{
+    static const uint64_t starts[] = { 0, 1, UINT64_C(1) << 20, UINT64_C(1) << 35, (UINT64_C(1) << 36) - 1,
+                                       UINT64_C(1) << 36, (UINT64_C(1) << 36) + 12345, (UINT64_C(1) << 37) - 1,
+                                       UINT64_C(1) << 37, (UINT64_C(1) << 55) + 3 };
+    for (size_t i = 0; i < sizeof starts / sizeof starts[0]; i++) {
+        clear();
+        for (uint64_t n = starts[i]; n < starts[i] + 3 * WIDTH; n += 31)
+            take(n, 1);
+        take(starts[i], 0);
+        take(starts[i] + 2 * WIDTH + 31, (starts[i] + 2 * WIDTH + 31 - starts[i]) % 31 != 0);
+    }
+}
+
+/* The top byte names the sequence space and is not part of the number. */
+static void space_is_not_the_number(void)
+{
+    clear();
+    take(3, 1);
+    CHECK_EQUAL(mp_window_is_fresh(&window, 5 * SPACE + 3), 0);
+    CHECK_EQUAL(mp_window_is_fresh(&window, 5 * SPACE + 4), 1);
+}
+
+/* Against a model that remembers everything: no number twice, none refused that is within the last WIDTH - 32. */
+static void random_order(void)
+{
+    static uint8_t seen[1u << 20];
+    uint64_t state = 6479, newest = 0;
+    clear();
+    for (uint32_t i = 0; i < 2000000; i++) {
+        state = check_mix(state + i);
+        uint64_t late = state >> 63 ? 0 : state % (state & 64 ? WIDTH + 5000 : 300), n = newest + 1 + state / WIDTH % 3;
+        n = n > late ? n - late : 0;
+        if (n >= sizeof seen)
+            break;
+        int fresh = mp_window_take(&window, n);
+        CHECK(!(fresh && seen[n]));
+        CHECK(fresh || seen[n] || n / 32 + MP_WINDOW_WORDS <= newest / 32);
+        seen[n] |= (uint8_t)fresh;
+        newest = n > newest ? n : newest;
+    }
+    CHECK(newest > 300000);
+}
+
+static _Atomic uint32_t taken;
+
+static void *take_all(void *unused)
+{
+    for (uint64_t n = 0; n < 300000; n++)
+        if (mp_window_take(&window, n))
+            atomic_fetch_add(&taken, 1);
+    return unused;
+}
+
+static void threads_share_a_window(void)
+{
+    pthread_t thread[2];
+    clear();
+    for (int i = 0; i < 2; i++)
+        CHECK_EQUAL(pthread_create(&thread[i], NULL, take_all, NULL), 0);
+    for (int i = 0; i < 2; i++)
+        CHECK_EQUAL(pthread_join(thread[i], NULL), 0);
+    CHECK_EQUAL(atomic_load(&taken), 300000);
+}
+
+int main(void)
+{
+    RUN(rfc6479);
+    RUN(forwards_backwards);
+    RUN(wide_jump);
+    RUN(late_start);
+    RUN(space_is_not_the_number);
+    RUN(random_order);
+    RUN(threads_share_a_window);
+    return 0;
+}
