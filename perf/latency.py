@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
         kinds=kinds,
         rates=[int(word) for word in options.rates.split(",")],
         rounds=2 if options.quick else options.rounds,
-        seconds=min(options.seconds, 1.5) if options.quick else options.seconds,
+        seconds=min(options.seconds, 1.0) if options.quick else options.seconds,
         receivers=options.receivers,
     )
     background = background_share()

@@ -22,8 +22,11 @@ from typing import ClassVar, Self
 from pipeline.cli.lab import Host, Lab
 from pipeline.cli.programs import require
 
-MEMBERSHIPS_PER_SOCKET = 20
-"""The kernel's default bound (net.ipv4.igmp_max_memberships), so that nothing has to be set."""
+MEMBERSHIPS_PER_SOCKET = 200
+"""The kernel's memory for memberships is bounded for each socket (net.core.optmem_max)."""
+
+MEMBERSHIPS_MAX = 10000
+"""net.ipv4.igmp_max_memberships of the hosts: its default is 20 for each socket."""
 
 
 class Network(ABC):
@@ -68,6 +71,8 @@ class Network(ABC):
         self.lab.__enter__()
         try:
             self.lab.bridge.run([require("nft"), "flush", "ruleset"])  # nobody pays for the lab's byte counts
+            for host in self.hosts:
+                host.sysctl("net.ipv4.igmp_max_memberships", MEMBERSHIPS_MAX)
             self.start()
         except BaseException:
             self.close()

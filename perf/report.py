@@ -99,7 +99,7 @@ class Goal:
         return value <= bound if self.at_most else value >= bound
 
 
-GOAL_HEADER = ("goal", "at least", "aim", "measured", "")
+GOAL_HEADER = ("goal", "bar", "aim", "measured", "")
 
 
 def goal_table(rows: Iterable[tuple[Goal, float | None]]) -> str:
