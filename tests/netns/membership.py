@@ -118,6 +118,18 @@ class Segment:
         """Put a packet on the link, as a host or router on it would."""
         self._socket.sendto(bytes(packet), (INTERFACE, ETH_P_ALL))
 
+    def send_at(self, packets: Sequence[bytes], rate_per_s: float) -> float:
+        """Put packets on the link at a rate, in bursts of 5 ms; how long it took."""
+        began = time.monotonic()
+        burst = max(1, round(rate_per_s / 200))
+        for at in range(0, len(packets), burst):
+            for packet in packets[at : at + burst]:
+                self._socket.send(packet)
+            ahead = began + (at + burst) / rate_per_s - time.monotonic()
+            if ahead > 0:
+                time.sleep(ahead)
+        return time.monotonic() - began
+
     def queries(self, seconds: float, family: int = 4, count: int = 1000) -> list[tuple[float, Packet]]:
         """What the node has asked until `count` queries or that time are over: (when, IP packet)."""
         found: list[tuple[float, Packet]] = []

@@ -1,0 +1,85 @@
+"""Goal: 65,536 groups on a node, and 20,000 reports a second without falling behind or growing without bound (issue,
+item 5).
+
+Method: reports of one record each, put on the TUN at 20,000 a second: joins of 65,536 groups, refreshes, leaves.  What
+control has taken in, what the other node knows and how much memory control has are looked at in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from pipeline.cli.instance import Instance
+from pipeline.cli.programs import wait_until
+from pipeline.wire import igmp, ip
+from pipeline.wire.report import Record, RecordType
+from tests.netns.membership import Segment
+from tests.netns.network import Network, worker_pid
+from tests.netns.sockets import Sockets
+
+GROUPS = 65_536
+RATE_PER_S = 20_000
+HOST, ROUTERS = bytes([10, 77, 200, 1]), bytes([224, 0, 0, 22])
+
+
+def reports(kind: RecordType) -> list[bytes]:
+    """A report of one record for each group."""
+    groups = (b"\xee" + number.to_bytes(3, "big") for number in range(GROUPS))
+    return [
+        ip.build_v4(source=HOST, destination=ROUTERS, payload=igmp.build_report([Record(kind, group)]))
+        for group in groups
+    ]
+
+
+def taken(instance: Instance) -> int:
+    """Reports that control has acted on so far."""
+    count: int = instance.ask("show", "counters", timeout_s=10)["membership"].get("reports_received", 0)
+    return count
+
+
+def resident_bytes(instance: Instance) -> int:
+    size: int = psutil.Process(worker_pid(instance, "control")).memory_info().rss
+    return size
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_sixty_five_thousand_groups(
+    make_network: Callable[..., Network], sockets: Sockets, measured: Callable[..., None]
+) -> None:
+    network = make_network(2, workers=2)
+    node, other = network.instances
+    link = Segment(sockets, node)
+    expected, empty = taken(node), resident_bytes(node)
+    behind_s = {}
+    for name, kind in (("join", RecordType.TO_EX), ("refresh", RecordType.IS_EX), ("again", RecordType.IS_EX)):
+        packets = reports(kind)
+        link.send_at(packets, RATE_PER_S)
+        sent, expected = time.monotonic(), expected + GROUPS
+        wait_until(lambda: taken(node) >= expected, 10, f"{name}: {taken(node)} of {expected}", every_s=0.05)  # noqa: B023
+        behind_s[name] = time.monotonic() - sent
+        if name == "refresh":
+            full = resident_bytes(node)
+    grown = resident_bytes(node) - full
+    began = time.monotonic()
+    rows = node.ask("show", "groups", timeout_s=20)
+    show_s = time.monotonic() - began
+    assert len(rows) == GROUPS
+    assert sum(len(row["members"]) for row in other.ask("show", "groups", timeout_s=20)) == GROUPS
+    counters = node.show("counters")
+    assert (counters["drops"]["report_limit"], counters["drops"]["tun_queue"]) == (0, 0)
+    measured(
+        **{f"{name}_behind_s": value for name, value in behind_s.items()},
+        show_s=show_s,
+        bytes_per_group=(full - empty) / GROUPS,
+        grown_mb=grown / 1e6,
+    )
+    assert max(behind_s.values()) < 2
+    assert grown < 20e6
+    link.send_at(reports(RecordType.TO_IN), RATE_PER_S)
+    wait_until(lambda: not node.ask("show", "groups", timeout_s=20), 20, "all groups have ended", every_s=0.2)
+    wait_until(lambda: not other.ask("show", "groups", timeout_s=20), 20, "the other node knows", every_s=0.2)
+    assert resident_bytes(node) < full + 60e6
