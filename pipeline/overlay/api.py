@@ -128,6 +128,9 @@ class Engine(Protocol):
     def members(self, group: Address) -> frozenset[NodeId]:
         """Nodes within reach, other than this one, that want the group."""
 
+    def nodes(self) -> Iterable[NodeId]:
+        """Nodes whose records this node needs beside those it wants links to: origins of what it receives."""
+
     def groups(self) -> Iterable[Address]:
         """Groups that this node or one within reach wants."""
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -22,7 +23,7 @@ from pipeline.address import Address, NodeId, SourceFilter, show
 from pipeline.errors import ConfigError, WireError
 from pipeline.messages import EngineMessage, NodeRecord
 from pipeline.overlay import engines
-from pipeline.overlay.api import Engine, EngineContext, LinkState, Resend, RouteChanged, Transmit
+from pipeline.overlay.api import Engine, EngineContext, LinkState, LinkWanted, Resend, RouteChanged, Transmit
 from pipeline.overlay.claims import Claims
 from pipeline.overlay.events import (
     AddressMoved,
@@ -35,6 +36,7 @@ from pipeline.overlay.events import (
     RecordChanged,
     RecordGone,
 )
+from pipeline.overlay.peer import Pace
 from pipeline.overlay.registry import node_id as derive_node_id
 from pipeline.overlay.sessions import Sessions, SessionsSnapshot
 
@@ -57,6 +59,9 @@ class NodeConfig:
     peers: tuple[str, ...] = ()
     addresses: tuple[tuple[Address, int], ...] = ()
     """(address, prefix length) given by hand; without any a pair is derived from the name."""
+    is_sparse: bool = False
+    """An overlay of many thousands, in simulations: see sessions.py for what it lacks."""
+    pace: Pace = field(default_factory=Pace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +120,19 @@ class OverlayNode:
             engine=config.engine,
             explicit_addresses=bool(config.addresses),
         )
-        self._sessions = Sessions(own, config.peers, derive_id=derive_id, random=random, now=now)
+        self._sessions = Sessions(
+            own,
+            config.peers,
+            derive_id=derive_id,
+            random=random,
+            now=now,
+            pace=config.pace,
+            is_sparse=config.is_sparse,
+            needed=lambda: set(self._engine.nodes()),
+        )
         self._engine = self._new_engine(now)
+        self._now = now
+        """Of the last input."""
         self._incarnations: dict[NodeId, int] = {}
         self._events: deque[NodeEvent] = deque()
         self._hosts: dict[Address, NodeId] = {}
@@ -127,6 +143,7 @@ class OverlayNode:
 
     def start(self, now: float) -> None:
         """Begin to call peers."""
+        self._now = now
         self._claims.set(self.record)
         self._sessions.start(now)
         self._settle(now)
@@ -141,6 +158,7 @@ class OverlayNode:
 
         Returns a reason word if it is nonsense: the driver logs it once and cuts the peer off.
         """
+        self._now = now
         try:
             message = messages.decode_node(data)
         except WireError as error:
@@ -155,6 +173,7 @@ class OverlayNode:
 
     def handle_timeout(self, now: float) -> None:
         """The time of `poll_timeout` has come."""
+        self._now = now
         self._sessions.handle_timeout(now)
         due = self._engine.poll_timeout()
         if due is not None and due <= now:
@@ -163,6 +182,7 @@ class OverlayNode:
 
     def join(self, group: Address, sources: SourceFilter, now: float) -> None:
         """This host wants the group from these sources; again when they change."""
+        self._now = now
         if sources.is_empty:
             self._engine.leave(group, now)
         else:
@@ -170,18 +190,22 @@ class OverlayNode:
 
     def leave(self, group: Address, now: float) -> None:
         """This host wants the group no longer."""
+        self._now = now
         self._engine.leave(group, now)
 
     def register_source(self, group: Address, now: float) -> None:
         """A program of this host sends to the group."""
+        self._now = now
         self._engine.register_source(group, now)
 
     def deregister_source(self, group: Address, now: float) -> None:
         """None does any more."""
+        self._now = now
         self._engine.deregister_source(group, now)
 
     def handle_gap(self, group: Address, origin: NodeId, numbers: tuple[int, ...], now: float) -> None:
         """The data plane has seen that these datagrams of a stream are missing."""
+        self._now = now
         self._engine.handle_gap(group, origin, numbers, now)
 
     def handle_rtt(self, peer: NodeId, rtt_s: float, now: float) -> None:
@@ -189,6 +213,18 @@ class OverlayNode:
         held = self._sessions.peers.get(peer)
         if held is not None and held.is_up:
             self._engine.handle_link(peer, LinkState.UP, now, rtt_s=rtt_s)
+
+    # ---- keys
+
+    def set_keys(self, now: float, **keys: Any) -> None:
+        """This node's record has other keys from now on, and the peers are told: the fields of rotation.KeyChange."""
+        self._now = now
+        self._sessions.update_own(now, **keys)
+
+    @property
+    def is_acknowledged(self) -> bool:
+        """Whether every peer with a link up has this node's present record, and so its keys."""
+        return all(peer.acknowledged == self.record.stamp for peer in self._sessions.peers.values() if peer.is_up)
 
     # ---- outputs
 
@@ -295,7 +331,10 @@ class OverlayNode:
     def _new_engine(self, now: float) -> Engine:
         factory = engines.load(self._config.engine)
         options = self._config.engine_options
-        return factory(EngineContext(node_id=self.record.node_id, random=self._random, options=options), now)
+        context = EngineContext(
+            node_id=self.record.node_id, random=self._random, options=options, is_sparse=self._config.is_sparse
+        )
+        return factory(context, now)
 
     def _handle_engine_message(self, message: EngineMessage, hint: str, now: float) -> str | None:
         peer = self._sessions.sender(message, hint, now)
@@ -377,13 +416,14 @@ class OverlayNode:
             match output:
                 case RouteChanged() | Resend():
                     self._events.append(output)
-                case Transmit(peer=peer_id, message=body):
-                    self._transmit(peer_id, body)
-                case _:
-                    pass  # every node has a link to every other: a LinkWanted asks for what is there
+                case Transmit():
+                    self._transmit(output)
+                case LinkWanted(peer=peer_id, wanted=is_wanted):
+                    # Unless the overlay is sparse, every node has a link to every other anyway.
+                    self._sessions.want(peer_id, self._now, is_wanted=is_wanted)
 
-    def _transmit(self, peer_id: NodeId, body: bytes) -> None:
-        peer = self._sessions.peers.get(peer_id)
+    def _transmit(self, output: Transmit) -> None:
+        peer = self._sessions.peers.get(output.peer)
         if peer is not None:
-            message = EngineMessage(engine=self._config.engine, body=body, **self._sessions.header())
-            self._sessions.send_to_peer(peer, message)
+            message = EngineMessage(engine=self._config.engine, body=output.message, **self._sessions.header())
+            self._sessions.send_engine(peer, message, output.mentions, self._now)

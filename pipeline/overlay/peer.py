@@ -72,6 +72,15 @@ TRANSITIONS: Mapping[tuple[PeerState, Signal], PeerState] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often sessions speak, and how long they bear silence."""
+
+    heartbeat_s: float = limits.HELLO_INTERVAL_S
+    silence_s: float = limits.LINK_TIMEOUT_S
+    forget_s: float = limits.NODE_FORGET_S
+
+
 @dataclass(slots=True)
 class Backoff:
     """When to call somebody who does not answer: after a share of the time that he has been away, for ever."""
@@ -106,9 +115,16 @@ class Seed:
 class Peer:
     """One session.  The owner feeds signals and asks `next_action` at `due`."""
 
-    def __init__(self, record: NodeRecord, *, random: Callable[[], float], now: float) -> None:
+    def __init__(
+        self, record: NodeRecord, *, random: Callable[[], float], now: float, pace: Pace, is_wanted: bool = True
+    ) -> None:
         self.record = record
         """The newest that is known of the node."""
+        self.is_wanted = is_wanted
+        """If not, it is answered, but not called and not missed."""
+        self.told: dict[int, tuple[Stamp, float]] = {}
+        """Records of others that it has been sent for a mention, and when."""
+        self._pace = pace
         self.state = PeerState.DOWN
         self.acknowledged: Stamp | None = None
         """Our record as the peer last said it holds it."""
@@ -138,9 +154,12 @@ class Peer:
     def due(self) -> float:
         """When `next_action` is to be asked."""
         if self.state is PeerState.DOWN:
-            return min(self._backoff.next_at, self.away_since + limits.NODE_FORGET_S)
-        speak_at = self._heartbeat_at if self.is_up else self._backoff.next_at
-        return min(speak_at, self.away_since + limits.LINK_TIMEOUT_S)
+            forget_at = self.away_since + self._pace.forget_s
+            return min(self._backoff.next_at, forget_at) if self.is_wanted else forget_at
+        silent_at = self.away_since + self._pace.silence_s
+        if not self.is_wanted:
+            return silent_at
+        return min(self._heartbeat_at if self.is_up else self._backoff.next_at, silent_at)
 
     def handle(self, signal: Signal, now: float) -> bool:
         """Feed a signal.  Returns whether the link went up or down."""
@@ -155,16 +174,25 @@ class Peer:
     def next_action(self, now: float) -> Action:
         """What is due now; speaking sets the next time."""
         if self.state is PeerState.DOWN:
-            if now >= self.away_since + limits.NODE_FORGET_S:
+            if now >= self.away_since + self._pace.forget_s:
                 return Action.FORGET
-        elif now >= self.away_since + limits.LINK_TIMEOUT_S:
+        elif now >= self.away_since + self._pace.silence_s:
             return Action.SILENT
         return Action.SPEAK if now >= self.due else Action.NOTHING
 
     def spoke(self, now: float) -> None:
         """A Hello or a Heartbeat has been sent."""
-        self._heartbeat_at = now + limits.HELLO_INTERVAL_S
+        self._heartbeat_at = now + self._pace.heartbeat_s
         self._backoff.called(now)
+
+    def said_more(self, now: float) -> None:
+        """Something else than a Hello or a Heartbeat has been sent, which is as good a sign of life."""
+        if self.is_up:
+            self._heartbeat_at = now + self._pace.heartbeat_s
+
+    def may_echo(self, now: float) -> bool:
+        """Whether the last heartbeat was long enough ago to answer one (two that answer at once would never end)."""
+        return self.is_up and self._heartbeat_at - now < self._pace.heartbeat_s / 2
 
     def resume(self, acknowledged: Stamp, now: float) -> None:
         """After a restart of this control process: the link is up, as the peer believes."""
@@ -183,4 +211,4 @@ class Peer:
         if self.state is PeerState.DOWN:
             self.acknowledged = None
         if self.is_up:
-            self._heartbeat_at = now + limits.HELLO_INTERVAL_S
+            self._heartbeat_at = now + self._pace.heartbeat_s

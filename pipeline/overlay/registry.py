@@ -100,6 +100,10 @@ class Registry:
         self._put(record)
         return Merge.NEWER
 
+    def drop(self, node: NodeId) -> None:
+        """Forget a record; it may be learnt again."""
+        self._remove(node)
+
     def bury(self, node: NodeId, now: float) -> None:
         """Forget a record, and remember for a while that it was forgotten; of too many graves the oldest is opened."""
         record = self._others.get(node)

@@ -12,12 +12,22 @@ session or seed that is due speaks, goes down or is forgotten.
 
 Whatever is lost is said again: a Hello until it is acknowledged, a record for as long as digests differ.  It knows no
 engine, no addresses and no sockets: outputs are `transmits` (endpoint, bytes) and `events`.
+
+All that is for an overlay in which everybody has a link to everybody: flooded groups and unicast need one, and to
+1,024 nodes it costs each node some 100 kB/s.  A *sparse* one of many thousands knows no whole directory:
+
+    sessions    with those that this node's engine wants, or whose engines want this node; others are answered
+    records     of those it has had to do with, and of nodes that an engine's message mentions: they are sent along
+                with the message to who may not have them, and forgotten when nobody has needed them for a while
+    heartbeats  only where the engine has nothing to say
+
+It has no flooded groups but among neighbours and no unicast but to them, so daemons do not use it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -38,7 +48,7 @@ from pipeline.overlay import endpoint as endpoints
 from pipeline.overlay.deadlines import Deadlines
 from pipeline.overlay.events import NodeEvent, NodeIdMoved, Notice, NoticeKind, PeerChanged, RecordChanged, RecordGone
 from pipeline.overlay.link import LinkTable
-from pipeline.overlay.peer import Action, Peer, Seed, Signal
+from pipeline.overlay.peer import Action, Pace, Peer, Seed, Signal
 from pipeline.overlay.registry import Merge, Registry
 
 
@@ -71,7 +81,15 @@ class Sessions:
         derive_id: Callable[[str, int], NodeId],
         random: Callable[[], float],
         now: float,
+        pace: Pace | None = None,
+        is_sparse: bool = False,
+        needed: Callable[[], Collection[NodeId]] = tuple,
     ) -> None:
+        self._pace = pace or Pace()
+        self._is_sparse = is_sparse
+        self._needed = needed
+        """Sparse: nodes whose records are not to be forgotten."""
+        self._wanted: set[NodeId] = set()
         self.registry = Registry(own)
         self.peers: dict[NodeId, Peer] = {}
         self.links = LinkTable()
@@ -105,6 +123,18 @@ class Sessions:
         for peer in self.peers.values():
             if peer.is_heard:
                 self._send(peer.record.endpoint, Goodbye(number=self._next_number(), **self.header()))
+
+    def want(self, node_id: NodeId, now: float, *, is_wanted: bool) -> None:
+        """Sparse: the engine would use a link to a node, or no longer."""
+        if not self._is_sparse:
+            return
+        (self._wanted.add if is_wanted else self._wanted.discard)(node_id)
+        peer = self.peers.get(node_id)
+        if peer is not None and peer.is_wanted is not is_wanted:
+            peer.is_wanted = is_wanted
+            if is_wanted and not peer.is_up:
+                peer.call_now(now)
+            self._deadlines.set(node_id, peer.due)
 
     # ---- messages
 
@@ -155,6 +185,8 @@ class Sessions:
             self._hear(peer, hello.known, now)
         if hello.to:
             self._send_hello(record.endpoint, known=peer.record.stamp, reached=hello.to)
+            if self._is_sparse:
+                return
             self._send_records(record.endpoint, [other for other in self.registry.others() if other is not peer.record])
             if is_new:
                 self._introduce(peer)
@@ -178,6 +210,10 @@ class Sessions:
         self._hear(peer, message.known, now)
         if message.known != self.own.stamp:
             self._send_hello(peer.record.endpoint, known=peer.record.stamp)
+        elif self._is_sparse:
+            if not peer.is_wanted and peer.may_echo(now):
+                self._send_heartbeat(peer)
+                peer.spoke(now)
         elif message.directory != self.registry.digest and now >= self._summary_at:
             self._summary_at = now + limits.DIRECTORY_SYNC_INTERVAL_S
             self._send_summary(peer, asked=True)
@@ -235,7 +271,8 @@ class Sessions:
                 text = f"{record.name} is left out: {limits.NODES_MAX} nodes are the limit"
                 self._notice(NoticeKind.OVERLAY_FULL, record.name, text)
             case Merge.SAME:
-                pass
+                if self._is_sparse and peer is not None and not peer.is_heard:
+                    peer.away_since = now
         return None
 
     def _judge_own(self, record: NodeRecord, now: float) -> NodeRecord | None:
@@ -286,7 +323,9 @@ class Sessions:
         self.events.append(NodeIdMoved(old_id, new_id))
 
     def _add_peer(self, record: NodeRecord, now: float) -> None:
-        peer = self.peers[record.node_id] = Peer(record, random=self._random, now=now)
+        is_wanted = not self._is_sparse or record.node_id in self._wanted
+        peer = Peer(record, random=self._random, now=now, pace=self._pace, is_wanted=is_wanted)
+        self.peers[record.node_id] = peer
         link = self.links.allocate(record.node_id)
         assert link is not None, "as many indices as records"
         self.events.append(RecordChanged(record, link))
@@ -305,7 +344,14 @@ class Sessions:
 
     def _forget(self, peer: Peer, now: float) -> None:
         node_id = peer.record.node_id
-        self.registry.bury(node_id, now)
+        if not self._is_sparse:
+            self.registry.bury(node_id, now)
+        elif node_id in self._needed():
+            peer.away_since = now
+            self._deadlines.set(node_id, peer.due)
+            return
+        else:
+            self.registry.drop(node_id)
         del self.peers[node_id]
         self._deadlines.clear(node_id)
         link = self.links.release(node_id)
@@ -357,7 +403,7 @@ class Sessions:
             return
         peer = self.peers.get(seed.node_id) if seed.node_id is not None else None
         if peer is not None and peer.is_heard:
-            seed.backoff.restart(now, delay_s=limits.LINK_TIMEOUT_S)
+            seed.backoff.restart(now, delay_s=self._pace.silence_s)
         else:
             self._send_hello(seed.endpoint, known=None, to=seed.endpoint)
             seed.backoff.called(now)
@@ -397,8 +443,30 @@ class Sessions:
     # ---- what is said
 
     def send_to_peer(self, peer: Peer, message: AnyNodeMessage) -> None:
-        """Queue a message, for instance the engine's."""
+        """Queue a message."""
         self._send(peer.record.endpoint, message)
+
+    def send_engine(self, peer: Peer, message: messages.EngineMessage, mentions: Iterable[NodeId], now: float) -> None:
+        """Queue an engine's message; sparse: after what the peer must know to understand it."""
+        if self._is_sparse:
+            if peer.acknowledged != self.own.stamp:
+                self._send_hello(peer.record.endpoint, known=peer.known_to_peer)
+            self._introduce_mentioned(peer, mentions, now)
+            peer.said_more(now)
+        self._send(peer.record.endpoint, message)
+
+    def _introduce_mentioned(self, peer: Peer, mentions: Iterable[NodeId], now: float) -> None:
+        records = []
+        for node_id in mentions:
+            record = self.registry.get(node_id)
+            told = peer.told.get(node_id)
+            if record is None or (told is not None and told[0] == record.stamp and now < told[1]):
+                continue
+            if len(peer.told) >= limits.NODES_MAX:
+                peer.told.clear()
+            peer.told[node_id] = record.stamp, now + self._pace.forget_s / 2
+            records.append(record)
+        self._send_records(peer.record.endpoint, records)
 
     def _introduce(self, newcomer: Peer) -> None:
         """A node that knew nobody but us: the others need not wait for a difference of digests."""

@@ -183,6 +183,7 @@ class Host:
         while (event := self.node.poll_event()) is not None:
             self._on_event(event)
         while (change := self.table.poll_change()) is not None:
+            self._note_table_change()
             if isinstance(change, FibDelete):
                 del self.fib[change.key]
             else:
@@ -194,6 +195,9 @@ class Host:
         if due is not None and due != self._wake_at:
             self._wake_at = due
             self._clock.call_at(due, self._on_time, due)
+
+    def _note_table_change(self) -> None:
+        """For those who remember what the table says."""
 
     def _on_event(self, event: NodeEvent) -> None:
         match event:
@@ -273,9 +277,9 @@ class Host:
         stream = self._streams.get(name)
         if stream is None:
             stream = self._streams[name] = Stream(HISTORY_PACKETS)
-        missing = stream.add(packet.number, packet)
-        if missing:
-            self.node.handle_gap(packet.destination, packet.origin, tuple(missing), self._clock.now)
+        if stream.add(packet.number, packet):
+            missing = tuple(sorted(stream.missing))
+            self.node.handle_gap(packet.destination, packet.origin, missing, self._clock.now)
             self._pump()
 
     def _resend(self, order: Resend) -> None:

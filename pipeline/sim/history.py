@@ -22,13 +22,14 @@ class Stream(Generic[P]):
     missing: set[int] = field(default_factory=set)
     kept: dict[int, P] = field(default_factory=dict)
 
-    def add(self, number: int, packet: P) -> list[int]:
-        """A datagram has come.  Returns those that are missing now and were not before."""
-        found: list[int] = []
+    def add(self, number: int, packet: P) -> bool:
+        """A datagram has come.  Returns whether that changes what is missing."""
+        before = len(self.missing)
+        is_changed = False
         if number > self.highest:
             if self.highest >= 0 and number > self.highest + 1:
-                found = list(range(max(self.highest + 1, number - self.kept_max), number))
-                self.missing.update(found)
+                self.missing.update(range(max(self.highest + 1, number - self.kept_max), number))
+                is_changed = True
             self.highest = number
             if self.missing:
                 oldest = number - self.kept_max
@@ -38,4 +39,4 @@ class Stream(Generic[P]):
         self.kept[number] = packet
         if len(self.kept) > self.kept_max:
             del self.kept[next(iter(self.kept))]
-        return found
+        return is_changed or len(self.missing) != before

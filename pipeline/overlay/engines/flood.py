@@ -65,6 +65,9 @@ class Flood:
     def members(self, group: Address) -> frozenset[NodeId]:
         return frozenset()
 
+    def nodes(self) -> Iterable[NodeId]:
+        return self._up
+
     def groups(self) -> Iterable[Address]:
         return frozenset(self._joined)
 

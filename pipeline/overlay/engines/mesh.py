@@ -265,6 +265,10 @@ class Mesh:
         """Nodes within reach, other than this one, that want the group."""
         return frozenset(self._wants.get(group, {})) & self._up
 
+    def nodes(self) -> Iterable[NodeId]:
+        """Whoever has a link."""
+        return self._up
+
     def groups(self) -> Iterable[Address]:
         """Groups that this node or one within reach wants."""
         yield from (key[1:] for key, _ in self._own.items() if key[:1] == _MEMBER)

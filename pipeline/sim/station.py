@@ -1,0 +1,195 @@
+"""A host of a big simulation: the daemon's control plane as in cluster.Host, and a data plane of one call a hop.
+
+Packets follow the forwarding entries that the engine has set, hop by hop, as the stages do: look up by (origin, via),
+origin, via, then the group; take turns by stream sequence; never back to where it came from; a second copy is dropped
+before it is looked up; what has no key is dropped.  Entries are resolved once after each change of the table.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from pipeline.address import ANY_SOURCE, Address, NodeId
+from pipeline.forwarding.route import FibEntry, FibKey, Kind, Side
+from pipeline.overlay.api import Resend
+from pipeline.overlay.node import NodeConfig
+from pipeline.sim.cluster import HISTORY_PACKETS, Host
+from pipeline.sim.clock import Clock
+from pipeline.sim.history import Stream
+from pipeline.sim.underlay import Underlay
+
+if TYPE_CHECKING:
+    from pipeline.sim.measures import Measures
+
+
+class Flight:
+    """One packet and what becomes of it."""
+
+    __slots__ = ("duplicates", "expected", "got", "is_sampled", "life", "number", "origin", "sent_at", "start")
+
+    def __init__(self, origin: NodeId, start: int, life: int, number: int, sent_at: float, hosts: int) -> None:
+        self.origin, self.start, self.life, self.number, self.sent_at = origin, start, life, number, sent_at
+        self.got = bytearray(hosts)
+        self.expected = b""
+        self.duplicates = 0
+        self.is_sampled = False
+
+
+class Station(Host):
+    """Host number `index`."""
+
+    def __init__(
+        self,
+        index: int,
+        config: NodeConfig,
+        clock: Clock,
+        underlay: Underlay,
+        generator: random.Random,
+        *,
+        measures: Measures,
+        numbers: dict[NodeId, int],
+        stations: list[Station],
+        packet_bytes: int,
+        group: Address,
+    ) -> None:
+        super().__init__(config, clock, underlay, generator)
+        self.index = index
+        self.copies = 0
+        """Packets sent on, in the time that is measured."""
+        self.started_at = 0.0
+        self.heard_at: float | None = None
+        """When the first packet since the start came."""
+        self._underlay = underlay
+        self._measures = measures
+        self._hosts_by_id = numbers
+        self._stations = stations
+        self._packet_bytes = packet_bytes
+        self._group = group
+        self._number = -1
+        self._resolved: dict[tuple[NodeId, int], tuple[bool, list[tuple[int, ...]]]] = {}
+        self._flights: dict[tuple[NodeId, int], Stream[Flight]] = {}
+        numbers[self.node_id] = index
+
+    # ---- life
+
+    def begin(self) -> None:
+        """Start and join."""
+        self.started_at, self.heard_at = self._clock.now, None
+        self._number = -1
+        self._flights = {}
+        self.start()
+        self.join(self._group, ANY_SOURCE)
+
+    def _note_table_change(self) -> None:
+        self._resolved.clear()
+
+    # ---- packets
+
+    def emit(self) -> Flight | None:
+        """A program of this host sends a packet to the group."""
+        now = self._clock.now
+        if not self._host_entry():
+            self.announce()
+            return None
+        self._number += 1
+        flight = Flight(self.node_id, self.index, self.config.incarnation, self._number, now, len(self._stations))
+        flight.got[self.index] = 1
+        self._measures.sent(flight)
+        self._keep(flight)
+        self._pass_on(flight, -1)
+        return flight
+
+    def _host_entry(self) -> bool:
+        return FibKey(Side.HOST, Kind.GROUP, self._group) in self.fib
+
+    def announce(self) -> None:
+        """Register as a source before the first packet."""
+        self.node.register_source(self._group, self._clock.now)
+        self._pump()
+
+    def arrive(self, flight: Flight, via: int) -> None:
+        """A packet comes from host number `via`."""
+        if not self.is_running:
+            return
+        if flight.got[self.index]:
+            flight.duplicates += 1
+            return
+        if flight.origin not in self._keys:
+            self.drops["no_key"] += 1
+            return
+        flight.got[self.index] = 1
+        self._keep(flight)
+        if self._pass_on(flight, via):
+            if self.heard_at is None:
+                self.heard_at = self._clock.now
+                self._measures.heard(self)
+            self._measures.delivered(flight, self.index, self._clock.now)
+
+    def _pass_on(self, flight: Flight, via: int) -> bool:
+        key = flight.origin, via
+        found = self._resolved.get(key)
+        if found is None:
+            found = self._resolved[key] = self._resolve(flight.origin, via)
+        is_local, turns = found
+        if turns:
+            measures = self._measures
+            for index in turns[flight.number % len(turns)]:
+                if measures.is_on:
+                    self.copies += 1
+                    if flight.is_sampled:
+                        measures.crossed(self.index, index)
+                self._underlay.carry(
+                    self.index, index, self._packet_bytes, self._stations[index].arrive, flight, self.index
+                )
+        return is_local
+
+    def _resolve(self, origin: NodeId, via: int) -> tuple[bool, list[tuple[int, ...]]]:
+        """Whether packets are delivered here, and the hosts they are sent on to in each turn."""
+        if via < 0:
+            keys = [FibKey(Side.HOST, Kind.GROUP, self._group)]
+        else:
+            node = self._stations[via].node_id
+            keys = [
+                FibKey(Side.OVERLAY, Kind.GROUP, self._group, None, each, link)
+                for each in (origin, None)
+                for link in (node, None)
+            ]
+        entry = next((self.fib[key] for key in keys if key in self.fib), None)
+        if entry is None:
+            return False, []
+        turns = [entry, *(self.fib.get(_of_turn(entry.key, turn)) for turn in range(1, entry.turns))]
+        own_way = {via, self._hosts_by_id[origin]}
+        return entry.local, [self._indices(each, own_way) for each in turns]
+
+    def _indices(self, entry: FibEntry | None, but: set[int]) -> tuple[int, ...]:
+        links = sorted(entry.links) if entry is not None else ()
+        found = (self._hosts_by_id[self._links[link][0]] for link in links)
+        return tuple(index for index in found if index not in but)
+
+    # ---- repair
+
+    def _keep(self, flight: Flight) -> None:
+        name = flight.origin, flight.life
+        stream = self._flights.get(name)
+        if stream is None:
+            stream = self._flights[name] = Stream(HISTORY_PACKETS)
+        if stream.add(flight.number, flight):
+            self.node.handle_gap(self._group, flight.origin, tuple(sorted(stream.missing)), self._clock.now)
+            self._pump()
+
+    def _resend(self, order: Resend) -> None:
+        index = self._hosts_by_id.get(order.peer)
+        if index is None:
+            return
+        for (origin, _), stream in self._flights.items():
+            for number in order.numbers if origin == order.origin else ():
+                if number in stream.kept:
+                    self._measures.resent += 1
+                    arrive = self._stations[index].arrive
+                    flight = stream.kept[number]
+                    self._underlay.carry(self.index, index, self._packet_bytes, arrive, flight, self.index)
+
+
+def _of_turn(key: FibKey, turn: int) -> FibKey:
+    return FibKey(key.side, key.kind, key.group, key.source, key.origin, key.via, turn)

@@ -1,0 +1,159 @@
+"""Where hosts are: one-way delays between them, and where it is known the physical links between them.
+
+Four kinds, each made from one seed: a matrix of measured round-trip times, points on a plane, a transit-stub network
+and a power-law network as Inet makes them.  Hosts are numbered from 0.  It knows no overlay and no time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias
+
+PhysicalLink: TypeAlias = tuple[int, int]
+
+SPEED_S = 0.1
+"""One way across the unit square: some 20,000 km of fibre."""
+LAST_MILE_S = 0.0005
+
+
+class Topology(Protocol):
+    """A placement of hosts."""
+
+    def delay_s(self, one: int, other: int) -> float:
+        """One way between two hosts."""
+
+    def path(self, one: int, other: int) -> Sequence[PhysicalLink]:
+        """The physical links between two hosts; none if the topology has no notion of them."""
+
+
+class Matrix:
+    """Hosts at randomly chosen places of a matrix of round-trip times in milliseconds; several may share one."""
+
+    def __init__(self, rows: Sequence[Sequence[float]], hosts: int, generator: random.Random) -> None:
+        places = list(range(len(rows)))
+        chosen = generator.sample(places, hosts) if hosts <= len(places) else generator.choices(places, k=hosts)
+        self._rows, self._place = rows, chosen
+
+    def delay_s(self, one: int, other: int) -> float:
+        """Half of the round trip."""
+        a, b = self._place[one], self._place[other]
+        return max(LAST_MILE_S, self._rows[a][b] / 2e3)
+
+    def path(self, one: int, other: int) -> Sequence[PhysicalLink]:  # noqa: ARG002
+        """Unknown."""
+        return ()
+
+
+def read_matrix(text: str) -> list[list[float]]:
+    """Rows of numbers, round-trip times in ms; ValueError if it is not square."""
+    rows = [[float(word) for word in line.replace(",", " ").split()] for line in text.splitlines() if line.strip()]
+    if not rows or any(len(row) != len(rows) for row in rows):
+        raise ValueError("a matrix of round-trip times has as many numbers in each row as it has rows")
+    return rows
+
+
+class Plane:
+    """Points on a unit square."""
+
+    def __init__(self, hosts: int, generator: random.Random) -> None:
+        self._points = [(generator.random(), generator.random()) for _ in range(hosts)]
+
+    def delay_s(self, one: int, other: int) -> float:
+        """As the crow flies."""
+        return 2 * LAST_MILE_S + SPEED_S * math.dist(self._points[one], self._points[other])
+
+    def path(self, one: int, other: int) -> Sequence[PhysicalLink]:  # noqa: ARG002
+        """There are no links."""
+        return ()
+
+
+class Routers:
+    """Hosts at routers of a graph; packets take the shortest way."""
+
+    def __init__(self, graph: Sequence[dict[int, float]], places: Sequence[int]) -> None:
+        self._graph = graph
+        """Of each router: its neighbours and the delay to them."""
+        self._place = places
+        self._trees: dict[int, tuple[list[float], list[int]]] = {}
+
+    def delay_s(self, one: int, other: int) -> float:
+        """Along the shortest way, and the last mile at both ends."""
+        a, b = self._place[one], self._place[other]
+        if b in self._trees:
+            a, b = b, a
+        return 2 * LAST_MILE_S + self._tree(a)[0][b]
+
+    def path(self, one: int, other: int) -> Sequence[PhysicalLink]:
+        """The links between the routers."""
+        a, b = self._place[one], self._place[other]
+        previous = self._tree(a)[1]
+        links = []
+        while b != a:
+            links.append((previous[b], b))
+            b = previous[b]
+        return links
+
+    def _tree(self, root: int) -> tuple[list[float], list[int]]:
+        """Delays from a router, and the router before each on the shortest way (Dijkstra)."""
+        found = self._trees.get(root)
+        if found is not None:
+            return found
+        distance, previous = [math.inf] * len(self._graph), [root] * len(self._graph)
+        distance[root] = 0.0
+        queue = [(0.0, root)]
+        while queue:
+            so_far, router = heapq.heappop(queue)
+            if so_far > distance[router]:
+                continue
+            for neighbour, delay_s in self._graph[router].items():
+                through = so_far + delay_s
+                if through < distance[neighbour]:
+                    distance[neighbour], previous[neighbour] = through, router
+                    heapq.heappush(queue, (through, neighbour))
+        self._trees[root] = distance, previous
+        return distance, previous
+
+
+def _connect(graph: list[dict[int, float]], one: int, other: int, delay_s: float) -> None:
+    if one != other:
+        graph[one][other] = graph[other][one] = delay_s
+
+
+def transit_stub(hosts: int, generator: random.Random) -> Routers:
+    """Transit domains across the world, stub domains of a few routers at each transit router (Zegura et al., 1996)."""
+    domains, transits, stubs, size = 4, 4, 3, 4
+    graph: list[dict[int, float]] = [{} for _ in range(domains * transits * (1 + stubs * size))]
+    core = [list(range(domain * transits, (domain + 1) * transits)) for domain in range(domains)]
+    for domain in core:
+        for one, other in zip(domain, domain[1:] + domain[:1], strict=True):
+            _connect(graph, one, other, generator.uniform(0.005, 0.02))
+    for a in range(domains):
+        for b in range(a):
+            _connect(graph, generator.choice(core[a]), generator.choice(core[b]), generator.uniform(0.02, 0.05))
+    at = domains * transits
+    edge = list(range(at, len(graph)))
+    for transit in range(domains * transits):
+        for _ in range(stubs):
+            members = list(range(at, at + size))
+            at += size
+            _connect(graph, transit, members[0], generator.uniform(0.002, 0.01))
+            for one, other in zip(members, members[1:], strict=False):
+                _connect(graph, one, other, generator.uniform(0.0005, 0.002))
+    return Routers(graph, [generator.choice(edge) for _ in range(hosts)])
+
+
+def power_law(hosts: int, routers: int, generator: random.Random) -> Routers:
+    """Routers that attach to others in proportion to their degree, as in Inet; links of 1 … 4 ms."""
+    graph: list[dict[int, float]] = [{} for _ in range(routers)]
+    ends: list[int] = [0, 1]
+    _connect(graph, 0, 1, generator.uniform(0.001, 0.004))
+    for router in range(2, routers):
+        for _ in range(1 + (generator.random() < 0.6)):
+            other = generator.choice(ends)
+            _connect(graph, router, other, generator.uniform(0.001, 0.004))
+            ends += [router, other]
+    leaves = [router for router in range(routers) if len(graph[router]) <= 2]
+    return Routers(graph, generator.sample(leaves, hosts) if hosts <= len(leaves) else generator.choices(leaves, k=hosts))
