@@ -213,7 +213,7 @@ CHECKS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "groups.send_pps": _bounded(0, PPS_MAX),
         "groups.receive_pps": _bounded(0, PPS_MAX),
         "security.rotate_interval_s": _bounded(1, 30 * 86400, " s"),
-        "security.rotate_packets": _bounded(1000, 1 << 36),  # replay windows wrap after 2^37 datagrams of a key
+        "security.rotate_packets": _bounded(1000, 1 << 34),  # replay windows wrap after 2^37 datagrams of a key
         "security.key_grace_s": _bounded(1, 86400, " s"),
         "security.peer_pps": _bounded(0, PPS_MAX),
         "metrics.listen": _endpoint,

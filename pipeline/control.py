@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import random
 import signal
@@ -42,6 +43,7 @@ from pipeline.messages import Punt, Reply, Request, decode_local, encode_local
 from pipeline.overlay import engines, events
 from pipeline.overlay.node import NodeConfig, OverlayNode
 from pipeline.publish import Publisher
+from pipeline.rotation import KeyRotation, Phase, phase_of
 from pipeline.shm import counters
 from pipeline.shm.policy import GroupList
 from pipeline.shm.region import ProcessState, Region
@@ -56,6 +58,8 @@ CHECKPOINT_SHARE = 20
 ADOPT_S = 3.0
 """How long a restarted control leaves entries alone that it has not set again: membership is relearned meanwhile."""
 SWEEP_S = 30.0
+ROTATION_LOOK_S, ROTATION_STEP_S = 1.0, 0.05
+"""Between looks at the sender key's age, and while one key gives way to the next."""
 CUT_OFF_MAX = 1024
 """Connections whose messages are not looked at any more; beyond it the oldest are forgotten."""
 
@@ -134,6 +138,7 @@ class _Control:
         self.table = ForwardingTable()
         self.publisher = Publisher(given.region, self.node, given.ingress_bells)
         self.sources = SourceWatch()
+        self._rotation = self._new_rotation(now)
         self._receives = GroupList(given.config.groups)
         self._restore(now)
         self.trace = TraceBuffer(self.membership)
@@ -181,6 +186,16 @@ class _Control:
             self.node, self.membership = self._new_node(now), self._new_membership(now)
             self.publisher.node = self.node
 
+    def _new_rotation(self, now: float) -> KeyRotation:
+        security = self.given.config.security
+        return KeyRotation(
+            interval_s=security.rotate_interval_s,
+            packets=security.rotate_packets,
+            random=random.random,
+            draw=lambda: os.urandom(32),
+            now=now,
+        )
+
     # ---------------------------------------------------------------- life
 
     async def main(self) -> None:
@@ -204,6 +219,7 @@ class _Control:
         self.membership.start(now)
         self._loop.call_later(ADOPT_S, self._expire_adopted)
         self._loop.call_later(SWEEP_S, self._sweep)
+        self._loop.call_later(ROTATION_LOOK_S, self._rotate)
         self._drain(now)
         if self.given.service is not None:
             await self.given.service.attach(self)
@@ -412,6 +428,20 @@ class _Control:
         state = _State(self.membership.snapshot(now), self.node.snapshot(now), self.addresses)
         self._checkpoint.save(msgspec.msgpack.encode(state))
         self._save_took_s = time.monotonic() - now
+
+    def _rotate(self) -> None:
+        """Looks after this node's sender key, see rotation.py."""
+        now = time.monotonic()
+        sent = counters.value(self.given.region, "sealed")
+        record, is_acknowledged = self.node.record, self.node.is_acknowledged
+        change = self._rotation.look(record, sent=sent, is_acknowledged=is_acknowledged, now=now)
+        if change is not None:
+            self.node.set_keys(now, **dataclasses.asdict(change))
+            self.publisher.publish_sender(self.node.record)
+            self._save()  # before anybody is told: a successor must not draw another key for this epoch
+            self._drain(now)
+        is_steady = phase_of(self.node.record) is Phase.STEADY and not self._rotation.pending
+        self._loop.call_later(ROTATION_LOOK_S if is_steady else ROTATION_STEP_S, self._rotate)
 
     def _expire_adopted(self) -> None:
         self.table.expire_adopted()

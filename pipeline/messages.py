@@ -48,6 +48,9 @@ class NodeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     key_epoch: Annotated[int, Meta(ge=0, le=255)]
     sender_key: Annotated[bytes, Meta(max_length=32)]
     """Empty if the node does not seal (`--insecure`)."""
+    second_epoch: Annotated[int, Meta(ge=0, le=255)] | None = None
+    """While keys rotate: the epoch of the next key, or of the one before."""
+    second_key: Annotated[bytes, Meta(max_length=32)] = b""
     engine: Name
     explicit_addresses: bool
 

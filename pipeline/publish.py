@@ -49,7 +49,7 @@ class Publisher:
 
     def publish_sender(self, record: NodeRecord) -> None:
         """This node's origin and the key that it seals with."""
-        keys = {record.key_epoch: record.sender_key or None}
+        keys = dict(_keys_of(record))
         self._tables.set_sender(record.node_id, keys, active=record.key_epoch)
         self._tables_changed = True
         self.publish_own_addresses(record)
@@ -62,10 +62,9 @@ class Publisher:
         """A peer's key and endpoint; its link is not up by that."""
         self._names[link] = record.name
         with self._refusals():
-            self._tables.set_key(
-                record.node_id, record.key_epoch, key=record.sender_key or None, lanes=record.lanes
-            )
-        self._forget_keys(record, but_epoch=record.key_epoch)
+            for epoch, key in _keys_of(record):
+                self._tables.set_key(record.node_id, epoch, key=key, lanes=record.lanes)
+        self._forget_keys(record, but={epoch for epoch, _ in _keys_of(record)})
         self._publish_sources(Side.OVERLAY, record.node_id, [address for address, _ in record.addresses])
         self.publish_link(record, link, up=self._up.get(link, False))
 
@@ -82,13 +81,13 @@ class Publisher:
         self._up.pop(link, None)
         self._tables.clear_link(link)
         self._publish_sources(Side.OVERLAY, record.node_id, [])
-        self._forget_keys(record, but_epoch=None)
+        self._forget_keys(record, but=set())
         self._tables_changed = True
 
-    def _forget_keys(self, record: NodeRecord, *, but_epoch: int | None) -> None:
+    def _forget_keys(self, record: NodeRecord, *, but: set[int]) -> None:
         standing = self._tables.keys()
         for origin, epoch in standing:
-            if origin == record.node_id and epoch != but_epoch:
+            if origin == record.node_id and epoch not in but:
                 self._tables.clear_key(origin, epoch)
 
     def _publish_sources(self, side: Side, origin: NodeId | None, addresses: Iterable[Address]) -> None:
@@ -171,3 +170,11 @@ class Publisher:
     def link_figures(self, link: int | None) -> LinkFigures:
         """Traffic and quality of a link; zeros for None."""
         return NO_FIGURES if link is None else self._tables.link_figures(link)
+
+
+def _keys_of(record: NodeRecord) -> list[tuple[int, bytes | None]]:
+    """The epochs that a node seals with now, or is about to, or just did, and their keys; None: it does not seal."""
+    found = [(record.key_epoch, record.sender_key or None)]
+    if record.second_epoch is not None and (record.second_epoch ^ record.key_epoch) & 1:
+        found.append((record.second_epoch, record.second_key or None))
+    return found

@@ -82,6 +82,7 @@ def status(control: Control) -> Row:
         "workers": config.workers.count,
         "overlay": config.overlay.engine,
         "sealed": control.given.network_key is not None,
+        "key_epoch": control.node.record.key_epoch,
         "node_id": f"{control.node.record.node_id:08x}",
         "peers_up": sum(link.is_up for link in links),
         "peers_known": len(links),

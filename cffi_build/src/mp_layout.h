@@ -38,7 +38,7 @@
 #define MP_LINKS_MAX 1024u      /* nodes of one overlay: 128 bytes of link set in an entry */
 #define MP_LINK_WORDS (MP_LINKS_MAX / 64u)
 #define MP_KEYS_MAX 2048u       /* two epochs for every node, so that keys can rotate without loss */
-#define MP_WINDOWS_MAX 8192u    /* two sequence spaces a lane and key: enough for 1,024 nodes of 4 lanes */
+#define MP_WINDOWS_MAX 16384u   /* two sequence spaces a lane and key: 1,024 nodes of 4 lanes that all rotate at once */
 #define MP_WINDOW_WORDS 2048u   /* 32 sequence numbers each: 65,536, paths of one origin may differ by that much */
 #define MP_STREAMS 65536u       /* stream counters: one for each of the 65,536 groups */
 #define MP_RATES (3u * 16384u)  /* token buckets: groups sent to, groups received, peers; see mp_policy.h */
@@ -132,7 +132,7 @@ struct mp_fib_entry {           /* never changed while reachable: an update is a
     struct mp_fib_key key;
     _Atomic uint32_t used;      /* set by the stages when they forward by it, cleared by control */
     uint8_t flags;
-    uint8_t epoch;              /* sender key to seal with */
+    uint8_t epoch;              /* of the sender key when this was set; sealed with is the active one (mp_sender) */
     uint16_t words;             /* of links[] in use */
     uint64_t links[MP_LINK_WORDS];
 };

@@ -158,12 +158,8 @@ static void close_datagram(struct mp_worker *w, struct flow *f)
     struct mp_cursor *sequence = &w->lane->data_sequence;
     uint64_t number = atomic_load_explicit(&sequence->at, memory_order_relaxed);
     uint8_t *header = mp_slot_packet(slot) - MP_HEADER_BYTES;
-    uint8_t epoch = f->value.epoch;
+    uint8_t epoch = s->sender.epoch[s->sender.active & 1];
     f->open = NULL;
-    if (s->sender.epoch[epoch & 1] != epoch) {
-        mp_count(w->count[MP_CLASSIFY], MP_DROP_no_key, 1);
-        return;
-    }
     atomic_store_explicit(&sequence->at, number + 1, memory_order_relaxed);  /* first: a nonce is never used twice */
     struct mp_header h = {
         .type = MP_TYPE_DATA, .flags = s->sender.sealed ? MP_FLAG_SEALED : 0, .hop_limit = MP_HOP_LIMIT,
