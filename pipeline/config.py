@@ -109,6 +109,7 @@ class MembershipConfig(_Section, frozen=True):
     mld_version: int = 2
     querier_address: str | None = None
     fast_leave: bool = False
+    older_hosts: bool = True
 
 
 class MetricsSection(_Section, frozen=True):

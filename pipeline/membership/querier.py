@@ -52,6 +52,7 @@ class MembershipRouter:
         self.counters: dict[str, int] = {}
         self._v4 = _make_querier(config, IGMP, querier_v4, config.igmp_version)
         self._v6 = _make_querier(config, MLD, querier_v6, config.mld_version)
+        self._older_hosts = config.older_hosts
         self._bucket = TokenBucket(rate_per_s=RECORDS_PER_SECOND_MAX, burst=RECORDS_BURST_MAX, now=now)
         self._packets: deque[bytes] = deque()
         self._database = Database(fast_leave=config.fast_leave, mtu=mtu, counters=self.counters, send=self._send)
@@ -117,6 +118,9 @@ class MembershipRouter:
     ) -> None:
         self._count("reports_received")
         database = self._database
+        if not self._older_hosts and _version(querier, message) < querier.configured_version:
+            self._count("older_version_ignored")  # RFC 9776 §7.3, §9.2
+            return
         if isinstance(message, Report):
             for record in message.records:
                 database.apply(querier, source, record, now)
@@ -199,6 +203,13 @@ def _make_querier(config: MembershipConfig, family: Family, address: Address, ve
         startup_interval_s=config.query_interval_s / 4 if interval_s is None else interval_s,
         startup_count=config.robustness if count is None else count,
     )
+
+
+def _version(querier: Querier, message: Report | OldReport | Leave) -> int:
+    """The version of the protocol that a host has spoken."""
+    if isinstance(message, OldReport):
+        return message.version
+    return querier.family.latest - isinstance(message, Leave)  # leaves came with IGMPv2, dones with MLDv1
 
 
 def _cost(message: Message) -> float:

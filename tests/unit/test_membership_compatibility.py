@@ -146,6 +146,24 @@ def test_configured_igmpv2_asks_for_groups_not_for_sources() -> None:
 
 
 @both
+def test_older_hosts_may_be_refused(names: Names) -> None:
+    """Goal: §7.3, §9.2: a switch that ignores the older versions.  Method: reports and leaves of each version; with
+    an older version configured its own messages count, and only what is older still does not."""
+    link = Link(older_hosts=False)
+    link.report(names, IS_EX, 0)
+    link.old_report(names, 1)
+    link.leave(names)
+    assert link.router.counters["older_version_ignored"] == 2
+    assert (link.compatibility(names), link.queries(names)) == (names.latest, [])
+    link = Link(older_hosts=False, igmp_version=2, mld_version=1)
+    link.old_report(names, 2 if names is V4 else 1)
+    assert link.record(names) is not None
+    link.leave(names)
+    assert len(link.queries(names)) == 1
+    assert "older_version_ignored" not in link.router.counters
+
+
+@both
 def test_ssm_groups_take_include_only(names: Names) -> None:
     """Goal: RFC 4604 §2.2: EXCLUDE records, old reports, leaves and dones for SSM groups are ignored."""
     link = Link()

@@ -1,0 +1,37 @@
+"""Goal: no bytes upset the membership parsers or the router (issue 4: a fuzzer with a bounded run and its corpus).
+Method: every input of the corpus once, then atheris from there for a few seconds each; a longer run is
+`python -m tests.fuzz.run igmp -max_total_time=3600`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.membership import TARGETS
+
+ROOT = Path(__file__).resolve().parents[2]
+CORPUS = ROOT / "tests" / "fuzz" / "corpus"
+SECONDS = 3
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_corpus(name: str) -> None:
+    """What was found once stays found."""
+    inputs = sorted((CORPUS / name).iterdir())
+    assert inputs
+    for path in inputs:
+        TARGETS[name](path.read_bytes())
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_fuzzed(name: str, tmp_path: Path) -> None:
+    """A bounded run; its end names the input that broke something."""
+    command = [sys.executable, "-m", "tests.fuzz.run", name, f"-max_total_time={SECONDS}", "-timeout=10"]
+    done = subprocess.run(
+        [*command, f"-artifact_prefix={tmp_path}/"], cwd=ROOT, capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Done" in done.stderr
