@@ -26,9 +26,8 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 import zmq
-from zmq.auth.asyncio import AsyncioAuthenticator
 
-from pipeline import limits, views
+from pipeline import views
 from pipeline.address import Address, is_multicast, parse
 from pipeline.config import Config
 from pipeline.errors import PipelineError, WireError
@@ -36,10 +35,12 @@ from pipeline.forwarding.route import RouteChanged
 from pipeline.forwarding.table import ForwardingTable
 from pipeline.io import bus, rundir
 from pipeline.io.checkpoint import Checkpoint
+from pipeline.io.peers import MessageRates, PeerSockets
 from pipeline.membership.querier import MembershipRouter
 from pipeline.membership.trace import TraceBuffer
 from pipeline.membership.watch import Watch
 from pipeline.messages import Punt, Reply, Request, decode_local, encode_local
+from pipeline.network_keys import NetworkKeys
 from pipeline.overlay import engines, events
 from pipeline.overlay.node import NodeConfig, OverlayNode
 from pipeline.publish import Publisher
@@ -81,8 +82,8 @@ class Given:
     """What the supervisor hands to control."""
 
     config: Config
-    network_key: bytes | None
-    """None: --insecure."""
+    keystore: int
+    """The network keys; without one it is --insecure."""
     addresses: tuple[str, ...]
     mtu: int
     region: Region
@@ -95,6 +96,11 @@ class Given:
     moves: socket.socket
     """To the supervisor, which has the right to change the interface's addresses."""
     service: Service | None = None
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the instance has a network key."""
+        return not self.config.node.insecure
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -126,9 +132,8 @@ class _Control:
         self._save_timer: asyncio.TimerHandle | None = None
         self._save_took_s = 0.0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._curve = bus.derive_curve_keys(given.network_key) if given.network_key else None
-        self._senders: dict[str, zmq.Socket[bytes]] = {}
         self._cut_off: dict[bytes, None] = {}
+        self._flood = MessageRates()
         self._told: set[str] = set()
         now = time.monotonic()
         self._checkpoint = Checkpoint(given.checkpoint)
@@ -153,7 +158,7 @@ class _Control:
                 name=config.node.name,
                 endpoint=config.node.listen,
                 incarnation=time.time_ns() // 1_000_000,
-                sender_key=os.urandom(32) if self.given.network_key else b"",
+                sender_key=os.urandom(32) if self.given.is_sealed else b"",
                 key_epoch=os.urandom(1)[0],
                 lanes=config.lanes,
                 engine=config.overlay.engine,
@@ -204,13 +209,23 @@ class _Control:
         self._loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
         self._loop.set_exception_handler(_tell_failure)
         name = self.given.config.node.name
-        authenticator = bus.admit_only(self._context, self._curve) if self._curve else None
-        router = bus.peer_receiver(self._context, self.given.listener, self.given.config.node.listen, self._curve)
-        self._failures = bus.failed_handshakes(router)
+        self._peers = PeerSockets(
+            self._context,
+            listener=self.given.listener,
+            listen=self.given.config.node.listen,
+            take=self._take_messages,
+            refuse=self._take_failures,
+        )
+        self._network_keys = NetworkKeys(
+            sockets=self._peers,
+            store=self.given.keystore,
+            node=self.node,
+            rotation=self._rotation,
+            grace_s=self.given.config.security.key_grace_s,
+        )
+        self._network_keys.start()
         punts = bus.punt_receiver(self._context, rundir.punt_endpoint(name))
         self._requests = bus.request_receiver(self._context, rundir.control_endpoint(name))
-        bus.attach(self._loop, router, self._take_messages)
-        bus.attach(self._loop, self._failures, self._take_failures)
         bus.attach(self._loop, punts, self._take_punts)
         self._look_for_requests = bus.attach(self._loop, self._requests, self._take_requests)
         now = time.monotonic()
@@ -226,32 +241,35 @@ class _Control:
         self.given.region.set_process_state(0, ProcessState.READY)
         os.eventfd_write(self.given.ready_bell, 1)
         await self._stopping.wait()
-        self._say_goodbye(authenticator)
+        self._say_goodbye()
         if self._end is not None:
             raise self._end
 
-    def _say_goodbye(self, authenticator: AsyncioAuthenticator | None) -> None:
+    def _say_goodbye(self) -> None:
         """Tells all peers, and gives ZeroMQ a moment to send it."""
         self.node.stop(time.monotonic())
         while (message := self.node.poll_transmit()) is not None:
             self._send(*message)
-        for sender in self._senders.values():
-            sender.close(linger=300)
-        if authenticator is not None:
-            authenticator.stop()
+        self._peers.close(linger_ms=300)
         self._context.destroy(linger=300)
 
     # ---------------------------------------------------------------- inputs
 
-    def _take_messages(self, batch: list[list[zmq.Frame]]) -> None:
+    def _take_messages(self, number: int, batch: list[list[zmq.Frame]]) -> None:
+        """Messages that came by the network key of that number."""
         now = time.monotonic()
         for identity, *parts in batch:
             if identity.bytes in self._cut_off:
                 continue
             hint = str(parts[-1].get("Peer-Address")) if parts else ""
-            reason = self.node.handle_message(hint, parts[-1].bytes, now) if len(parts) == 1 else "message_parts"
+            if not self._flood.allows(identity.bytes, now):
+                self._tell_once("peer sends too many messages", peer=hint)
+                continue
+            is_one = len(parts) == 1
+            reason = self.node.handle_message(hint, parts[0].bytes, now, network_key=number) if is_one else "parts"
             if reason is not None:
                 self._cut(identity.bytes, hint, reason)
+        self._network_keys.note(number, now)
         self._drain(now)
 
     def _cut(self, identity: bytes, peer: str, reason: str) -> None:
@@ -305,6 +323,10 @@ class _Control:
         self._look_for_requests()
 
     def _answer(self, request: Request) -> Reply:
+        if request.verb == "reload":
+            error = self._network_keys.reload(request.arguments, time.monotonic())
+            self._drain(time.monotonic())
+            return Reply(ok=not error, error=error)
         if request.verb == "trace":
             return Reply(ok=True, value=views.trace(self, request.arguments))
         view = views.VIEWS.get(request.noun if request.verb == "show" else request.verb)
@@ -349,7 +371,7 @@ class _Control:
             case events.RecordGone(record=record, link=link):
                 self.table.remove_link(record.node_id)
                 self.publisher.remove_record(record, link)
-                self._close_sender(record.endpoint)
+                self._peers.close_sender(record.endpoint)
             case events.PeerChanged(record=record, link=link, up=up, why=why):
                 self.table.set_up(record.node_id, up=up)
                 self.publisher.publish_link(record, link, up=up)
@@ -375,21 +397,10 @@ class _Control:
         self.addresses = new
 
     def _send(self, endpoint: str, data: bytes) -> None:
-        sender = self._senders.get(endpoint)
-        if sender is None:
-            if len(self._senders) >= 2 * limits.NODES_MAX:
-                self._close_sender(next(iter(self._senders)))
-            try:
-                sender = self._senders[endpoint] = bus.peer_sender(self._context, endpoint, self._curve)
-            except zmq.ZMQError as error:
-                self._tell_once("no connection to a peer", endpoint=endpoint, reason=str(error))
-                return
-        bus.send(sender, data)
-
-    def _close_sender(self, endpoint: str) -> None:
-        sender = self._senders.pop(endpoint, None)
-        if sender is not None:
-            sender.close(linger=0)
+        try:
+            self._peers.send(endpoint, data)
+        except zmq.ZMQError as error:
+            self._tell_once("no connection to a peer", endpoint=endpoint, reason=str(error))
 
     def _write_tun(self, packet: bytes) -> None:
         with contextlib.suppress(OSError):  # interface down, or its queue full: the next query repairs it
@@ -432,6 +443,8 @@ class _Control:
     def _rotate(self) -> None:
         """Looks after this node's sender key, see rotation.py."""
         now = time.monotonic()
+        if self._network_keys.look(now):
+            self._drain(now)
         sent = counters.value(self.given.region, "sealed")
         record, is_acknowledged = self.node.record, self.node.is_acknowledged
         change = self._rotation.look(record, sent=sent, is_acknowledged=is_acknowledged, now=now)

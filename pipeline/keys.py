@@ -4,8 +4,8 @@ All nodes of an overlay hold one network key; everything else (the CURVE key pai
 it, and each node's random sender key travels on those links only.  This file knows files and HKDF, not what the
 derived keys are used for.
 
-The file is text: comments (#), then one key a line, 32 random bytes in base64.  The first key is the active one;
-further lines have their place for the time when keys rotate.
+The file is text: comments (#), then one key a line, 32 random bytes in base64.  The first key is the active one; a
+second one is let in beside it while an overlay moves from one to the other.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from pipeline.errors import ConfigError, PermissionDeniedError, PipelineError
 
 KEY_BYTES = 32
 """A network key has the strength of the strongest key derived from it (AES-256, Curve25519)."""
+
+KEYS_MAX = 2
+"""The active one and the one before it, or one that is to follow: more at once help nobody and let more in."""
 
 FILE_BYTES_MAX = 65536
 """A file above this is no key file; nothing else of it is read."""
@@ -57,13 +60,47 @@ def write_network_key(path: Path) -> None:
         raise PipelineError(f"{path}: {_reason(error)}") from error
 
 
+def rotate_network_key(path: Path) -> None:
+    """Put a new random key before the present ones, of which the first stays: nodes that hold either can still talk."""
+    present = load_network_keys(path)
+    _rewrite(path, [secrets.token_bytes(KEY_BYTES), present[0]])
+
+
+def retire_network_keys(path: Path) -> None:
+    """Take out all keys but the first: who holds only an old one is out."""
+    _rewrite(path, load_network_keys(path)[:1])
+
+
+def _rewrite(path: Path, network_keys: list[bytes]) -> None:
+    """Replaces a key file in one step, same owner, mode 0600: at no moment is there half a file."""
+    text = _HEAD + "".join(base64.b64encode(key).decode() + "\n" for key in network_keys)
+    new = path.with_name(f".{path.name}.new")
+    try:
+        owner = path.stat()
+        new.unlink(missing_ok=True)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            os.fchmod(descriptor, 0o600)
+            if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        new.replace(path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        kind = PermissionDeniedError if isinstance(error, PermissionError) else PipelineError
+        raise kind(f"{path}: {_reason(error)}") from error
+
+
 def load_network_key(path: Path | str) -> bytes:
     """The active key (32 bytes) of a key file; ConfigError if that is missing, malformed or readable by others."""
     return load_network_keys(Path(path))[0]
 
 
-def load_network_keys(path: Path) -> list[bytes]:
+def load_network_keys(path: Path | str) -> list[bytes]:
     """All keys of a key file, the active one first; errors as `load_network_key`."""
+    path = Path(path)
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
@@ -95,6 +132,8 @@ def _parse(path: Path, data: bytes) -> list[bytes]:
         keys.append(key)
     if not keys or len(data) > FILE_BYTES_MAX:
         raise ConfigError(f"{path}: holds no key; make one: pipeline keygen")
+    if len(keys) > KEYS_MAX:
+        raise ConfigError(f"{path}: holds {len(keys)} keys, {KEYS_MAX} are the limit: pipeline keygen --retire {path}")
     return keys
 
 

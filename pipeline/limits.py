@@ -23,6 +23,9 @@ SOURCES_PER_GROUP_MAX = 1024
 MESSAGE_BYTES_MAX = 1 << 20
 """One control message between nodes: 65,536 groups are sent in parts far below it."""
 
+MESSAGES_PER_S, MESSAGE_BURST = 1000, 10_000
+"""Control messages of one peer: a Heartbeat a second, one a change, and all of 65,536 groups are some hundred."""
+
 HELLO_INTERVAL_S = 1.0
 """Between heartbeats on a link, and between attempts on one that is down for the first time."""
 

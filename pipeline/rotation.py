@@ -11,7 +11,7 @@ node that does not acknowledge in ACKNOWLEDGE_MAX_S holds up nobody: it loses pa
 Nonces.  AES-GCM's is origin ‖ sequence.  Sequence numbers are counted in shared memory, a counter for each lane and one
 for its probes, the counter's number being the top byte; a number is taken before it is used and the counters never
 go back: not when a stage or control is restarted, nor when the key rotates.  A start of the instance, whose counters
-begin at 0, draws a new random key.  So no (key, nonce) repeats, and a rotation needs no synchronisation with the stages.
+begin at 0, draws a new random key.  So no (key, nonce) repeats, and a rotation need not wait for the stages.
 
 It knows no clock, no randomness and no shared memory: the state is the record, what is to change comes out.
 """

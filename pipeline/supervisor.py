@@ -27,12 +27,12 @@ from types import FrameType
 
 import structlog
 
-from pipeline import control, keys, limits, logs
+from pipeline import control, limits, logs
 from pipeline.address import derive, show
 from pipeline.config import Config
 from pipeline.config_checks import CHECKS
 from pipeline.errors import PipelineError
-from pipeline.io import checkpoint, netlink, notify, privileges, process, rundir, tun, udp
+from pipeline.io import checkpoint, keystore, netlink, notify, privileges, process, rundir, tun, udp
 from pipeline.shm.policy import Policy
 from pipeline.shm.region import Geometry, ProcessState, Region
 from pipeline.workers import base, graph
@@ -91,12 +91,14 @@ def launch(config: Config, service: control.Service | None = None) -> int:
     """
     logs.configure(config.log)
     privileges.harden()
-    network_key = None if config.node.insecure else keys.load_network_key(config.node.key or "")
+    store = keystore.create()
+    if not config.node.insecure and (code := keystore.fill(store, config.node.key or "")):
+        return code
     control.check_engine(config.overlay.engine)
     directory = rundir.RuntimeDirectory(config.node.name)
     try:
         Region.unlink_stale(config.node.name)
-        return _Supervisor(config, network_key, service).run()
+        return _Supervisor(config, store, service).run()
     finally:
         Region.unlink_stale(config.node.name)
         directory.remove()
@@ -111,9 +113,10 @@ def node_addresses(config: Config) -> tuple[str, ...]:
 
 
 class _Supervisor:
-    def __init__(self, config: Config, network_key: bytes | None, service: control.Service | None) -> None:
+    def __init__(self, config: Config, store: int, service: control.Service | None) -> None:
         self._config = config
         self._service = service
+        self._store = store
         self._addresses = node_addresses(config)
         self._signals: list[int] = []
         self._exit_code = 0
@@ -121,7 +124,7 @@ class _Supervisor:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._mtu = self._choose_mtu()
         self._resources = self._open()
-        self._children = self._plan(network_key)
+        self._children = self._plan()
         self._poll = select.poll()
 
     # ---------------------------------------------------------------- opening
@@ -158,7 +161,7 @@ class _Supervisor:
             moves=socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK),
         )
 
-    def _plan(self, network_key: bytes | None) -> list[_Child]:
+    def _plan(self) -> list[_Child]:
         config, res = self._config, self._resources
         super_packets = tun.takes_super_packets(res.queues[0])
         punts = rundir.punt_endpoint(config.node.name)
@@ -186,7 +189,7 @@ class _Supervisor:
             res.region.set_process_stages(worker.process, worker.mask)
         given = control.Given(
             config=config,
-            network_key=network_key,
+            keystore=self._store,
             addresses=node_addresses(config),
             mtu=self._mtu,
             region=res.region,
@@ -198,7 +201,7 @@ class _Supervisor:
             moves=res.moves[1],
             service=self._service,
         )
-        kept = frozenset({given.queue, given.listener, given.checkpoint, given.moves.fileno()})
+        kept = frozenset({given.keystore, given.queue, given.listener, given.checkpoint, given.moves.fileno()})
         kept |= {*given.ingress_bells, *self._service_fds()}
         children.insert(0, _Child("control", 0, 0, lambda: control.run(given), kept))
         return children
@@ -280,7 +283,8 @@ class _Supervisor:
 
     def _close_all_but(self, keep: Iterable[int]) -> None:
         res = self._resources
-        mine = {self._wake_read, self._wake_write, res.checkpoint, res.control_socket.fileno(), *res.queues}
+        mine = {self._wake_read, self._wake_write, res.control_socket.fileno(), *res.queues}
+        mine |= {self._store, res.checkpoint}
         mine |= {sock.fileno() for sock in (*res.data, *res.moves)} | {bell for bells in res.bells for bell in bells}
         mine |= {other.pidfd for other in self._children if other.pidfd >= 0} | self._service_fds()
         for fd in mine - set(keep):
@@ -386,6 +390,7 @@ class _Supervisor:
             child.pidfd = -1
         res = self._resources
         res.region.wipe_keys()
+        keystore.wipe(self._store)
         res.region.close()
         for fd in [*res.queues, *(bell for bells in res.bells for bell in bells), res.checkpoint, res.ready_bell]:
             os.close(fd)

@@ -114,14 +114,25 @@ def _parameters(flags: Any) -> dict[str, str]:
 
 @app.command()
 @click.argument("path", metavar="[FILE]", required=False, default="network.key")
-def keygen(path: str) -> int:
+@click.option("--rotate", is_flag=True, help="Put a new key into an existing file; the present one stays for the move.")
+@click.option("--retire", is_flag=True, help="Take all keys but the newest out of the file, after the move.")
+def keygen(*, path: str, rotate: bool, retire: bool) -> int:
     """Make a network key, mode 0600 (default: network.key here).
 
     Copy it to every node of the overlay.  A file that exists is never overwritten; "-" writes the key to stdout.
+
+    To move a running overlay to a new key, or to exclude a node: `keygen --rotate FILE` once, copy the file to every
+    node that is to stay, `pipeline reload` there.  When all have moved the old key ends by itself.
     """
     from pipeline import keys
 
-    if path == "-":
+    if rotate and retire:
+        raise UsageError("keygen --rotate --retire: give one of the two")
+    if rotate:
+        keys.rotate_network_key(Path(path))
+    elif retire:
+        keys.retire_network_keys(Path(path))
+    elif path == "-":
         sys.stdout.write(keys.new_key_text())
     else:
         keys.write_network_key(Path(path))
@@ -174,6 +185,16 @@ def trace(*, membership: bool, name: str | None, seconds: str | None, as_json: b
     if not membership:
         raise UsageError("trace what? there is --membership")
     follow(instance_name(name), seconds=_seconds("--seconds", seconds) if seconds else None, as_json=as_json)
+    return 0
+
+
+@app.command()
+@_instance_flag
+def reload(name: str | None) -> int:
+    """Read the key file again: a running node moves to the key that stands first in it, see `keygen --rotate`."""
+    from pipeline.cli import client
+
+    client.reload(client.instance_name(name))
     return 0
 
 

@@ -180,6 +180,25 @@ def ask(name: str, verb: str, noun: str = "") -> Any:
         client.close()
 
 
+def reload(name: str) -> None:
+    """Reads the instance's key file with the rights of the caller, and hands its keys over."""
+    import base64
+
+    from pipeline import keys
+
+    if running_pid(name) is None:
+        raise not_running(name)
+    client = Client(name)
+    try:
+        path = client.ask("status")["key"]
+        if path is None:
+            raise PipelineError(f"instance {name} runs with --insecure: it has no key to read again")
+        found = [base64.b64encode(key).decode() for key in keys.load_network_keys(path)]
+        client.ask("reload", arguments={"keys": " ".join(found)})
+    finally:
+        client.close()
+
+
 def wait_ready(flag: str | None, timeout_s: float) -> dict[str, Any]:
     """The status of an instance once it is ready; NotRunningError if it is not by then."""
     deadline = time.monotonic() + timeout_s

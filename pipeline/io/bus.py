@@ -50,7 +50,7 @@ def derive_curve_keys(network_key: bytes) -> CurveKeys:
 
 
 class _OneClient:
-    """Admits the single client key that the network key yields."""
+    """Admits the single client key that a network key yields."""
 
     def __init__(self, public: bytes) -> None:
         self._public = public
@@ -59,23 +59,27 @@ class _OneClient:
         return key == self._public
 
 
-def admit_only(context: zmq.Context[zmq.Socket[bytes]], curve: CurveKeys) -> AsyncioAuthenticator:
+def authenticator(context: zmq.Context[zmq.Socket[bytes]]) -> AsyncioAuthenticator:
     """Starts the authenticator of the context's CURVE sockets; call it before they are bound."""
     quiet = logging.getLogger("pipeline.curve")
     quiet.setLevel(logging.CRITICAL)  # failed handshakes are told by `failed_handshakes`
-    authenticator = AsyncioAuthenticator(zmq.asyncio.Context(context), log=quiet)
-    authenticator.configure_curve_callback(DOMAIN, credentials_provider=_OneClient(curve.client_public))
-    authenticator.start()
-    return authenticator
+    found = AsyncioAuthenticator(zmq.asyncio.Context(context), log=quiet)
+    found.start()
+    return found
+
+
+def admit(authenticator: AsyncioAuthenticator, domain: str, curve: CurveKeys) -> None:
+    """Sockets of that domain admit the client key of `curve` and no other."""
+    authenticator.configure_curve_callback(domain, credentials_provider=_OneClient(curve.client_public))
 
 
 # ---------------------------------------------------------------- between nodes
 
 
 def peer_receiver(
-    context: zmq.Context[zmq.Socket[bytes]], fd: int, endpoint: str, curve: CurveKeys | None
+    context: zmq.Context[zmq.Socket[bytes]], fd: int, endpoint: str, curve: CurveKeys | None, domain: str
 ) -> zmq.Socket[bytes]:
-    """The ROUTER on the listening descriptor that the supervisor opened; ZeroMQ closes it with the socket."""
+    """The ROUTER on a listening descriptor, which ZeroMQ closes with the socket."""
     sock = context.socket(zmq.ROUTER)
     sock.setsockopt(zmq.LINGER, 0)
     sock.setsockopt(zmq.USE_FD, fd)
@@ -87,7 +91,7 @@ def peer_receiver(
         sock.setsockopt(zmq.CURVE_SERVER, 1)
         sock.setsockopt(zmq.CURVE_SECRETKEY, curve.server_secret)
         sock.setsockopt(zmq.CURVE_PUBLICKEY, curve.server_public)
-        sock.setsockopt(zmq.ZAP_DOMAIN, DOMAIN.encode())
+        sock.setsockopt(zmq.ZAP_DOMAIN, domain.encode())
     sock.bind(f"tcp://{endpoint}")  # the descriptor is bound already: nothing but the words
     return sock
 

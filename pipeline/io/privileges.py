@@ -1,4 +1,4 @@
-"""Least privilege of a process: capabilities it cannot get back, no rights by exec, no core, memory that is not swapped.
+"""Least privilege of a process: capabilities it cannot get back, no rights by exec, no core, no swap.
 
     supervisor   opens everything with the rights it was started with, then keeps CAP_NET_ADMIN to move addresses
     children     keep nothing: descriptors that the supervisor opened are all they need

@@ -134,6 +134,8 @@ class OverlayNode:
         self._now = now
         """Of the last input."""
         self._incarnations: dict[NodeId, int] = {}
+        self._proven: dict[NodeId, int] = {}
+        """The newest network key that each peer has proved to know."""
         self._events: deque[NodeEvent] = deque()
         self._hosts: dict[Address, NodeId] = {}
         self._conflicts: set[NodeId] = set()
@@ -153,8 +155,9 @@ class OverlayNode:
         """Say goodbye to all peers; drain `poll_transmit` once more and end."""
         self._sessions.stop()
 
-    def handle_message(self, endpoint_hint: str, data: bytes, now: float) -> str | None:
-        """A message from a peer; `endpoint_hint` is the address it came from, or empty.
+    def handle_message(self, endpoint_hint: str, data: bytes, now: float, *, network_key: int = 0) -> str | None:
+        """A message from a peer; `endpoint_hint` is the address it came from, or empty, `network_key` the number of the
+        key that its sender has proved to know.
 
         Returns a reason word if it is nonsense: the driver logs it once and cuts the peer off.
         """
@@ -168,6 +171,8 @@ class OverlayNode:
         else:
             reason = None
             self._sessions.handle_message(message, endpoint_hint, now)
+        if message.sender in self._sessions.peers and self._proven.get(message.sender, 0) < network_key:
+            self._proven[message.sender] = network_key
         self._settle(now)
         return reason
 
@@ -203,10 +208,12 @@ class OverlayNode:
         self._now = now
         self._engine.deregister_source(group, now)
 
-    def handle_gap(self, group: Address, origin: NodeId, numbers: tuple[int, ...], now: float) -> None:
+    def handle_gap(
+        self, group: Address, origin: NodeId, numbers: tuple[int, ...], now: float, *, via: NodeId | None = None
+    ) -> None:
         """The data plane has seen that these datagrams of a stream are missing."""
         self._now = now
-        self._engine.handle_gap(group, origin, numbers, now)
+        self._engine.handle_gap(group, origin, numbers, now, via=via)
 
     def handle_rtt(self, peer: NodeId, rtt_s: float, now: float) -> None:
         """A link's measured round-trip time; only of links that are up."""
@@ -220,6 +227,24 @@ class OverlayNode:
         """This node's record has other keys from now on, and the peers are told: the fields of rotation.KeyChange."""
         self._now = now
         self._sessions.update_own(now, **keys)
+
+    def has_proved(self, network_key: int) -> int:
+        """How many nodes have sent a message by that network key or a newer one."""
+        return sum(number >= network_key for number in self._proven.values())
+
+    def exclude_older(self, network_key: int, now: float) -> list[str]:
+        """Forgets all peers that have not proved to know that network key; their names.
+
+        What others tell of them is not believed any more, until they come themselves.
+        """
+        self._now = now
+        left = [node_id for node_id in self._sessions.peers if self._proven.get(node_id, 0) < network_key]
+        names = sorted(self.name_of(node_id) for node_id in left)
+        for node_id in left:
+            self._proven.pop(node_id, None)
+            self._sessions.exclude(node_id, now)
+        self._settle(now)
+        return names
 
     @property
     def is_acknowledged(self) -> bool:
@@ -355,6 +380,7 @@ class OverlayNode:
                     may_move |= peer is not None and peer.is_up and self._claims.set(record)
                 case RecordGone(record=record):
                     self._incarnations.pop(record.node_id, None)
+                    self._proven.pop(record.node_id, None)
                     self._engine.handle_link(record.node_id, LinkState.GONE, now)
                 case PeerChanged(record=record, up=up):
                     may_move |= self._claims.set(record) if up else self._claims.remove(record.node_id)
@@ -404,6 +430,8 @@ class OverlayNode:
                     self._events.append(Notice(NoticeKind.ADDRESS_CONFLICT, rival.name, text))
 
     def _publish_hosts(self, now: float) -> None:
+        if self._config.is_sparse:
+            return
         self._claims.set(self.record)
         hosts = self._claims.owners()
         if hosts != self._hosts:

@@ -102,6 +102,8 @@ class Sessions:
         self._random = random
         self._deadlines: Deadlines[NodeId | str] = Deadlines()
         self._notices: set[tuple[NoticeKind, str]] = set()
+        self._excluded: set[NodeId] = set()
+        """Nodes that were left behind by a change of the network key; as many as there were peers at the most."""
         self._summary_at = now
         self._older_life: tuple[int, float] | None = None
         """Incarnation of a node that is said to have our name, and since when."""
@@ -250,6 +252,10 @@ class Sessions:
         """Take a record.  Returns the record that stands in its way, if the sender should be told of one."""
         if record.node_id == self.own.node_id:
             return self._judge_own(record, now)
+        if is_direct:
+            self._excluded.discard(record.node_id)
+        elif record.node_id in self._excluded:
+            return None
         peer = self.peers.get(record.node_id)
         is_live = peer is not None and peer.is_heard
         match self.registry.merge(record, is_live=is_live, is_direct=is_direct):
@@ -360,6 +366,13 @@ class Sessions:
         for seed in self.seeds.values():
             if seed.node_id == node_id:
                 seed.node_id = None
+
+    def exclude(self, node_id: NodeId, now: float) -> None:
+        """Forget a peer at once, and believe nobody who tells of it."""
+        peer = self.peers[node_id]
+        self._signal(peer, Signal.GOODBYE, now, "excluded")
+        self._forget(peer, now)
+        self._excluded.add(node_id)
 
     def _notice(self, kind: NoticeKind, peer: str, text: str) -> None:
         if (kind, peer) not in self._notices and len(self._notices) < limits.NODES_MAX:

@@ -1,0 +1,59 @@
+"""The network keys of a running instance: a memory file that control reads, and nobody else but the supervisor holds.
+
+The key file is read once, at launch, by a child process that ends at once: the supervisor's memory, of which every
+worker inherits a copy, never contains a key.  What a reload brings stands here for control's successors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import sys
+
+from pipeline import keys
+from pipeline.errors import PipelineError
+
+
+def create() -> int:
+    """A new, empty key store; its descriptor."""
+    fd = os.memfd_create("mcast-pipeline-keys", os.MFD_CLOEXEC)
+    os.ftruncate(fd, mmap.PAGESIZE)
+    return fd
+
+
+def fill(fd: int, path: str) -> int:
+    """Puts the keys of a key file there without reading them here; 0, or the exit code of an error that was printed."""
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            save(fd, keys.load_network_keys(path))
+            code = 0
+        except PipelineError as error:
+            sys.stderr.write(f"pipeline: {error}\n")
+            code = error.exit_code
+        finally:
+            with contextlib.suppress(OSError):
+                sys.stderr.flush()
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def save(fd: int, network_keys: list[bytes]) -> None:
+    """Replaces what is there; the first key is the active one."""
+    data = bytes([len(network_keys)]) + b"".join(network_keys)
+    os.pwrite(fd, data.ljust(mmap.PAGESIZE, b"\0"), 0)
+
+
+def load(fd: int) -> list[bytes]:
+    """The keys; none if nothing was put there (--insecure)."""
+    data = os.pread(fd, mmap.PAGESIZE, 0)
+    size = keys.KEY_BYTES
+    return [data[1 + number * size : 1 + (number + 1) * size] for number in range(data[0])]
+
+
+def wipe(fd: int) -> None:
+    """Overwrites the keys."""
+    os.pwrite(fd, bytes(mmap.PAGESIZE), 0)

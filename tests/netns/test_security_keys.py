@@ -1,0 +1,150 @@
+"""Keys that change while the network runs: sender keys by time and count, the network key by hand."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli.instance import Instance, launch, program, wait_linked
+from pipeline.cli.lab import Lab
+from pipeline.cli.programs import wait_until
+from pipeline.keys import write_network_key
+from tests.netns.network import Network, drops, fresh_group, wait_route, worker_pid
+from tests.netns.traffic import Receiver, Sender
+
+MakeNetwork = Callable[..., Network]
+
+
+def configured(directory: Path, text: str) -> Sequence[str]:
+    """The flags of an instance with that in its [security]."""
+    path = directory / "keys.toml"
+    path.write_text(f"[security]\n{text}\n")
+    return ("--config", str(path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rule", "workers"), [("rotate_interval_s = 1.0", 8), ("rotate_packets = 2000", 4)])
+def test_rotation_loses_nothing(
+    make_network: MakeNetwork, tmp_path: Path, rule: str, workers: int, measured: Callable[..., None]
+) -> None:
+    """Goal: sender keys rotate under load and no datagram is lost, doubled or refused.
+    Method: every node rotates as often as its overlap allows while a stream runs for 12 s; epochs are read before and
+    after, drops at the end."""
+    network = make_network(3, workers=workers, extra=configured(tmp_path, rule))
+    source, *members = network.instances
+    group = fresh_group()
+    receivers = [Receiver(member.host, group) for member in members]
+    wait_route(source, group, members)
+    before = source.ask("status")["key_epoch"]
+    sent = Sender(source.host, group, mbit=20, seconds=12, flows=4).sent()
+    for receiver in receivers:
+        receiver.account().assert_perfect(sent)
+    rotations = (source.ask("status")["key_epoch"] - before) % 256
+    measured(rotations=rotations, sent=sent)
+    assert rotations >= 1
+    for member in members:
+        found = drops(member)
+        assert not {"unknown_origin", "authentication", "replay", "no_key"} & found.keys(), found
+
+
+@pytest.mark.slow
+def test_rotation_survives_restarts(make_network: MakeNetwork, tmp_path: Path) -> None:
+    """Goal: a control or a stage that dies while keys rotate loses neither a key nor a nonce.
+    Method: both are killed in turn under load; receivers refuse nothing as replayed or forged."""
+    network = make_network(2, extra=configured(tmp_path, "rotate_interval_s = 1.0"))
+    source, member = network.instances
+    group = fresh_group()
+    receiver = Receiver(member.host, group)
+    wait_route(source, group, [member])
+    sender = Sender(source.host, group, mbit=5, seconds=8)
+    for role in ("control", "classify") * 3:
+        time.sleep(1.1)
+        os.kill(worker_pid(source, role), signal.SIGKILL)
+        wait_until(lambda: source.ask("status")["ready"], 3.0, "all are ready again")
+    sent = sender.sent()
+    counts = receiver.account().stream()
+    found = drops(member)
+    assert not {"authentication", "replay"} & found.keys(), found
+    assert counts["duplicates"] == 0
+    assert counts["unique"] > 0.95 * sent
+
+
+# ---------------------------------------------------------------- the network key
+
+
+def pipeline(instance: Instance, *words: str) -> None:
+    instance.host.run([program(), *words], timeout_s=15)
+
+
+def launched(lab: Lab, directory: Path, settings: str) -> tuple[list[Instance], list[Path]]:
+    """An instance on each host, each with a key file of its own, as on different machines."""
+    files = [directory / f"network{host.index}.key" for host in lab.hosts]
+    write_network_key(files[0])
+    for path in files[1:]:
+        shutil.copy2(files[0], path)
+    extra = configured(directory, settings)
+    instances = [
+        launch(host, key=path, peers=lab.hosts, extra=extra) for host, path in zip(lab.hosts, files, strict=True)
+    ]
+    for instance in instances:
+        instance.wait_ready()
+    wait_linked(instances)
+    return instances, files
+
+
+@pytest.mark.slow
+def test_network_key_moves_and_excludes(
+    make_lab: Callable[..., Lab], tmp_path: Path, measured: Callable[..., None]
+) -> None:
+    """Goal: a running network moves to a new key without losing a datagram, and who has not got it is out: it reads
+    nothing, what it sends is refused, and the sender keys that it knew are renewed.
+    Method: three nodes of four get the rotated file and reload, one after the other, under a stream that all four
+    receive; after the grace the fourth has no link, its listener is silent, its own stream arrives nowhere."""
+    instances, files = launched(make_lab(4), tmp_path, "key_grace_s = 3.0")
+    *staying, excluded = instances
+    group, other = fresh_group(), fresh_group()
+    receivers = [Receiver(member.host, group) for member in staying[1:]]
+    outside = Receiver(excluded.host, group)
+    from_outside = Receiver(staying[1].host, other)
+    wait_route(staying[0], group, [*staying[1:], excluded])
+    wait_route(excluded, other, [staying[1]])
+    epochs = [instance.ask("status")["key_epoch"] for instance in staying]
+    sender = Sender(staying[0].host, group, mbit=10, seconds=20)
+    pipeline(staying[0], "keygen", "--rotate", str(files[0]))
+    for instance, path in zip(staying, files, strict=False):
+        if path != files[0]:
+            shutil.copyfile(files[0], path)
+        pipeline(instance, "reload", "--name", instance.name)
+    began = time.monotonic()
+    names = {instance.name for instance in staying}
+
+    def is_moved() -> bool:
+        return all(
+            {link["peer"] for link in instance.show("links") if link["state"] == "up"} == names - {instance.name}
+            for instance in staying
+        )
+
+    wait_until(is_moved, 15.0, "the excluded node is out")
+    measured(excluded_after_s=time.monotonic() - began)
+    wait_until(lambda: not any(link["state"] == "up" for link in excluded.show("links")), 6.0, "it has no link")
+    late = Sender(excluded.host, other, mbit=1, seconds=1)
+    late.sent()
+    assert from_outside.stop().stream()["received"] == 0
+    sent = sender.sent()
+    for receiver in receivers:
+        receiver.account().assert_perfect(sent)
+    assert outside.stop().stream()["received"] < sent * 0.9
+
+    def are_renewed() -> bool:
+        return all(each.ask("status")["key_epoch"] != epoch for each, epoch in zip(staying, epochs, strict=True))
+
+    wait_until(are_renewed, 10.0, "sender keys are renewed")
+    os.kill(worker_pid(staying[1], "control"), signal.SIGKILL)
+    wait_until(lambda: staying[1].ask("status")["ready"], 3.0, "control is back")
+    wait_until(is_moved, 5.0, "links are as before, with the new key only")
