@@ -7,6 +7,7 @@ FAST is a configuration whose protocol runs through in seconds.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ PACKET_OUTGOING = 4
 
 def membership_file(path: Path, **values: Any) -> tuple[str, str]:
     """A configuration file with that [membership] section, as flags of `launch`."""
-    lines = [f"{key} = {str(value).lower() if isinstance(value, bool) else value!r}" for key, value in values.items()]
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
     path.write_text("\n".join(["[membership]", *lines, ""]))
     return "--config", str(path)
 

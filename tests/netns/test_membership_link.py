@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from scapy.contrib.igmpv3 import IGMPv3, IGMPv3mq
@@ -243,6 +244,46 @@ def test_who_does_not_win(link: Segment) -> None:
     link.forget()
     assert len(link.queries(2.3, 4, 1)) == 1
     assert len(link.queries(2.3, 6, 1)) == 1
+
+
+@both
+def test_configured_fast_leave(
+    make_network: Callable[..., Network], sockets: Sockets, tmp_path: Path, report: Report
+) -> None:
+    """Goal: `fast_leave`: with one host known to listen a leave acts at once; with two it is asked about.
+    Method: RFC timers, so that only a fast leave can be fast; one stranger, then two."""
+    flags = wire.membership_file(tmp_path / "fast_leave.toml", fast_leave=True)
+    link = Segment(sockets, make_network(1, workers=1, sealed=False, extra=flags).instances[0])
+    group, other = fresh(report), OTHER if report is igmp3 else "fe80::c8:2"
+    link.send(report((TO_EX, group, ())))
+    link.wait_filter(group, "EXCLUDE")
+    link.forget()
+    link.send(report((TO_IN, group, ())))
+    assert link.wait_gone(group) < 0.3
+    assert link.specific(0.1, group) == []
+    for host in ({}, {"source": other}):
+        link.send(report((TO_EX, group, ()), **host))
+    link.wait_filter(group, "EXCLUDE")
+    link.send(report((TO_IN, group, ())))
+    assert len(link.specific(0.5, group, 1)) == 1
+    assert link.row(group) is not None
+
+
+def test_configured_versions(make_network: Callable[..., Network], sockets: Sockets, tmp_path: Path) -> None:
+    """Goal: RFC 9776 §7.3.1, RFC 9777 §8.3.1: configured for older versions the node sends their queries, and the
+    kernel follows.  Method: IGMPv2 and MLDv1 by configuration; length of queries, then what a program's join says."""
+    flags = wire.membership_file(tmp_path / "old.toml", **FAST, igmp_version=2, mld_version=1)
+    instance = make_network(1, workers=1, sealed=False, extra=flags).instances[0]
+    link = Segment(sockets, instance)
+    ((_, query),) = link.queries(3, 4, 1)
+    assert (len(bytes(query)) - 24, bytes(query)[25]) == (8, 5)
+    ((_, query),) = link.queries(3, 6, 1)
+    assert len(bytes(query)) - 48 == 24
+    for group, word in ((fresh_group(), "IGMPv2"), (fresh_group6(), "MLDv1")):
+        member = sockets.member(instance.host, group, 5060)
+        link.wait(group, lambda row: row is not None and row["compatibility"] == word, f"speaks {word}")  # noqa: B023
+        member.close()
+        link.wait_gone(group)
 
 
 def _sealed_wrong(packet: Packet, layer: type[Packet], field: str) -> Packet:
