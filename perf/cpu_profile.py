@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ import psutil
 
 from perf.measure import CpuClock, Load, Trial, background_share, run_trial, settled
 from perf.peers import Pipeline
-from perf.report import Cell, Goal, Plot, Result, arguments, goal_table, say, table
+from perf.report import Cell, Goal, Plot, Result, arguments, goal_table, run, say, table
 from pipeline.cli.instance import Instance
 
 STAGES = ("tun_ingress", "classify", "overlay_egress", "overlay_ingress", "sender", "receiver", "all")
@@ -235,4 +234,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -19,7 +19,7 @@ from typing import Any
 from perf import packages, peers
 from perf.measure import GROUP, CpuClock, background_share, forget_ended, settled
 from perf.network import Network
-from perf.report import Cell, Plot, Result, arguments, say, table
+from perf.report import Cell, Plot, Result, arguments, run, say, table
 from pipeline.cli.lab import Host
 from pipeline.cli.programs import LabError, Process, require, wait_until
 from pipeline.errors import PipelineError
@@ -189,4 +189,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from perf import packages, peers
 from perf.measure import Load, Trial, background_share, run_trial, settled
-from perf.report import Goal, Plot, Result, arguments, goal_table, median, say, table
+from perf.report import Goal, Plot, Result, arguments, goal_table, median, run, say, table
 from pipeline.errors import PipelineError
 
 PERCENTILES = {"p50": "p50", "p99": "p99", "p999": "p99.9", "max": "max"}
@@ -140,4 +140,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

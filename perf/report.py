@@ -14,12 +14,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline import __version__
+from pipeline.errors import PipelineError
 
 RESULTS = Path(__file__).resolve().parent / "results"
 Cell = str | int | float | None
@@ -67,8 +68,11 @@ def ratio(value: float | None, base: float | None) -> float | None:
 
 
 def ratio_of_rounds(values: Sequence[float | None], bases: Sequence[float | None]) -> float | None:
-    """The median of the ratios taken round by round: what slows the machine in one round slows both."""
-    return median(ratio(value, base) for value, base in zip(values, bases, strict=True))
+    """The median of the ratios taken round by round, for the rounds that both have.
+
+    What slows the machine in one round slows both.
+    """
+    return median(ratio(value, base) for value, base in zip(values, bases, strict=False))
 
 
 # ---------------------------------------------------------------- goals
@@ -201,6 +205,17 @@ def arguments(description: str, *, seconds: float, rounds: int | None = None) ->
     if rounds is not None:
         parser.add_argument("--rounds", type=int, default=rounds, help="how often everything is measured, in turn")
     return parser
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """The end of every script: what the world did wrong is one line, and Ctrl-C is not an error of ours."""
+    try:
+        sys.exit(main())
+    except PipelineError as error:
+        print(f"{Path(sys.argv[0]).name}: {str(error).strip()}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def say(line: str) -> None:

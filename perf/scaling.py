@@ -18,7 +18,7 @@ from typing import Any
 
 from perf.measure import Load, Trial, background_share, highest_rate, settled
 from perf.peers import Pipeline
-from perf.report import Goal, Plot, Result, arguments, goal_table, median, ratio, say, table
+from perf.report import Goal, Plot, Result, arguments, goal_table, median, ratio_of_rounds, run, say, table
 from pipeline.errors import PipelineError
 
 SIZE = 1316
@@ -95,8 +95,12 @@ def measure_point(
         return None
 
 
+def rates_of(trials: list[Trial | None]) -> list[float | None]:
+    return [trial.delivered_pps if trial else None for trial in trials]
+
+
 def pps_of(trials: list[Trial | None]) -> float | None:
-    return median(trial.delivered_pps for trial in trials if trial)
+    return median(rates_of(trials))
 
 
 def goals(found: Found) -> list[tuple[Goal, float | None]]:
@@ -104,18 +108,18 @@ def goals(found: Found) -> list[tuple[Goal, float | None]]:
     rows = []
     for sweep in ("groups", "mixed", "flows"):
         points = [point for point in found if point.sweep == sweep]
-        rates = [pps_of(found[point]) for point in points]
-        others = [rate for rate in rates[1:] if rate is not None]
-        lowest = ratio(min(others), rates[0]) if others else None
-        rows.append((Goal(f"{sweep}: lowest packet rate × that of {points[0].label if points else '1'}", 0.5), lowest))
-    workers = {point.label: pps_of(trials) for point, trials in found.items() if point.sweep == "workers"}
-    rows.append((Goal("workers: 8 × 4", 0.9), ratio(workers.get("8"), workers.get("4"))))
+        first, *others = [rates_of(found[point]) for point in points] or [[]]
+        ratios = [share for rates in others if (share := ratio_of_rounds(rates, first)) is not None]
+        what = f"{sweep}: lowest packet rate × that of {points[0].label if points else '1'}"
+        rows.append((Goal(what, 0.5), min(ratios, default=None)))
+    workers = {point.label: rates_of(trials) for point, trials in found.items() if point.sweep == "workers"}
+    rows.append((Goal("workers: 8 × 4", 0.9), ratio_of_rounds(workers.get("8", []), workers.get("4", []))))
     return rows
 
 
 def result(found: Found, failures: dict[str, str], background: float) -> Result:
     reached = goals(found)
-    points: list[dict[str, Any]] = [
+    records: list[dict[str, Any]] = [
         {
             "sweep": point.sweep,
             "label": point.label,
@@ -126,17 +130,17 @@ def result(found: Found, failures: dict[str, str], background: float) -> Result:
         for point, trials in found.items()
     ]
     goal_rows = [{"goal": goal.what, "value": value, "verdict": goal.verdict(value)} for goal, value in reached]
-    data = {"points": points, "goals": goal_rows, "failures": failures, "background_share": background}
+    data = {"points": records, "goals": goal_rows, "failures": failures, "background_share": background}
     report = Result("scaling", data)
     for sweep in dict.fromkeys(point.sweep for point in found):
+        points = [point for point in found if point.sweep == sweep]
         rows = []
-        first: float | None = None
-        for point in (point for point in found if point.sweep == sweep):
+        for point in points:
             pps = pps_of(found[point])
-            first = first or pps
             mbit = pps * point.load.mean_size * 8 / 1e6 if pps else None
             cost = median(trial.cpu_per_gbit for trial in found[point] if trial)
-            rows.append([point.label, pps / 1000 if pps else None, mbit, cost, ratio(pps, first)])
+            share = ratio_of_rounds(rates_of(found[point]), rates_of(found[points[0]]))
+            rows.append([point.label, pps / 1000 if pps else None, mbit, cost, share])
         report.add(f"Against {sweep}", table([sweep, "kpps", "Mbit/s to each", "CPU s/Gbit", "rate × first row"], rows))
     report.add("To reach", goal_table(reached))
     remarks = [f"- {what}: {why}" for what, why in failures.items()]
@@ -183,4 +187,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

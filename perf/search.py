@@ -98,18 +98,16 @@ class RateSearch:
             self._narrow()
 
     def _handle_failure(self) -> None:
-        if self.phase is Phase.CONFIRM:
-            self._rate *= self._step_back
-            if self._rate < self._low:
-                self.phase = Phase.DONE
-            return
-        self._failed = self._rate
-        if self._passed is None:
-            self._rate /= self._growth * self._growth
-            if self._rate < self._low:
-                self.phase = Phase.DONE
+        if self._rate <= self._low:
+            self.phase = Phase.DONE
+        elif self.phase is Phase.CONFIRM:
+            self._rate = max(self._low, self._rate * self._step_back)
         else:
-            self._narrow()
+            self._failed = self._rate
+            if self._passed is None:
+                self._rate = max(self._low, self._rate / self._growth**2)
+            else:
+                self._narrow()
 
     def _narrow(self) -> None:
         assert self._passed is not None, "a bound below"

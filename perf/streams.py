@@ -10,13 +10,12 @@ percent of one core.  (The 80 Mbit/s of the first such overlay took a quarter of
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from typing import Any
 
 from perf.measure import background_share, group_addresses, settled
 from perf.peers import Pipeline
-from perf.report import Goal, Result, arguments, goal_table, say, table
+from perf.report import Goal, Result, arguments, goal_table, run, say, table
 from tests.netns.traffic import PAYLOAD, Receiver, Sender
 
 GRACE_S = 30.0
@@ -101,4 +100,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

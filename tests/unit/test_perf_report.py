@@ -1,0 +1,148 @@
+"""Tables, ratios, goals and parsers of perf/: what turns counts into what is quoted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import perf.__main__ as whole
+from perf import iperf_load, peers, versus
+from perf.measure import CpuClock, Load, Trial, group_addresses, parse_idle
+from perf.report import Goal, goal_table, median, ratio, ratio_of_rounds, table, text
+from pipeline.cli.programs import LabError
+
+
+def trial(pps: float, *, loss: float = 0.0, cpu_s: float = 1.0, receivers: int = 3) -> Trial:
+    gbit = pps * (1 - loss) * 1316 * 8 * receivers / 1e9
+    return Trial(pps, int(pps), 1.0, loss, 0, gbit, cpu_s, {"p50": 1.0, "p99": 2.0, "p999": 3.0, "max": 4.0})
+
+
+def test_table_is_markdown() -> None:
+    """Goal: what is printed can be quoted.
+    Method: a table with every kind of cell."""
+    lines = table(("what", "n"), [["a", 1234], ["bb", None], ["c", 0.123], ["d", "x"]]).splitlines()
+    assert lines[0] == "| what |     n |"
+    assert lines[1] == "| ---- | ----: |"
+    assert [line.split("|")[2].strip() for line in lines[2:]] == ["1,234", "–", "0.12", "x"]
+    assert len({len(line) for line in lines}) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.0, "0.00"), (12.34, "12.3"), (123.4, "123"), (12345.6, "12,346"), (7, "7"), (-0.5, "-0.50")]
+)
+def test_three_digits(value: float, shown: str) -> None:
+    """Goal: no digits that mean nothing.  Method: values of each size."""
+    assert text(value) == shown
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    """Goal: a round in which the machine was slow does not bend the ratio.
+    Method: the machine is 10 times slower in one of three rounds; a round without a figure counts for nothing."""
+    assert ratio_of_rounds([30.0, 3.0, 33.0], [10.0, 1.0, 11.0]) == pytest.approx(3.0)
+    assert ratio_of_rounds([30.0, None, 33.0], [10.0, 1.0, None]) == pytest.approx(3.0)
+    assert ratio_of_rounds([], []) is None
+    assert ratio_of_rounds([1.0], []) is None
+    assert ratio(1.0, 0.0) is None
+    assert median([None, None]) is None
+
+
+def test_goals() -> None:
+    """Goal: the verdicts are right on the bounds.  Method: both directions, on, over and under."""
+    more, less = Goal("rate", 2, 3), Goal("cost", 0.45, 0.3, at_most=True)
+    assert [more.verdict(value) for value in (1.9, 2.0, 3.0, None)] == [
+        *("NOT reached", "reached", "aim reached", "not measured"),
+    ]
+    assert [less.verdict(value) for value in (0.46, 0.45, 0.3)] == ["NOT reached", "reached", "aim reached"]
+    assert "| ≤ 0.45 |" in goal_table([(less, 0.4)])
+
+
+def test_idle_of_proc_stat() -> None:
+    """Goal: busy is all that is not idle, waiting or stolen.
+    Method: two lines of /proc/stat, one second apart, on two CPUs: 0.5 s idle, 0.25 s waiting, 0.25 s stolen."""
+    assert parse_idle("cpu  10 20 30 1000 5 7 8 9 0 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n") == 1000 + 5 + 9
+    before = CpuClock(10.0, parse_idle("cpu 0 0 0 100 0 0 0 0 0 0") / 100, 2)
+    after = CpuClock(11.0, parse_idle("cpu 90 0 0 150 25 0 0 25 0 0") / 100, 2)
+    assert after.busy_since(before) == pytest.approx(1.0)
+
+
+def test_trial() -> None:
+    """Goal: the bar is 0.1 % at the worst receiver; CPU is per Gbit of all receivers.  Method: arithmetic."""
+    assert trial(1000, loss=0.001).passed
+    assert not trial(1000, loss=0.0011).passed
+    assert trial(1000, cpu_s=2.0, receivers=1).cpu_per_gbit == pytest.approx(2.0 / (1000 * 1316 * 8 / 1e9))
+    assert Trial(1.0, 0, 0.0, 1.0, 0, 0.0, 0.0, {}).cpu_per_gbit is None
+    assert Load(size=(100, 300)).mean_size == 200
+
+
+def test_groups_in_a_row() -> None:
+    """Goal: the groups joined are those that the tool sends to, over the end of a byte too.  Method: 300 of them."""
+    groups = group_addresses(300)
+    assert (groups[0], groups[254], groups[255], groups[299]) == (
+        "239.77.0.1",
+        "239.77.0.255",
+        "239.77.1.0",
+        "239.77.1.44",
+    )
+
+
+def test_versus_goals() -> None:
+    """Goal: each goal compares what it names.
+    Method: a plan with two rounds of made-up trials, ours 5 times VXLAN, 8 times the best VPN."""
+    plan = versus.Plan(["ours-4", "vxlan", "tinc", "fastd"], [3], 2, 1.0, quick=False, offloads=True)
+    for slow in (1.0, 0.1):
+        for kind, pps in (("ours-4", 80_000), ("vxlan", 16_000), ("tinc", 10_000), ("fastd", 8_000)):
+            case = versus.Case(kind, 3, versus.SIZE)
+            plan.found.setdefault(case, []).append(trial(pps * slow, cpu_s=2.0 * slow))
+    assert versus.fastest_vpn(plan, 3) == "tinc"
+    values = {goal.what: value for goal, value in versus.goals(plan)}
+    assert values["packets/s, 3 receivers, × VXLAN"] == pytest.approx(5, rel=0.01)
+    assert values["packets/s, 3 receivers, × tinc"] == pytest.approx(8, rel=0.01)
+    assert values["CPU per delivered Gbit, 3 receivers, × VXLAN"] == pytest.approx(0.2, rel=0.01)
+    assert values["packets/s, 1 receiver, × VXLAN"] is None
+    assert "| tinc" in versus.rate_table(plan, 3, versus.SIZE)
+
+
+def test_quick_measures_less() -> None:
+    """Goal: the short version is short: networks other than ours and VXLAN with 3 receivers only.  Method: the plan."""
+    plan = versus.Plan(list(versus.QUICK_KINDS), [1, 3, 7], 1, 0.5, quick=True, offloads=True)
+    assert {kind for kind, count in plan.networks() if count != 3} == {"ours-4", "vxlan"}
+    assert set(versus.QUICK_KINDS) <= set(peers.kinds())
+
+
+CLIENT = """[  1] local 10.77.0.1 port 58023 connected with 239.77.0.1 port 5002
+[  1] 0.0000-2.0004 sec  11.9 MBytes  50.0 Mbits/sec
+[  1] Sent 9503 datagrams
+"""
+SERVER = """[  1] local 239.77.0.1%mcast0 port 5002 connected with 10.77.0.1 port 58023
+[ ID] Interval       Transfer     Bandwidth        Jitter   Lost/Total Datagrams
+[  1] 0.0000-2.0011 sec  11.9 MBytes  50.0 Mbits/sec   0.347 ms 12/9502 (0.13%)
+[  1] 0.0000-2.0011 sec  3 datagrams received out-of-order
+"""
+
+
+def test_iperf_reports() -> None:
+    """Goal: loss is what was sent less what came, without iperf's end mark.  Method: reports of iperf 2.1.8."""
+    assert iperf_load.parse_client(CLIENT) == (50.0, 9503)
+    server = iperf_load.parse_server(SERVER)
+    assert server == iperf_load.ServerReport(50.0, 0.347, 9490)
+    load = iperf_load.Load("ours-4", 50, 50.0, 9503, 9490, 50.0, 0.3, None)
+    assert load.loss == pytest.approx(12 / 9502)
+    assert iperf_load.parse_server("Server listening on UDP port 5002") is None
+    with pytest.raises(LabError):
+        iperf_load.parse_client("connect failed: Network is unreachable")
+
+
+def test_quote(tmp_path: Path) -> None:
+    """Goal: figures replace the earlier ones between the marks, and nothing else.  Method: quote twice."""
+    page = tmp_path / "README.md"
+    page.write_text(f"# Page\n\n{whole.BEGIN}\nold\n{whole.END}\nrest\n")
+    whole.quote(page, "## A\n\nfirst")
+    whole.quote(page, "## B\n\n| second |")
+    assert page.read_text() == f"# Page\n\n{whole.BEGIN}\n\n### B\n\n| second |\n\n{whole.END}\nrest\n"
+
+
+def test_page_has_the_marks() -> None:
+    """Goal: `--quote` finds its place in the page of the repository.  Method: read it."""
+    page = (whole.HERE / "README.md").read_text()
+    assert page.index(whole.BEGIN) < page.index(whole.END)
