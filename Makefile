@@ -10,9 +10,10 @@ APT := build-essential python3-venv python3-dev libssl-dev iproute2 iputils-ping
 
 C_FILES := $(wildcard cffi_build/src/*.[ch]) $(wildcard cffi_build/*.py) $(wildcard cffi_build/cdef.h)
 MINUTES := 15
+FUZZ_SECONDS ?= 7
 JUNIT ?= .venv/junit.xml
 
-.PHONY: help setup apt demo test lint unit native perf clean
+.PHONY: help setup apt demo test lint unit native fuzz perf clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +22,7 @@ help:
 	@echo "make setup   what the two need: Debian packages, .venv, the C extension"
 	@echo "make lint    ruff, mypy --strict, import layers, C warnings"
 	@echo "make unit    the tests that need no rights"
+	@echo "make fuzz    five fuzzers, FUZZ_SECONDS each (default $(FUZZ_SECONDS))"
 	@echo "make perf    measurements, see perf/README.md"
 	@echo "make clean   remove what was built"
 
@@ -53,7 +55,7 @@ setup: .venv/.native
 demo: setup
 	@$(BIN)/pipeline demo
 
-test: lint
+test: lint fuzz
 	@timeout --foreground --kill-after=30 $(MINUTES)m $(BIN)/pytest --junit-xml=$(JUNIT)
 
 unit: setup
@@ -64,6 +66,9 @@ lint: setup
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports --no-cache | tail -n 4; exit $${PIPESTATUS[0]}
 	@if [ -f tests/native/Makefile ]; then $(MAKE) --no-print-directory -C tests/native test; fi
+
+fuzz: setup
+	@$(MAKE) --no-print-directory -C tests/fuzz run SECONDS=$(FUZZ_SECONDS)
 
 perf: setup
 	@$(BIN)/python -m perf

@@ -176,7 +176,7 @@ def decode_node(data: bytes) -> AnyNodeMessage:
         raise WireError(PROTOCOL_MISMATCH)
     try:
         message: AnyNodeMessage = _node_decoder.decode(memoryview(data)[1:])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(MALFORMED) from error
     if not _is_sound(message):
         raise WireError(MALFORMED)
@@ -194,7 +194,7 @@ def decode_local(data: bytes) -> AnyLocalMessage:
         raise WireError(TOO_LONG)
     try:
         message: AnyLocalMessage = _local_decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(MALFORMED) from error
     return message
 

@@ -341,7 +341,7 @@ class OverlayNode:
         """
         try:
             state = msgspec.msgpack.decode(data, type=NodeSnapshot)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"no checkpoint: {error}") from error
         if (state.sessions.own.name, state.engine) != (self._config.name, self._config.engine):
             raise ValueError("the checkpoint is another node's or another engine's")

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * Goal: nothing that arrives at the data port, and nothing that a member who knows all keys sends, breaks a node.
+ * Method: libFuzzer on node 1 of the network of tests/native/network.h.  The input is a row of datagrams: two bytes length
+ * and how it is dressed, then its bytes.  Raw ones arrive as they are; dressed ones get a header of a known origin with
+ * the next sequence number and, if the network seals, a tag, so that the fuzzer also sees what lies behind the seal.
+ * What was delivered is read back: whole IP packets only.
+ */
+#include "network.h"
+#include "mp_seal.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define DATAGRAMS_MAX 32
+
+static struct mp_cipher *cipher;
+static uint64_t sequence;
+static int sealed;
+static const struct mp_policy policy = { .bound_sources = 1, .peer_pps = 1000000, .receive_pps = 1000000 };
+
+static void open_once(void)
+{
+    uint8_t key[MP_KEY_BYTES];
+    sealed = getenv("FUZZ_SEALED") != NULL;
+    open_network(sealed, 1);
+    make_key(key, 0);
+    cipher = mp_cipher_new(key, 1);
+    set_route(1, MP_SIDE_OVERLAY, MP_KIND_GROUP, GROUP, 1 << 2, 1);
+    set_route(1, MP_SIDE_OVERLAY, MP_KIND_UNICAST, 0x0a4d0002, 0, 1);
+    set_route(1, MP_SIDE_OVERLAY, MP_KIND_FLOOD, 0, 0, 1);
+    struct mp_fib_key key_of = { .via = MP_NO_LINK, .side = MP_SIDE_OVERLAY, .kind = MP_KIND_SOURCE, .origin = origin_of(0) };
+    struct mp_fib_value value = { 0 };
+    map_v4(key_of.group, 0x0a4d0001);
+    CHECK(mp_fib_set(nodes[1].fib, &key_of, &value) == 0);
+    struct mp_worker_config config = { .stages = 15, .idle = MP_IDLE_SLEEP, .super = 1, .tun = nodes[1].tun,
+                                       .udp = nodes[1].udp, .wake = nodes[1].wake[0], .policy = &policy };
+    memcpy(config.bell, nodes[1].bell, sizeof config.bell);
+    mp_worker_free(nodes[1].worker);
+    nodes[1].worker = mp_worker_new(nodes[1].region, &config);
+    CHECK(nodes[1].worker != NULL);
+}
+
+static void send_datagram(const uint8_t *bytes, uint32_t length, uint8_t dress)
+{
+    static uint8_t datagram[MP_HEADER_BYTES + 2048 + MP_TAG_BYTES];
+    struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(nodes[1].endpoint.port),
+                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    if (!(dress & 0x80)) {
+        sendto(nodes[0].udp, bytes, length, 0, (struct sockaddr *)&to, sizeof to);
+        return;
+    }
+    struct mp_header h = { .type = dress & 3, .flags = sealed ? MP_FLAG_SEALED : 0, .hop_limit = dress >> 2 & 7,
+                           .epoch = KEY_EPOCH, .origin = origin_of(0),
+                           .sequence = mp_space(0, (dress & 3) > 1) | sequence++ };
+    mp_header_write(datagram, &h);
+    memcpy(datagram + MP_HEADER_BYTES, bytes, length);
+    if (sealed)
+        CHECK(mp_seal(cipher, datagram, length) == 0);
+    sendto(nodes[0].udp, datagram, MP_HEADER_BYTES + length + (sealed ? MP_TAG_BYTES : 0), 0, (struct sockaddr *)&to,
+           sizeof to);
+}
+
+static void read_all(uint32_t node)
+{
+    static uint8_t got[70000];
+    uint8_t vnet[MP_VNET_BYTES], drain[2048];
+    for (uint32_t length; (length = read_host(node, got, vnet));)
+        if (length > 65535 || mp_packet_length(got, length) != length)
+            abort();
+    for (uint32_t kind; mp_worker_punt(nodes[node].worker, &kind, drain, sizeof drain);)
+        ;
+    for (int k = 0; k < NODES; k += 2)
+        while (recv(nodes[k].udp, drain, sizeof drain, MSG_DONTWAIT) >= 0)
+            ;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (!nodes[1].worker)
+        open_once();
+    for (int n = 0; n < DATAGRAMS_MAX && size >= 3; n++) {
+        uint32_t length = (uint32_t)(data[0] << 8 | data[1]) % 2048;
+        uint8_t dress = data[2];
+        data += 3;
+        size -= 3;
+        if (length > size)
+            length = (uint32_t)size;
+        send_datagram(data, length, dress);
+        data += length;
+        size -= length;
+    }
+    for (int round = 0; round < 2; round++)
+        mp_worker_run(nodes[1].worker, 1);
+    read_all(1);
+    return 0;
+}

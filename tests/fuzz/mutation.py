@@ -1,0 +1,73 @@
+"""Mutations of the corpus without coverage: what runs anywhere, in the unit tests and where atheris is missing."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from pipeline import messages
+from pipeline.messages import DirectorySummary, DirectoryUpdate, EngineMessage, Goodbye, Heartbeat, Hello, Request
+from tests.fuzz.targets import TARGETS, new_node
+
+CORPUS = Path(__file__).parent / "corpus"
+
+
+def seeds() -> list[bytes]:
+    """The corpus's packets, and a message of every kind."""
+    record = new_node().record
+    head = messages.Header(sender=7, incarnation=5, endpoint="192.0.2.7:4747")
+    kinds = [
+        Hello(number=2, record=msgspec.structs.replace(record, node_id=7, name="b", incarnation=5), **head),
+        Heartbeat(number=3, known=record.stamp, directory=bytes(8), **head),
+        Goodbye(number=4, **head),
+        DirectorySummary(entries=[(7, 5, 1), (8, 1, 1)], asked=True, **head),
+        DirectoryUpdate(records=[record, msgspec.structs.replace(record, node_id=9, name="c")], **head),
+        EngineMessage(engine="mesh", body=b"", **head),
+    ]
+    packets = [path.read_bytes() for path in sorted((CORPUS / "python").iterdir())]
+    transport = [packet[24:] for packet in packets] + [packet[48:] for packet in packets]
+    local = messages.encode_local(Request("show", "links"))
+    return [*packets, *transport, *map(messages.encode_node, kinds), local, new_node().snapshot(0.0)]
+
+
+def mutants(rng: random.Random) -> Iterator[bytes]:
+    """Seeds with bits flipped, bytes set, cut, doubled and spliced; without end."""
+    pool = seeds()
+    for number in itertools.count():
+        data = bytearray(pool[number % len(pool)])
+        for _ in range(rng.choice((0, 1, 1, 2, 5, 20))):
+            at = rng.randrange(len(data) + 1)
+            match rng.randrange(6):
+                case 0 if data:
+                    data[at % len(data)] ^= 1 << rng.randrange(8)
+                case 1 if data:
+                    data[at % len(data)] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+                case 2:
+                    del data[at:]
+                case 3:
+                    data[at:at] = rng.randbytes(rng.choice((1, 2, 4, 8)))
+                case 4:
+                    data[at:at] = data[: rng.randrange(1 + min(len(data), 64))]
+                case _:
+                    data[at:] = rng.choice(pool)[at:]
+        yield bytes(data[:4096])
+
+
+def run(seconds: float, seed: int = 0) -> int:
+    """Feeds every target; how many inputs there were.  A finding is raised with the input in its notes."""
+    end = time.monotonic() + seconds
+    for count, data in enumerate(mutants(random.Random(seed)), start=1):
+        for name, target in TARGETS.items():
+            try:
+                target(data)
+            except Exception as error:
+                error.add_note(f"{name}: {data.hex()}")
+                raise
+        if time.monotonic() >= end:
+            return count
+    raise AssertionError("mutants never end")
