@@ -103,6 +103,12 @@ def test_queries_of_other_lengths_are_refused(length: int) -> None:
     assert refusal(sealed(b"\x11\x64" + bytes(length - 2))) == "igmp_query_length"
 
 
+def test_unknown_flags_and_reserved_fields_are_ignored() -> None:
+    """Goal: what a later version may put beside S and QRV changes nothing."""
+    query = igmp.parse(sealed(struct.pack("!BBH4sBBH", 0x11, 100, 0, G, 0xF2, 125, 0)))
+    assert query == Query(3, G, 10.0, robustness=2, query_interval_s=125.0)
+
+
 def test_a_general_query_lists_no_sources() -> None:
     """Goal: sources of no group are nonsense: refused rather than taken for a general query."""
     assert refusal(sealed(struct.pack("!BBH4sBBH", 0x11, 100, 0, bytes(4), 2, 125, 1) + S1)) == "igmp_query_sources"

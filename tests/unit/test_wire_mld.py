@@ -129,6 +129,12 @@ def test_queries_of_other_lengths_are_refused(length: int) -> None:
     assert refusal(sealed(b"\x82\x00" + bytes(length - 2))) == "mld_query_length"
 
 
+def test_unknown_flags_and_reserved_fields_are_ignored() -> None:
+    """Goal: what a later version may put beside S and QRV changes nothing."""
+    query = parse(sealed(b"\x82\0\0\0" + struct.pack("!HH16sBBH", 1000, 0xFFFF, G, 0xF2, 125, 0)))
+    assert query == Query(2, G, 1.0, robustness=2, query_interval_s=125.0)
+
+
 def test_a_general_query_lists_no_sources() -> None:
     """Goal: sources of no group are nonsense: refused rather than taken for a general query."""
     query = b"\x82\0\0\0" + struct.pack("!HH16sBBH", 1000, 0, bytes(16), 2, 125, 1) + S1
