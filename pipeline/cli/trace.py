@@ -53,7 +53,8 @@ def _print(answer: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _line(event: Mapping[str, Any]) -> str:
-    """"12:00:00.123  239.1.2.3                 10.77.0.1                 INCLUDE (A) + …"."""
-    clock = time.strftime("%H:%M:%S", time.localtime(event["time_s"])) + f"{event['time_s'] % 1:.3f}"[1:]
+    """One event: 12:00:00.123, the group, the host (or "-"), the rule."""
+    seconds, milliseconds = divmod(int(event["time_s"] * 1000), 1000)
+    clock = f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{milliseconds:03}"
     group, host = (str(event[key] or "-").ljust(NAME_WIDTH) for key in ("group", "host"))
     return f"{clock}  {group}  {host}  {event['rule']}"
