@@ -31,7 +31,8 @@ def main() -> int:
 
     found = HERE / "bin" / "found" / "python"
     found.mkdir(parents=True, exist_ok=True)
-    options = [f"-max_total_time={seconds}", "-max_len=2048", f"-artifact_prefix={found.parent}/", "-verbosity=0", "-print_final_stats=1"]
+    options = [f"-max_total_time={seconds}", "-max_len=2048", f"-artifact_prefix={found.parent}/"]
+    options += ["-verbosity=0", "-print_final_stats=1"]
     atheris.Setup([sys.argv[0], *options, str(found), str(HERE / "corpus" / "python")], one)
     atheris.Fuzz()
     return 0

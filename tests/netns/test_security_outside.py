@@ -145,8 +145,8 @@ def test_slow_connections_hold_nobody_up(make_network: MakeNetwork, sockets: Soc
 def test_a_member_that_lies(make_network: MakeNetwork, measured: Measured) -> None:
     """Goal: a member whose control messages are nonsense, too many or too large, is bounded and harms no stream.
     Method: a program with the network key sends messages of another version, with unknown fields, counts beyond every
-    bound, two thousand invented nodes, and a flood of Heartbeats; control's process stays, what it knows is bounded, the
-    stream is whole, and each kind of nonsense is logged once."""
+    bound, two thousand invented nodes, and a flood of Heartbeats; control's process stays, what it knows is bounded,
+    the stream is whole, and each kind of nonsense is logged once."""
     network = make_network(3)
     source, member, liar = network.instances
     group = fresh_group()
