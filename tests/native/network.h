@@ -14,6 +14,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -79,8 +80,8 @@ static inline void open_node(uint32_t which, int sealed, uint32_t super)
     struct mp_geometry g = { .lanes = 1, .host_slots = 256, .host_slot_bytes = 2048, .overlay_slots = 16,
                              .fib_entries = 1024, .fib_buckets = 1024, .mtu = 1436, .seed = 7 };
     uint8_t key[MP_KEY_BYTES];
-    n->region = aligned_alloc(4096, (mp_region_size(&g) + 4095) & ~UINT64_C(4095));
-    memset(n->region, 0, mp_region_size(&g));
+    n->region = mmap(NULL, mp_region_size(&g), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(n->region != MAP_FAILED);
     CHECK(mp_region_format(n->region, &g) == 0);
     open_descriptors(n);
     n->fib = mp_fib_writer_new(n->region);
@@ -120,7 +121,7 @@ static inline void close_network(void)
         struct node *n = &nodes[i];
         mp_worker_free(n->worker);
         mp_fib_writer_free(n->fib);
-        free(n->region);
+        munmap(n->region, n->region->size);
         int fds[] = { n->tun, n->host, n->udp, n->wake[0], n->wake[1], n->bell[0], n->bell[1], n->bell[2], n->bell[3] };
         for (size_t k = 0; k < sizeof fds / sizeof *fds; k++)
             close(fds[k]);

@@ -18,7 +18,7 @@ import pytest
 NATIVE = Path(__file__).resolve().parents[1] / "native"
 GUARD = NATIVE / "bin/plain/guard"
 AT_ONCE = 64  # as in guard.c
-SHORT, LONG = 64 * AT_ONCE, 128 * AT_ONCE
+SHORT, LONG = 32 * AT_ONCE, 64 * AT_ONCE
 
 
 @pytest.fixture(scope="module", autouse=True)
