@@ -386,6 +386,19 @@ def test_many_sources_in_one_group(link: Segment, fast: Network) -> None:
     wait_until(lambda: link.counters().get("sources_limit", 0) == before + 100, 2, "100 sources are refused")
 
 
+def test_a_report_as_long_as_the_largest_mtu(
+    make_network: Callable[..., Network], sockets: Sockets, tmp_path: Path
+) -> None:
+    """Goal: a report fills a packet whatever the MTU.  Method: an MTU of 9,000 and 1,000 sources in one report."""
+    path = tmp_path / "jumbo.toml"
+    path.write_text("[tun]\nmtu = 9000\n")
+    flags = ("--config", str(path))
+    link = Segment(sockets, make_network(1, workers=1, sealed=False, extra=flags).instances[0])
+    sources = [f"10.77.{100 + i // 250}.{i % 250 + 1}" for i in range(1000)]
+    link.send(igmp3((ALLOW, "232.81.63.1", sources)))
+    link.wait_filter("232.81.63.1", "INCLUDE", *sources)
+
+
 def test_a_storm_is_bounded_and_said_once(link: Segment) -> None:
     """Goal: issue, "Bad input": a storm is bounded and said so once; the node goes on serving.
     Method: 60,000 reports as fast as they go in; drops are counted, one line in the log, a join thereafter works."""
