@@ -147,13 +147,14 @@ def test_no_windows_left(region: Region, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("pipeline.shm.tables.lib", Fake())
     clock = Clock()
     tables = TablesWriter(region, clock=clock)
-    for origin in range(1, 257):
+    nodes = lib.MP_WINDOWS_MAX // 32
+    for origin in range(1, nodes + 1):
         tables.set_key(origin, 0, key=KEY, lanes=16)
     with pytest.raises(TableFullError, match="16 lanes"):
-        tables.set_key(300, 0, key=KEY, lanes=16)
+        tables.set_key(3000, 0, key=KEY, lanes=16)
     tables.clear_key(7, 0)
-    tables.set_key(300, 0, key=KEY, lanes=16)  # at once: there are no others
-    assert len(tables.keys()) == 256
+    tables.set_key(3000, 0, key=KEY, lanes=16)  # at once: there are no others
+    assert len(tables.keys()) == nodes
 
 
 class Fake:
