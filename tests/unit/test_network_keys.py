@@ -1,0 +1,254 @@
+"""Goal: a network key gives way to another step by step, and never half.
+Method: the key file on disk; the grace on a virtual clock; the decisions, sockets and node being lists."""
+
+from __future__ import annotations
+
+import base64
+import os
+import stat
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline import keys
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.io import keystore
+from pipeline.io.peers import MessageRates
+from pipeline.limits import MESSAGE_BURST, MESSAGES_PER_S
+from pipeline.network_keys import NetworkKeys
+from pipeline.succession import Succession
+
+OLD, NEW, THIRD = (bytes([number]) * 32 for number in (1, 2, 3))
+
+
+# ---------------------------------------------------------------- the file
+
+
+def test_rotate_and_retire(tmp_path: Path) -> None:
+    """Goal: rotate puts a new key first and keeps one old one, retire leaves the first; mode 0600 throughout.
+    Method: three rotations of a file, then retire."""
+    path = tmp_path / "network.key"
+    keys.write_network_key(path)
+    seen = [keys.load_network_key(path)]
+    for _ in range(3):
+        keys.rotate_network_key(path)
+        found = keys.load_network_keys(path)
+        assert len(found) == 2
+        assert found[1] == seen[-1]
+        assert found[0] not in seen
+        seen.append(found[0])
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    keys.retire_network_keys(path)
+    assert keys.load_network_keys(path) == [seen[-1]]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["network.key"]
+
+
+def test_rotate_needs_a_key_file(tmp_path: Path) -> None:
+    """Goal: nothing is made where nothing was.  Method: a missing file, one that others can read, one of three keys."""
+    with pytest.raises(ConfigError, match="no such key file"):
+        keys.rotate_network_key(tmp_path / "none")
+    path = tmp_path / "open"
+    keys.write_network_key(path)
+    path.chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        keys.rotate_network_key(path)
+    path.chmod(0o600)
+    path.write_text("".join(base64.b64encode(key).decode() + "\n" for key in (OLD, NEW, THIRD)))
+    with pytest.raises(ConfigError, match="3 keys, 2 are the limit"):
+        keys.load_network_keys(path)
+
+
+def test_failed_rotation_leaves_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: a full disk leaves the old file whole and nothing beside it.  Method: fsync fails."""
+    path = tmp_path / "network.key"
+    keys.write_network_key(path)
+    before = path.read_bytes()
+
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(PipelineError, match="no space left"):
+        keys.rotate_network_key(path)
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_keystore(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Goal: keys go in by a child, come out for control, and are wiped; an error is the child's line and code.
+    Method: a file of two keys, a missing one."""
+    path = tmp_path / "network.key"
+    keys.write_network_key(path)
+    keys.rotate_network_key(path)
+    fd = keystore.create()
+    assert keystore.load(fd) == []
+    assert keystore.fill(fd, str(path)) == 0
+    assert keystore.load(fd) == keys.load_network_keys(path)
+    keystore.wipe(fd)
+    assert keystore.load(fd) == []
+    assert keystore.fill(fd, str(tmp_path / "none")) == 78
+    assert capfd.readouterr().err.count("\n") == 1
+    os.close(fd)
+
+
+# ---------------------------------------------------------------- the grace
+
+
+def test_grace_begins_with_the_last_move() -> None:
+    """Goal: the old key ends a grace after the last peer has moved, and not while none has.
+    Method: moves at odd times."""
+    succession = Succession(10)
+    assert not succession.is_over(1e9)
+    succession.begin(0, is_alone=False)
+    assert not succession.is_over(1000)
+    succession.moved(1000)
+    succession.moved(1009)
+    assert not succession.is_over(1018.9)
+    assert succession.is_over(1019)
+    assert not succession.is_over(1020)
+
+
+def test_grace_of_a_lonely_node() -> None:
+    """Goal: who has no peers up waits for none.  Method: begin alone."""
+    succession = Succession(10)
+    succession.begin(0, is_alone=True)
+    assert not succession.is_over(9.9)
+    assert succession.is_over(10)
+
+
+# ---------------------------------------------------------------- the decisions
+
+
+class Fixture:
+    """NetworkKeys on sockets and a node that write down what they are told."""
+
+    def __init__(self, *network_keys: bytes) -> None:
+        self.store = keystore.create()
+        if network_keys:
+            keystore.save(self.store, list(network_keys))
+        self.open: dict[int, bytes | None] = {}
+        self.said: list[Any] = []
+        self.proved = 0
+        sockets = SimpleNamespace(add=self.open.__setitem__, drop=self.open.pop)
+        node = SimpleNamespace(
+            has_proved=lambda _: self.proved,
+            exclude_older=lambda number, _: self.said.append(("exclude", number)) or ["e"],
+            links=lambda: [SimpleNamespace(is_up=True)],
+        )
+        rotation = SimpleNamespace(renew=lambda: self.said.append("renew"))
+        self.keys = NetworkKeys(
+            sockets=sockets,  # type: ignore[arg-type]
+            store=self.store,
+            node=node,  # type: ignore[arg-type]
+            rotation=rotation,  # type: ignore[arg-type]
+            grace_s=10,
+        )
+        self.keys.start()
+
+    def reload(self, *network_keys: bytes, now: float = 0.0) -> str:
+        text = " ".join(base64.b64encode(key).decode() for key in network_keys)
+        return self.keys.reload({"keys": text}, now)
+
+
+def test_move() -> None:
+    """Goal: both keys, then the new one; peers that have not moved are excluded and sender keys renewed, twice.
+    Method: a reload, a peer that moves, the clock."""
+    fixture = Fixture(OLD)
+    assert fixture.open == {1: OLD}
+    assert fixture.reload(NEW, OLD) == ""
+    assert fixture.open == {1: OLD, 2: NEW}
+    assert keystore.load(fixture.store) == [NEW, OLD]
+    fixture.keys.note(1, 5)
+    assert not fixture.keys.look(100)
+    fixture.proved = 1
+    fixture.keys.note(2, 100)
+    fixture.keys.note(2, 109)
+    assert not fixture.keys.look(109.9)
+    assert fixture.keys.look(110)
+    assert fixture.open == {2: NEW}
+    assert keystore.load(fixture.store) == [NEW]
+    assert fixture.said == [("exclude", 2), "renew"]
+    fixture.keys.look(119.9)
+    fixture.keys.look(120)
+    assert fixture.said == [("exclude", 2), "renew", "renew"]
+
+
+def test_same_file_changes_nothing() -> None:
+    """Goal: a reload of an unchanged file is no move.  Method: one key, two keys."""
+    for start in ((OLD,), (NEW, OLD)):
+        fixture = Fixture(*start)
+        before = dict(fixture.open)
+        assert fixture.reload(*start) == ""
+        assert (fixture.open, fixture.said) == (before, [])
+
+
+def test_replacement_without_the_old_key() -> None:
+    """Goal: a file with another key only cuts off at once.  Method: reload."""
+    fixture = Fixture(OLD)
+    assert fixture.reload(NEW) == ""
+    assert fixture.open == {2: NEW}
+    assert ("exclude", 2) in fixture.said
+
+
+def test_second_key_appended_then_first() -> None:
+    """Goal: a key that is put behind the active one is let in and never ends by itself; it becomes the active one when
+    it stands first.  Method: append, wait, swap, wait."""
+    fixture = Fixture(OLD)
+    assert fixture.reload(OLD, NEW) == ""
+    assert fixture.open == {1: OLD, 0: NEW}
+    fixture.proved = 1
+    fixture.keys.note(1, 1)
+    assert not fixture.keys.look(1e6)
+    assert fixture.reload(NEW, OLD, now=1e6) == ""
+    assert fixture.open == {1: OLD, 2: NEW}
+    fixture.keys.note(2, 1e6)
+    assert fixture.keys.look(1e6 + 10)
+    assert fixture.open == {2: NEW}
+
+
+def test_retired_file_ends_the_old_key_at_once() -> None:
+    """Goal: a node that was launched with two keys lets both in until the file holds one.  Method: reload."""
+    fixture = Fixture(NEW, OLD)
+    assert fixture.open == {2: NEW, 1: OLD}
+    assert not fixture.keys.look(1e6)
+    assert fixture.reload(NEW) == ""
+    assert fixture.open == {2: NEW}
+
+
+def test_two_moves_in_a_row() -> None:
+    """Goal: a second move before the first is over ends the oldest key at once.  Method: two reloads."""
+    fixture = Fixture(OLD)
+    fixture.reload(NEW, OLD)
+    fixture.reload(THIRD, NEW)
+    assert fixture.open == {2: NEW, 3: THIRD}
+
+
+@pytest.mark.parametrize("text", ["", "?", "AAAA", " ".join([base64.b64encode(OLD).decode()] * 3)])
+def test_unusable_requests(text: str) -> None:
+    """Goal: nothing but whole keys is taken, and never more than two.  Method: reloads with others."""
+    fixture = Fixture(OLD)
+    assert fixture.keys.reload({"keys": text}, 0) != ""
+    assert fixture.open == {1: OLD}
+
+
+def test_insecure_has_no_key_to_move_from() -> None:
+    """Goal: an --insecure node says so.  Method: reload."""
+    fixture = Fixture()
+    assert fixture.open == {0: None}
+    assert "--insecure" in fixture.reload(NEW)
+
+
+# ---------------------------------------------------------------- floods of messages
+
+
+def test_message_rates() -> None:
+    """Goal: a burst, then the rate; one connection does not cost another.  Method: a virtual clock."""
+    rates = MessageRates()
+    assert sum(rates.allows(b"a", 0.0) for _ in range(2 * MESSAGE_BURST)) == MESSAGE_BURST
+    assert rates.allows(b"b", 0.0)
+    assert sum(rates.allows(b"a", 1.0) for _ in range(2 * MESSAGE_BURST)) == MESSAGES_PER_S
+    for number in range(5000):
+        rates.allows(number.to_bytes(4), 2.0)
+    assert len(rates._buckets) <= 2048
