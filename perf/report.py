@@ -252,7 +252,8 @@ class Plot:
             axis.bar(places, [value or 0.0 for value in values], width, label=name)
         axis.set_xticks(range(len(groups)), groups)
         axis.set_ylabel(label)
-        axis.legend(fontsize=7)
+        if len(series) > 1:
+            axis.legend(fontsize=7)
 
     def lines(self, axis: Any, series: Mapping[str, Sequence[tuple[float, float | None]]], x: str, y: str) -> None:
         """A line for each series; points that are missing are left out."""
