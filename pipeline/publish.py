@@ -118,7 +118,9 @@ class Publisher:
             self._tables_changed = True
 
     def publish_entry(self, change: FibEntry | FibDelete) -> None:
-        """One forwarding entry."""
+        """One forwarding entry.  The stages take no turns yet: all packets go by turn 0, which is a tree of its own."""
+        if change.key.turn:
+            return
         if isinstance(change, FibDelete):
             self._fib.delete(self._by_link(change.key))
             return

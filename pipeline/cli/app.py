@@ -272,6 +272,36 @@ def demo(seconds: str, workers: str, as_json: bool) -> int:
     return demonstration.run(seconds=_seconds("--seconds", seconds), workers=count, json=as_json)
 
 
+@app.command()
+@click.option("--overlay", "engine", metavar="ENGINE", default="mesh", help="Engine (default mesh).")
+@click.option("--nodes", metavar="N", default="128", help="Nodes (default 128).")
+@click.option("--seed", metavar="N", default="1", help="Everything random comes from it (default 1).")
+@click.option("--duration", metavar="S", default="600", help="Virtual seconds (default 600).")
+@click.option("--warmup", metavar="S", default="", help="Before anything counts (default a quarter of --duration).")
+@click.option("--rate", metavar="R", default="10", help="Packets a second (default 10).")
+@click.option("--packet-bytes", metavar="B", default="100", help="Bytes of a packet (default 100).")
+@click.option("--topology", "place", metavar="KIND", help="plane, transit-stub, power-law (default plane).")
+@click.option("--rtt-matrix", metavar="FILE", help="Round-trip times in ms, a row a line, instead of a topology.")
+@click.option("--loss", metavar="SHARE", default="0", help="Of all datagrams (default 0).")
+@click.option("--bandwidth", metavar="MBIT", help="Access links of so many Mbit/s each way, with queues.")
+@click.option("--mttf", metavar="S", help="Churn: mean time to failure of a node.")
+@click.option("--mttr", metavar="S", default="120", help="Churn: mean time to its return (default 120).")
+@click.option("--trace", metavar="FILE", help="Churn from a file: seconds, node, up or down.")
+@click.option("--partition", metavar="BEGIN,END,SHARE", help="Cut a share of the nodes off for a while.")
+@click.option("--option", "options", metavar="NAME=VALUE", multiple=True, help="An option of the engine.")
+@_json_flag
+def simulate(as_json: bool, **flags: Any) -> int:
+    """An engine on thousands of virtual nodes, made of the daemon's own code."""
+    from pipeline.cli import simulate as simulation
+
+    figures = simulation.run(simulation.scenario(**flags))
+    if as_json:
+        _print("simulation", figures, as_json=True)
+    else:
+        simulation.write(figures)
+    return 0
+
+
 # ---------------------------------------------------------------- shared
 
 

@@ -64,7 +64,10 @@ class LinkWanted:
 
 @dataclass(frozen=True, slots=True)
 class Resend:
-    """Send these datagrams once more to that node, out of the data plane's own history; what it has no more is left."""
+    """Send these datagrams once more to that node, out of the data plane's own history.
+
+    What it has no more is left; what has not come yet is passed on to that node when it does.
+    """
 
     peer: NodeId
     group: Address
@@ -113,8 +116,13 @@ class Engine(Protocol):
     def handle_message(self, peer: NodeId, message: bytes, now: float) -> str | None:
         """What a peer's engine says.  Returns a reason word if it is nonsense."""
 
-    def handle_gap(self, group: Address, origin: NodeId, numbers: tuple[int, ...], now: float) -> None:
-        """All that the data plane lacks of a stream and might still be sent; told again as it changes."""
+    def handle_gap(
+        self, group: Address, origin: NodeId, numbers: tuple[int, ...], now: float, *, via: NodeId | None = None
+    ) -> None:
+        """All that the data plane lacks of a stream and might still be sent; told again as it changes.
+
+        `via`: the node that the last datagram of the stream came from.
+        """
 
     def handle_timeout(self, now: float) -> None:
         """The time of `poll_timeout` has come."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 
 
@@ -22,6 +23,7 @@ def join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+@functools.lru_cache(maxsize=4096)
 def is_wildcard(endpoint: str) -> bool:
     """Whether the endpoint cannot be dialled: it has no address but 0.0.0.0, :: or none, or is no endpoint at all."""
     parts = split(endpoint)

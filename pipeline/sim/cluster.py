@@ -242,7 +242,7 @@ class Host:
                 self.node.register_source(destination, self._clock.now)
                 self._pump()
         else:
-            self._remember(packet)
+            self._remember(packet, None)
             self._replicate(packet, entry, came_from=None)
         return packet.origin, packet.sequence
 
@@ -272,14 +272,14 @@ class Host:
         turn = packet.number % entry.turns if entry is not None else 0
         return entry if entry is None or not turn else self.fib.get(replace(entry.key, turn=turn))
 
-    def _remember(self, packet: Packet) -> None:
+    def _remember(self, packet: Packet, via: NodeId | None) -> None:
         name = packet.origin, packet.life, packet.destination
         stream = self._streams.get(name)
         if stream is None:
             stream = self._streams[name] = Stream(HISTORY_PACKETS)
         if stream.add(packet.number, packet):
             missing = tuple(sorted(stream.missing))
-            self.node.handle_gap(packet.destination, packet.origin, missing, self._clock.now)
+            self.node.handle_gap(packet.destination, packet.origin, missing, self._clock.now, via=via)
             self._pump()
 
     def _resend(self, order: Resend) -> None:
@@ -288,7 +288,9 @@ class Host:
         for (origin, _, group), stream in self._streams.items():
             if (origin, group) == (order.origin, order.group) and endpoint is not None:
                 for number in order.numbers:
-                    if number in stream.kept:
+                    if number not in stream.kept:
+                        stream.owe(number, order.peer)
+                    else:
                         self._network.send(self.endpoint, (endpoint, "data"), stream.kept[number])
 
     def _on_packet(self, sender: str, packet: Packet) -> None:
@@ -300,9 +302,9 @@ class Host:
             self.drops["duplicate"] += 1
             return
         self._seen.add(name)
-        if is_multicast(packet.destination):
-            self._remember(packet)
         via = next((node for node, endpoint in self._links.values() if endpoint == sender), None)
+        if is_multicast(packet.destination):
+            self._remember(packet, via)
         entry = self._in_turn(self._look_up_overlay(packet, via), packet)
         if entry is None:
             self.drops["no_entry"] += 1
@@ -314,10 +316,15 @@ class Host:
             self._replicate(replace(packet, hop_limit=packet.hop_limit - 1), entry, came_from=via)
 
     def _replicate(self, packet: Packet, entry: FibEntry, came_from: NodeId | None) -> None:
+        served = {came_from, packet.origin}
         for link in sorted(entry.links):
             node, endpoint = self._links[link]
-            if node not in (came_from, packet.origin):
+            if node not in served:
+                served.add(node)
                 self._network.send(self.endpoint, (endpoint, "data"), packet)
+        stream = self._streams.get((packet.origin, packet.life, packet.destination))
+        for node in sorted(stream.creditors(packet.number) - served if stream is not None else ()):
+            self._resend(Resend(node, packet.destination, packet.origin, (packet.number,)))
 
 
 class Cluster:

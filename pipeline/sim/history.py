@@ -1,7 +1,7 @@
 """What a data plane remembers of the streams that pass through it: which datagrams are missing, and the last ones.
 
-Gaps are seen as the stages see them: datagram n of a stream has come and some before it have not.  It knows no nodes
-but as origins, sends nothing and reads no clock.
+Gaps are seen as the stages see them: datagram n of a stream has come and some before it have not.  It sends
+nothing and reads no clock.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from pipeline.address import NodeId
+
 P = TypeVar("P")
+_NOBODY: set[NodeId] = set()
 
 
 @dataclass(slots=True)
@@ -21,6 +24,8 @@ class Stream(Generic[P]):
     highest: int = -1
     missing: set[int] = field(default_factory=set)
     kept: dict[int, P] = field(default_factory=dict)
+    owed: dict[int, set[NodeId]] = field(default_factory=dict)
+    """Nodes that have asked for what has not come yet."""
 
     def add(self, number: int, packet: P) -> bool:
         """A datagram has come.  Returns whether that changes what is missing."""
@@ -40,3 +45,14 @@ class Stream(Generic[P]):
         if len(self.kept) > self.kept_max:
             del self.kept[next(iter(self.kept))]
         return is_changed or len(self.missing) != before
+
+    def owe(self, number: int, node: NodeId) -> None:
+        """A node asks for what is not here; it is forgotten if it is too old, or too far ahead."""
+        if abs(number - self.highest) <= self.kept_max:
+            if len(self.owed) >= self.kept_max:
+                del self.owed[next(iter(self.owed))]
+            self.owed.setdefault(number, set()).add(node)
+
+    def creditors(self, number: int) -> set[NodeId]:
+        """Who has asked for what has just come."""
+        return self.owed.pop(number, set()) if self.owed else _NOBODY

@@ -14,8 +14,8 @@ from pipeline.address import ANY_SOURCE, Address, NodeId
 from pipeline.forwarding.route import FibEntry, FibKey, Kind, Side
 from pipeline.overlay.api import Resend
 from pipeline.overlay.node import NodeConfig
-from pipeline.sim.cluster import HISTORY_PACKETS, Host
 from pipeline.sim.clock import Clock
+from pipeline.sim.cluster import HISTORY_PACKETS, Host
 from pipeline.sim.history import Stream
 from pipeline.sim.underlay import Underlay
 
@@ -69,6 +69,8 @@ class Station(Host):
         self._number = -1
         self._resolved: dict[tuple[NodeId, int], tuple[bool, list[tuple[int, ...]]]] = {}
         self._flights: dict[tuple[NodeId, int], Stream[Flight]] = {}
+        self._creditors: set[NodeId] = set()
+        """Who has asked for the packet in hand."""
         numbers[self.node_id] = index
 
     # ---- life
@@ -96,7 +98,7 @@ class Station(Host):
         flight = Flight(self.node_id, self.index, self.config.incarnation, self._number, now, len(self._stations))
         flight.got[self.index] = 1
         self._measures.sent(flight)
-        self._keep(flight)
+        self._keep(flight, -1)
         self._pass_on(flight, -1)
         return flight
 
@@ -119,7 +121,7 @@ class Station(Host):
             self.drops["no_key"] += 1
             return
         flight.got[self.index] = 1
-        self._keep(flight)
+        self._keep(flight, via)
         if self._pass_on(flight, via):
             if self.heard_at is None:
                 self.heard_at = self._clock.now
@@ -132,6 +134,8 @@ class Station(Host):
         if found is None:
             found = self._resolved[key] = self._resolve(flight.origin, via)
         is_local, turns = found
+        if self._creditors:
+            self._pay(flight, set(turns[flight.number % len(turns)] if turns else ()) | {via})
         if turns:
             measures = self._measures
             for index in turns[flight.number % len(turns)]:
@@ -169,14 +173,25 @@ class Station(Host):
 
     # ---- repair
 
-    def _keep(self, flight: Flight) -> None:
+    def _keep(self, flight: Flight, via: int) -> None:
         name = flight.origin, flight.life
         stream = self._flights.get(name)
         if stream is None:
             stream = self._flights[name] = Stream(HISTORY_PACKETS)
         if stream.add(flight.number, flight):
-            self.node.handle_gap(self._group, flight.origin, tuple(sorted(stream.missing)), self._clock.now)
+            upstream = self._stations[via].node_id if via >= 0 else None
+            missing = tuple(sorted(stream.missing))
+            self.node.handle_gap(self._group, flight.origin, missing, self._clock.now, via=upstream)
             self._pump()
+        if stream.owed:
+            self._creditors = stream.creditors(flight.number)
+
+    def _pay(self, flight: Flight, served: set[int]) -> None:
+        """Pass on to those who have asked for it, and do not get it anyway."""
+        creditors, self._creditors = self._creditors, set()
+        for node in sorted(creditors):
+            if self._hosts_by_id.get(node) not in served:
+                self._resend(Resend(node, self._group, flight.origin, (flight.number,)))
 
     def _resend(self, order: Resend) -> None:
         index = self._hosts_by_id.get(order.peer)
@@ -184,7 +199,9 @@ class Station(Host):
             return
         for (origin, _), stream in self._flights.items():
             for number in order.numbers if origin == order.origin else ():
-                if number in stream.kept:
+                if number not in stream.kept:
+                    stream.owe(number, order.peer)
+                else:
                     self._measures.resent += 1
                     arrive = self._stations[index].arrive
                     flight = stream.kept[number]

@@ -52,7 +52,9 @@ class Flood:
     def handle_message(self, peer: NodeId, message: bytes, now: float) -> str | None:
         return "flood_malformed"
 
-    def handle_gap(self, group: Address, origin: NodeId, numbers: tuple[int, ...], now: float) -> None: ...
+    def handle_gap(
+        self, group: Address, origin: NodeId, numbers: tuple[int, ...], now: float, *, via: NodeId | None = None
+    ) -> None: ...
 
     def handle_timeout(self, now: float) -> None: ...
 

@@ -133,7 +133,7 @@ class Mesh:
         """An update, an advert or a pull of another node's mesh."""
         try:
             decoded = _decoder.decode(message)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return MALFORMED
         match decoded:
             case Pull():
@@ -147,7 +147,9 @@ class Mesh:
                 self._apply(peer, decoded)
         return None
 
-    def handle_gap(self, group: Address, origin: NodeId, numbers: tuple[int, ...], now: float) -> None:
+    def handle_gap(
+        self, group: Address, origin: NodeId, numbers: tuple[int, ...], now: float, *, via: NodeId | None = None
+    ) -> None:
         """What is lost is lost."""
 
     def _greet(self, peer: NodeId) -> None:
@@ -285,7 +287,7 @@ class Mesh:
         """Take over a snapshot; ValueError if it is none."""
         try:
             state = msgspec.msgpack.decode(data, type=MeshSnapshot)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"no checkpoint of a mesh: {error}") from error
         self._own.restore(state.own, state.version)
         for peer, saved in state.copies.items():

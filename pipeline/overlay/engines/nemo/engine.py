@@ -19,7 +19,7 @@ Where it is silent, or where forwarding in C asks for it, this is ours:
   - Turns are taken by stream sequence number instead of by each sender's own count, so that all nodes agree which tree
     a packet takes and every node gets it once (forwarding.py says why, and what of the rule that changes).
   - Packets carry no bitmask of what their sender has: gaps are seen in the stream sequence (a whole outage of a path is
-    seen with the first packet after it), and NACKs go round the crew instead of to a peer that is known to have it.
+    seen with the first packet after it), and NACKs go to the crew upstream, which passes on what it still waits for.
   - A leader alone says who is in its cluster, in versioned views; co-leaders act in forwarding only.  The first of the
     crew that is alive follows a dead leader.
   - A link that the sessions report down is as good as the grace period: in the daemon that is after 2.5 s.
@@ -124,7 +124,7 @@ class Nemo:
         entrance = self._rendezvous.of(address)
         if is_last and entrance == self._desk.own:
             self._rendezvous.withdraw(address, self._desk.own)
-        elif is_last and entrance is not None:
+        elif is_last:
             self._desk.send(entrance, talk.Root(address, 0))
         del self._groups[address]
         self._due.clear(address)
@@ -151,24 +151,28 @@ class Nemo:
     def handle_hosts(self, hosts: Mapping[Address, NodeId], now: float) -> None:
         """Addresses do not matter here."""
 
-    def handle_gap(self, group: Address, origin: NodeId, numbers: tuple[int, ...], now: float) -> None:
+    def handle_gap(
+        self, group: Address, origin: NodeId, numbers: tuple[int, ...], now: float, *, via: NodeId | None = None
+    ) -> None:
         """What of a stream is missing."""
         if group in self._groups:
-            self._groups[group].recovery.handle_gap(origin, numbers, now)
+            self._groups[group].recovery.handle_gap(origin, numbers, via, now)
             self._touched[group] = None
 
     def handle_message(self, peer: NodeId, message: bytes, now: float) -> str | None:
         """What another node's engine says."""
         try:
             decoded = talk.decoder.decode(message)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return talk.MALFORMED
         if not is_multicast(decoded.group) or len(decoded.group) not in (4, 16):
             return talk.MALFORMED
         match decoded:
             case talk.Find():
                 is_root = decoded.root != 0
-                root = self._rendezvous.root(decoded.group, peer, now, is_root=is_root, instead=decoded.instead)
+                root = self._rendezvous.root(
+                    decoded.group, peer, now, is_root=is_root, instead=decoded.instead, layers=decoded.layers
+                )
                 if root != peer or not is_root:
                     self._desk.send(peer, talk.Root(decoded.group, root), (root,))
             case talk.Root(root=0):
@@ -256,7 +260,7 @@ class Nemo:
 
     def nodes(self) -> Iterable[NodeId]:
         """Nodes that this engine counts on, beside those that it wants links to."""
-        return {origin for sources in self._sources.values() for origin in sources}
+        return {*self._rendezvous.named, *(origin for sources in self._sources.values() for origin in sources)}
 
     # ---- time
 
@@ -272,7 +276,9 @@ class Nemo:
                 root = self._rendezvous.root(address, self._desk.own, now, is_root=False)
                 self._found_root(group, root, now)
             elif group.is_root and self._rendezvous.of(address) == self._desk.own:
-                root = self._rendezvous.root(address, self._desk.own, now, is_root=True, instead=group.followed)
+                root = self._rendezvous.root(
+                    address, self._desk.own, now, is_root=True, instead=group.followed, layers=len(group.seats)
+                )
                 self._found_root(group, root, now)
 
     def poll_timeout(self) -> float | None:
@@ -346,7 +352,7 @@ class Nemo:
         """Take over a snapshot; ValueError if it is none."""
         try:
             state = msgspec.msgpack.decode(data, type=_Snapshot)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"no checkpoint of nemo: {error}") from error
         for address, saved in state.items():
             group = self._group(address, now)

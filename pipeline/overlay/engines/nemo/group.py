@@ -44,13 +44,15 @@ class Group:
         self.is_member = False
         self.is_source = False
         self.descent = Descent(group, desk, self._arrive)
-        self.recovery = Recovery(group, desk, self._whom_to_ask)
+        self.recovery = Recovery(group, desk, self._crew_behind)
         self.beat_at = now
         self.check_at = now
         self.operation_at = now
         self.exchange_at = now
         self.followed: NodeId = 0
         """Whose lead this node has taken over last."""
+        self.buried: dict[NodeId, float] = {}
+        """Leaders that have been followed, and until when no word of theirs or of them is believed."""
         self.replaces: dict[int, NodeId] = {}
         """By layer: whose place there this node's next Join takes."""
         self.routes: dict[RouteKey, tuple[frozenset[NodeId], ...]] = {}
@@ -86,15 +88,18 @@ class Group:
         """The crew of the cluster by which this node sits in that layer."""
         return self.seats[layer - 1].crew if layer and layer - 1 in self.seats else ()
 
-    def _whom_to_ask(self) -> list[NodeId]:
-        """For repairs: the others of this node's crews, then the crew above."""
-        found: dict[NodeId, None] = {}
-        for seat in self.seats.values():
-            found.update((node, None) for node in seat.crew)
+    def _crew_behind(self, via: NodeId | None) -> Crew:
+        """For repairs: the crew that a stream comes from, if `via` is who sent its last packet."""
+        for layer, seat in sorted(self.seats.items()):
             if self.own in seat.crew:
-                found.update((node, None) for node in seat.super_crew)
-        found.pop(self.own, None)
-        return list(found)
+                if via in seat.super_crew:
+                    return seat.super_crew
+                for member, crew in seat.members.items():
+                    if member == via or via in crew:
+                        return crew if layer and crew else (member,)
+            elif via in seat.crew:
+                return seat.crew
+        return self.seats[0].crew if 0 in self.seats else ()
 
     # ---- leading
 
@@ -255,8 +260,11 @@ class Group:
         """Who we took for a leader is none."""
         layer = redirect.layer
         seat = self.seats.get(layer)
-        if self.descent.phase is Phase.JOINING and self.descent.target == layer and redirect.leader:
-            if redirect.leader != self.own:
+        if self.descent.phase is Phase.JOINING and self.descent.target == layer and not self.descent.is_refinement:
+            self.buried = {node: until for node, until in self.buried.items() if until > now}
+            if redirect.leader in (0, self.own, *self.buried):
+                self.descent.retry(now)
+            else:
                 self.send_join(redirect.leader, layer, now)
             return
         if seat is None or seat.leader != peer:

@@ -51,7 +51,7 @@ class Descent:
         self.phase, self.target, self.is_refinement = Phase.FINDING, target, False
         self.due = now + self._desk.parameters.retry_s
         if rendezvous != self._desk.own:
-            self._desk.send(rendezvous, Find(self._group, 0, 0))
+            self._desk.send(rendezvous, Find(self._group, 0, 0, 0))
 
     def descend(self, leader: NodeId, target: int, now: float, *, layer: int = LAYERS_MAX - 1) -> None:
         """Begin at a leader: of the top cluster, or for a refinement of the layer above the target."""
@@ -73,6 +73,10 @@ class Descent:
         """A Join has been sent."""
         self.phase = Phase.JOINING
         self.due = now + self._desk.parameters.retry_s
+
+    def retry(self, now: float) -> None:
+        """The one who was asked cannot help now."""
+        self.due = now + self._desk.parameters.check_s
 
     def stop(self) -> None:
         """Found, or not needed any more."""

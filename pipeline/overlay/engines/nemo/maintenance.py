@@ -24,6 +24,8 @@ from pipeline.overlay.engines.nemo.joining import Phase
 from pipeline.overlay.engines.nemo.talk import Find, Redirect, View
 
 RANK_S = 2.0
+BURIED_S = 30.0
+"""How long nobody is believed who says that a dead leader leads."""
 
 
 def poll_timeout(group: Group) -> float:
@@ -35,7 +37,7 @@ def poll_timeout(group: Group) -> float:
     return due
 
 
-def handle_timeout(group: Group, rendezvous: Callable[[], NodeId | None], now: float) -> None:
+def handle_timeout(group: Group, rendezvous: Callable[[], NodeId], now: float) -> None:
     """Whatever is due."""
     parameters = group.desk.parameters
     group.recovery.handle_timeout(now)
@@ -66,7 +68,7 @@ def handle_death(group: Group, node: NodeId, now: float) -> None:
 # ---- time
 
 
-def _beat(group: Group, rendezvous: Callable[[], NodeId | None], now: float) -> None:
+def _beat(group: Group, rendezvous: Callable[[], NodeId], now: float) -> None:
     for layer, seat in group.seats.items():
         for node in seat.members:
             if node != group.own:
@@ -77,12 +79,11 @@ def _beat(group: Group, rendezvous: Callable[[], NodeId | None], now: float) -> 
             if group.leads(layer):
                 group.tell(layer)
     entrance = rendezvous()
-    if group.is_root and entrance not in (None, group.own):
-        assert entrance is not None
-        group.desk.send(entrance, Find(group.group, group.own, group.followed))
+    if group.is_root and entrance != group.own:
+        group.desk.send(entrance, Find(group.group, group.own, group.followed, len(group.seats)))
 
 
-def _check(group: Group, rendezvous: Callable[[], NodeId | None], now: float) -> None:
+def _check(group: Group, rendezvous: Callable[[], NodeId], now: float) -> None:
     _bury(group, now)
     _seek(group, rendezvous, now)
     if now < group.operation_at or not group.seats:
@@ -121,6 +122,7 @@ def _succeed(group: Group, seat: Seat, now: float) -> None:
         return
     super_crew = tuple(node for node in seat.super_crew if node != dead)
     seat.forget(dead)
+    group.buried[dead] = now + BURIED_S
     seat.super_crew = super_crew
     seat.version += 1
     if super_crew:
@@ -129,22 +131,17 @@ def _succeed(group: Group, seat: Seat, now: float) -> None:
     group.lead(seat, now)
 
 
-def _seek(group: Group, rendezvous: Callable[[], NodeId | None], now: float) -> None:
+def _seek(group: Group, rendezvous: Callable[[], NodeId], now: float) -> None:
     """Begin to look for a place if one is lacking and nobody has been asked."""
     layer = group.missing_layer
     if layer is None or (group.descent.phase is not Phase.IDLE and not group.descent.is_refinement):
         return
     above = [node for node in (group.seats[layer - 1].super_crew if layer else ()) if node != group.own]
-    if above and layer in group.replaces:
-        group.send_join(above[0], layer, now)
-        group.replaces.pop(layer)
+    if group.descent.failures < 2 * len(above):
+        # Who of them leads now, or will as soon as it has noticed, is not known: they are asked in turn.
+        group.send_join(above[group.descent.failures % len(above)], layer, now)
         return
-    if above and group.descent.failures == 0:
-        group.send_join(above[0], layer, now)
-        return
-    entrance = rendezvous()
-    if entrance is not None:
-        group.descent.find(entrance, layer, now)
+    group.descent.find(rendezvous(), layer, now)
 
 
 # ---- operations

@@ -1,19 +1,32 @@
-"""Lateral recovery: what is missing is asked for after 2 RTT to the farthest crew member, from one after the other.
+"""Lateral recovery: what is missing is asked for after 2 RTT to the farthest of the crew that the stream comes from.
 
-A datagram is resent by the data plane of whoever is asked, from its own history, and goes the ways that forwarding.py
-gives to a stray.  Who is asked may not have it yet: the next try asks somebody else.  It sees no packets.
+Who should have sent it was the crew member in turn.  It is asked first: if only the path failed it has the packet, and
+if it lacks it itself it passes it on when it comes, to all alike.  If it is dead the next of the crew is asked, which
+gets it in the same way from above: repairs climb towards the source, and come down once to each who lacks them.
+
+Trees of different turns differ in length, so packets overtake each other without any loss.  How late they come is
+learnt for each stream, and nothing is asked for sooner.  It sees no packets: they are resent by the data plane out of
+its own history.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from pipeline.address import Address, NodeId
 from pipeline.overlay.api import Resend
+from pipeline.overlay.engines.nemo.clusters import Crew
 from pipeline.overlay.engines.nemo.desk import Desk
 from pipeline.overlay.engines.nemo.talk import Nack
 
+UNMEASURED_S = 0.1
+"""For a crew of which nobody has been measured: the median of the world."""
+LATE_MAX_S = 0.5
+LATE_STEP_S = 0.01
+LATE_SHARE = 0.9
+"""Of the packets that come by themselves come within the time that is waited."""
+SILENT_MAX = 64
 NUMBERS_MAX = 64
 """Of one Nack: twice the paper's buffer."""
 
@@ -21,36 +34,55 @@ NUMBERS_MAX = 64
 @dataclass(slots=True)
 class _Wanted:
     due: float
-    tries: int
+    since: float
+    asked: NodeId = 0
+    tries: int = 0
+    answer_at: float = 0.0
+    """Before this it cannot be an answer to what was asked last."""
 
 
 class Recovery:
     """Of one group."""
 
-    def __init__(self, group: Address, desk: Desk, crews: Callable[[], Sequence[NodeId]]) -> None:
+    def __init__(self, group: Address, desk: Desk, crew_behind: Callable[[NodeId | None], Crew]) -> None:
         self._group = group
         self._desk = desk
-        self._crews = crews
-        """Whom to ask, the most likely first."""
+        self._crew_behind = crew_behind
         self._missing: dict[NodeId, dict[int, _Wanted]] = {}
+        self._crews: dict[NodeId, Crew] = {}
+        """Where the stream of each origin comes from."""
+        self._late_s: dict[NodeId, float] = {}
+        self._silent_until: dict[NodeId, float] = {}
+        """Who has not answered is asked after the others for a grace period."""
         self.due: float | None = None
-        self.nacks = 0
 
-    def handle_gap(self, origin: NodeId, numbers: Collection[int], now: float) -> None:
+    def handle_gap(self, origin: NodeId, numbers: Collection[int], via: NodeId | None, now: float) -> None:
         """What of the origin's stream is missing now."""
         if self._desk.parameters.repair == "none":
             return
-        held = self._missing.get(origin, {})
-        due = now + self._patience()
-        wanted = {number: held.get(number) or _Wanted(due, 0) for number in numbers}
-        if wanted:
-            self._missing[origin] = wanted
+        self._learn(origin, numbers, now)
+        if numbers:
+            held = self._missing.get(origin, {})
+            if any(number not in held for number in numbers) or origin not in self._crews:
+                self._crews[origin] = self._crew_behind(via) or (origin,)
+            due = now + self._patience(origin)
+            self._missing[origin] = {number: held.get(number) or _Wanted(due, now) for number in numbers}
         else:
             self._missing.pop(origin, None)
+            self._crews.pop(origin, None)
         self._plan()
 
+    def _learn(self, origin: NodeId, numbers: Collection[int], now: float) -> None:
+        """What has come by itself was only late."""
+        oldest = min(numbers, default=0)
+        for number, each in self._missing.get(origin, {}).items():
+            if number not in numbers and number >= oldest and (not each.tries or now < each.answer_at):
+                old_s = self._late_s.get(origin, 0.0)
+                step_s = LATE_STEP_S * (LATE_SHARE if now - each.since > old_s else LATE_SHARE - 1)
+                self._late_s[origin] = min(max(0.0, old_s + step_s), LATE_MAX_S)
+
     def handle_nack(self, peer: NodeId, nack: Nack) -> None:
-        """A peer lacks datagrams: the data plane may have them."""
+        """A peer lacks datagrams: the data plane has them, or will."""
         if self._desk.parameters.repair == "nack":
             self._desk.outputs.append(Resend(peer, self._group, nack.origin, nack.numbers))
 
@@ -58,29 +90,35 @@ class Recovery:
         """Ask for what is due."""
         if self.due is None or now < self.due:
             return
-        crews = self._crews()
+        if len(self._silent_until) > SILENT_MAX:
+            self._silent_until.clear()
         asks: dict[tuple[NodeId, NodeId], list[int]] = {}
         for origin, wanted in self._missing.items():
-            for number, each in list(wanted.items()):
+            crew = self._crews[origin]
+            for number, each in wanted.items():
                 if each.due > now:
                     continue
-                if not crews or each.tries >= self._desk.parameters.nack_tries:
-                    del wanted[number]
-                    continue
-                peer = crews[each.tries % len(crews)]
+                if each.tries:
+                    self._silent_until[each.asked] = now + self._desk.parameters.grace_s
+                order = [crew[(number + turn) % len(crew)] for turn in range(len(crew))]
+                order.sort(key=lambda node: self._silent_until.get(node, 0.0) > now)  # stable
+                peer = each.asked = order[each.tries % len(crew)]
                 each.tries += 1
-                each.due = now + self._patience() * (1 + each.tries)
-                asks.setdefault((peer, origin), []).append(number)
+                each.answer_at = now + 0.8 * self._desk.rtt(peer)
+                is_last = each.tries >= self._desk.parameters.nack_tries
+                each.due = float("inf") if is_last else now + self._patience(origin) * (1 + each.tries)
+                if peer != self._desk.own:
+                    asks.setdefault((peer, origin), []).append(number)
         for (peer, origin), numbers in asks.items():
-            self.nacks += 1
             self._desk.send(peer, Nack(self._group, origin, tuple(sorted(numbers)[-NUMBERS_MAX:])), (origin,))
         self._plan()
 
-    def _patience(self) -> float:
+    def _patience(self, origin: NodeId) -> float:
         """The missing-packet timer, in seconds."""
-        farthest = max((self._desk.rtt(node) for node in self._crews()), default=0.0)
-        return max(2 * farthest, self._desk.parameters.nack_floor_s)
+        crew = self._crews.get(origin, ())
+        farthest = max((self._desk.rtt(node) for node in crew if self._desk.knows_rtt(node)), default=UNMEASURED_S)
+        return max(2 * farthest, self._late_s.get(origin, 0.0), self._desk.parameters.nack_floor_s)
 
     def _plan(self) -> None:
-        times = [each.due for wanted in self._missing.values() for each in wanted.values()]
-        self.due = min(times, default=None)
+        due = min((each.due for wanted in self._missing.values() for each in wanted.values()), default=None)
+        self.due = None if due == float("inf") else due

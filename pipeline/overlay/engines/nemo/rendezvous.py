@@ -25,38 +25,45 @@ class Rendezvous:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._named = [node_id(name, 0) for name in desk.parameters.rendezvous]
-        self._roots: dict[Address, tuple[NodeId, float]] = {}
+        self.named = [node_id(name, 0) for name in desk.parameters.rendezvous]
+        """First choice first; one that is not linked is tried all the same."""
+        self._roots: dict[Address, tuple[NodeId, float, int]] = {}
+        """Who leads each group's top cluster, until when that is believed, and how many layers it leads."""
 
-    def of(self, group: Address) -> NodeId | None:
-        """The group's entrance as this node sees it; None if no named one is within reach."""
+    def of(self, group: Address) -> NodeId:
+        """The group's entrance as this node sees it."""
         desk = self._desk
-        if self._named:
-            return next((node for node in self._named if node == desk.own or node in desk.up), None)
+        if self.named:
+            return next((node for node in self.named if node == desk.own or node in desk.up), self.named[0])
         return max((desk.own, *desk.up), key=lambda node: _weight(group, node))
 
-    def root(self, group: Address, asker: NodeId, now: float, *, is_root: bool, instead: NodeId = 0) -> NodeId:
-        """Who leads the group's top cluster; the asker if nobody does.  `instead`: whom the asker has followed."""
+    def root(
+        self, group: Address, asker: NodeId, now: float, *, is_root: bool, instead: NodeId = 0, layers: int = 0
+    ) -> NodeId:
+        """Who leads the group's top cluster; the asker if nobody does, or nobody of so many layers.
+
+        `instead`: whom the asker has followed.
+        """
         known = self._roots.get(group)
         grace_s = self._desk.parameters.grace_s
         if known is not None and known[1] - (GRACES - 1) * grace_s * is_root <= now:
             known = None
         until = now + GRACES * grace_s
-        if known is None or known[0] == asker or (is_root and known[0] == instead):
+        if known is None or known[0] == asker or (is_root and (known[0] == instead or layers > known[2])):
             if len(self._roots) >= limits.GROUPS_MAX and group not in self._roots:
                 self._roots = {each: entry for each, entry in self._roots.items() if entry[1] > now}
-            self._roots[group] = asker, until
+            self._roots[group] = asker, until, layers
             return asker
         return known[0]
 
     def forget(self, node: NodeId) -> None:
         """A node is no more."""
-        for group in [group for group, (root, _) in self._roots.items() if root == node]:
+        for group in [group for group, (root, _, _) in self._roots.items() if root == node]:
             del self._roots[group]
 
     def withdraw(self, group: Address, node: NodeId) -> None:
         """A node leads the group no more."""
-        if self._roots.get(group, (0, 0.0))[0] == node:
+        if self._roots.get(group, (0, 0.0, 0))[0] == node:
             del self._roots[group]
 
 

@@ -41,6 +41,8 @@ class Find(_Message, frozen=True, tag="f"):
     root: Node
     instead: Node
     """The leader of the top cluster that the sender has followed, if it has."""
+    layers: Layer
+    """That the sender leads: of two hierarchies the higher one stays."""
 
 
 class Root(_Message, frozen=True, tag="r"):
