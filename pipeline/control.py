@@ -223,7 +223,7 @@ class _Control:
             rotation=self._rotation,
             grace_s=self.given.config.security.key_grace_s,
         )
-        self._network_keys.start()
+        self._network_keys.start(time.monotonic())
         punts = bus.punt_receiver(self._context, rundir.punt_endpoint(name))
         self._requests = bus.request_receiver(self._context, rundir.control_endpoint(name))
         bus.attach(self._loop, punts, self._take_punts)

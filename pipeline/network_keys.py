@@ -44,13 +44,15 @@ class NetworkKeys:
         self._proved = 0
         self._renew_again: float | None = None
 
-    def start(self) -> None:
+    def start(self, now: float) -> None:
         """Let in whoever knows one of the keys; without any, everybody."""
         found = keystore.load(self._store)
         if not found:
             self._sockets.add(0, None)
             return
-        if len(found) > 1:
+        if keystore.is_moving(self._store):
+            self._succession.begin(now, is_alone=False)
+        elif len(found) > 1:
             log.warning("two network keys are good", mend="when all have the first: pipeline keygen --retire FILE")
         for number, key in zip(range(len(found), 0, -1), found, strict=True):
             self._sockets.add(number, key)
@@ -81,7 +83,7 @@ class NetworkKeys:
             self._keep(wanted, now)
         else:
             self._move(wanted, now)
-        keystore.save(self._store, [key for _, key in self._keys])
+        self._save()
         return ""
 
     def look(self, now: float) -> bool:
@@ -92,8 +94,11 @@ class NetworkKeys:
         if not self._succession.is_over(now):
             return False
         self._end_all_but_first(now)
-        keystore.save(self._store, [key for _, key in self._keys])
+        self._save()
         return True
+
+    def _save(self) -> None:
+        keystore.save(self._store, [key for _, key in self._keys], is_moving=self._succession.is_under_way)
 
     # ---------------------------------------------------------------- the ways from one list to another
 

@@ -41,9 +41,9 @@ def fill(fd: int, path: str) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def save(fd: int, network_keys: list[bytes]) -> None:
-    """Replaces what is there; the first key is the active one."""
-    data = bytes([len(network_keys)]) + b"".join(network_keys)
+def save(fd: int, network_keys: list[bytes], *, is_moving: bool = False) -> None:
+    """Replaces what is there; the first key is the active one, and the second is to end soon if `is_moving`."""
+    data = bytes([len(network_keys), is_moving]) + b"".join(network_keys)
     os.pwrite(fd, data.ljust(mmap.PAGESIZE, b"\0"), 0)
 
 
@@ -51,7 +51,12 @@ def load(fd: int) -> list[bytes]:
     """The keys; none if nothing was put there (--insecure)."""
     data = os.pread(fd, mmap.PAGESIZE, 0)
     size = keys.KEY_BYTES
-    return [data[1 + number * size : 1 + (number + 1) * size] for number in range(data[0])]
+    return [data[2 + number * size : 2 + (number + 1) * size] for number in range(data[0])]
+
+
+def is_moving(fd: int) -> bool:
+    """Whether the second key is to end: a control that was restarted goes on with that."""
+    return os.pread(fd, 2, 0)[1:] == b"\1"
 
 
 def wipe(fd: int) -> None:

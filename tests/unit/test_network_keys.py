@@ -145,7 +145,7 @@ class Fixture:
             rotation=rotation,  # type: ignore[arg-type]
             grace_s=10,
         )
-        self.keys.start()
+        self.keys.start(0.0)
 
     def reload(self, *network_keys: bytes, now: float = 0.0) -> str:
         text = " ".join(base64.b64encode(key).decode() for key in network_keys)
@@ -173,6 +173,22 @@ def test_move() -> None:
     fixture.keys.look(119.9)
     fixture.keys.look(120)
     assert fixture.said == [("exclude", 2), "renew", "renew"]
+
+
+def test_restarted_control_goes_on_with_a_move() -> None:
+    """Goal: the old key ends although control died after the reload.  Method: a second object on the same store."""
+    first = Fixture(OLD)
+    first.reload(NEW, OLD)
+    second = Fixture()
+    second.open.clear()
+    keystore.save(second.store, keystore.load(first.store), is_moving=keystore.is_moving(first.store))
+    second.keys.start(0.0)
+    assert second.open == {2: NEW, 1: OLD}
+    second.proved = 1
+    second.keys.note(2, 50)
+    assert second.keys.look(60)
+    assert not keystore.is_moving(second.store)
+    assert second.open == {2: NEW}
 
 
 def test_same_file_changes_nothing() -> None:
