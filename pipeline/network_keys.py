@@ -51,7 +51,7 @@ class NetworkKeys:
             self._sockets.add(0, None)
             return
         if keystore.is_moving(self._store):
-            self._succession.begin(now, is_alone=False)
+            self._succession.begin(now, is_alone=True)  # those who have moved come at once, and begin the grace anew
         elif len(found) > 1:
             log.warning("two network keys are good", mend="when all have the first: pipeline keygen --retire FILE")
         for number, key in zip(range(len(found), 0, -1), found, strict=True):
