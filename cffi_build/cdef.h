@@ -208,6 +208,7 @@ struct mp_worker_config {
     uint32_t stages;
     uint32_t idle;
     uint32_t super;
+    uint32_t moderation_us;
     int tun, udp;
     int wake;
     int bell[...];

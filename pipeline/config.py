@@ -58,6 +58,7 @@ class WorkersSection(_Section, frozen=True):
 
     count: int = 4
     idle: Literal["adaptive", "busy", "sleep"] = "adaptive"
+    moderation_us: int = 2000
     affinity: tuple[int, ...] = ()
 
 

@@ -194,6 +194,7 @@ CHECKS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "tun.queue_length": _bounded(1000, 65536),
         "workers.count": _workers,
         "workers.affinity": _affinity,
+        "workers.moderation_us": _bounded(0, 10_000, " µs"),
         "rings.host_slots": _power_of_two(64, 65536),
         "rings.overlay_slots": _power_of_two(8, 1024),
         "overlay.engine": _engine,

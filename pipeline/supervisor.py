@@ -177,6 +177,7 @@ class _Supervisor:
                     res.region,
                     lane,
                     idle=config.workers.idle,
+                    moderation_us=config.workers.moderation_us,
                     super_packets=super_packets,
                     punt_endpoint=punts,
                     ready_bell=res.ready_bell,

@@ -17,9 +17,8 @@
 /* Moderation: under load the TUN is read once a batch, not once a packet, as every wake-up passes through all stages. */
 #define LOAD_WINDOW_NS 2000000u /* the rate is taken over about this time */
 #define LOADED_PER_WINDOW 8u    /* 4,000 packets/s: below, each packet is worth a wake-up of its own */
-#define BATCH_PACKETS 24u       /* what a wait is to collect … */
-#define WAIT_MIN_NS 50000u      /* … */
-#define WAIT_MAX_NS 1000000u    /* … at this delay at the most */
+#define BATCH_PACKETS 24u       /* what a wait is to collect, at a delay of moderation_us at the most */
+#define WAIT_MIN_NS 50000u      /* below, the wake-up costs as much as it saves */
 
 uint64_t mp_now_ns(void)
 {
@@ -122,13 +121,13 @@ static int has_work(const struct mp_worker *w, int tun_was_blocked)
            (tun_was_blocked && tun_may_be_read(w));
 }
 
-/* How long to let the TUN fill, by the rate of the last load window; 0 if it was not under load. */
-static uint32_t moderation_ns(uint64_t packets, uint64_t age_ns)
+/* How long to let the TUN fill, by the rate of the last load window; 0 if it was not under load, or is not to wait. */
+static uint32_t moderation_ns(uint64_t packets, uint64_t age_ns, uint64_t most_ns)
 {
-    if (packets * LOAD_WINDOW_NS < LOADED_PER_WINDOW * age_ns)
+    if (packets * LOAD_WINDOW_NS < LOADED_PER_WINDOW * age_ns || most_ns < WAIT_MIN_NS)
         return 0;
     uint64_t wait = BATCH_PACKETS * age_ns / packets;
-    return (uint32_t)(wait < WAIT_MIN_NS ? WAIT_MIN_NS : wait > WAIT_MAX_NS ? WAIT_MAX_NS : wait);
+    return (uint32_t)(wait < WAIT_MIN_NS ? WAIT_MIN_NS : wait > most_ns ? most_ns : wait);
 }
 
 /* Under load, waits without listening; returns 0 if it did not.  A wait that found nothing is not followed by another. */
@@ -136,7 +135,7 @@ static int moderate(struct mp_worker *w)
 {
     uint64_t age = w->now_ns - w->window_ns;
     if (age >= LOAD_WINDOW_NS) {
-        w->wait_ns = moderation_ns(w->window_packets, age);
+        w->wait_ns = moderation_ns(w->window_packets, age, (uint64_t)w->config.moderation_us * 1000);
         w->window_packets = 0;
         w->window_ns = w->now_ns;
     }

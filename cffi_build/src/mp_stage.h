@@ -30,6 +30,7 @@ struct mp_worker_config {
     uint32_t stages;            /* bit set of enum mp_stage_id */
     uint32_t idle;              /* enum mp_idle */
     uint32_t super;             /* the TUN takes UDP super-packets */
+    uint32_t moderation_us;     /* how long a packet may wait for others under load */
     int tun, udp;               /* non-blocking descriptors of the lane, -1 where no stage needs them */
     int wake;                   /* readable when the process should look at its signals */
     int bell[MP_STAGES];        /* eventfds of the lane's stages */

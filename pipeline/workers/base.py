@@ -54,6 +54,7 @@ def run(
     descriptors: LaneDescriptors,
     *,
     idle: str,
+    moderation_us: int,
     super_packets: bool,
     punt_endpoint: str,
     ready_bell: int,
@@ -66,6 +67,7 @@ def run(
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     config = ffi.new("struct mp_worker_config *")
     config.lane, config.stages, config.idle = worker.lane, worker.mask, IDLE[idle]
+    config.moderation_us = moderation_us
     config.super = super_packets
     config.tun, config.udp, config.wake = descriptors.tun, descriptors.udp, wake_read
     config.bell = descriptors.bells
