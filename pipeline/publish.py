@@ -40,6 +40,8 @@ class Publisher:
         self._up: dict[int, bool] = {}
         self._tables_changed = False
         self._told: set[str] = set()
+        self._stored: dict[FibKey, FibKey] = {}
+        """Entries that depend on the incoming link, as they stand in shared memory."""
         self._sources: dict[FibKey, None] = {
             entry.key: None for entry in self._fib.entries() if entry.key.kind is Kind.SOURCE
         }
@@ -122,11 +124,16 @@ class Publisher:
         if change.key.turn:
             return
         if isinstance(change, FibDelete):
-            self._fib.delete(self._by_link(change.key))
+            stored = change.key if change.key.via is None else self._stored.pop(change.key, None)
+            if stored is not None:
+                self._fib.delete(stored)
+            return
+        key = self._by_link(change.key)
+        if key is None:
             return
         with self._refusals():
             self._fib.set(
-                self._by_link(change.key),
+                key,
                 change.links,
                 local=change.local,
                 stream=change.stream,
@@ -140,9 +147,19 @@ class Publisher:
             for bell in self._ingress_bells:
                 os.eventfd_write(bell, 1)
 
-    def _by_link(self, key: FibKey) -> FibKey:
-        """The key with the index of its incoming link instead of the node, as the table has it."""
-        return key if key.via is None else dataclasses.replace(key, via=self.node.link_of(key.via))
+    def _by_link(self, key: FibKey) -> FibKey | None:
+        """The key with the index of its incoming link instead of the node, as the table has it; None if it has none."""
+        if key.via is None:
+            return key
+        link = self.node.link_of(key.via)
+        if link is None:
+            return None
+        stored = dataclasses.replace(key, via=link)
+        before = self._stored.get(key)
+        if before is not None and before != stored:
+            self._fib.delete(before)  # the node came back with another index
+        self._stored[key] = stored
+        return stored
 
     @contextlib.contextmanager
     def _refusals(self) -> Iterator[None]:

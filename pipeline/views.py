@@ -161,6 +161,7 @@ def routes(control: Control) -> list[Row]:
             "why": entry.why,
         }
         for entry in control.table.entries()
+        if not entry.key.turn  # the stages take no turns yet
     ]
 
 
@@ -232,14 +233,20 @@ def counts(control: Control) -> Row:
 def graph_of(control: Control) -> Row:
     """The overlay as this node knows it, and where each group goes from here."""
     known = [link for link in control.node.links() if link.name]
+    rows = [row for row in routes(control) if row["kind"] == "group"]
     own = control.given.config.node.name
     return {
         "nodes": [own, *(link.name for link in known)],
         "edges": [{"from": own, "to": link.name, "state": "up" if link.is_up else "down"} for link in known],
         "trees": [
-            {"group": row["group"], "source": row["source"], "from": own, "to": row["next_hops"]}
-            for row in routes(control)
-            if row["side"] == "host" and row["kind"] == "group"
+            {"group": row["group"], "source": row["source"], "from": own, "to": row["next_hops"], "why": row["why"]}
+            for row in rows
+            if row["side"] == "host"
+        ],
+        "relays": [
+            {"group": row["group"], "via": row["via"], "at": own, "to": row["next_hops"], "why": row["why"]}
+            for row in rows
+            if row["side"] == "overlay" and row["next_hops"]
         ],
     }
 

@@ -159,8 +159,9 @@ def status(name: str | None, wait: str | None, as_json: bool) -> int:
 @click.argument("noun", metavar="|".join(SHOW_NOUNS))
 @_instance_flag
 @click.option("--detail", is_flag=True, help="Every column and every line, also those that are zero.")
+@click.option("--format", "form", metavar="FORMAT", default="text", help="Of a graph: text (default), dot, mermaid.")
 @_json_flag
-def show(noun: str, name: str | None, detail: bool, as_json: bool) -> int:
+def show(noun: str, name: str | None, detail: bool, form: str, as_json: bool) -> int:
     """What a running node knows."""
     from pipeline.cli.client import ask, instance_name
 
@@ -168,7 +169,15 @@ def show(noun: str, name: str | None, detail: bool, as_json: bool) -> int:
         near = difflib.get_close_matches(noun, SHOW_NOUNS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(SHOW_NOUNS)}"
         raise UsageError(f"show {noun}: unknown ({hint})")
-    _print(noun, ask(instance_name(name), "show", noun), as_json=as_json, detail=detail)
+    if form != "text" and noun != "graph":
+        raise UsageError(f"--format {form}: only a graph has formats")
+    value = ask(instance_name(name), "show", noun)
+    if noun == "graph" and not as_json:
+        from pipeline.cli.pictures import draw
+
+        sys.stdout.write(draw(value, form))
+    else:
+        _print(noun, value, as_json=as_json, detail=detail)
     return 0
 
 

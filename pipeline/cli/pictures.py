@@ -1,0 +1,78 @@
+"""`show graph` as text, DOT and Mermaid: the overlay around this node, and where each group goes from here.
+
+It draws what the answer of control says and asks nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pipeline.errors import UsageError
+
+Graph = Mapping[str, Any]
+
+
+def draw(graph: Graph, form: str) -> str:
+    """The picture in one of FORMATS; UsageError if it is none of them."""
+    writer = FORMATS.get(form)
+    if writer is None:
+        raise UsageError(f"--format {form}: one of {', '.join(FORMATS)}")
+    return writer(graph)
+
+
+def _branches(graph: Graph) -> Iterable[tuple[str, str, str]]:
+    """(node, next node, label) of each hop of each tree."""
+    for tree in graph["trees"]:
+        label = tree["group"] if tree["source"] is None else f"{tree['source']} → {tree['group']}"
+        yield from ((tree["from"], to, label) for to in tree["to"])
+    for relay in graph["relays"]:
+        label = relay["group"] + (f" via {relay['via']}" if relay["via"] else "")
+        yield from ((relay["at"], to, label) for to in relay["to"])
+
+
+def _text(graph: Graph) -> str:
+    lines = [f"{graph['nodes'][0]}"]
+    for edge in graph["edges"]:
+        lines.append(f"├─ {edge['to']}{'' if edge['state'] == 'up' else ' (' + edge['state'] + ')'}")
+    if graph["edges"]:
+        lines[-1] = "└" + lines[-1][1:]
+    for kind, rows in (("from this host", graph["trees"]), ("relayed", graph["relays"])):
+        for row in rows:
+            what = row["group"]
+            if row.get("source"):
+                what = f"{row['source']} → {what}"
+            if row.get("via"):
+                what += f", via {row['via']}"
+            lines += ["", f"{what}, {kind}: {row['why']}"]
+            hops = row["to"] or ["nowhere"]
+            lines += [f"{'└' if at == len(hops) - 1 else '├'}▶ {hop}" for at, hop in enumerate(hops)]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _dot(graph: Graph) -> str:
+    lines = ["digraph overlay {", "  rankdir=LR;", *(f"  {_quoted(node)};" for node in graph["nodes"])]
+    for edge in graph["edges"]:
+        style = "solid" if edge["state"] == "up" else "dashed"
+        lines.append(f"  {_quoted(edge['from'])} -> {_quoted(edge['to'])} [dir=none, color=gray, style={style}];")
+    for one, other, label in _branches(graph):
+        lines.append(f"  {_quoted(one)} -> {_quoted(other)} [label={_quoted(label)}];")
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _mermaid(graph: Graph) -> str:
+    names = {node: f"n{index}" for index, node in enumerate(graph["nodes"])}
+    lines = ["graph LR", *(f'  {name}["{node}"]' for node, name in names.items())]
+    for edge in graph["edges"]:
+        lines.append(f"  {names[edge['from']]} {'---' if edge['state'] == 'up' else '-.-'} {names[edge['to']]}")
+    for one, other, label in _branches(graph):
+        if one in names and other in names:
+            lines.append(f'  {names[one]} -->|"{label}"| {names[other]}')
+    return "\n".join(lines) + "\n"
+
+
+FORMATS: Mapping[str, Callable[[Graph], str]] = {"text": _text, "dot": _dot, "mermaid": _mermaid}
