@@ -277,9 +277,13 @@ class Sessions:
                 text = f"{record.name} is left out: {limits.NODES_MAX} nodes are the limit"
                 self._notice(NoticeKind.OVERLAY_FULL, record.name, text)
             case Merge.SAME:
-                if self._is_sparse and peer is not None and not peer.is_heard:
-                    peer.away_since = now
+                self._refresh(peer, now)
         return None
+
+    def _refresh(self, peer: Peer | None, now: float) -> None:
+        """Sparse: somebody has mentioned a node that is known: it is not to be forgotten soon."""
+        if self._is_sparse and peer is not None and not peer.is_heard:
+            peer.away_since = now
 
     def _judge_own(self, record: NodeRecord, now: float) -> NodeRecord | None:
         """Somebody holds a record of our node id that we have not written just so."""

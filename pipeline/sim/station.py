@@ -28,7 +28,7 @@ class Flight:
 
     __slots__ = ("duplicates", "expected", "got", "is_sampled", "life", "number", "origin", "sent_at", "start")
 
-    def __init__(self, origin: NodeId, start: int, life: int, number: int, sent_at: float, hosts: int) -> None:
+    def __init__(self, *, origin: NodeId, start: int, life: int, number: int, sent_at: float, hosts: int) -> None:
         self.origin, self.start, self.life, self.number, self.sent_at = origin, start, life, number, sent_at
         self.got = bytearray(hosts)
         self.expected = b""
@@ -95,7 +95,14 @@ class Station(Host):
             self.announce()
             return None
         self._number += 1
-        flight = Flight(self.node_id, self.index, self.config.incarnation, self._number, now, len(self._stations))
+        flight = Flight(
+            origin=self.node_id,
+            start=self.index,
+            life=self.config.incarnation,
+            number=self._number,
+            sent_at=now,
+            hosts=len(self._stations),
+        )
         flight.got[self.index] = 1
         self._measures.sent(flight)
         self._keep(flight, -1)

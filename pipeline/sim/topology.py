@@ -7,6 +7,7 @@ and a power-law network as Inet makes them.  Hosts are numbered from 0.  It know
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 import random
 from collections.abc import Sequence
@@ -140,7 +141,7 @@ def transit_stub(hosts: int, generator: random.Random) -> Routers:
             members = list(range(at, at + size))
             at += size
             _connect(graph, transit, members[0], generator.uniform(0.002, 0.01))
-            for one, other in zip(members, members[1:], strict=False):
+            for one, other in itertools.pairwise(members):
                 _connect(graph, one, other, generator.uniform(0.0005, 0.002))
     return Routers(graph, [generator.choice(edge) for _ in range(hosts)])
 
@@ -156,4 +157,5 @@ def power_law(hosts: int, routers: int, generator: random.Random) -> Routers:
             _connect(graph, router, other, generator.uniform(0.001, 0.004))
             ends += [router, other]
     leaves = [router for router in range(routers) if len(graph[router]) <= 2]
-    return Routers(graph, generator.sample(leaves, hosts) if hosts <= len(leaves) else generator.choices(leaves, k=hosts))
+    places = generator.sample(leaves, hosts) if hosts <= len(leaves) else generator.choices(leaves, k=hosts)
+    return Routers(graph, places)

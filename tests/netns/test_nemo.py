@@ -1,0 +1,91 @@
+"""Real daemons with the engine nemo: relays forward in C by the routes that clusters give, as the simulator foretells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pipeline.cli.instance import Instance
+from pipeline.cli.programs import wait_until
+from pipeline.sim.experiment import Scenario, run
+from tests.netns.network import Network, drops, fresh_group
+from tests.netns.traffic import Receiver, Sender
+
+HOSTS = 7
+RATE = 1_500_000 / 8 / 1316
+"""Packets a second of a stream of 1.5 Mbit/s."""
+
+
+@pytest.fixture(scope="module")
+def nemo() -> Iterator[Network]:
+    with Network(HOSTS, workers=1, extra=("--overlay", "nemo")) as network:
+        yield network
+
+
+def tree(instances: list[Instance], source: Instance, group: str) -> dict[str, str]:
+    """By whom each node that the source reaches gets the group's packets, as the forwarding tables stand."""
+    rows = {each.name: [row for row in each.show("routes") if row["group"] == group] for each in instances}
+    parents: dict[str, str] = {}
+    waiting = [(source.name, "host", "")]
+    while waiting:
+        node, side, came_from = waiting.pop()
+        found = [row for row in rows[node] if row["side"] == side and row["via"] in (None, came_from or None)]
+        found.sort(key=lambda row: row["via"] is None)
+        for hop in found[0]["next_hops"] if found else ():
+            if hop not in (came_from, source.name) and hop not in parents:
+                parents[hop] = node
+                waiting.append((hop, "overlay", node))
+    return parents
+
+
+def test_a_stream_over_relays(nemo: Network, measured: Callable[..., None]) -> None:
+    """Goal: a stream of 1.5 Mbit/s reaches six members through relays without loss, double or stray packet; `show
+    routes` says who set its entries.  Method: seven daemons, all but the source join, 6 s of numbered datagrams; the
+    tree is read from all forwarding tables.  The simulator runs the same scenario: the same delivery and out-degree
+    of the order that the real tree has."""
+    source, *members = nemo.instances
+    group = fresh_group()
+    receivers = [Receiver(member.host, group) for member in members]
+    primer = Sender(source.host, group, stream=9, pps=10, seconds=60)
+    names = {member.name for member in members}
+    wait_until(lambda: set(tree(nemo.instances, source, group)) == names, 30, "all members are in the tree")
+    primer.process.kill()
+    before = [drops(each) for each in nemo.instances]
+    sent = Sender(source.host, group, mbit=1.5, seconds=6).report()["sent"]
+    for receiver in receivers:
+        counts = receiver.stop().stream(1)
+        assert (counts["unique"], counts["duplicates"]) == (sent, 0)
+    for each, old in zip(nemo.instances, before, strict=True):
+        assert {reason: count for reason, count in drops(each).items() if count != old.get(reason, 0)} == {}, each.name
+    parents = tree(nemo.instances, source, group)
+    degrees = [sum(parent == each.name for parent in parents.values()) for each in nemo.instances]
+    foretold = run(
+        Scenario(engine="nemo", nodes=HOSTS, duration_s=60, warmup_s=30, join_s=5, rate=RATE, options={"crew_size": 1})
+    )
+    measured(sent=sent, degree_max=max(degrees), foretold=foretold["out_degree"]["max"])
+    assert foretold["delivery_ratio"] == 1.0
+    assert foretold["duplicates_per_packet"] == 0.0
+    assert sum(degrees) == HOSTS - 1
+    assert 1 < max(degrees) <= HOSTS - 1
+    assert all(row["why"].startswith(("nemo", "members")) for row in source.show("routes") if row["group"] == group)
+
+
+def test_many_sources_and_a_leave(nemo: Network) -> None:
+    """Goal: every member gets the stream of every source once; who has left gets none and routes nothing.
+    Method: three sources that are members too, all members count; one leaves, the tree closes behind it."""
+    group = fresh_group()
+    receivers = [Receiver(each.host, group, streams=3) for each in nemo.instances]
+    names = {each.name for each in nemo.instances}
+    for each in nemo.instances:
+        others = names - {each.name}
+        wait_until(lambda each=each, others=others: set(tree(nemo.instances, each, group)) == others, 30, "a whole tree")
+    senders = [
+        Sender(each.host, group, stream=number, pps=100, seconds=3)
+        for number, each in enumerate(nemo.instances[:3], 1)
+    ]
+    sent = [sender.sent() for sender in senders]
+    accounts = [receiver.account() for receiver in receivers]
+    for account in accounts:
+        for number, count in enumerate(sent, 1):
+            assert (account.stream(number)["unique"], account.stream(number)["duplicates"]) == (count, 0)
