@@ -1,0 +1,153 @@
+"""Goal: a simulated run depends on its seed alone, meets the churn of its trace, and its parts do what they say.
+
+Method: small runs twice; topologies, traces, streams, access links and clusters by hand.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from pipeline.overlay.engines.nemo import clusters, forwarding
+from pipeline.overlay.engines.nemo.clusters import Seat
+from pipeline.sim import churn, topology
+from pipeline.sim.clock import Clock
+from pipeline.sim.experiment import Experiment, Scenario, run, trace_of
+from pipeline.sim.history import Stream
+from pipeline.sim.underlay import Underlay
+
+SMALL = {"nodes": 12, "duration_s": 40.0, "warmup_s": 20.0, "join_s": 5.0}
+
+
+def test_a_run_depends_on_its_seed_only() -> None:
+    first = run(Scenario(engine="nemo", seed=1, mttf_s=20, mttr_s=5, **SMALL))  # type: ignore[arg-type]
+    assert run(Scenario(engine="nemo", seed=1, mttf_s=20, mttr_s=5, **SMALL)) == first  # type: ignore[arg-type]
+    assert run(Scenario(engine="nemo", seed=2, mttf_s=20, mttr_s=5, **SMALL)) != first  # type: ignore[arg-type]
+
+
+def test_engines_share_places_and_churn() -> None:
+    scenarios = [Scenario(engine=engine, mttf_s=30, **SMALL) for engine in ("mesh", "nemo")]  # type: ignore[arg-type]
+    assert trace_of(scenarios[0]) == trace_of(scenarios[1]) != []
+    delays = [Experiment(scenario).underlay.delay_s(3, 7) for scenario in scenarios]
+    assert delays[0] == delays[1]
+
+
+@pytest.mark.parametrize("engine", ["mesh", "nemo"])
+def test_nothing_is_lost_or_doubled_without_trouble(engine: str) -> None:
+    figures = run(Scenario(engine=engine, options={"repair": "none"} if engine == "nemo" else {}, **SMALL))  # type: ignore[arg-type]
+    assert (figures["delivery_ratio"], figures["duplicates_per_packet"]) == (1.0, 0.0)
+    assert figures["packets"] >= 200
+    assert figures["out_degree"]["mean"] == pytest.approx(11 / 12, rel=0.01)
+
+
+def test_a_sparse_overlay_delivers_as_the_dense_one() -> None:
+    options = {"crew_size": 2, "repair": "none"}
+    figures = run(Scenario(engine="nemo", is_sparse=True, options=options, **SMALL))  # type: ignore[arg-type]
+    assert (figures["delivery_ratio"], figures["duplicates_per_packet"]) == (1.0, 0.0)
+
+
+def test_repair_helps_against_loss() -> None:
+    scenario = {**SMALL, "loss": 0.02, "nodes": 20}
+    without = run(Scenario(engine="nemo", options={"repair": "none"}, **scenario))  # type: ignore[arg-type]
+    repaired = run(Scenario(engine="nemo", **scenario))  # type: ignore[arg-type]
+    assert without["delivery_ratio"] < 0.97
+    assert repaired["delivery_ratio"] > 0.985
+
+
+def test_a_partition_ends() -> None:
+    figures = run(Scenario(engine="nemo", partition=(25, 28, 0.3), **{**SMALL, "duration_s": 120.0}))  # type: ignore[arg-type]
+    assert 0.5 < figures["delivery_ratio"] < 1
+
+
+def test_traces_as_text() -> None:
+    turns = churn.exponential(range(5), begin_s=10, end_s=500, mttf_s=60, mttr_s=20, generator=random.Random(1))
+    assert churn.write(churn.read(churn.write(turns))) == churn.write(turns)
+    for host in range(5):
+        assert [turn.up for turn in turns if turn.host == host][:2] == [False, True]
+    with pytest.raises(ValueError, match="line 2"):
+        churn.read("1 2 up\n1 2 sideways\n")
+
+
+def test_routers_take_the_shortest_way() -> None:
+    for places in (topology.transit_stub(30, random.Random(1)), topology.power_law(30, 200, random.Random(1))):
+        for one, other in ((0, 1), (5, 20)):
+            assert places.delay_s(one, other) == pytest.approx(places.delay_s(other, one))
+            links = places.path(one, other)
+            assert len({link for link in links}) == len(links)
+    matrix = topology.Matrix(topology.read_matrix("0 10\n20 0\n"), 2, random.Random(1))
+    assert {matrix.delay_s(0, 1), matrix.delay_s(1, 0)} == {0.005, 0.01}
+    with pytest.raises(ValueError, match="as many"):
+        topology.read_matrix("1 2\n3\n")
+
+
+def test_access_links_queue_and_drop() -> None:
+    clock, arrived = Clock(), []
+    underlay = Underlay(
+        clock, random.Random(1), topology.Plane(2, random.Random(1)), {"a": 0, "b": 1}, bandwidth_bps=1e6
+    )
+    for number in range(50):
+        underlay.carry(0, 1, 1250, arrived.append, number)
+    clock.run_until(5)
+    assert arrived == list(range(len(arrived)))
+    assert 20 <= len(arrived) < 30, "10 ms each, 200 ms of queue"
+    assert underlay.packets_lost == 50 - len(arrived)
+
+
+def test_streams_know_their_gaps() -> None:
+    stream: Stream[str] = Stream(kept_max=4)
+    assert not stream.add(0, "a")
+    assert stream.add(3, "d")
+    assert stream.missing == {1, 2}
+    stream.owe(2, 77)
+    assert stream.add(2, "c")
+    assert stream.creditors(2) == {77}
+    assert stream.add(9, "j")
+    assert stream.missing == {5, 6, 7, 8}, "no farther back than what can be resent"
+    assert set(stream.kept) == {0, 3, 2, 9}
+
+
+def seats_of_two_clusters() -> dict[int, dict[int, Seat]]:
+    """Nodes 1 … 4 led by 1 and 5 … 8 led by 5; 1 leads the layer above."""
+    low, high = (1, 2, 3), (5, 6, 7)
+    seats: dict[int, dict[int, Seat]] = {}
+    for leader, crew in ((1, low), (5, high)):
+        for node in range(leader, leader + 4):
+            members: dict[int, clusters.Crew] = dict.fromkeys(range(leader, leader + 4), ())
+            seats[node] = {0: Seat(0, leader, 1, members, crew, super_crew=(1, 5))}
+    for node in (1, 5):
+        seats[node][1] = Seat(1, 1, 1, {1: low, 5: high}, (1, 5))
+    return seats
+
+
+def test_each_turn_has_a_tree_over_all() -> None:
+    seats = seats_of_two_clusters()
+    for turn in range(3):
+        trees = {node: set(forwarding.edges(node, held, turn)) for node, held in seats.items()}
+        assert all(node in trees[other] for node, hops in trees.items() for other in hops), "both ends know an edge"
+        assert sum(map(len, trees.values())) == 2 * 7
+        reached, waiting = {1}, [1]
+        while waiting:
+            new = trees[waiting.pop()] - reached
+            reached |= new
+            waiting += new
+        assert reached == set(range(1, 9))
+
+
+def test_strays_do_not_go_back_to_their_crew() -> None:
+    found = forwarding.hops(2, seats_of_two_clusters()[2], 3)
+    assert found.default[1] == {1, 3, 4, 5}, "2 stands for its cluster in turn 1; 5 stands for the layer above"
+    assert found.by_via[1][1] == {1, 3, 4, 5}, "the edge it came by is left out by the stages"
+    assert found.by_via[3][0] == frozenset(), "from a crew member whose turn it is not: not to the crew"
+
+
+def test_splits_keep_both_halves_large_enough() -> None:
+    places = {node: float(node if node < 5 else node + 100) for node in range(9)}
+
+    def distance(one: int, other: int) -> float:
+        return abs(places[one] - places[other])
+
+    leader, away = clusters.split(0, list(range(9)), 4, distance)
+    assert leader in away
+    assert sorted(away) == [5, 6, 7, 8]
+    assert clusters.best_centre([0, 1, 2, 3, 4], distance) == 2
