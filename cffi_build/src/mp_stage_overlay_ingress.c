@@ -87,7 +87,7 @@ static void deliver(struct mp_worker *w, const struct mp_packet *first, const ui
         }
         if (s->deliveries == MP_DELIVERIES_MAX)
             flush_deliveries(w);
-        s->delivery[s->deliveries++] = (struct mp_delivery){ bytes, p.length };
+        s->delivery[s->deliveries++] = (struct mp_delivery){ bytes, p.length, p.class == MP_CLASS_FLOOD };
         bytes += p.length;
         length -= p.length;
     }

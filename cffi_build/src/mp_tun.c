@@ -174,7 +174,7 @@ uint32_t mp_tun_deliver(int fd, const struct mp_delivery *d, uint32_t count, int
     memset(b.last, 0, sizeof b.last);
     for (uint32_t i = 0; i < count; i++) {
         struct mp_udp_packet udp;
-        if (super && mp_packet_is_udp(d[i].packet, d[i].length, &udp) && udp.payload) {
+        if (super && !d[i].alone && mp_packet_is_udp(d[i].packet, d[i].length, &udp) && udp.payload) {
             gather(&b, (uint16_t)i, &udp);
         } else {                /* a fragment must not be overtaken by what was sent after it, nor overtake */
             write_groups(&b);

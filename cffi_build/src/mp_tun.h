@@ -21,6 +21,7 @@ int mp_tun_read(int fd, uint8_t *packet, uint32_t size);
 struct mp_delivery {
     const uint8_t *packet;
     uint32_t length;
+    uint32_t alone;             /* never part of a super-packet: who sniffs discovery protocols sees each packet */
 };
 
 #define MP_DELIVERIES_MAX 1024u /* packets in one call: a super-buffer of small packets that share datagrams */
