@@ -112,7 +112,7 @@ def main() -> None:
 
 
 def plot(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    import matplotlib.pyplot as plt
+    import matplotlib.pyplot as plt  # noqa: PLC0415 (only for pictures)
 
     paper = {row.name: row for row in ROWS}
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
@@ -121,7 +121,8 @@ def plot(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
         places = range(len(found))
         ours = [statistics.fmean(each[key] for each in runs) for runs in found.values()]
         axis.barh([place - 0.2 for place in places], ours, 0.4, label="here")
-        axis.barh([place + 0.2 for place in places], [getattr(paper[name], attribute) for name in found], 0.4, label="paper")
+        theirs = [getattr(paper[name], attribute) for name in found]
+        axis.barh([place + 0.2 for place in places], theirs, 0.4, label="paper")
         axis.set_yticks(list(places), list(found))
         axis.set_xlabel(label)
         axis.legend()

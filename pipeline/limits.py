@@ -90,7 +90,7 @@ REPLICA_VALUE_BYTES_MAX = 32 << 10
 """A source filter of SOURCES_PER_GROUP_MAX IPv6 addresses is half of it."""
 
 TURNS_MAX = 8
-"""Trees that the packets of one stream can take in turn, as MP_TURNS_MAX: a Nemo crew has 3, the paper tries up to 4."""
+"""Trees that the packets of one stream can take in turn: a Nemo crew has 3, the paper tries up to 4."""
 
 STREAMS_MAX = 65535
 """As MP_STREAMS less the shared stream 0."""

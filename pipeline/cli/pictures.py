@@ -33,8 +33,9 @@ def _branches(graph: Graph) -> Iterable[tuple[str, str, str]]:
 
 def _text(graph: Graph) -> str:
     lines = [f"{graph['nodes'][0]}"]
-    for edge in graph["edges"]:
-        lines.append(f"├─ {edge['to']}{'' if edge['state'] == 'up' else ' (' + edge['state'] + ')'}")
+    lines += [
+        f"├─ {edge['to']}{'' if edge['state'] == 'up' else ' (' + edge['state'] + ')'}" for edge in graph["edges"]
+    ]
     if graph["edges"]:
         lines[-1] = "└" + lines[-1][1:]
     for kind, rows in (("from this host", graph["trees"]), ("relayed", graph["relays"])):
@@ -67,8 +68,10 @@ def _dot(graph: Graph) -> str:
 def _mermaid(graph: Graph) -> str:
     names = {node: f"n{index}" for index, node in enumerate(graph["nodes"])}
     lines = ["graph LR", *(f'  {name}["{node}"]' for node, name in names.items())]
-    for edge in graph["edges"]:
-        lines.append(f"  {names[edge['from']]} {'---' if edge['state'] == 'up' else '-.-'} {names[edge['to']]}")
+    lines += [
+        f"  {names[edge['from']]} {'---' if edge['state'] == 'up' else '-.-'} {names[edge['to']]}"
+        for edge in graph["edges"]
+    ]
     for one, other, label in _branches(graph):
         if one in names and other in names:
             lines.append(f'  {names[one]} -->|"{label}"| {names[other]}')

@@ -44,7 +44,9 @@ class _Route:
 class ForwardingTable:
     """What the forwarding table should hold, and what it does hold."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_floods: bool = True) -> None:
+        """Without floods link-scope groups go nowhere: an overlay of thousands is not one link."""
+        self._has_floods = has_floods
         self._routes: dict[FibKey, _Route] = {}
         self._routes_by_peer: dict[NodeId, dict[FibKey, None]] = {}
         self._overlay_keys: dict[Address, dict[FibKey, None]] = {}
@@ -238,7 +240,8 @@ class ForwardingTable:
             del self._overlay_keys[key.group]
 
     def _touch_floods(self) -> None:
-        self._dirty.update((FibKey(side, Kind.FLOOD, family), None) for side in Side for family in FLOOD_FAMILIES)
+        if self._has_floods:
+            self._dirty.update((FibKey(side, Kind.FLOOD, family), None) for side in Side for family in FLOOD_FAMILIES)
 
 
 class Streams:

@@ -1,4 +1,4 @@
-"""Real daemons with the engine nemo: relays forward in C by the routes that clusters give, as the simulator foretells."""
+"""Real daemons with the engine nemo: relays forward in C by the routes that clusters give, as the simulator says."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_many_sources_and_a_leave(nemo: Network) -> None:
     names = {each.name for each in nemo.instances}
     for each in nemo.instances:
         others = names - {each.name}
-        wait_until(lambda each=each, others=others: set(tree(nemo.instances, each, group)) == others, 30, "a whole tree")
+        wait_until(lambda e=each, others=others: set(tree(nemo.instances, e, group)) == others, 30, "a whole tree")
     senders = [
         Sender(each.host, group, stream=number, pps=100, seconds=3)
         for number, each in enumerate(nemo.instances[:3], 1)

@@ -1,0 +1,45 @@
+"""Goal: a graph is drawn in each format with all its nodes, links and hops, and any other format is refused.
+
+Method: one small graph by hand.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.cli.pictures import draw
+from pipeline.errors import UsageError
+
+GRAPH = {
+    "nodes": ["a", "b", "c"],
+    "edges": [{"from": "a", "to": "b", "state": "up"}, {"from": "a", "to": "c", "state": "down"}],
+    "trees": [{"group": "239.1.2.3", "source": None, "from": "a", "to": ["b"], "why": "mesh: members"}],
+    "relays": [{"group": "239.1.2.3", "via": "b", "at": "a", "to": ["c"], "why": "nemo: crews in turn"}],
+}
+
+
+def test_text() -> None:
+    text = draw(GRAPH, "text")
+    assert text.startswith("a\n├─ b\n└─ c (down)\n")
+    assert "239.1.2.3, from this host: mesh: members\n└▶ b\n" in text
+    assert "239.1.2.3, via b, relayed: nemo: crews in turn\n└▶ c\n" in text
+
+
+def test_dot() -> None:
+    text = draw(GRAPH, "dot")
+    assert text.startswith("digraph overlay {")
+    assert '"a" -> "b" [label="239.1.2.3"];' in text
+    assert '"a" -> "c" [dir=none, color=gray, style=dashed];' in text
+    assert text.endswith("}\n")
+
+
+def test_mermaid() -> None:
+    text = draw(GRAPH, "mermaid")
+    assert text.startswith("graph LR\n")
+    assert "n0 --- n1" in text
+    assert 'n0 -->|"239.1.2.3 via b"| n2' in text
+
+
+def test_other_formats_are_refused() -> None:
+    with pytest.raises(UsageError, match="--format png"):
+        draw(GRAPH, "png")
