@@ -116,7 +116,7 @@ class Instance:
         found: list[str] = next((row["members"] for row in self.show("groups") if row["group"] == group), [])
         return set(found) == {member.name for member in members if member is not self}
 
-    def wait_members(self, group: str, members: Sequence[Instance], timeout_s: float = 5.0) -> None:
+    def wait_members(self, group: str, members: Sequence[Instance], timeout_s: float = 10.0) -> None:
         """Until it knows (just) these remote members of the group."""
         wait_until(lambda: self.has_members(group, members), timeout_s, f"{self.name} has {members} in {group}")
 
