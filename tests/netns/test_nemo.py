@@ -76,22 +76,37 @@ def test_a_stream_over_relays(nemo: Network, measured: Callable[..., None]) -> N
 
 def test_many_sources_and_a_leave(nemo: Network) -> None:
     """Goal: every member gets the stream of every source once; who has left gets none and routes nothing.
-    Method: three sources that are members too, all members count; one leaves, the tree closes behind it."""
+    Method: three sources that are members too, all members count; one leaves, the tree closes behind it, and a fourth
+    stream is sent: it reaches the others whole, and the one that has left not even to be dropped."""
     group = fresh_group()
-    receivers = [Receiver(each.host, group, streams=3) for each in nemo.instances]
+    receivers = [Receiver(each.host, group, streams=4) for each in nemo.instances]
     names = {each.name for each in nemo.instances}
     for each in nemo.instances:
         others = names - {each.name}
         wait_until(lambda e=each, others=others: set(tree(nemo.instances, e, group)) == others, 30, "a whole tree")
     senders = [
-        Sender(each.host, group, stream=number, pps=100, seconds=3)
-        for number, each in enumerate(nemo.instances[:3], 1)
+        Sender(each.host, group, stream=number, pps=100, seconds=3) for number, each in enumerate(nemo.instances[:3], 1)
     ]
     sent = [sender.sent() for sender in senders]
-    accounts = [receiver.account() for receiver in receivers]
+    accounts = [receivers.pop().stop()]
+    *staying, gone = nemo.instances
+    for each in staying:
+        others = names - {each.name, gone.name}
+        wait_until(lambda e=each, others=others: set(tree(nemo.instances, e, group)) == others, 30, "it has closed")
+    wait_until(
+        lambda: not any(row["next_hops"] for row in gone.show("routes") if row["group"] == group),
+        10,
+        "who has left routes nothing",
+    )
+    before = drops(gone)
+    last_sent = Sender(staying[1].host, group, stream=4, pps=100, seconds=2).sent()
+    assert drops(gone) == before
+    for receiver in receivers:
+        accounts.append(receiver.account())
+        accounts[-1].assert_perfect(last_sent, stream=4)
     for account in accounts:
         for number, count in enumerate(sent, 1):
-            assert (account.stream(number)["unique"], account.stream(number)["duplicates"]) == (count, 0)
+            account.assert_perfect(count, stream=number)
 
 
 def test_a_forwarder_is_killed(nemo: Network, measured: Callable[..., None]) -> None:
