@@ -51,6 +51,7 @@ STEPS = (
     Step("latency", "Latency", python("latency")),
     Step("streams", "Streams at once", python("streams")),
     Step("cpu_profile", "CPU by process and packet", python("cpu_profile")),
+    Step("hotspots", "Where the time goes", python("hotspots")),
     Step("scaling", "Scaling", python("scaling")),
     Step("iperf_load", "iperf 2", python("iperf_load")),
     Step(

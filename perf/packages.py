@@ -1,4 +1,4 @@
-"""The VPNs and iperf from Debian: installed through apt when missing, and their versions for the tables."""
+"""The VPNs, iperf and perf from Debian: installed through apt when missing, and their versions for the tables."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ PACKAGES = {
     "openvpn": "openvpn",
     "openssl": "openssl",
     "iperf": "iperf",
+    "perf": "linux-perf",
 }
 """Debian packages by the program they bring."""
 
