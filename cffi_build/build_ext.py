@@ -52,6 +52,8 @@ class BuildExt(build_ext):  # type: ignore[misc, unused-ignore]  # setuptools' t
                 include_dirs=ext.include_dirs,
                 extra_postargs=native.STRICT_FLAGS,
             )
+            # The linker writes into the file that is there, which running instances have mapped: give it a new one.
+            Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
         super().build_extension(ext)
 
     def _is_stale(self, ext: Extension) -> bool:

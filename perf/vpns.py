@@ -7,6 +7,7 @@ and the MTU keeps the outer packets of these measurements whole.  Nothing here k
 
 from __future__ import annotations
 
+import abc
 import base64
 import hashlib
 import re
@@ -20,7 +21,7 @@ from pipeline.cli.programs import LabError, Process, require, wait_until
 INTERFACE_TIMEOUT_S = 10.0
 
 
-class Vpn(Network):
+class Vpn(Network, abc.ABC):
     """What they share: one process a host makes a tap interface, which then gets an address."""
 
     encrypted = True
@@ -38,8 +39,9 @@ class Vpn(Network):
     def prepare(self) -> None:
         """Write keys and configuration files into the lab's directory, which goes with it."""
 
+    @abc.abstractmethod
     def command(self, host: Host) -> list[str]:
-        raise NotImplementedError
+        """The program of one host, which stays in the foreground."""
 
     def after_start(self, host: Host) -> None:
         self.set_address(host)
