@@ -27,6 +27,7 @@ def effective(flags: Mapping[str, object], file: str | None, *, launching: bool 
 
 
 def _check_engine(settings: Config, origins: Origins) -> None:
+    from pipeline.overlay.api import EngineContext
     from pipeline.overlay.engines import load, names
 
     try:
@@ -36,10 +37,14 @@ def _check_engine(settings: Config, origins: Origins) -> None:
         if origin.startswith("flag "):
             raise UsageError(f"{origin.removeprefix('flag ')} {settings.overlay.engine}: {error}") from error
         raise ConfigError(f"{origin.removeprefix('file ')}: overlay.engine: {error}") from error
-    for engine in settings.overlay.options:
+    for engine, options in settings.overlay.options.items():
+        where = origins["overlay.options"].removeprefix("file ")
         if engine not in names():
-            where = origins["overlay.options"].removeprefix("file ")
             raise ConfigError(f"{where}: [overlay.{engine}]: no such engine; there are {', '.join(names())}")
+        try:        # only the engine knows its options: let it read them
+            load(engine)(EngineContext(node_id=1, random=lambda: 0.0, options=options), 0.0)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from error
 
 
 def jsonable(settings: Config, origins: Origins | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from pipeline.address import Address, NodeId, SourceFilter
+from pipeline.errors import ConfigError
 from pipeline.forwarding.route import RouteChanged, RouteKey, Side
 
 __all__ = [
@@ -90,6 +91,11 @@ class EngineContext:
     """The engine's own table of the configuration."""
     is_sparse: bool = False
     """Nodes know and link only those that engines want or mention; else every node has a link to every other."""
+
+    def refuse_options(self, engine: str) -> None:
+        """For an engine that has none; ConfigError if the configuration gives some."""
+        if self.options:
+            raise ConfigError(f"[overlay.{engine}]: {', '.join(self.options)}: the engine has no options")
 
 
 class Engine(Protocol):

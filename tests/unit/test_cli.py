@@ -130,6 +130,10 @@ def test_config_check(tmp_path):
         ("[membership]\nquery_response_interval_s = 125\n", "query_response_interval_s"),
         ("[overlay]\nengine = 'tere'\n", "tere"),
         ("[overlay.mehs]\nx = 1\n", "mehs"),
+        ("[overlay.mesh]\nx = 1\n", "no options"),
+        ("[overlay.nemo]\ncrew_size = 99\n", "crew_size"),
+        ("[overlay.nemo]\ncrew = 3\n", "crew"),
+        ("[overlay.nemo]\ngrace_s = 2\n", "heartbeat_s"),
         ("[node]\nkey = 'none.key'\n", "none.key"),
     ):
         path.write_text(text)

@@ -12,6 +12,8 @@ import pytest
 from pipeline.config import FLAGS, Config, MembershipConfig, load, load_with_origins
 from pipeline.config_checks import join_endpoint, split_endpoint
 from pipeline.errors import ConfigError, UsageError
+from pipeline.overlay.engines.nemo.parameters import Parameters
+from pipeline.overlay.engines.nemo.parameters import read as read_parameters
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "configs/pipeline.toml"
@@ -235,6 +237,14 @@ def test_sample_file_has_every_key_with_a_comment():
     for before, line in itertools.pairwise(switched_on):
         key = re.match(r"([a-z0-9_]+) = ", line)
         assert not key or before.startswith("# ") or key[1] in commented, line
+
+
+def test_sample_file_has_every_option_of_nemo():
+    """Goal: the commented table shows all options with their defaults.  Method: switch it on and read it."""
+    lines = [line.removeprefix("#   ") for line in SAMPLE.read_text().splitlines() if line.startswith("#   ")]
+    options = tomllib.loads("\n".join(lines))["overlay"]["nemo"]
+    assert read_parameters(options) == Parameters()
+    assert set(options) == {field.name for field in msgspec.structs.fields(Parameters)}
 
 
 def test_engine_options(tmp_path):

@@ -18,6 +18,7 @@ class Flood:
     """One node's flood."""
 
     def __init__(self, context: EngineContext, now: float) -> None:
+        context.refuse_options("flood")
         self._up: set[NodeId] = set()
         self._joined: set[Address] = set()
         self._sources: dict[Address, None] = {}

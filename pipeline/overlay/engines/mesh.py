@@ -61,6 +61,7 @@ class Mesh:
     """One node's mesh."""
 
     def __init__(self, context: EngineContext, now: float) -> None:
+        context.refuse_options("mesh")
         self._node_id = context.node_id
         self._own = Original()
         self._copies: dict[NodeId, Copy] = {}
