@@ -288,9 +288,7 @@ class Host:
         for (origin, _, group), stream in self._streams.items():
             if (origin, group) == (order.origin, order.group) and endpoint is not None:
                 for number in order.numbers:
-                    if number not in stream.kept:
-                        stream.owe(number, order.peer)
-                    else:
+                    if number in stream.kept:
                         self._network.send(self.endpoint, (endpoint, "data"), stream.kept[number])
 
     def _on_packet(self, sender: str, packet: Packet) -> None:
@@ -322,9 +320,6 @@ class Host:
             if node not in served:
                 served.add(node)
                 self._network.send(self.endpoint, (endpoint, "data"), packet)
-        stream = self._streams.get((packet.origin, packet.life, packet.destination))
-        for node in sorted(stream.creditors(packet.number) - served if stream is not None else ()):
-            self._resend(Resend(node, packet.destination, packet.origin, (packet.number,)))
 
 
 class Cluster:

@@ -9,10 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from pipeline.address import NodeId
-
 P = TypeVar("P")
-_NOBODY: set[NodeId] = set()
 
 
 @dataclass(slots=True)
@@ -24,8 +21,6 @@ class Stream(Generic[P]):
     highest: int = -1
     missing: set[int] = field(default_factory=set)
     kept: dict[int, P] = field(default_factory=dict)
-    owed: dict[int, set[NodeId]] = field(default_factory=dict)
-    """Nodes that have asked for what has not come yet."""
 
     def add(self, number: int, packet: P) -> bool:
         """A datagram has come.  Returns whether that changes what is missing."""
@@ -45,14 +40,3 @@ class Stream(Generic[P]):
         if len(self.kept) > self.kept_max:
             del self.kept[next(iter(self.kept))]
         return is_changed or len(self.missing) != before
-
-    def owe(self, number: int, node: NodeId) -> None:
-        """A node asks for what is not here; it is forgotten if it is too old, or too far ahead."""
-        if abs(number - self.highest) <= self.kept_max:
-            if len(self.owed) >= self.kept_max:
-                del self.owed[next(iter(self.owed))]
-            self.owed.setdefault(number, set()).add(node)
-
-    def creditors(self, number: int) -> set[NodeId]:
-        """Who has asked for what has just come."""
-        return self.owed.pop(number, set()) if self.owed else _NOBODY

@@ -69,8 +69,6 @@ class Station(Host):
         self._number = -1
         self._resolved: dict[tuple[NodeId, int], tuple[bool, list[tuple[int, ...]]]] = {}
         self._flights: dict[tuple[NodeId, int], Stream[Flight]] = {}
-        self._creditors: set[NodeId] = set()
-        """Who has asked for the packet in hand."""
         numbers[self.node_id] = index
 
     # ---- life
@@ -141,8 +139,6 @@ class Station(Host):
         if found is None:
             found = self._resolved[key] = self._resolve(flight.origin, via)
         is_local, turns = found
-        if self._creditors:
-            self._pay(flight, set(turns[flight.number % len(turns)] if turns else ()) | {via})
         if turns:
             measures = self._measures
             for index in turns[flight.number % len(turns)]:
@@ -190,15 +186,6 @@ class Station(Host):
             missing = tuple(sorted(stream.missing))
             self.node.handle_gap(self._group, flight.origin, missing, self._clock.now, via=upstream)
             self._pump()
-        if stream.owed:
-            self._creditors = stream.creditors(flight.number)
-
-    def _pay(self, flight: Flight, served: set[int]) -> None:
-        """Pass on to those who have asked for it, and do not get it anyway."""
-        creditors, self._creditors = self._creditors, set()
-        for node in sorted(creditors):
-            if self._hosts_by_id.get(node) not in served:
-                self._resend(Resend(node, self._group, flight.origin, (flight.number,)))
 
     def _resend(self, order: Resend) -> None:
         index = self._hosts_by_id.get(order.peer)
@@ -206,9 +193,7 @@ class Station(Host):
             return
         for (origin, _), stream in self._flights.items():
             for number in order.numbers if origin == order.origin else ():
-                if number not in stream.kept:
-                    stream.owe(number, order.peer)
-                else:
+                if number in stream.kept:
                     self._measures.resent += 1
                     arrive = self._stations[index].arrive
                     flight = stream.kept[number]

@@ -371,5 +371,3 @@ def _peers_of(group: Group) -> frozenset[NodeId]:
         if key.via is not None:
             found.add(key.via)
     return frozenset(found - {group.own})
-
-

@@ -1,8 +1,8 @@
 """Lateral recovery: what is missing is asked for after 2 RTT to the farthest of the crew that the stream comes from.
 
-Who should have sent it was the crew member in turn.  It is asked first: if only the path failed it has the packet, and
-if it lacks it itself it passes it on when it comes, to all alike.  If it is dead the next of the crew is asked, which
-gets it in the same way from above: repairs climb towards the source, and come down once to each who lacks them.
+Who should have sent it was the crew member in turn.  It is asked first: if only the path failed it has the packet.
+Who lacks it itself does not answer and remembers nothing: it asks its own crew, and what it gets goes down its tree
+to those who have asked it too, so that a later answer would be a second copy.  Then the next of the crew is asked.
 
 Trees of different turns differ in length, so packets overtake each other without any loss.  How late they come is
 learnt for each stream, and nothing is asked for sooner.  It sees no packets: they are resent by the data plane out of
@@ -26,7 +26,6 @@ LATE_MAX_S = 0.5
 LATE_STEP_S = 0.01
 LATE_SHARE = 0.9
 """Of the packets that come by themselves come within the time that is waited."""
-SILENT_MAX = 64
 NUMBERS_MAX = 64
 """Of one Nack: twice the paper's buffer."""
 
@@ -35,7 +34,6 @@ NUMBERS_MAX = 64
 class _Wanted:
     due: float
     since: float
-    asked: NodeId = 0
     tries: int = 0
     answer_at: float = 0.0
     """Before this it cannot be an answer to what was asked last."""
@@ -52,8 +50,6 @@ class Recovery:
         self._crews: dict[NodeId, Crew] = {}
         """Where the stream of each origin comes from."""
         self._late_s: dict[NodeId, float] = {}
-        self._silent_until: dict[NodeId, float] = {}
-        """Who has not answered is asked after the others for a grace period."""
         self.due: float | None = None
 
     def handle_gap(self, origin: NodeId, numbers: Collection[int], via: NodeId | None, now: float) -> None:
@@ -82,7 +78,7 @@ class Recovery:
                 self._late_s[origin] = min(max(0.0, old_s + step_s), LATE_MAX_S)
 
     def handle_nack(self, peer: NodeId, nack: Nack) -> None:
-        """A peer lacks datagrams: the data plane has them, or will."""
+        """A peer lacks datagrams: the data plane may have them."""
         if self._desk.parameters.repair == "nack":
             self._desk.outputs.append(Resend(peer, self._group, nack.origin, nack.numbers))
 
@@ -90,19 +86,13 @@ class Recovery:
         """Ask for what is due."""
         if self.due is None or now < self.due:
             return
-        if len(self._silent_until) > SILENT_MAX:
-            self._silent_until.clear()
         asks: dict[tuple[NodeId, NodeId], list[int]] = {}
         for origin, wanted in self._missing.items():
             crew = self._crews[origin]
             for number, each in wanted.items():
                 if each.due > now:
                     continue
-                if each.tries:
-                    self._silent_until[each.asked] = now + self._desk.parameters.grace_s
-                order = [crew[(number + turn) % len(crew)] for turn in range(len(crew))]
-                order.sort(key=lambda node: self._silent_until.get(node, 0.0) > now)  # stable
-                peer = each.asked = order[each.tries % len(crew)]
+                peer = crew[(number + each.tries) % len(crew)]
                 each.tries += 1
                 each.answer_at = now + 0.8 * self._desk.rtt(peer)
                 is_last = each.tries >= self._desk.parameters.nack_tries
