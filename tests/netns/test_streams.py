@@ -84,7 +84,7 @@ def test_transport_stream_by_ffmpeg(network: Network, measured: Measured) -> Non
         receiver = member.host.spawn(command, label="ffmpeg", pipe=True)
         threads.append(threading.Thread(target=read_stream, args=(receiver, meter), daemon=True))
         threads[-1].start()
-    wait_route(source, group, members)
+    wait_route(source, group, members, timeout_s=20)  # a player that comes from a cold disk takes its time
     encoder = "-re -f lavfi -i testsrc2=size=720x576:rate=25 -t 4 -c:v mpeg2video -b:v 10M -maxrate 10M -minrate 10M"
     muxer = ["-bufsize", "2M", "-muxrate", "11M", "-f", "mpegts", f"udp://{group}:5004?pkt_size=1316"]
     source.host.run([*ffmpeg, *encoder.split(), *muxer])
