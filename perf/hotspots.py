@@ -11,10 +11,8 @@ veth is delivered to the receiver's socket in its time.
 from __future__ import annotations
 
 import argparse
-import shutil
 import subprocess
 import tempfile
-import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from perf import packages
 from perf.measure import Load, background_share, run_trial, settled
 from perf.peers import Pipeline
 from perf.report import Cell, Result, arguments, run, say, table
+from pipeline.errors import PipelineError, UsageError
 
 STAGES = {
     "mp-tun_ingress": "tun_ingress",
@@ -58,65 +57,57 @@ def process_of(comm: str) -> str:
     return next((name for prefix, name in STAGES.items() if comm.startswith(prefix)), OTHERS)
 
 
-def shares(data: Path, key: str) -> list[tuple[float, str, str]]:
-    """(percent, process, file or symbol) of all samples."""
-    command = ["perf", "report", "-i", str(data), "--stdio", "-t", "|", "--sort", f"comm,{key}", "-F"]
-    done = subprocess.run(
-        [*command, f"overhead,comm,{key}"], check=True, capture_output=True, text=True, timeout=60, errors="replace"
-    )
-    found = []
-    for line in done.stdout.splitlines():
-        fields = [field.strip() for field in line.split("|")]
-        if len(fields) >= 3 and fields[0].endswith("%"):
-            found.append((float(fields[0][:-1]), process_of(fields[1]), fields[2]))
+def shares(data: Path, key: str) -> dict[str, dict[str, float]]:
+    """Percent of all samples, by process and then by `key`: dso (the file the code is in) or sym (the function)."""
+    options = ("--stdio", "-t", "|", "--sort", f"comm,{key}", "-F", f"overhead,comm,{key}")
+    done = subprocess.run(["perf", "report", "-i", data, *options], check=False, capture_output=True, timeout=60)
+    if done.returncode:
+        raise PipelineError(f"perf report: {done.stderr.decode(errors='replace').strip()}")
+    found: dict[str, dict[str, float]] = {}
+    for line in done.stdout.decode(errors="replace").splitlines():
+        fields = [field.strip() for field in line.split("|", 2)]
+        if len(fields) == 3 and fields[0].endswith("%"):
+            add(found.setdefault(process_of(fields[1]), {}), fields[2], float(fields[0][:-1]))
     return found
+
+
+def add(row: dict[str, float], key: str, percent: float) -> None:
+    row[key] = row.get(key, 0.0) + percent
 
 
 def by_area(data: Path) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
-    for percent, process, dso in shares(data, "dso"):
+    for process, files in shares(data, "dso").items():
         row = found.setdefault(process, {})
-        area = AREAS.get(dso, "other")
-        row[area] = row.get(area, 0.0) + percent
+        for file, percent in files.items():
+            add(row, AREAS.get(file, "other"), percent)
     return found
 
 
 def by_symbol(data: Path) -> dict[str, list[tuple[str, float]]]:
-    sums: dict[str, dict[str, float]] = {}
-    for percent, process, symbol in shares(data, "sym"):
-        name = symbol.split("] ", 1)[-1].strip()
-        if process != "idle" and not name.startswith("0x"):
-            row = sums.setdefault(process, {})
-            row[name] = row.get(name, 0.0) + percent
-    return {
-        process: sorted(row.items(), key=lambda item: -item[1])[:SYMBOLS]
-        for process, row in sums.items()
-        if process != "control"
-    }
+    """The functions that take most; those of stripped files have no name."""
+    found = {}
+    for process, symbols in shares(data, "sym").items():
+        named = [(symbol[4:], percent) for symbol, percent in symbols.items() if not symbol[4:].startswith("0x")]
+        found[process] = sorted(named, key=lambda item: -item[1])[:SYMBOLS]
+    return {process: named for process, named in found.items() if process not in ("idle", "control")}
 
 
 def measure(receivers: int, pps: int, seconds: float, workers: int) -> Hotspots:
-    """One load, sampled."""
+    """One load, sampled in its middle."""
     with (
         tempfile.TemporaryDirectory() as folder,
         Pipeline(receivers + 1, workers=workers) as network,
         settled(network),
     ):
         data = Path(folder) / "perf.data"
-        record = ["perf", "record", "-q", "-a", "-e", "cpu-clock", "-F", str(FREQUENCY), "-o", str(data)]
-        done: list[subprocess.CompletedProcess[bytes]] = []
-
-        def sample() -> None:
-            done.append(
-                subprocess.run([*record, "sleep", str(seconds)], check=False, capture_output=True, timeout=seconds + 30)
-            )
-
-        timer = threading.Timer(LEAD_S, sample)
-        timer.start()
-        trial = run_trial(network, Load(pps=pps, seconds=seconds + 2 * LEAD_S))
-        timer.join()
-        if not done or done[0].returncode:
-            raise RuntimeError(f"perf record: {done[0].stderr.decode(errors='replace').strip() if done else 'no run'}")
+        options = ("-q", "-a", "-e", "cpu-clock", "-F", str(FREQUENCY), "-D", f"{LEAD_S * 1000:.0f}", "-o", str(data))
+        command = ["perf", "record", *options, "sleep", f"{LEAD_S + seconds}"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as record:
+            trial = run_trial(network, Load(pps=pps, seconds=seconds + 2 * LEAD_S))
+            _, errors = record.communicate(timeout=seconds + 30)
+        if record.returncode:
+            raise PipelineError(f"perf record: {errors.decode(errors='replace').strip()}")
         return Hotspots(receivers, trial.pps, trial.loss, by_area(data), by_symbol(data))
 
 
@@ -130,13 +121,16 @@ def result(found: list[Hotspots], background: float, workers: int) -> Result:
         for process in [*STAGES.values(), OTHERS]:
             row = each.areas.get(process, {})
             rows.append([process, sum(row.values()), *(row.get(area, 0.0) for area in areas)])
-        what = f"{each.receivers} receivers, {each.pps:,.0f} packets/s, worst loss {each.loss:.2%}"
-        report.add(f"{what}: % of both CPUs", table(["process", "all", *areas], rows))
+        what = f"Receivers: {each.receivers}"
+        report.add(
+            f"{what}, {each.pps:,.0f} packets/s, worst loss {each.loss:.2%}: % of both CPUs",
+            table(["process", "all", *areas], rows),
+        )
         lines = [
             f"- {process}: " + ", ".join(f"`{name}` {percent:.1f}" for name, percent in symbols)
             for process, symbols in sorted(each.symbols.items())
         ]
-        report.add(f"{each.receivers} receivers: functions, %", "\n".join(lines))
+        report.add(f"{what}: functions, %", "\n".join(lines))
     report.add(
         "Remarks",
         f"- {workers} workers; `other` is libc, Python and the programs' own code\n"
@@ -152,17 +146,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def loads(text: str) -> list[tuple[int, int]]:
+    """[(receivers, packets a second)]."""
+    try:
+        return [(int(receivers), int(pps)) for receivers, _, pps in (word.partition(":") for word in text.split(","))]
+    except ValueError:
+        raise UsageError(f"--loads {text}: expected RECEIVERS:RATE, …") from None
+
+
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
-    packages.install(["perf"])
-    if not shutil.which("perf"):
-        say("there is no `perf`: apt install linux-perf")
-        return 1
+    wanted = loads(options.loads)
+    if packages.install(["perf"]):
+        raise PipelineError("there is no `perf`, and apt has not got it: install linux-perf")
     seconds = min(options.seconds, 2.0) if options.quick else options.seconds
     background = background_share()
     found = []
-    for load in options.loads.split(","):
-        receivers, pps = (int(word) for word in load.split(":"))
+    for receivers, pps in wanted:
         found.append(measure(receivers, pps, seconds, options.workers))
         say(f"{receivers} receivers, {pps} packets/s: sampled")
     result(found, background, options.workers).publish(as_json=options.json)

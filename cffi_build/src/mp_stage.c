@@ -17,7 +17,7 @@
 /* Moderation: under load the TUN is read once a batch, not once a packet, as every wake-up passes through all stages. */
 #define LOAD_WINDOW_NS 2000000u /* the rate is taken over about this time */
 #define LOADED_PER_WINDOW 8u    /* 4,000 packets/s: below, each packet is worth a wake-up of its own */
-#define BATCH_PACKETS 44u       /* what a wait is to collect, moderation_us at the most: a full run of full-size datagrams */
+#define BATCH_PACKETS 44u       /* a wait is to collect a full run of full-size datagrams, in moderation_us at the most */
 #define WAIT_MIN_NS 50000u      /* below, the wake-up costs as much as it saves */
 
 uint64_t mp_now_ns(void)

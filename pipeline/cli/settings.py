@@ -41,7 +41,7 @@ def _check_engine(settings: Config, origins: Origins) -> None:
         where = origins["overlay.options"].removeprefix("file ")
         if engine not in names():
             raise ConfigError(f"{where}: [overlay.{engine}]: no such engine; there are {', '.join(names())}")
-        try:        # only the engine knows its options: let it read them
+        try:  # only the engine knows its options: let it read them
             load(engine)(EngineContext(node_id=1, random=lambda: 0.0, options=options), 0.0)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from error

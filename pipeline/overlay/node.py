@@ -261,9 +261,10 @@ class OverlayNode:
 
     def poll_transmit(self) -> tuple[str, bytes] | None:
         """The next message: the endpoint it is for, and its bytes."""
-        if not self._sessions.transmits:
+        transmits = self._sessions.speaker.transmits
+        if not transmits:
             self._drain_engine()
-        return self._sessions.transmits.popleft() if self._sessions.transmits else None
+        return transmits.popleft() if transmits else None
 
     def poll_timeout(self) -> float | None:
         """When `handle_timeout` is due."""
@@ -453,5 +454,5 @@ class OverlayNode:
     def _transmit(self, output: Transmit) -> None:
         peer = self._sessions.peers.get(output.peer)
         if peer is not None:
-            message = EngineMessage(engine=self._config.engine, body=output.message, **self._sessions.header())
+            message = EngineMessage(engine=self._config.engine, body=output.message, **self._sessions.speaker.header())
             self._sessions.send_engine(peer, message, output.mentions, self._now)

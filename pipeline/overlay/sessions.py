@@ -11,7 +11,7 @@ session or seed that is due speaks, goes down or is forgotten.
     Heartbeats, each with the digest of the directory; who sees another digest sends a DirectorySummary
 
 Whatever is lost is said again: a Hello until it is acknowledged, a record for as long as digests differ.  It knows no
-engine, no addresses and no sockets: outputs are `transmits` (endpoint, bytes) and `events`.
+engine, no addresses and no sockets: outputs are `events` and what the speaker has queued (speaker.py).
 
 All that is for an overlay in which everybody has a link to everybody: flooded groups and unicast need one, and to
 1,024 nodes it costs each node some 100 kB/s.  A *sparse* one of many thousands knows no whole directory:
@@ -50,6 +50,7 @@ from pipeline.overlay.events import NodeEvent, NodeIdMoved, Notice, NoticeKind, 
 from pipeline.overlay.link import LinkTable
 from pipeline.overlay.peer import Action, Pace, Peer, Seed, Signal
 from pipeline.overlay.registry import Merge, Registry
+from pipeline.overlay.speaker import Speaker
 
 
 class PeerSnapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -91,13 +92,11 @@ class Sessions:
         """Sparse: nodes whose records are not to be forgotten."""
         self._wanted: set[NodeId] = set()
         self.registry = Registry(own)
+        self.speaker = Speaker(self.registry)
         self.peers: dict[NodeId, Peer] = {}
         self.links = LinkTable()
-        self.transmits: deque[tuple[str, bytes]] = deque()
         self.events: deque[NodeEvent] = deque()
         self.seeds = {seed: Seed(seed, random=random, now=now) for seed in seeds if seed != own.endpoint}
-        self.number = 0
-        """Of the last Hello, Heartbeat or Goodbye sent."""
         self._derive_id = derive_id
         self._random = random
         self._deadlines: Deadlines[NodeId | str] = Deadlines()
@@ -124,7 +123,7 @@ class Sessions:
         """Say goodbye."""
         for peer in self.peers.values():
             if peer.is_heard:
-                self._send(peer.record.endpoint, Goodbye(number=self._next_number(), **self.header()))
+                self.speaker.goodbye(peer)
 
     def want(self, node_id: NodeId, now: float, *, is_wanted: bool) -> None:
         """Sparse: the engine would use a link to a node, or no longer."""
@@ -162,7 +161,7 @@ class Sessions:
                 peer.away_since = now
             return peer
         if (peer is None or message.incarnation > peer.record.incarnation) and message.sender != self.own.node_id:
-            self._send_hello(endpoints.fill_in(message.endpoint, hint), known=None)
+            self.speaker.hello(endpoints.fill_in(message.endpoint, hint), known=None)
         return None
 
     def _on_hello(self, hello: Hello, hint: str, now: float) -> None:
@@ -174,7 +173,7 @@ class Sessions:
         is_new = record.node_id not in self.peers
         held = self._learn(record, now, is_direct=True)
         if held is not None:
-            self._send(record.endpoint, DirectoryUpdate(records=[held], **self.header()))
+            self.speaker.records(record.endpoint, [held])
             return
         peer = self.peers.get(record.node_id)
         if peer is None or hello.number <= peer.number_heard:
@@ -186,22 +185,23 @@ class Sessions:
             # Who calls an endpoint does not know whom it calls: that is no word that it has lost us.
             self._hear(peer, hello.known, now)
         if hello.to:
-            self._send_hello(record.endpoint, known=peer.record.stamp, reached=hello.to)
+            self.speaker.hello(record.endpoint, known=peer.record.stamp, reached=hello.to)
             if self._is_sparse:
                 return
-            self._send_records(record.endpoint, [other for other in self.registry.others() if other is not peer.record])
+            others = [other for other in self.registry.others() if other is not peer.record]
+            self.speaker.records(record.endpoint, others)
             if is_new:
                 self._introduce(peer)
         elif hello.known == self.own.stamp:
-            self._send_heartbeat(peer)
+            self.speaker.heartbeat(peer)
         else:
-            self._send_hello(record.endpoint, known=peer.record.stamp)
+            self.speaker.hello(record.endpoint, known=peer.record.stamp)
 
     def _on_known(self, peer: Peer, message: Heartbeat | DirectorySummary | Goodbye, now: float) -> None:
         if isinstance(message, DirectorySummary):
-            self._send_records(peer.record.endpoint, self.registry.newer_than(message.entries))
+            self.speaker.records(peer.record.endpoint, self.registry.newer_than(message.entries))
             if message.asked and self.registry.lacks(message.entries):
-                self._send_summary(peer, asked=False)
+                self.speaker.summary(peer, asked=False)
             return
         if message.number <= peer.number_heard:
             return
@@ -211,14 +211,14 @@ class Sessions:
             return
         self._hear(peer, message.known, now)
         if message.known != self.own.stamp:
-            self._send_hello(peer.record.endpoint, known=peer.record.stamp)
+            self.speaker.hello(peer.record.endpoint, known=peer.record.stamp)
         elif self._is_sparse:
             if not peer.is_wanted and peer.may_echo(now):
-                self._send_heartbeat(peer)
+                self.speaker.heartbeat(peer)
                 peer.spoke(now)
         elif message.directory != self.registry.digest and now >= self._summary_at:
             self._summary_at = now + limits.DIRECTORY_SYNC_INTERVAL_S
-            self._send_summary(peer, asked=True)
+            self.speaker.summary(peer, asked=True)
 
     def _hear(self, peer: Peer, known: Stamp | None, now: float) -> None:
         """Signal what the peer says it holds of our record."""
@@ -407,9 +407,9 @@ class Sessions:
                 return
             case Action.SPEAK:
                 if peer.is_up and peer.acknowledged == self.own.stamp:
-                    self._send_heartbeat(peer)
+                    self.speaker.heartbeat(peer)
                 else:
-                    self._send_hello(peer.record.endpoint, known=peer.known_to_peer)
+                    self.speaker.hello(peer.record.endpoint, known=peer.known_to_peer)
                 peer.spoke(now)
             case Action.NOTHING:
                 pass
@@ -422,7 +422,7 @@ class Sessions:
         if peer is not None and peer.is_heard:
             seed.backoff.restart(now, delay_s=self._pace.silence_s)
         else:
-            self._send_hello(seed.endpoint, known=None, to=seed.endpoint)
+            self.speaker.hello(seed.endpoint, known=None, to=seed.endpoint)
             seed.backoff.called(now)
         self._deadlines.set(seed.endpoint, seed.backoff.next_at)
 
@@ -438,13 +438,14 @@ class Sessions:
             )
             for peer in self.peers.values()
         ]
-        return SessionsSnapshot(own=self.own, number=self.number, links=dict(self.links.as_mapping()), peers=peers)
+        number, links = self.speaker.number, dict(self.links.as_mapping())
+        return SessionsSnapshot(own=self.own, number=number, links=links, peers=peers)
 
     def restore(self, snapshot: SessionsSnapshot, now: float) -> None:
         """Go on where the snapshot was taken, before `start`.  Numbers jump ahead of all that may have been said."""
         assert not self.peers, "a snapshot is restored into a new node"
         self.links.restore(snapshot.links)
-        self.number = snapshot.number + limits.RESTORE_STEP
+        self.speaker.number = snapshot.number + limits.RESTORE_STEP
         self.registry.own = snapshot.own
         for each in snapshot.peers:
             if self.registry.merge(each.record, is_live=False, is_direct=True) is not Merge.NEW:
@@ -459,66 +460,20 @@ class Sessions:
 
     # ---- what is said
 
-    def send_to_peer(self, peer: Peer, message: AnyNodeMessage) -> None:
-        """Queue a message."""
-        self._send(peer.record.endpoint, message)
-
     def send_engine(self, peer: Peer, message: messages.EngineMessage, mentions: Iterable[NodeId], now: float) -> None:
         """Queue an engine's message; sparse: after what the peer must know to understand it."""
         if self._is_sparse:
             if peer.acknowledged != self.own.stamp:
-                self._send_hello(peer.record.endpoint, known=peer.known_to_peer)
-            self._introduce_mentioned(peer, mentions, now)
+                self.speaker.hello(peer.record.endpoint, known=peer.known_to_peer)
+            self.speaker.tell_of(peer, mentions, now, again_s=self._pace.forget_s / 2)
             peer.said_more(now)
-        self._send(peer.record.endpoint, message)
-
-    def _introduce_mentioned(self, peer: Peer, mentions: Iterable[NodeId], now: float) -> None:
-        records = []
-        for node_id in mentions:
-            record = self.registry.get(node_id)
-            told = peer.told.get(node_id)
-            if record is None or (told is not None and told[0] == record.stamp and now < told[1]):
-                continue
-            if len(peer.told) >= limits.NODES_MAX:
-                peer.told.clear()
-            peer.told[node_id] = record.stamp, now + self._pace.forget_s / 2
-            records.append(record)
-        self._send_records(peer.record.endpoint, records)
+        self.speaker.send(peer.record.endpoint, message)
 
     def _introduce(self, newcomer: Peer) -> None:
         """A node that knew nobody but us: the others need not wait for a difference of digests."""
         for peer in self.peers.values():
             if peer is not newcomer and peer.is_heard:
-                self._send_records(peer.record.endpoint, [newcomer.record])
-
-    def _send_hello(self, endpoint: str, *, known: Stamp | None, to: str = "", reached: str = "") -> None:
-        number = self._next_number()
-        hello = Hello(number=number, record=self.own, known=known, to=to, reached=reached, **self.header())
-        self._send(endpoint, hello)
-
-    def _send_heartbeat(self, peer: Peer) -> None:
-        number, digest = self._next_number(), self.registry.digest
-        self.send_to_peer(peer, Heartbeat(number=number, known=peer.known_to_peer, directory=digest, **self.header()))
-
-    def _send_summary(self, peer: Peer, *, asked: bool) -> None:
-        self.send_to_peer(peer, DirectorySummary(entries=self.registry.summary(), asked=asked, **self.header()))
-
-    def _send_records(self, endpoint: str, records: list[NodeRecord]) -> None:
-        for start in range(0, len(records), limits.RECORDS_PER_MESSAGE_MAX):
-            part = records[start : start + limits.RECORDS_PER_MESSAGE_MAX]
-            self._send(endpoint, DirectoryUpdate(records=part, **self.header()))
-
-    def _send(self, endpoint: str, message: AnyNodeMessage) -> None:
-        if not endpoints.is_wildcard(endpoint):
-            self.transmits.append((endpoint, messages.encode_node(message)))
-
-    def header(self) -> messages.Header:
-        """What every message of this node begins with."""
-        return {"sender": self.own.node_id, "incarnation": self.own.incarnation, "endpoint": self.own.endpoint}
-
-    def _next_number(self) -> int:
-        self.number += 1
-        return self.number
+                self.speaker.records(peer.record.endpoint, [newcomer.record])
 
     def _link(self, peer: Peer) -> int:
         link = self.links.get(peer.record.node_id)
