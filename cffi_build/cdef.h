@@ -206,6 +206,7 @@ struct mp_policy {
 struct mp_worker_config {
     uint32_t lane;
     uint32_t stages;
+    uint32_t borrows;
     uint32_t idle;
     uint32_t super;
     uint32_t moderation_us;

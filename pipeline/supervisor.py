@@ -185,9 +185,9 @@ class _Supervisor:
                 )
 
             cpu = affinity[number % len(affinity)] if affinity else None
-            child = _Child(worker.role, worker.lane, worker.process, main, lane.needed_by(worker.stages), cpu)
+            child = _Child(worker.role, worker.lane, worker.process, main, lane.needed_by(worker), cpu)
             children.append(child)
-            res.region.set_process_stages(worker.process, worker.mask)
+            res.region.set_process_stages(worker.process, graph.mask(worker.stages))
         given = control.Given(
             config=config,
             keystore=self._store,

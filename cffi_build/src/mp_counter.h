@@ -27,7 +27,8 @@
     X(packed, "inner packets that shared a datagram with others")          \
     X(relayed, "datagrams taken over for other nodes")                     \
     X(punted, "packets handed to control")                                 \
-    X(sleeps, "times that the stage's process slept")
+    X(sleeps, "times that the stage's process slept")                      \
+    X(borrowed, "rounds that another process ran for it meanwhile")
 
 #define MP_DROPS(X)                                                        \
     X(truncated, "shorter than its header")                                \

@@ -195,8 +195,9 @@ struct mp_cursor {
 _Static_assert(sizeof(struct mp_cursor) == 64, "one line a writer");
 
 struct mp_bell {
-    _Alignas(MP_CACHE_LINE) _Atomic uint32_t sleeping;  /* the consumer is about to sleep, or asleep */
-    uint32_t reserved[15];
+    _Alignas(MP_CACHE_LINE) _Atomic uint32_t sleeping;  /* the stage's own process is about to sleep, or asleep */
+    _Atomic uint32_t runner;    /* 1 + first stage of the worker that runs the stage now; 0: nobody */
+    uint32_t reserved[14];
 };
 
 struct mp_lane {

@@ -7,12 +7,16 @@
  *   work          fills slots, alone               reads and changes slots, alone
  *   hand on       mp_publish                       mp_publish of its own cursor: the next stage's ready,
  *                                                  or, from the last stage, the first one's room
- *   sleep         -                                mp_bell_arm, look again, poll, mp_bell_disarm
- *   wake          mp_bell_ring after publishing
+ *   sleep         -                                mp_give, mp_bell_arm, look again, poll, mp_bell_disarm, mp_take
+ *   wake          mp_bell_ring after publishing,
+ *                 or mp_take, do the work, mp_give
  *
- * A slot belongs to exactly one stage: the one whose cursor has not passed it and whose upstream cursor has.
- * Prohibited: touching a slot after publishing it; two processes working one cursor; blocking with the bell
- * disarmed.  A stage that died left its cursor where it was: its successor calls mp_skip once and goes on.
+ * A slot belongs to exactly one stage: the one whose cursor has not passed it and whose upstream cursor has.  A stage
+ * is run by one worker at a time, its runner: its own process, or while that sleeps a producer that would otherwise
+ * have to wake it.  Who gives a stage back looks once more for work, which may have come meanwhile from another
+ * producer, and rings for it.
+ * Prohibited: touching a slot after publishing it; working a cursor without being the runner; blocking with the bell
+ * disarmed.  A runner that died left runner and cursor where they were: its successor calls mp_skip once and goes on.
  *
  * Cursors are 64-bit counts of slots passed; they never wrap, so there is no empty/full ambiguity.
  */
@@ -69,6 +73,13 @@ static inline void mp_bell_disarm(struct mp_bell *bell)
     atomic_store_explicit(&bell->sleeping, 0u, memory_order_relaxed);
 }
 
+/* After publishing: does the stage's own process sleep? */
+static inline int mp_bell_armed(struct mp_bell *bell)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+    return atomic_load_explicit(&bell->sleeping, memory_order_relaxed) != 0;
+}
+
 /* After publishing: must the producer write the eventfd?  Clears the flag, so that one write is enough. */
 static inline int mp_bell_wanted(struct mp_bell *bell)
 {
@@ -82,5 +93,27 @@ void mp_bell_ring(struct mp_bell *bell, int fd);
 
 /* Empties the eventfd after a wake-up. */
 void mp_bell_clear(int fd);
+
+/* ---- who runs a stage ---- */
+
+/* Becomes the runner; 0 if another worker is. */
+static inline int mp_take(struct mp_bell *bell, uint32_t worker)
+{
+    uint32_t nobody = 0;
+    /* acquire pairs with the release in mp_give: cursor, slots and counters are as the last runner left them */
+    return atomic_compare_exchange_strong_explicit(&bell->runner, &nobody, worker, memory_order_acquire,
+                                                   memory_order_relaxed);
+}
+
+/* Is the runner no more; must look for work afterwards, behind the fence of mp_bell_arm or mp_bell_armed. */
+static inline void mp_give(struct mp_bell *bell)
+{
+    atomic_store_explicit(&bell->runner, 0u, memory_order_release);
+}
+
+static inline uint32_t mp_runner(const struct mp_bell *bell)
+{
+    return atomic_load_explicit(&bell->runner, memory_order_relaxed);
+}
 
 #endif

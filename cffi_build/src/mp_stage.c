@@ -14,11 +14,7 @@
 
 #define SPINS 64u               /* rounds without work before an adaptive worker sleeps: a microsecond or two */
 #define LOOK_UP_ROUNDS 1024u    /* a busy worker looks at the clock and at `wake` that often */
-/* Moderation: under load the TUN is read once a batch, not once a packet, as every wake-up passes through all stages. */
-#define LOAD_WINDOW_NS 2000000u /* the rate is taken over about this time */
-#define LOADED_PER_WINDOW 8u    /* 4,000 packets/s: below, each packet is worth a wake-up of its own */
-#define BATCH_PACKETS 44u       /* a wait is to collect a full run of full-size datagrams, in moderation_us at the most */
-#define WAIT_MIN_NS 50000u      /* below, the wake-up costs as much as it saves */
+#define LENDABLE (1u << MP_CLASSIFY | 1u << MP_OVERLAY_EGRESS) /* the others wait for descriptors, which wake their process */
 
 uint64_t mp_now_ns(void)
 {
@@ -28,6 +24,8 @@ uint64_t mp_now_ns(void)
 }
 
 /* ---- life cycle ---- */
+
+static void inherit(struct mp_worker *w, uint32_t stage);
 
 struct mp_worker *mp_worker_new(struct mp_region *region, const struct mp_worker_config *config)
 {
@@ -43,17 +41,19 @@ struct mp_worker *mp_worker_new(struct mp_region *region, const struct mp_worker
     mp_bucket_init(&w->reports, MP_REPORTS_PER_S, MP_REPORTS_BURST, w->now_ns);
     mp_bucket_init(&w->news, MP_NEWS_PER_S, MP_NEWS_PER_S, w->now_ns);
     w->punts = calloc(MP_PUNT_SLOTS, sizeof *w->punts);
-    for (uint32_t stage = 0; stage < MP_STAGES; stage++) {
+    w->id = 1 + (uint32_t)__builtin_ctz(config->stages);
+    w->held = config->stages & ~LENDABLE;
+    uint32_t runs = config->stages | config->borrows;
+    for (uint32_t stage = 0; stage < MP_STAGES; stage++)
         w->count[stage] = mp_counters(region, config->lane, stage);
-        if (mp_has_stage(w, stage))
-            mp_bell_disarm(&w->lane->bell[stage]);
-    }
-    if (!w->punts || (mp_has_stage(w, MP_CLASSIFY) && mp_classify_init(w)) ||
-        (mp_has_stage(w, MP_OVERLAY_EGRESS) && mp_egress_init(w)) ||
-        (mp_has_stage(w, MP_OVERLAY_INGRESS) && mp_ingress_init(w))) {
+    if (!w->punts || (runs >> MP_CLASSIFY & 1 && mp_classify_init(w)) ||
+        (runs >> MP_OVERLAY_EGRESS & 1 && mp_egress_init(w)) ||
+        (runs >> MP_OVERLAY_INGRESS & 1 && mp_ingress_init(w))) {
         mp_worker_free(w);
         return NULL;
     }
+    for (uint32_t stage = 0; stage < MP_STAGES; stage++)
+        inherit(w, stage);
     return w;
 }
 
@@ -103,54 +103,97 @@ void mp_worker_punt_lost(struct mp_worker *w, uint32_t kind)
     count_refused(w, kind == MP_PUNT_ENDPOINT ? MP_OVERLAY_INGRESS : MP_CLASSIFY, kind);
 }
 
-/* ---- sleep ---- */
+/* ---- who runs what ---- */
 
-static int tun_may_be_read(const struct mp_worker *w)
-{
-    return mp_has_stage(w, MP_TUN_INGRESS) &&
-           mp_room(&w->lane->host[0], &w->lane->host[2], w->region->geometry.host_slots) > 0;
-}
-
-/* Is there something on the rings for one of our stages? */
-static int has_work(const struct mp_worker *w, int tun_was_blocked)
+static int is_ready(const struct mp_worker *w, uint32_t stage)
 {
     struct mp_lane *l = w->lane;
-    return (mp_has_stage(w, MP_CLASSIFY) && mp_ready(&l->host[0], &l->host[1])) ||
-           (mp_has_stage(w, MP_OVERLAY_EGRESS) &&
-            (mp_ready(&l->host[1], &l->host[2]) || mp_ready(&l->overlay[0], &l->overlay[1]))) ||
-           (tun_was_blocked && tun_may_be_read(w));
+    if (stage == MP_CLASSIFY)
+        return mp_ready(&l->host[0], &l->host[1]) > 0;
+    return stage == MP_OVERLAY_EGRESS &&
+           (mp_ready(&l->host[1], &l->host[2]) > 0 || mp_ready(&l->overlay[0], &l->overlay[1]) > 0);
 }
 
-/* How long to let the TUN fill, by the rate of the last load window; 0 if it was not under load, or is not to wait. */
-static uint32_t moderation_ns(uint64_t packets, uint64_t age_ns, uint64_t most_ns)
+/* Takes over from a predecessor that died: what it had under way in a stage that it ran is passed over and counted. */
+static void inherit(struct mp_worker *w, uint32_t stage)
 {
-    if (packets * LOAD_WINDOW_NS < LOADED_PER_WINDOW * age_ns || most_ns < WAIT_MIN_NS)
-        return 0;
-    uint64_t wait = BATCH_PACKETS * age_ns / packets;
-    return (uint32_t)(wait < WAIT_MIN_NS ? WAIT_MIN_NS : wait > most_ns ? most_ns : wait);
+    struct mp_lane *l = w->lane;
+    struct mp_bell *bell = &l->bell[stage];
+    if (mp_has_stage(w, stage))
+        mp_bell_disarm(bell);
+    if (mp_runner(bell) != w->id)
+        return;
+    uint64_t lost = stage == MP_CLASSIFY ? mp_skip(&l->host[0], &l->host[1])
+                                         : mp_skip(&l->host[1], &l->host[2]) + mp_skip(&l->overlay[0], &l->overlay[1]);
+    mp_count(w->count[stage], MP_DROP_restart_skip, lost);
+    mp_give(bell);
 }
 
-/* Under load, waits without listening; returns 0 if it did not.  A wait that found nothing is not followed by another. */
-static int moderate(struct mp_worker *w)
+static void take_own(struct mp_worker *w)
 {
-    uint64_t age = w->now_ns - w->window_ns;
-    if (age >= LOAD_WINDOW_NS) {
-        w->wait_ns = moderation_ns(w->window_packets, age, (uint64_t)w->config.moderation_us * 1000);
-        w->window_packets = 0;
-        w->window_ns = w->now_ns;
+    for (uint32_t missing = w->config.stages & ~w->held; missing; missing &= missing - 1) {
+        uint32_t stage = (uint32_t)__builtin_ctz(missing);
+        if (mp_take(&w->lane->bell[stage], w->id))
+            w->held |= 1u << stage;
     }
-    if (!w->wait_ns || !w->read_since_sleep)
-        return 0;
-    struct timespec t = { .tv_nsec = w->wait_ns };
-    clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
-    return 1;
 }
 
-static void set_bells(struct mp_worker *w, int armed)
+static void give_own(struct mp_worker *w)
+{
+    for (uint32_t mine = w->held & LENDABLE; mine; mine &= mine - 1)
+        mp_give(&w->lane->bell[__builtin_ctz(mine)]);
+    w->held &= ~LENDABLE;
+}
+
+void mp_wake(struct mp_worker *w, uint32_t stage, int has_more)
+{
+    struct mp_bell *bell = &w->lane->bell[stage];
+    if (w->held >> stage & 1 || !mp_bell_armed(bell))
+        return;
+    if (!has_more && w->config.borrows >> stage & 1 && mp_take(bell, w->id)) {
+        w->held |= 1u << stage;
+        mp_count(w->count[stage], MP_COUNT_borrowed, 1);
+    } else {
+        mp_bell_ring(bell, w->config.bell[stage]);
+    }
+}
+
+/* What a borrower leaves undone, or another producer has added, is for the stage's own process. */
+static void give_borrowed(struct mp_worker *w)
+{
+    for (uint32_t borrowed = w->held & ~w->config.stages; borrowed; borrowed &= borrowed - 1) {
+        uint32_t stage = (uint32_t)__builtin_ctz(borrowed);
+        struct mp_bell *bell = &w->lane->bell[stage];
+        w->held &= ~(1u << stage);
+        mp_give(bell);
+        if (mp_bell_armed(bell) && is_ready(w, stage))
+            mp_bell_ring(bell, w->config.bell[stage]);
+    }
+}
+
+/* ---- sleep ---- */
+
+static int tun_is_blocked(const struct mp_worker *w)
+{
+    return mp_has_stage(w, MP_TUN_INGRESS) &&
+           !mp_room(&w->lane->host[0], &w->lane->host[2], w->region->geometry.host_slots);
+}
+
+/* Is there something on the rings for one of our stages that nobody else is at work on? */
+static int has_work(const struct mp_worker *w, int tun_was_blocked)
+{
+    for (uint32_t stage = 0; stage < MP_STAGES; stage++)
+        if (mp_has_stage(w, stage) && is_ready(w, stage) && !mp_runner(&w->lane->bell[stage]))
+            return 1;
+    return tun_was_blocked && !tun_is_blocked(w);
+}
+
+/* The bell of tun_ingress is for room in the ring alone: all else comes through the TUN. */
+static void set_bells(struct mp_worker *w, int armed, int tun_was_blocked)
 {
     for (uint32_t stage = 0; stage < MP_STAGES; stage++)
         if (mp_has_stage(w, stage)) {
-            if (armed)
+            if (armed && (stage != MP_TUN_INGRESS || tun_was_blocked))
                 mp_bell_arm(&w->lane->bell[stage]);
             else
                 mp_bell_disarm(&w->lane->bell[stage]);
@@ -187,36 +230,40 @@ static int wait_for_events(struct mp_worker *w, int read_tun, uint64_t until_ns)
 /* Sleeps until there is something to do.  Returns 1 if `wake` is readable. */
 static int sleep_until(struct mp_worker *w, uint64_t deadline_ns)
 {
-    uint64_t due = mp_has_stage(w, MP_OVERLAY_INGRESS) ? mp_ingress_due_ns(w) : UINT64_MAX;
-    int woken = 0;
+    uint64_t until = mp_has_stage(w, MP_OVERLAY_INGRESS) ? mp_ingress_due_ns(w) : UINT64_MAX;
+    int woken = 0, blocked = tun_is_blocked(w);
     w->now_ns = mp_now_ns();
-    if (!moderate(w)) {
-        int read_tun = tun_may_be_read(w);
-        set_bells(w, 1);
-        if (!has_work(w, mp_has_stage(w, MP_TUN_INGRESS) && !read_tun)) {
-            mp_count(w->count[__builtin_ctz(w->config.stages)], MP_COUNT_sleeps, 1);
-            woken = wait_for_events(w, read_tun, due < deadline_ns ? due : deadline_ns);
-        }
-        set_bells(w, 0);
+    int moderated = w->now_ns < w->read_at_ns;
+    if (moderated && w->read_at_ns < until)
+        until = w->read_at_ns;
+    give_own(w);
+    set_bells(w, 1, blocked);
+    if (!has_work(w, blocked)) {
+        mp_count(w->count[__builtin_ctz(w->config.stages)], MP_COUNT_sleeps, 1);
+        int read_tun = mp_has_stage(w, MP_TUN_INGRESS) && !blocked && !moderated;
+        woken = wait_for_events(w, read_tun, until < deadline_ns ? until : deadline_ns);
     }
+    set_bells(w, 0, 0);
     w->now_ns = mp_now_ns();
-    w->read_since_sleep = 0;
     return woken;
 }
 
 /* ---- the loop ---- */
 
+/* In the order of the packets' ways, which both end in overlay_egress: what one stage publishes the next may borrow. */
 static uint32_t burst_round(struct mp_worker *w)
 {
     uint32_t done = 0;
-    if (mp_has_stage(w, MP_TUN_INGRESS))
+    take_own(w);
+    if (w->held >> MP_TUN_INGRESS & 1)
         done += mp_tun_ingress_burst(w);
-    if (mp_has_stage(w, MP_CLASSIFY))
+    if (w->held >> MP_CLASSIFY & 1)
         done += mp_classify_burst(w);
-    if (mp_has_stage(w, MP_OVERLAY_EGRESS))
-        done += mp_egress_burst(w);
-    if (mp_has_stage(w, MP_OVERLAY_INGRESS))
+    if (w->held >> MP_OVERLAY_INGRESS & 1)
         done += mp_ingress_burst(w);
+    if (w->held >> MP_OVERLAY_EGRESS & 1)
+        done += mp_egress_burst(w);
+    give_borrowed(w);
     return done;
 }
 

@@ -7,8 +7,12 @@
  *                               └──▶ overlay_egress ──▶ UDP            (what must be relayed)
  *
  * A stage is one burst function: it does what it can without waiting and returns how much that was.  mp_worker_run()
- * calls the bursts of its stages in turn and sleeps when all return 0.  A worker is one process; it owns nothing that outlives it:
- * descriptors come from the supervisor, state that must survive is in the region.
+ * calls the bursts of its stages in turn and sleeps when all return 0.  A worker is one process; it owns nothing that
+ * outlives it: descriptors come from the supervisor, state that must survive is in the region.
+ *
+ * At low rates a wake-up costs more than what is to be done then.  So a worker that has handed a batch on and has nothing
+ * else to do borrows the next stage while its process sleeps, and does the work itself; under load, when there is more to
+ * read, the processes work side by side.  Only a stage's own process punts: a borrower stops in front of such a packet.
  */
 #ifndef MP_STAGE_H
 #define MP_STAGE_H
@@ -28,6 +32,7 @@ enum mp_punt_kind {
 struct mp_worker_config {
     uint32_t lane;
     uint32_t stages;            /* bit set of enum mp_stage_id */
+    uint32_t borrows;           /* bit set of stages behind them that it may run while their own process sleeps */
     uint32_t idle;              /* enum mp_idle */
     uint32_t super;             /* the TUN takes UDP super-packets */
     uint32_t moderation_us;     /* how long a packet may wait for others under load */

@@ -47,8 +47,6 @@ int mp_classify_init(struct mp_worker *w)
     if (!w->classify)
         return -ENOMEM;
     w->classify->sender_version = atomic_load(&mp_tables(w->region)->sender_version) - 1;
-    uint64_t lost = mp_skip(&w->lane->host[0], &w->lane->host[1]);
-    mp_count(w->count[MP_CLASSIFY], MP_DROP_restart_skip, lost);
     return 0;
 }
 
@@ -80,12 +78,27 @@ static void refresh_sender(struct mp_worker *w)
 
 /* ---- punt ---- */
 
-static void punt_source(struct mp_worker *w, struct flow *f, const uint8_t *bytes, const struct mp_packet *p)
+/* Returns 0 if the stage's own process must do it. */
+static int punt_membership(struct mp_worker *w, const uint8_t *bytes, const struct mp_packet *p)
 {
+    if (!mp_has_stage(w, MP_CLASSIFY))
+        return 0;
+    mp_punt_add(w, MP_CLASSIFY, MP_PUNT_MEMBERSHIP, bytes, p->length);
+    return 1;
+}
+
+/* The same; a borrower stops once in ASK_AGAIN_NS too. */
+static int punt_source(struct mp_worker *w, struct flow *f, const uint8_t *bytes, const struct mp_packet *p)
+{
+    if (f->entry != MP_NO_ENTRY && !(f->value.flags & MP_ENTRY_PUNT_SOURCE))
+        return 1;
     if (p->class != MP_CLASS_GROUP || (f->asked_ns && w->now_ns - f->asked_ns < ASK_AGAIN_NS))
-        return;
+        return 1;
     f->asked_ns = w->now_ns;
+    if (!mp_has_stage(w, MP_CLASSIFY))
+        return 0;
     mp_punt_add(w, MP_CLASSIFY, MP_PUNT_SOURCE, bytes, p->length < 64 ? p->length : 64);
+    return 1;
 }
 
 /* ---- look up ---- */
@@ -199,7 +212,8 @@ static void add_to_datagram(struct mp_worker *w, struct flow *f, struct mp_slot 
 
 /* ---- the stage ---- */
 
-static void classify_slot(struct mp_worker *w, struct mp_slot *slot, uint64_t version)
+/* Returns 0 if it left the packet alone for the stage's own process, which can hand it to control. */
+static int classify_slot(struct mp_worker *w, struct mp_slot *slot, uint64_t version)
 {
     struct mp_counters *c = w->count[MP_CLASSIFY];
     const uint8_t *bytes = mp_slot_packet(slot);
@@ -207,25 +221,23 @@ static void classify_slot(struct mp_worker *w, struct mp_slot *slot, uint64_t ve
     int drop = mp_packet_parse(bytes, slot->length, &p);
     if (drop) {
         mp_count(c, (uint32_t)drop, 1);
-        return;
+        return 1;
     }
-    if (p.class == MP_CLASS_MEMBERSHIP) {
-        mp_punt_add(w, MP_CLASSIFY, MP_PUNT_MEMBERSHIP, bytes, p.length);
-        return;
-    }
+    if (p.class == MP_CLASS_MEMBERSHIP)
+        return punt_membership(w, bytes, &p);
     if (p.length > w->region->geometry.mtu) {
         mp_count(c, MP_DROP_too_big, 1);
-        return;
+        return 1;
     }
     struct flow *f = find_flow(w, &p, version);
     if (f->refused) {
         mp_count(c, f->refused, 1);
-        return;
+        return 1;
     }
     if (f->entry != MP_NO_ENTRY)
         mp_fib_touch(w->region, f->entry);
-    if (f->entry == MP_NO_ENTRY || f->value.flags & MP_ENTRY_PUNT_SOURCE)
-        punt_source(w, f, bytes, &p);
+    if (!punt_source(w, f, bytes, &p))
+        return 0;
     if (f->drop)
         mp_count(c, f->drop, 1);
     else if (!w->classify->sender_known)
@@ -235,6 +247,7 @@ static void classify_slot(struct mp_worker *w, struct mp_slot *slot, uint64_t ve
         mp_count(c, MP_DROP_group_rate, 1);
     else
         add_to_datagram(w, f, slot, p.length);
+    return 1;
 }
 
 uint32_t mp_classify_burst(struct mp_worker *w)
@@ -242,20 +255,20 @@ uint32_t mp_classify_burst(struct mp_worker *w)
     struct mp_classify *s = w->classify;
     struct mp_cursor *own = &w->lane->host[1];
     uint64_t ready = mp_ready(&w->lane->host[0], own), at = mp_position(own);
-    uint32_t count = ready < BURST ? (uint32_t)ready : BURST;
-    if (!count)
+    uint32_t most = ready < BURST ? (uint32_t)ready : BURST, count = 0;
+    if (!most)
         return 0;
     refresh_sender(w);
     /* acquire pairs with the release in mp_fib's writer: look-ups see at least the table of this version */
     uint64_t version = (uint64_t)atomic_load_explicit(&mp_fib(w->region)->version, memory_order_acquire) + 1;
-    for (uint32_t i = 0; i < count; i++)
-        classify_slot(w, mp_host_slot(w->region, w->config.lane, at + i), version);
+    while (count < most && classify_slot(w, mp_host_slot(w->region, w->config.lane, at + count), version))
+        count++;
     while (s->opens) {
         struct flow *f = s->opened[--s->opens];
         if (f->open)
             close_datagram(w, f);
     }
     mp_publish(own, count);
-    mp_wake(w, MP_OVERLAY_EGRESS);
+    mp_wake(w, MP_OVERLAY_EGRESS, mp_ready(&w->lane->host[0], own) > 0);
     return count;
 }

@@ -41,8 +41,6 @@ int mp_egress_init(struct mp_worker *w)
     if (!w->egress)
         return -ENOMEM;
     w->egress->links_version = atomic_load(&mp_tables(w->region)->links_version) - 1;
-    uint64_t lost = mp_skip(&w->lane->host[1], &w->lane->host[2]) + mp_skip(&w->lane->overlay[0], &w->lane->overlay[1]);
-    mp_count(w->count[MP_OVERLAY_EGRESS], MP_DROP_restart_skip, lost);
     return 0;
 }
 
@@ -167,7 +165,7 @@ static uint32_t host_burst(struct mp_worker *w)
     }
     flush_runs(w);
     mp_publish(own, count);
-    mp_wake(w, MP_TUN_INGRESS);
+    mp_wake(w, MP_TUN_INGRESS, 1);
     return count;
 }
 

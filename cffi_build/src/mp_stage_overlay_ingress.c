@@ -281,7 +281,7 @@ uint32_t mp_ingress_burst(struct mp_worker *w)
     flush_deliveries(w);
     if (used) {
         mp_publish(own, used);
-        mp_wake(w, MP_OVERLAY_EGRESS);
+        mp_wake(w, MP_OVERLAY_EGRESS, count == MP_RECEIVE_BURST);
     }
     return count;
 }

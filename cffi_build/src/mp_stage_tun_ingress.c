@@ -2,6 +2,9 @@
  *
  * tun_ingress: moves packets from the TUN queue into the host ring.  It looks at nothing.
  *
+ * Under load the TUN is read once a batch, not once a packet, as every batch passes through all stages and hosts: reads
+ * then begin at an interval in which a run's worth of packets comes.  At low rates each packet is read at once.
+ *
  * When the ring is full it stops reading; the TUN queue then pushes back on the programs, and what the kernel drops
  * there is counted at the interface.
  */
@@ -9,6 +12,32 @@
 #include "mp_worker.h"
 
 #define BURST 64u               /* reads before the slots are handed on: a full run for overlay_egress */
+#define LOAD_WINDOW_NS 2000000u /* the rate is taken over about this time */
+#define LOADED_PER_WINDOW 8u    /* 4,000 packets/s: below, each packet is worth a wake-up of its own */
+#define BATCH_PACKETS 44u       /* an interval is to collect a full run of full-size datagrams */
+#define WAIT_MIN_NS 50000u      /* below, the wake-up costs as much as it saves */
+
+/* How long to let the TUN fill, by the rate of the last load window; 0 if it was not under load, or is not to wait. */
+static uint32_t moderation_ns(uint64_t packets, uint64_t age_ns, uint64_t most_ns)
+{
+    if (packets * LOAD_WINDOW_NS < LOADED_PER_WINDOW * age_ns || most_ns < WAIT_MIN_NS)
+        return 0;
+    uint64_t wait = BATCH_PACKETS * age_ns / packets;
+    return (uint32_t)(wait < WAIT_MIN_NS ? WAIT_MIN_NS : wait > most_ns ? most_ns : wait);
+}
+
+/* After a burst: when to read again.  At once if there is more; after an empty look the TUN is listened to. */
+static void moderate(struct mp_worker *w, uint32_t count)
+{
+    uint64_t age = w->now_ns - w->window_ns;
+    w->window_packets += count;
+    if (age >= LOAD_WINDOW_NS) {
+        w->wait_ns = moderation_ns(w->window_packets, age, (uint64_t)w->config.moderation_us * 1000);
+        w->window_packets = 0;
+        w->window_ns = w->now_ns;
+    }
+    w->read_at_ns = count && count < BURST && w->wait_ns ? w->now_ns + w->wait_ns : 0;
+}
 
 uint32_t mp_tun_ingress_burst(struct mp_worker *w)
 {
@@ -17,6 +46,8 @@ uint32_t mp_tun_ingress_burst(struct mp_worker *w)
     const struct mp_geometry *g = &w->region->geometry;
     uint64_t room = mp_room(own, &w->lane->host[2], g->host_slots), at = mp_position(own), bytes = 0;
     uint32_t size = g->host_slot_bytes - (uint32_t)sizeof(struct mp_slot), count = 0;
+    if (w->now_ns < w->read_at_ns)
+        return 0;
     while (count < BURST && count < room) {
         struct mp_slot *slot = mp_host_slot(w->region, w->config.lane, at + count);
         int n = mp_tun_read(w->config.tun, mp_slot_packet(slot), size);
@@ -27,14 +58,13 @@ uint32_t mp_tun_ingress_burst(struct mp_worker *w)
         bytes += (uint32_t)n;
         count++;
     }
+    moderate(w, count);
     if (!count)
         return 0;
     mp_publish(own, count);
-    mp_wake(w, MP_CLASSIFY);
+    mp_wake(w, MP_CLASSIFY, count == BURST);
     mp_count(c, MP_COUNT_tun_rx_packets, count);
     mp_count(c, MP_COUNT_tun_rx_bytes, bytes);
     mp_count(c, MP_COUNT_tun_rx_wakeups, 1);
-    w->window_packets += count;
-    w->read_since_sleep += count;
     return count;
 }

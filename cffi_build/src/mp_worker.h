@@ -33,25 +33,27 @@ struct mp_worker {
     struct mp_classify *classify;
     struct mp_egress *egress;
     struct mp_ingress *ingress;
+    uint32_t id;                /* 1 + its first stage */
+    uint32_t held;              /* bit set of stages that it is the runner of; borrowed ones until the end of a round */
     uint64_t now_ns;            /* read once before each round of bursts that may need it */
     uint64_t window_ns;         /* when the present load window of tun_ingress began */
-    uint32_t window_packets, read_since_sleep;
-    uint32_t wait_ns;           /* not 0: the last window was full, wake-ups are moderated */
+    uint32_t window_packets;
+    uint32_t wait_ns;           /* not 0: the last window was full, reads are moderated */
+    uint64_t read_at_ns;        /* the TUN is left to fill until then */
     struct mp_bucket reports, news;
     uint32_t punt_head, punt_tail;
     struct mp_punt *punts;
 };
 
+/* Is it a stage of its own, not a borrowed one? */
 static inline int mp_has_stage(const struct mp_worker *w, uint32_t stage)
 {
     return (w->config.stages >> stage & 1) != 0;
 }
 
-/* Wakes the process that runs a stage of this lane, if it sleeps. */
-static inline void mp_wake(struct mp_worker *w, uint32_t stage)
-{
-    mp_bell_ring(&w->lane->bell[stage], w->config.bell[stage]);
-}
+/* After publishing to a stage: if its process sleeps, borrows the stage for the rest of this round, or wakes the process
+ * where that is better: this worker has more to do itself, or must not run that stage. */
+void mp_wake(struct mp_worker *w, uint32_t stage, int has_more);
 
 /* Hands bytes to control, or counts why not. */
 void mp_punt_add(struct mp_worker *w, uint32_t stage, uint32_t kind, const void *bytes, uint32_t length);

@@ -115,15 +115,16 @@ STAGES: Mapping[str, frozenset[str]] = {
 """Beside ALWAYS, by the stage's word."""
 
 
-def install(stages: Iterable[str]) -> bool:
-    """From now on this process does only what those stages need.  False: no table for this machine.
+def install(stages: Iterable[str], *, borrowed: Iterable[str] = ()) -> bool:
+    """From now on this process does only what those stages need, and those that it borrows, which punt nothing here.
 
-    It cannot be taken back; no_new_privs must be set (io/privileges.py).
+    False: no table for this machine.  It cannot be taken back; no_new_privs must be set (io/privileges.py).
     """
     machine = platform.machine()
     if machine not in ARCHES:
         return False
-    load(program(set(stages), machine))
+    names = ALWAYS.union(*(STAGES[stage] for stage in stages), *(STAGES[stage] - PUNTING for stage in borrowed))
+    load(program(names, machine))
     return True
 
 
@@ -146,9 +147,8 @@ _NR_AT, _ARCH_AT, _ARGUMENTS_AT = 0, 4, 16
 _LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06
 
 
-def program(stages: Collection[str], machine: str) -> bytes:
-    """The filter for these stages: 8 bytes an instruction, as the kernel's struct sock_filter."""
-    names = ALWAYS.union(*(STAGES[stage] for stage in stages))
+def program(names: Collection[str], machine: str) -> bytes:
+    """The filter that lets these calls pass: 8 bytes an instruction, as the kernel's struct sock_filter."""
     column = list(ARCHES).index(machine)
 
     def number(name: str) -> int | None:
@@ -158,11 +158,11 @@ def program(stages: Collection[str], machine: str) -> bytes:
     for name in sorted(names, key=lambda name: number(name) or 0):
         if (plain := number(name)) is not None:
             code += _if_number(plain, [_i(_RETURN, RET_ALLOW)])
-    for name, argument, instruction in _conditions(punts=names >= PUNTING):
+    for name, argument, instruction in _conditions(punts=set(names) >= PUNTING):
         checked = number(name)
         assert checked is not None, "conditions are on calls that both machines have"
         code += _if_number(checked, [_i(_LOAD, _ARGUMENTS_AT + 8 * argument), *instruction])
-    if names >= PUNTING:  # glibc then uses clone, whose flags can be looked at
+    if set(names) >= PUNTING:  # glibc then uses clone, whose flags can be looked at
         code += _if_number(435, [_i(_RETURN, RET_ERRNO | errno.ENOSYS)])
     return b"".join([*code, _i(_RETURN, RET_KILL_PROCESS)])
 

@@ -18,7 +18,7 @@ from pipeline.messages import Punt, encode_local
 from pipeline.shm._native import ffi, lib
 from pipeline.shm.policy import Policy
 from pipeline.shm.region import ProcessState, Region
-from pipeline.workers.graph import STAGES, Stage, Worker
+from pipeline.workers.graph import STAGES, Stage, Worker, mask
 
 BUDGET_NS = 1_000_000_000
 """How long C runs before Python looks around: nothing is pending there, signals interrupt it."""
@@ -38,8 +38,9 @@ class LaneDescriptors:
     udp: int
     bells: tuple[int, ...]
 
-    def needed_by(self, stages: tuple[Stage, ...]) -> frozenset[int]:
-        """The descriptors that a worker of these stages keeps; it closes the others."""
+    def needed_by(self, worker: Worker) -> frozenset[int]:
+        """The descriptors that a worker keeps for its stages and those that it borrows; it closes the others."""
+        stages = worker.stages + worker.borrows
         needed = set(self.bells)
         if {Stage.TUN_INGRESS, Stage.OVERLAY_INGRESS} & set(stages):
             needed.add(self.tun)
@@ -66,7 +67,8 @@ def run(
     signal.signal(signal.SIGTERM, lambda number, _frame: stopping.append(number))
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     config = ffi.new("struct mp_worker_config *")
-    config.lane, config.stages, config.idle = worker.lane, worker.mask, IDLE[idle]
+    config.lane, config.stages, config.borrows = worker.lane, mask(worker.stages), mask(worker.borrows)
+    config.idle = IDLE[idle]
     config.moderation_us = moderation_us
     config.super = super_packets
     config.tun, config.udp, config.wake = descriptors.tun, descriptors.udp, wake_read
@@ -78,7 +80,7 @@ def run(
     punts = _Punts(worker.lane, punt_endpoint)
     if lib.mp_seal_prepare():
         raise RuntimeError("libcrypto has no AES-256-GCM")
-    if not seccomp.install(stage.name.lower() for stage in worker.stages):
+    if not seccomp.install(_words(worker.stages), borrowed=_words(worker.borrows)):
         log.warning("no filter of system calls for this machine", worker=worker.role, lane=worker.lane)
     region.set_process_state(worker.process, ProcessState.READY)
     os.eventfd_write(ready_bell, 1)
@@ -86,6 +88,10 @@ def run(
         if lib.mp_worker_run(native, BUDGET_NS) > 0:
             punts.forward(native)
     lib.mp_worker_free(native)
+
+
+def _words(stages: tuple[Stage, ...]) -> list[str]:
+    return [stage.name.lower() for stage in stages]
 
 
 class _Punts:

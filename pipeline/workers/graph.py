@@ -11,6 +11,7 @@ A packet's path: tun_ingress → classify → overlay_egress → the network →
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -34,10 +35,12 @@ class Worker:
     lane: int
     stages: tuple[Stage, ...]
 
+
     @property
-    def mask(self) -> int:
-        """The bit set of stages that C wants."""
-        return sum(1 << stage for stage in self.stages)
+    def borrows(self) -> tuple[Stage, ...]:
+        """Stages behind its own, which it runs itself when their processes sleep (mp_stage.h)."""
+        behind = {after for stage in self.stages for after in _BEHIND[stage]}
+        return tuple(sorted(behind - set(self.stages)))
 
     @property
     def process(self) -> int:
@@ -45,6 +48,17 @@ class Worker:
         return 1 + STAGES * self.lane + min(self.stages)
 
 
+def mask(stages: Iterable[Stage]) -> int:
+    """The bit set of stages that C wants."""
+    return sum(1 << stage for stage in stages)
+
+
+_BEHIND = {
+    Stage.TUN_INGRESS: (Stage.CLASSIFY, Stage.OVERLAY_EGRESS),
+    Stage.CLASSIFY: (Stage.OVERLAY_EGRESS,),
+    Stage.OVERLAY_EGRESS: (),
+    Stage.OVERLAY_INGRESS: (Stage.OVERLAY_EGRESS,),
+}
 _SENDER = (Stage.TUN_INGRESS, Stage.CLASSIFY, Stage.OVERLAY_EGRESS)
 
 

@@ -77,10 +77,10 @@ static inline uint32_t origin_of(uint32_t node)
 static inline void open_node(uint32_t which, int sealed, uint32_t super)
 {
     struct node *n = &nodes[which];
-    struct mp_geometry g = { .lanes = 1, .host_slots = 256, .host_slot_bytes = 2048, .overlay_slots = 16,
+    struct mp_geometry g = { .lanes = 1, .host_slots = 256, .host_slot_bytes = 2048, .overlay_slots = 64,
                              .fib_entries = 1024, .fib_buckets = 1024, .mtu = 1436, .seed = 7 };
     uint8_t key[MP_KEY_BYTES];
-    n->region = mmap(NULL, mp_region_size(&g), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    n->region = mmap(NULL, mp_region_size(&g), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(n->region != MAP_FAILED);
     CHECK(mp_region_format(n->region, &g) == 0);
     open_descriptors(n);

@@ -17,7 +17,7 @@ static void words_are_unique(void)
     }
     CHECK(!mp_counter_name(MP_COUNTERS) && !mp_counter_text(MP_COUNTERS));
     CHECK(strcmp(mp_counter_name(MP_FIRST_DROP), "truncated") == 0);
-    CHECK(strcmp(mp_counter_name(MP_COUNT_sleeps), "sleeps") == 0 && MP_COUNT_sleeps + 1 == MP_FIRST_DROP);
+    CHECK(strcmp(mp_counter_name(MP_COUNT_borrowed), "borrowed") == 0 && MP_COUNT_borrowed + 1 == MP_FIRST_DROP);
 }
 
 static void sums(void)
