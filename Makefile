@@ -6,7 +6,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 APT := build-essential python3-venv python3-dev libssl-dev iproute2 iputils-ping nftables ethtool procps iperf \
-       ffmpeg tcpdump util-linux valgrind strace clang libclang-rt-dev
+       ffmpeg tcpdump util-linux valgrind strace clang libclang-rt-dev \
+       $(if $(filter x86_64,$(shell uname -m)),libipsec-mb-dev)
 
 C_FILES := $(wildcard cffi_build/src/*.[ch]) $(wildcard cffi_build/*.py) $(wildcard cffi_build/cdef.h)
 MINUTES := 15

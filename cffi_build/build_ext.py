@@ -44,7 +44,7 @@ class BuildExt(build_ext):  # type: ignore[misc, unused-ignore]  # setuptools' t
         ext.sources = _relative([generated])
         ext.include_dirs = _relative([native.SOURCE_DIR])
         ext.extra_compile_args = native.COMMON_FLAGS
-        ext.libraries = native.LIBRARIES
+        ext.libraries = native.libraries()
         if self._is_stale(ext):
             ext.extra_objects = self.compiler.compile(
                 _relative(native.sources()),

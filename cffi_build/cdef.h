@@ -141,10 +141,6 @@ int mp_tables_lock(struct mp_region *r);
 void mp_tables_wipe(struct mp_region *r);
 uint32_t mp_tables_repair(struct mp_region *r);
 
-/* ---- mp_seal ---- */
-
-int mp_seal_prepare(void);
-
 /* ---- mp_fib ---- */
 
 struct mp_fib_key {

@@ -7,6 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import platform
+import shlex
+import subprocess
+import sysconfig
 from pathlib import Path
 
 from cffi import FFI
@@ -15,12 +20,26 @@ HERE = Path(__file__).resolve().parent
 SOURCE_DIR = HERE / "src"
 MODULE = "pipeline.shm._native"
 
-LIBRARIES = ["crypto"]
-"""libcrypto seals and opens; nothing else is linked."""
+IPSEC_MB_HEADER = "intel-ipsec-mb.h"
 
 COMMON_FLAGS = ["-O2", "-g", "-std=c11", "-D_GNU_SOURCE", "-fvisibility=hidden"]
 STRICT_FLAGS = [*COMMON_FLAGS, "-Wall", "-Wextra", "-Wconversion", "-Werror"]
 """For our sources; what cffi generates is not ours to mend and is compiled without the warnings."""
+
+
+def libraries() -> list[str]:
+    """What seals and opens: as mp_gcm.h chooses by what the compiler finds.  Nothing else is linked.
+
+    `CFLAGS=-DMP_LIBCRYPTO` chooses libcrypto in any case.
+    """
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    asked = [*compiler, "-E", "-xc", "-"]
+    if platform.machine() == "x86_64" and "MP_LIBCRYPTO" not in os.environ.get("CFLAGS", ""):
+        text = f"#include <{IPSEC_MB_HEADER}>\n".encode()
+        found = subprocess.run(asked, input=text, capture_output=True, check=False)
+        if found.returncode == 0:
+            return ["IPSec_MB"]
+    return ["crypto"]
 
 
 def sources() -> list[Path]:

@@ -171,7 +171,7 @@ static void refresh_keys(struct mp_peers *s, uint32_t version)
         }
         if (k->is.generation != old || !k->is.origin) {
             mp_cipher_free(k->cipher);
-            k->cipher = k->is.origin && k->is.sealed ? mp_cipher_new(k->is.key, 0) : NULL;
+            k->cipher = k->is.origin && k->is.sealed ? mp_cipher_new(s->w->gcm, k->is.key, 0) : NULL;
         }
         if (k->is.origin && (k->cipher || !k->is.sealed))
             index_add(s->by_key, hash_key(k->is.origin, k->is.epoch), i);
@@ -184,7 +184,7 @@ static void refresh_sender(struct mp_peers *s, uint32_t version)
         return;
     s->sender_version = version;
     mp_cipher_free(s->cipher);
-    s->cipher = s->sender.sealed ? mp_cipher_new(s->sender.key[s->sender.active & 1], 1) : NULL;
+    s->cipher = s->sender.sealed ? mp_cipher_new(s->w->gcm, s->sender.key[s->sender.active & 1], 1) : NULL;
 }
 
 void mp_peers_refresh(struct mp_peers *s)

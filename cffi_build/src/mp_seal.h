@@ -5,23 +5,14 @@
  * A datagram is header ‖ sealed inner packets ‖ tag.  Nonce = origin ‖ sequence, taken from the header; the header with
  * its hop limit zeroed is authenticated along.  A sender never uses a sequence number twice under one key: classify
  * takes numbers from shared memory before it uses them (mp_lane.data_sequence), and every start makes a new key.
- *
- * Lifecycle: a cipher is made when a key is installed, used for every packet with a new nonce only, and wiped when freed.
  */
 #ifndef MP_SEAL_H
 #define MP_SEAL_H
 
+#include "mp_gcm.h"
 #include "mp_packet.h"
 
-struct mp_cipher;
-
-/* NULL if libcrypto refuses. */
-struct mp_cipher *mp_cipher_new(const uint8_t key[MP_KEY_BYTES], int seals);
-void mp_cipher_free(struct mp_cipher *c);
-
-/* Lets libcrypto read its configuration and find its GCM: before a filter of system calls forbids it to open files.
- * Returns 0 or -EIO. */
-int mp_seal_prepare(void);
+_Static_assert(MP_KEY_BYTES == MP_GCM_KEY_BYTES && MP_TAG_BYTES == MP_GCM_TAG_BYTES, "one cipher");
 
 /* Encrypts `length` bytes behind the header in place and writes the tag behind them.  Returns 0 or -EIO. */
 int mp_seal(struct mp_cipher *c, uint8_t *header, uint32_t length);

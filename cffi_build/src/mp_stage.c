@@ -46,7 +46,8 @@ struct mp_worker *mp_worker_new(struct mp_region *region, const struct mp_worker
     uint32_t runs = config->stages | config->borrows;
     for (uint32_t stage = 0; stage < MP_STAGES; stage++)
         w->count[stage] = mp_counters(region, config->lane, stage);
-    if (!w->punts || (runs >> MP_CLASSIFY & 1 && mp_classify_init(w)) ||
+    w->gcm = mp_gcm_new();
+    if (!w->gcm || !w->punts || (runs >> MP_CLASSIFY & 1 && mp_classify_init(w)) ||
         (runs >> MP_OVERLAY_EGRESS & 1 && mp_egress_init(w)) ||
         (runs >> MP_OVERLAY_INGRESS & 1 && mp_ingress_init(w))) {
         mp_worker_free(w);
@@ -62,6 +63,7 @@ void mp_worker_free(struct mp_worker *w)
     mp_classify_exit(w);
     mp_egress_exit(w);
     mp_ingress_exit(w);
+    mp_gcm_free(w->gcm);
     free(w->punts);
     free(w);
 }

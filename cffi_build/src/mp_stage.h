@@ -44,7 +44,7 @@ struct mp_worker_config {
 
 struct mp_worker;
 
-/* Prepares the stages; a predecessor's slots under way are skipped and counted.  NULL: no memory or libcrypto. */
+/* Prepares the stages; a predecessor's slots under way are skipped and counted.  NULL: no memory, or no AES-256-GCM. */
 struct mp_worker *mp_worker_new(struct mp_region *region, const struct mp_worker_config *config);
 void mp_worker_free(struct mp_worker *w);
 

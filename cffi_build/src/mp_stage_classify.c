@@ -71,7 +71,7 @@ static void refresh_sender(struct mp_worker *w)
     s->sender_known = s->sender.origin != 0;
     for (int i = 0; i < 2; i++) {
         mp_cipher_free(s->cipher[i]);
-        s->cipher[i] = s->sender.sealed ? mp_cipher_new(s->sender.key[i], 1) : NULL;
+        s->cipher[i] = s->sender.sealed ? mp_cipher_new(w->gcm, s->sender.key[i], 1) : NULL;
         s->sender_known &= s->cipher[i] || !s->sender.sealed;
     }
 }

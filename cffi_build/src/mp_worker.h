@@ -6,6 +6,7 @@
 #define MP_WORKER_H
 
 #include "mp_bucket.h"
+#include "mp_gcm.h"
 #include "mp_ring.h"
 #include "mp_stage.h"
 
@@ -29,6 +30,7 @@ struct mp_worker {
     struct mp_lane *lane;
     struct mp_worker_config config;
     struct mp_policy policy;
+    struct mp_gcm *gcm;
     struct mp_counters *count[MP_STAGES];
     struct mp_classify *classify;
     struct mp_egress *egress;

@@ -88,7 +88,7 @@ def _kernel() -> Finding:
 
 
 def _library() -> Finding:
-    """The C extension can be loaded, and so libcrypto that it is linked to."""
+    """The C extension can be loaded, and so the cipher's library that it is linked to."""
     spec = importlib.util.find_spec("pipeline.shm._native")
     if spec is None or spec.origin is None:
         return Finding("library", MISSING, "the C extension is not built: make setup")
@@ -96,7 +96,7 @@ def _library() -> Finding:
         ctypes.CDLL(spec.origin)
     except OSError as error:
         return Finding("library", MISSING, f"{error} (Debian's package is libssl3)")
-    return Finding("library", OK, "C extension and libcrypto")
+    return Finding("library", OK, "C extension and its cipher")
 
 
 def _runtime_directory() -> Finding:

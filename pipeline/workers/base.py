@@ -76,10 +76,8 @@ def run(
     config.policy = policy.native
     native = lib.mp_worker_new(region.native, config)
     if native == ffi.NULL:
-        raise MemoryError("worker")
+        raise MemoryError("worker, or no AES-256-GCM on this machine")
     punts = _Punts(worker.lane, punt_endpoint)
-    if lib.mp_seal_prepare():
-        raise RuntimeError("libcrypto has no AES-256-GCM")
     if not seccomp.install(_words(worker.stages), borrowed=_words(worker.borrows)):
         log.warning("no filter of system calls for this machine", worker=worker.role, lane=worker.lane)
     region.set_process_state(worker.process, ProcessState.READY)

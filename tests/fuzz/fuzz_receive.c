@@ -24,7 +24,7 @@ static void open_once(void)
     sealed = getenv("FUZZ_SEALED") != NULL;
     open_network(sealed, 1);
     make_key(key, 0);
-    cipher = mp_cipher_new(key, 1);
+    cipher = mp_cipher_new(mp_gcm_new(), key, 1);
     set_route(1, MP_SIDE_OVERLAY, MP_KIND_GROUP, GROUP, 1 << 2, 1);
     set_route(1, MP_SIDE_OVERLAY, MP_KIND_UNICAST, 0x0a4d0002, 0, 1);
     set_route(1, MP_SIDE_OVERLAY, MP_KIND_FLOOD, 0, 0, 1);
