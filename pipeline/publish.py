@@ -7,7 +7,6 @@ them.  What does not fit a table is left out and said once; it never ends contro
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 from collections.abc import Iterable, Iterator
 
@@ -154,7 +153,7 @@ class Publisher:
         link = self.node.link_of(key.via)
         if link is None:
             return None
-        stored = dataclasses.replace(key, via=link)
+        stored = key._replace(via=link)
         before = self._stored.get(key)
         if before is not None and before != stored:
             self._fib.delete(before)  # the node came back with another index

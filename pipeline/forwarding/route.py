@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from pipeline.address import Address, NodeId
 
@@ -50,8 +50,7 @@ class SharedSets(Generic[T]):
         return self._kept.setdefault(members, members)
 
 
-@dataclass(frozen=True, slots=True)
-class RouteKey:
+class RouteKey(NamedTuple):
     """What an engine routes: host side (S,G) or (*,G); overlay side (origin,G) or (*,G), perhaps by incoming link."""
 
     side: Side
@@ -76,9 +75,11 @@ class RouteChanged:
     turns: tuple[frozenset[NodeId], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class FibKey:
-    """A key of the forwarding table.  A flood entry's group is 4 or 16 zero bytes: its family."""
+class FibKey(NamedTuple):
+    """A key of the forwarding table; a tuple, because tables look keys up by the million.
+
+    A flood entry's group is 4 or 16 zero bytes: its family.
+    """
 
     side: Side
     kind: Kind

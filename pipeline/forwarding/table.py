@@ -19,7 +19,6 @@ It knows no shared memory and no clock.
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -94,10 +93,13 @@ class ForwardingTable:
         assert len(sets) <= limits.TURNS_MAX, "an engine may let packets take TURNS_MAX turns"
         for turn in range(max(len(sets), old.turns if old is not None else 1)):
             new = _Route(sets[turn], route.why, len(sets)) if turn < len(sets) else None
-            self._set_route(key if turn == 0 else dataclasses.replace(key, turn=turn), new)
+            self._set_route(key if turn == 0 else key._replace(turn=turn), new)
 
     def _set_route(self, key: FibKey, route: _Route | None) -> None:
-        old = self._routes.pop(key, None)
+        old = self._routes.get(key)
+        if old == route:
+            return
+        self._routes.pop(key, None)
         for peer in old.next_hops if old is not None else ():
             self._routes_by_peer[peer].pop(key, None)
         if route is not None:

@@ -270,7 +270,7 @@ class Host:
 
     def _in_turn(self, entry: FibEntry | None, packet: Packet) -> FibEntry | None:
         turn = packet.number % entry.turns if entry is not None else 0
-        return entry if entry is None or not turn else self.fib.get(replace(entry.key, turn=turn))
+        return entry if entry is None or not turn else self.fib.get(entry.key._replace(turn=turn))
 
     def _remember(self, packet: Packet, via: NodeId | None) -> None:
         name = packet.origin, packet.life, packet.destination
