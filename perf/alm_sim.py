@@ -1,24 +1,28 @@
 """The evaluation of Nemo (MMCN 2005) run again in the simulator, beside what the paper printed.
 
-    python -m perf.alm_sim --paper [--seeds 3] [--nodes 512] [--share 1.0] [--json FILE] [--plot FILE]
+    python -m perf.alm_sim --paper [--sizes] [--seeds 3] [--share 1.0] [--only WORDS] [--json FILE] [--plot FILE]
 
-The set-up is the paper's: Inet-like topologies of 3,072 routers with links of 1 … 4 ms and no bandwidth limit, joins
-over 200 s, the first 300 s left out, churn from 600 s for 1,200 s with one trace for every protocol, 10 packets/s of
-100 B, 40 minutes in all.  `--share` runs that share of every time (the churn is as high, but shorter).  Given are
-means over the seeds and, from two seeds on, 95 % confidence intervals.
+The set-up is the paper's: Inet-like topologies of 3,072 routers (with `--sizes`, which runs 128 … 4,096 hosts under
+high churn, of 8,192) with links of 1 … 4 ms and no bandwidth limit, joins over 200 s, the first 300 s left out, churn
+from 600 s for 1,200 s with one trace for every protocol, 10 packets/s of 100 B, 40 minutes in all.  `--share` runs that
+share of every time (the churn is as high, but shorter).  Given are means over the seeds and, from two seeds on, 95 %
+confidence intervals; control is in bytes a second and node, cost in seconds of CPU a run.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import math
 import statistics
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.cli.simulate import GC_THRESHOLDS
 from pipeline.sim.experiment import Scenario, run
 
 HIGH, LOW = (300.0, 120.0), (3600.0, 600.0)
@@ -36,6 +40,10 @@ class Row:
     delivery: float
     duplicates: float
     options: dict[str, object] = field(default_factory=dict)
+    nodes: int = 512
+    routers: int = 3072
+    control: float = math.nan
+    """Bytes a second and node."""
 
 
 ROWS = (
@@ -46,14 +54,19 @@ ROWS = (
     Row("high churn, crew 4", HIGH, 0.998, 3.67, {"crew_size": 4}),
     Row("high churn, no repair", HIGH, math.nan, math.nan, {"repair": "none"}),
 )
+SIZES = tuple(
+    Row(f"{nodes} hosts", HIGH, 0.999, duplicates, nodes=nodes, routers=8192, control=megabytes * 1e6 / nodes)
+    for nodes, duplicates, megabytes in ((128, 0.43, 0.12), (512, 1.30, 0.52), (1024, 2.78, 1.03), (4096, 10.95, 4.24))
+)
 
 
-def simulate(row: Row, *, nodes: int, seed: int, share: float) -> dict[str, Any]:
+def simulate(row: Row, *, seed: int, share: float) -> dict[str, Any]:
     mttf_s, mttr_s = row.churn
     scenario = Scenario(
         engine="nemo",
         options=row.options,
-        nodes=nodes,
+        nodes=row.nodes,
+        routers=row.routers,
         seed=seed,
         duration_s=2400 * share,
         join_s=200 * share,
@@ -63,7 +76,8 @@ def simulate(row: Row, *, nodes: int, seed: int, share: float) -> dict[str, Any]
         mttr_s=mttr_s,
         topology="power-law",
     )
-    return run(scenario)
+    began = time.process_time()
+    return {**run(scenario), "cpu_s": time.process_time() - began}
 
 
 def interval(values: list[float], digits: int) -> str:
@@ -75,34 +89,43 @@ def interval(values: list[float], digits: int) -> str:
     return f"{mean:.{digits}f} ± {half:.{digits}f}"
 
 
+def paper(value: float, digits: int) -> str:
+    """What the paper printed, if it did."""
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--paper", action="store_true", required=True, help="the paper's evaluation")
+    parser.add_argument("--sizes", action="store_true", help="128 … 4,096 hosts instead of churn and crews of 512")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--nodes", type=int, default=512)
     parser.add_argument("--share", type=float, default=1.0, help="of the paper's 40 minutes")
     parser.add_argument("--only", default="", help="rows whose name contains this")
     parser.add_argument("--json", type=Path, help="all figures of all runs")
     parser.add_argument("--plot", type=Path, help="delivery and duplicates as a picture")
     given = parser.parse_args()
-    print(f"{given.nodes} hosts, {2400 * given.share:.0f} virtual s, seeds 1 … {given.seeds}\n")
-    head = ("", "delivery", "paper", "duplicates", "paper", "control B/s a node")
-    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
+    gc.set_threshold(*GC_THRESHOLDS)
+    print(f"{2400 * given.share:.0f} virtual s, seeds 1 … {given.seeds}\n")
+    head = ("", "delivery", "paper", "duplicates", "paper", "control", "paper", "cost")
+    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head), flush=True)
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in ROWS:
+    for row in SIZES if given.sizes else ROWS:
         if given.only not in row.name:
             continue
         runs = found[row.name] = []
         for seed in range(1, given.seeds + 1):
-            runs.append(simulate(row, nodes=given.nodes, seed=seed, share=given.share))
-            print(f"{row.name}, seed {seed}: {runs[-1]['delivery_ratio']:.4f}", file=sys.stderr)
+            runs.append(simulate(row, seed=seed, share=given.share))
+            delivery, duplicates = runs[-1]["delivery_ratio"], runs[-1]["duplicates_per_packet"]
+            print(f"{row.name}, seed {seed}: {delivery:.4f} / {duplicates:.2f}", file=sys.stderr, flush=True)
         cells = (
             row.name,
             interval([each["delivery_ratio"] for each in runs], 4),
-            "–" if math.isnan(row.delivery) else f"{row.delivery:.3f}",
+            paper(row.delivery, 3),
             interval([each["duplicates_per_packet"] for each in runs], 2),
-            "–" if math.isnan(row.duplicates) else f"{row.duplicates:.2f}",
+            paper(row.duplicates, 2),
             interval([each["control_bytes_per_node_s"] for each in runs], 0),
+            paper(row.control, 0),
+            interval([each["cpu_s"] for each in runs[:1]], 0),
         )
         print("| " + " | ".join(cells) + " |", flush=True)
     if given.json:
@@ -114,14 +137,14 @@ def main() -> None:
 def plot(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
     import matplotlib.pyplot as plt  # noqa: PLC0415 (only for pictures)
 
-    paper = {row.name: row for row in ROWS}
+    rows = {row.name: row for row in (*ROWS, *SIZES)}
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     parts = (("delivery_ratio", "delivery", "delivery ratio"), ("duplicates_per_packet", "duplicates", "duplicates"))
     for axis, (key, attribute, label) in zip(axes, parts, strict=True):
         places = range(len(found))
         ours = [statistics.fmean(each[key] for each in runs) for runs in found.values()]
         axis.barh([place - 0.2 for place in places], ours, 0.4, label="here")
-        theirs = [getattr(paper[name], attribute) for name in found]
+        theirs = [getattr(rows[name], attribute) for name in found]
         axis.barh([place + 0.2 for place in places], theirs, 0.4, label="paper")
         axis.set_yticks(list(places), list(found))
         axis.set_xlabel(label)

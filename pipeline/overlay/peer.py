@@ -122,7 +122,7 @@ class Peer:
         """The newest that is known of the node."""
         self.is_wanted = is_wanted
         """If not, it is answered, but not called and not missed."""
-        self.told: dict[int, tuple[Stamp, float]] = {}
+        self.told: dict[int, tuple[NodeRecord, float]] = {}
         """Records of others that it has been sent for a mention, and when."""
         self._pace = pace
         self.state = PeerState.DOWN

@@ -77,11 +77,11 @@ class Speaker:
         for node_id in nodes:
             record = self._registry.get(node_id)
             told = peer.told.get(node_id)
-            if record is None or (told is not None and told[0] == record.stamp and now < told[1]):
+            if record is None or (told is not None and told[0] is record and now < told[1]):
                 continue
             if len(peer.told) >= limits.NODES_MAX:
                 peer.told.clear()
-            peer.told[node_id] = record.stamp, now + again_s
+            peer.told[node_id] = record, now + again_s
             news.append(record)
         self.records(peer.record.endpoint, news)
 

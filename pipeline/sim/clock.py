@@ -22,8 +22,9 @@ class Clock:
 
     def run_until(self, time: float) -> None:
         """Let everything happen up to and including that time."""
-        while self._queue and self._queue[0][0] <= time:
-            self.now, _, function, arguments = heapq.heappop(self._queue)
+        queue, pop = self._queue, heapq.heappop
+        while queue and queue[0][0] <= time:
+            self.now, _, function, arguments = pop(queue)
             function(*arguments)
         self.now = max(self.now, time)
 

@@ -28,8 +28,10 @@ GROUP = parse("239.1.2.3")
 SPARSE_FROM = 65
 """Overlays of so many nodes and more are sparse, if the engine is made for that."""
 SPARSE_ENGINES = frozenset({"nemo"})
-FORGET_S = 15.0
+FORGET_S = 60.0
 """Sparse: records that nobody has needed for so long."""
+SESSION_SHARE = 3.0
+"""Sparse: the engine watches its peers itself; sessions follow at a pace that is slower by this factor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +129,7 @@ class Experiment:
         pace = Pace()
         if is_sparse:
             heartbeat_s, grace_s = (float(str(options.get(key, default))) for key, default in _PACE.items())
-            pace = Pace(heartbeat_s=heartbeat_s * 1.2, silence_s=grace_s * 1.2, forget_s=FORGET_S)
+            pace = Pace(heartbeat_s * SESSION_SHARE, grace_s * SESSION_SHARE, FORGET_S)
         hosts_by_id: dict[int, int] = {}
         chance = generator(scenario, "hosts")
         for index in range(scenario.nodes):

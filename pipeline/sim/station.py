@@ -8,7 +8,8 @@ before it is looked up; what has no key is dropped.  Entries are resolved once a
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.address import ANY_SOURCE, Address, NodeId
 from pipeline.forwarding.route import FibEntry, FibKey, Kind, Side
@@ -21,6 +22,10 @@ from pipeline.sim.underlay import Underlay
 
 if TYPE_CHECKING:
     from pipeline.sim.measures import Measures
+
+
+Hops: TypeAlias = tuple[tuple[int, Callable[..., None]], ...]
+"""Hosts by number, and what a packet does there."""
 
 
 class Flight:
@@ -67,7 +72,7 @@ class Station(Host):
         self._packet_bytes = packet_bytes
         self._group = group
         self._number = -1
-        self._resolved: dict[tuple[NodeId, int], tuple[bool, list[tuple[int, ...]]]] = {}
+        self._resolved: dict[tuple[NodeId, int], tuple[bool, list[Hops]]] = {}
         self._flights: dict[tuple[NodeId, int], Stream[Flight]] = {}
         numbers[self.node_id] = index
 
@@ -140,18 +145,18 @@ class Station(Host):
             found = self._resolved[key] = self._resolve(flight.origin, via)
         is_local, turns = found
         if turns:
-            measures = self._measures
-            for index in turns[flight.number % len(turns)]:
-                if measures.is_on:
-                    self.copies += 1
-                    if flight.is_sampled:
-                        measures.crossed(self.index, index)
-                self._underlay.carry(
-                    self.index, index, self._packet_bytes, self._stations[index].arrive, flight, self.index
-                )
+            own, carry, size = self.index, self._underlay.carry, self._packet_bytes
+            hops = turns[flight.number % len(turns)]
+            for index, arrive in hops:
+                carry(own, index, size, arrive, flight, own)
+            if self._measures.is_on:
+                self.copies += len(hops)
+                if flight.is_sampled:
+                    for index, _ in hops:
+                        self._measures.crossed(own, index)
         return is_local
 
-    def _resolve(self, origin: NodeId, via: int) -> tuple[bool, list[tuple[int, ...]]]:
+    def _resolve(self, origin: NodeId, via: int) -> tuple[bool, list[Hops]]:
         """Whether packets are delivered here, and the hosts they are sent on to in each turn."""
         if via < 0:
             keys = [FibKey(Side.HOST, Kind.GROUP, self._group)]
@@ -167,12 +172,12 @@ class Station(Host):
             return False, []
         turns = [entry, *(self.fib.get(_of_turn(entry.key, turn)) for turn in range(1, entry.turns))]
         own_way = {via, self._hosts_by_id[origin]}
-        return entry.local, [self._indices(each, own_way) for each in turns]
+        return entry.local, [self._hops(each, own_way) for each in turns]
 
-    def _indices(self, entry: FibEntry | None, but: set[int]) -> tuple[int, ...]:
+    def _hops(self, entry: FibEntry | None, but: set[int]) -> Hops:
         links = sorted(entry.links) if entry is not None else ()
         found = (self._hosts_by_id[self._links[link][0]] for link in links)
-        return tuple(index for index in found if index not in but)
+        return tuple((index, self._stations[index].arrive) for index in found if index not in but)
 
     # ---- repair
 

@@ -7,9 +7,10 @@ One hierarchy of clusters for each group, of the nodes that want it or send to i
     layer 0    ○─●─○   ○─●─○   ○─●─○            all peers, in clusters of k … 3k - 1 that are near each other
 
     clusters.py     values: crews, centres, splits          joining.py      the way in, and to a closer leader
-    group.py        a node's seats, messages about them     recovery.py     NACKs
-    maintenance.py  heartbeats, failures, operations        rendezvous.py   where a group begins
-    forwarding.py   seats → next hops in turn               talk.py, parameters.py
+    group.py        a node's seats, messages about them     recovery.py     NACKs and their answers
+    maintenance.py  heartbeats, failures, operations        doubts.py       does a suspected peer live?
+    forwarding.py   seats → next hops in turn               rendezvous.py   where a group begins
+    talk.py, parameters.py
 
 What is the paper's: clusters, crews of leader and co-leaders, join by descent, leave with successors, heartbeats,
 grace, crew lists, probabilities, the order of turns in the crew, the sender's crew, NACKs to the crew after 2 RTT.
@@ -19,7 +20,12 @@ Where it is silent, or where forwarding in C asks for it, this is ours:
   - Turns are taken by stream sequence number instead of by each sender's own count, so that all nodes agree which tree
     a packet takes and every node gets it once (forwarding.py says why, and what of the rule that changes).
   - Packets carry no bitmask of what their sender has: gaps are seen in the stream sequence (a whole outage of a path is
-    seen with the first packet after it), and NACKs go to the crew upstream, which passes on what it still waits for.
+    seen with the first packet after it).  A NACK goes to the parent in the tree of the packet's turn and is answered,
+    also by who lacks the packet itself: it names whom it would ask.  Only behind a parent that does not answer others
+    are asked, so that a packet is repaired once for each subtree that was cut off (recovery.py).
+  - Who does not answer a NACK is asked whether it lives, by its cluster's leader or heirs, and replaced if it does not
+    say so: a gap in one turn's packets is noticed within seconds while the other turns flow.  A node whose packets stop
+    in all turns sees no gap and has the paper's grace period, as with a crew of 1.
   - A leader alone says who is in its cluster, in versioned views; co-leaders act in forwarding only.  The first of the
     crew that is alive follows a dead leader.
   - A link that the sessions report down is as good as the grace period: in the daemon that is after 2.5 s.
@@ -216,7 +222,10 @@ class Nemo:
             case talk.Root(root=root):
                 self._found_root(group, root, now)
             case talk.Nack():
-                group.recovery.handle_nack(peer, message)
+                group.recovery.handle_nack(peer, message, now)
+            case talk.Lack():
+                group.hear(peer, now)
+                group.recovery.handle_lack(peer, message, now)
             case talk.Source(origin=origin, count=count):
                 self._hear_of_source(group, peer, origin, count, now)
 
@@ -251,16 +260,20 @@ class Nemo:
         until = now + SOURCE_GRACES * self._desk.parameters.grace_s
         self._sources[group.group] = sources = {node: each for node, each in sources.items() if each[1] > now}
         sources[origin] = count, until
-        told = {node for seat in group.seats.values() for node in seat.crew}
+        told: set[NodeId] = set()
         for seat in group.seats.values():
             if self._desk.own in seat.crew or not peer:
                 told.update(seat.members)
+            elif peer not in seat.crew:
+                told.update(seat.crew)
         for node in sorted(told - {peer, origin, self._desk.own}):
             self._desk.send(node, talk.Source(group.group, origin, count), (origin,))
 
     def nodes(self) -> Iterable[NodeId]:
         """Nodes that this engine counts on, beside those that it wants links to."""
-        return {*self._rendezvous.named, *(origin for sources in self._sources.values() for origin in sources)}
+        origins = {origin for sources in self._sources.values() for origin in sources}
+        above = {node for group in self._groups.values() for seat in group.seats.values() for node in seat.super_crew}
+        return {*self._rendezvous.named, *origins, *above}
 
     # ---- time
 
@@ -290,11 +303,12 @@ class Nemo:
 
     def poll_output(self) -> Output | None:
         """Routes first, then messages, as they came."""
-        if self._touched:
-            self._settle()
+        self._settle()
         return self._desk.outputs.popleft() if self._desk.outputs else None
 
     def _settle(self) -> None:
+        if not self._touched:
+            return
         touched, self._touched = self._touched, {}
         for address in touched:
             group = self._groups[address]
@@ -365,9 +379,11 @@ class Nemo:
 
 
 def _peers_of(group: Group) -> frozenset[NodeId]:
-    found = {node for seat in group.seats.values() for node in (*seat.members, *seat.super_crew)}
-    for key, sets in group.routes.items():
+    """Its clusters, and whom it sends to or, as crew, may have to; who only sends to it wants the link by itself."""
+    found = {node for seat in group.seats.values() for node in seat.members}
+    for seat in group.seats.values():
+        if group.own in seat.crew:
+            found.update(seat.super_crew)
+    for sets in group.routes.values():
         found.update(*sets)
-        if key.via is not None:
-            found.add(key.via)
     return frozenset(found - {group.own})

@@ -59,20 +59,63 @@ def edges(own: NodeId, seats: Mapping[int, Seat], turn: int) -> dict[NodeId, set
     return found
 
 
+def basis(own: NodeId, seats: Mapping[int, Seat]) -> object:
+    """All that this node's next hops depend on: as long as it is equal, they are."""
+    return [
+        (layer, seat.leader, seat.crew, seat.super_crew, dict(seat.members) if own in seat.crew else None)
+        for layer, seat in seats.items()
+    ]
+
+
 def hops(own: NodeId, seats: Mapping[int, Seat], turns: int) -> Hops:
-    """All next hops of this node."""
+    """All next hops of this node.
+
+    What came by an edge is not sent back on it by the stages themselves; what did not, not in its direction.
+    """
     trees = [edges(own, seats, turn) for turn in range(turns)]
-    behind = sorted({node for tree in trees for crew in tree.values() for node in crew})
-    by_via = {}
-    for via in behind:
-        kept = tuple(_without(tree, via) for tree in trees)
-        if any(len(hop) != len(tree) for hop, tree in zip(kept, trees, strict=True)):
-            by_via[via] = kept
-    return Hops(tuple(frozenset(tree) for tree in trees), by_via)
+    default = tuple(frozenset(tree) for tree in trees)
+    shunned: dict[NodeId, dict[int, set[NodeId]]] = {}
+    for turn, tree in enumerate(trees):
+        for node, crew in tree.items():
+            for via in crew:
+                if via not in tree:
+                    shunned.setdefault(via, {}).setdefault(turn, set()).add(node)
+    by_via = {
+        via: tuple(nodes - out[turn] if turn in out else nodes for turn, nodes in enumerate(default))
+        for via, out in sorted(shunned.items())
+    }
+    return Hops(default, by_via)
 
 
-def _without(tree: Mapping[NodeId, set[NodeId]], via: NodeId) -> frozenset[NodeId]:
-    """What came by an edge is not sent back on it by the stages themselves; what did not, not in its direction."""
-    if via in tree:
-        return frozenset(tree)
-    return frozenset(node for node, crew in tree.items() if via not in crew)
+def providers(own: NodeId, seats: Mapping[int, Seat], turn: int, origin: NodeId, via: NodeId | None) -> list[NodeId]:
+    """Who may have a packet of that turn: first who should have sent it, which is this node's parent in its tree.
+
+    The source is taken to be above, unless it is a member of this node's own cluster; `via`, who sent the last packet
+    of any turn, is second and shows the way where it is not.
+    """
+    if 0 not in seats:
+        return []
+    found: list[NodeId] = []
+    led = [seat for _, seat in sorted(seats.items()) if representative(seat.crew, turn) == own]
+    if not led:
+        found += _from_turn(seats[0].crew, turn)[:1]
+    elif origin in seats[0].members:
+        found.append(origin)
+    else:
+        seat = led[-1]
+        above = _from_turn(seat.super_crew, turn)
+        if above and above[0] == seat.leader:
+            # The leader, which stands for the cluster above, is in this one a member like others.
+            below = seat.members.get(seat.leader, ())
+            found.append(representative(below, turn) if seat.layer and below else seat.leader)
+        found += above
+    if via is not None:
+        found.append(via)
+    found += _from_turn(seats[0].super_crew, turn)
+    found += _from_turn(seats[0].crew, turn)
+    return [node for node in dict.fromkeys(found) if node != own]
+
+
+def _from_turn(crew: Crew, turn: int) -> list[NodeId]:
+    """The crew, the representative first."""
+    return [crew[(turn + step) % len(crew)] for step in range(len(crew))]

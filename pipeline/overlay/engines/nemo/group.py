@@ -16,6 +16,7 @@ from pipeline.overlay.api import RouteChanged, RouteKey, Side
 from pipeline.overlay.engines.nemo import forwarding
 from pipeline.overlay.engines.nemo.clusters import Crew, Seat, choose_crew
 from pipeline.overlay.engines.nemo.desk import Desk
+from pipeline.overlay.engines.nemo.doubts import Doubts
 from pipeline.overlay.engines.nemo.joining import Descent, Phase
 from pipeline.overlay.engines.nemo.recovery import Recovery
 from pipeline.overlay.engines.nemo.talk import (
@@ -24,6 +25,7 @@ from pipeline.overlay.engines.nemo.talk import (
     Beat,
     Join,
     Leave,
+    Nack,
     Query,
     Redirect,
     View,
@@ -31,6 +33,9 @@ from pipeline.overlay.engines.nemo.talk import (
 
 WHY = "nemo: crews in turn"
 WHY_VIA = "nemo: not to the sender's crew"
+TOLD_S = 1.0
+CROWD = 16
+"""In a cluster with more members, twice what is split, all hear of newcomers at the next check: many join at once."""
 
 
 class Group:
@@ -41,10 +46,15 @@ class Group:
         self.desk = desk
         self.seats: dict[int, Seat] = {}
         """By layer; 0 … n without gaps: this node leads all but perhaps the last."""
+        self.unsaid: set[int] = set()
+        """Layers whose members have not been told of all newcomers."""
         self.is_member = False
         self.is_source = False
         self.descent = Descent(group, desk, self._arrive)
-        self.recovery = Recovery(group, desk, self._crew_behind)
+        self.recovery = Recovery(group, desk, self._providers, self.suspect)
+        self.doubts = Doubts(group, desk)
+        self._told: dict[NodeId, float] = {}
+        """Peers whose leader has been told that they do not answer, and until when it is not told again."""
         self.beat_at = now
         self.check_at = now
         self.operation_at = now
@@ -56,6 +66,8 @@ class Group:
         self.replaces: dict[int, NodeId] = {}
         """By layer: whose place there this node's next Join takes."""
         self.routes: dict[RouteKey, tuple[frozenset[NodeId], ...]] = {}
+        self._basis: object = None
+        """What the routes were made of."""
         self.is_changed = False
 
     # ---- where this node stands
@@ -88,18 +100,30 @@ class Group:
         """The crew of the cluster by which this node sits in that layer."""
         return self.seats[layer - 1].crew if layer and layer - 1 in self.seats else ()
 
-    def _crew_behind(self, via: NodeId | None) -> Crew:
-        """For repairs: the crew that a stream comes from, if `via` is who sent its last packet."""
-        for layer, seat in sorted(self.seats.items()):
-            if self.own in seat.crew:
-                if via in seat.super_crew:
-                    return seat.super_crew
-                for member, crew in seat.members.items():
-                    if member == via or via in crew:
-                        return crew if layer and crew else (member,)
-            elif via in seat.crew:
-                return seat.crew
-        return self.seats[0].crew if 0 in self.seats else ()
+    # ---- who lives
+
+    def _providers(self, origin: NodeId, number: int, via: NodeId | None) -> list[NodeId]:
+        turn = number % self.desk.parameters.crew_size
+        return forwarding.providers(self.own, self.seats, turn, origin, via)
+
+    def suspect(self, node: NodeId, now: float) -> None:
+        """Somebody has not answered: who can replace it finds out whether it lives, others tell the leader."""
+        for seat in self.seats.values():
+            if node not in seat.members or node == self.own:
+                continue
+            if seat.leader in (self.own, node):
+                self.doubts.begin(node, now)
+            elif self._told.get(node, 0.0) <= now:
+                self._told = {each: until for each, until in self._told.items() if until > now}
+                self._told[node] = now + TOLD_S
+                self.desk.send(seat.leader, Nack(self.group, 0, (), node), (node,))
+
+    def hear(self, peer: NodeId, now: float) -> None:
+        """A peer lives."""
+        self.doubts.end(peer, now)
+        for seat in self.seats.values():
+            if peer in seat.members:
+                seat.heard[peer] = now
 
     # ---- leading
 
@@ -119,6 +143,7 @@ class Group:
     def publish(self, layer: int) -> None:
         """A cluster that this node leads has changed: choose its crew, tell its members and those above and below."""
         seat = self.seats[layer]
+        self.unsaid.discard(layer)
         crew = choose_crew(seat, self.own, self.desk.parameters.crew_size, self.desk.rtt)
         is_new_crew = crew != seat.crew
         seat.crew = crew
@@ -237,12 +262,15 @@ class Group:
         self._admit(seat, peer, join.crew, now)
 
     def _admit(self, seat: Seat, peer: NodeId, crew: Crew, now: float) -> None:
-        is_same = seat.members.get(peer) == crew
+        is_new, is_same = peer not in seat.members, seat.members.get(peer) == crew
         seat.heard[peer] = now
         seat.members[peer] = crew
-        if is_same:
+        if is_same or (is_new and len(seat.members) > CROWD):
             self.send_view(seat.layer, peer)
-        else:
+        if is_new and len(seat.members) > CROWD:
+            self.unsaid.add(seat.layer)
+            self.is_changed = True
+        elif not is_same:
             self.publish(seat.layer)
 
     def handle_leave(self, peer: NodeId, leave: Leave, now: float) -> None:
@@ -398,6 +426,10 @@ class Group:
     def route(self) -> None:
         """Put out what has changed in the routes."""
         self.is_changed = False
+        basis = forwarding.basis(self.own, self.seats)
+        if basis == self._basis:
+            return
+        self._basis = basis
         new: dict[RouteKey, tuple[frozenset[NodeId], ...]] = {}
         if 0 in self.seats:
             found = forwarding.hops(self.own, self.seats, self.desk.parameters.crew_size)

@@ -31,7 +31,7 @@ BURIED_S = 30.0
 def poll_timeout(group: Group) -> float:
     """When `handle_timeout` is due."""
     due = min(group.beat_at, group.check_at)
-    for other in (group.descent.due, group.recovery.due):
+    for other in (group.descent.due, group.recovery.due, group.doubts.due):
         if other is not None and other < due:
             due = other
     return due
@@ -41,6 +41,8 @@ def handle_timeout(group: Group, rendezvous: Callable[[], NodeId], now: float) -
     """Whatever is due."""
     parameters = group.desk.parameters
     group.recovery.handle_timeout(now)
+    for node in group.doubts.handle_timeout(now):
+        handle_death(group, node, now)
     if group.descent.due is not None and group.descent.due <= now:
         group.descent.handle_timeout(now)
     if group.check_at <= now:
@@ -85,6 +87,10 @@ def _beat(group: Group, rendezvous: Callable[[], NodeId], now: float) -> None:
 
 def _check(group: Group, rendezvous: Callable[[], NodeId], now: float) -> None:
     _bury(group, now)
+    for layer in sorted(group.unsaid):
+        if group.leads(layer):
+            group.publish(layer)
+    group.unsaid.clear()
     _seek(group, rendezvous, now)
     if now < group.operation_at or not group.seats:
         return

@@ -45,7 +45,7 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     better_share: Annotated[float, Meta(gt=0, le=1)] = 0.8
     """Another leader is closer, or a centre better, if its latency is at most this share of the present one's."""
     repair: Literal["nack", "none"] = "nack"
-    nack_tries: Annotated[int, Meta(ge=1, le=16)] = 5
+    nack_tries: Annotated[int, Meta(ge=1, le=16)] = 8
     nack_floor_s: Seconds = 0.02
     """The missing-packet timer is 2 RTT to the farthest crew member, and not less: for networks of a millisecond."""
     rendezvous: tuple[str, ...] = ()

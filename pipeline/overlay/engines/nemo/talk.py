@@ -28,6 +28,8 @@ Crew: TypeAlias = Annotated[tuple[Node, ...], Meta(max_length=limits.TURNS_MAX)]
 """Leader first."""
 Members: TypeAlias = Annotated[dict[Node, Crew], Meta(max_length=CLUSTER_MAX)]
 """Each with the crew of the cluster that it leads in the layer below; empty in layer 0."""
+Numbers: TypeAlias = Annotated[tuple[Annotated[int, Meta(ge=0, le=0xFFFFFFFF)], ...], Meta(max_length=64)]
+"""Stream sequence numbers."""
 Milliseconds: TypeAlias = Annotated[float, Meta(ge=0, le=1e9)]
 
 
@@ -129,13 +131,24 @@ class Source(_Message, frozen=True, tag="s"):
 
 
 class Nack(_Message, frozen=True, tag="n"):
-    """Send me these datagrams of the origin once more."""
+    """Send me these datagrams of the origin once more; it is answered by a Lack.  Without any: do you live?"""
 
     origin: Node
-    numbers: Annotated[tuple[Annotated[int, Meta(ge=0, le=0xFFFFFFFF)], ...], Meta(max_length=64)]
+    numbers: Numbers
+    instead: Node
+    """Who should have sent them, and does not answer; 0: nobody."""
 
 
-Message: TypeAlias = Find | Root | Query | Answer | Join | Leave | View | Redirect | Beat | Source | Nack
+class Lack(_Message, frozen=True, tag="k"):
+    """The answer to a Nack: I live, and lack these too; what else I have of the rest is on its way."""
+
+    origin: Node
+    numbers: Numbers
+    crew: Crew
+    """Whom I would ask for them."""
+
+
+Message: TypeAlias = Find | Root | Query | Answer | Join | Leave | View | Redirect | Beat | Source | Nack | Lack
 
 decoder = msgspec.msgpack.Decoder(Message)
 encode = msgspec.msgpack.Encoder().encode

@@ -1,0 +1,68 @@
+"""Whether a peer lives: who has not answered a question is asked again, and is dead if it does not answer at all.
+
+    suspected ──▶ asked, TRIES times, 2 RTT apart ──any answer──▶ it lives: no new doubt within GOOD_S
+                                                  └─none──▶ dead, long before its grace period is over
+
+A gap in a stream is a reason to suspect who should have closed it (recovery.py).  The paper waits for the grace period
+alone; data that does not come is better evidence, and the questions make sure of it.
+"""
+
+from __future__ import annotations
+
+from pipeline.address import Address, NodeId
+from pipeline.overlay.engines.nemo.desk import Desk
+from pipeline.overlay.engines.nemo.talk import Nack
+
+TRIES = 3
+WAIT_MIN_S = 0.1
+"""Of one try: a busy host needs more than the network."""
+GOOD_S = 1.0
+CASES_MAX = 64
+"""Peers in doubt at a time: all of a few clusters."""
+
+
+class Doubts:
+    """Of one group."""
+
+    def __init__(self, group: Address, desk: Desk) -> None:
+        self._group = group
+        self._desk = desk
+        self._cases: dict[NodeId, tuple[int, float]] = {}
+        """Tries so far, and when the next is due."""
+        self._good: dict[NodeId, float] = {}
+        """Until when those who have answered are believed to live."""
+        self.due: float | None = None
+
+    def begin(self, node: NodeId, now: float) -> None:
+        """Find out whether it lives."""
+        if node not in self._cases and self._good.get(node, 0.0) <= now and len(self._cases) < CASES_MAX:
+            self._good = {each: until for each, until in self._good.items() if until > now}
+            self._ask(node, 1, now)
+
+    def end(self, node: NodeId, now: float) -> None:
+        """It has been heard."""
+        if self._cases.pop(node, None) is not None:
+            self._good[node] = now + GOOD_S
+            self._plan()
+
+    def handle_timeout(self, now: float) -> list[NodeId]:
+        """Ask again; returns who is dead."""
+        if self.due is None or now < self.due:
+            return []
+        due = [(node, tries) for node, (tries, at) in self._cases.items() if at <= now]
+        dead = [node for node, tries in due if tries >= TRIES]
+        for node, tries in due:
+            if tries < TRIES:
+                self._ask(node, tries + 1, now)
+        for node in dead:
+            del self._cases[node]
+        self._plan()
+        return dead
+
+    def _ask(self, node: NodeId, tries: int, now: float) -> None:
+        self._cases[node] = tries, now + max(WAIT_MIN_S, 2 * self._desk.rtt(node))
+        self._desk.send(node, Nack(self._group, 0, (), 0))
+        self._plan()
+
+    def _plan(self) -> None:
+        self.due = min((due for _, due in self._cases.values()), default=None)

@@ -1,0 +1,153 @@
+"""Goal: a dead forwarder is found out by those who miss packets from it, and what is missed is repaired once.
+
+Method: questions and answers of one node by hand; then small simulated overlays in which the busiest node dies, with
+and without the means that are tested.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.address import NodeId, parse
+from pipeline.overlay.api import Output, Resend, Transmit
+from pipeline.overlay.engines.nemo import doubts, forwarding, talk
+from pipeline.overlay.engines.nemo.clusters import Crew, Seat
+from pipeline.overlay.engines.nemo.desk import Desk
+from pipeline.overlay.engines.nemo.doubts import Doubts
+from pipeline.overlay.engines.nemo.parameters import Parameters
+from pipeline.overlay.engines.nemo.recovery import LACKS_MAX, Recovery
+from pipeline.sim.experiment import Experiment, Scenario
+
+GROUP = parse("239.1.2.3")
+OWN, PARENT, OTHER, ABOVE, CHILD, SOURCE = 1, 2, 3, 4, 5, 9
+RTT_S = 0.05
+
+
+class Bench:
+    """One node's recovery; what it says and whom it suspects."""
+
+    def __init__(self) -> None:
+        self.desk = Desk(OWN, Parameters(), random.Random(1).random)
+        for node in (PARENT, OTHER, ABOVE, CHILD):
+            self.desk.measured(node, RTT_S)
+        self.suspects: list[NodeId] = []
+        self.recovery = Recovery(
+            GROUP, self.desk, lambda *_: [PARENT, OTHER], lambda node, _: self.suspects.append(node)
+        )
+
+    def said(self) -> Iterator[tuple[NodeId, talk.Message]]:
+        while self.desk.outputs:
+            output = self.desk.outputs.popleft()
+            if isinstance(output, Transmit):
+                yield output.peer, talk.decoder.decode(output.message)
+
+    def pass_time(self) -> float:
+        """Until something is due; then it is done."""
+        now = self.recovery.due
+        assert now is not None
+        self.recovery.handle_timeout(now)
+        return now
+
+
+def nack(number: int, instead: NodeId = 0) -> talk.Nack:
+    return talk.Nack(GROUP, SOURCE, (number,), instead)
+
+
+def test_a_parent_that_lacks_it_too_is_waited_for() -> None:
+    bench = Bench()
+    bench.recovery.handle_gap(SOURCE, (7,), PARENT, 0.0)
+    for _ in range(1 + LACKS_MAX):
+        now = bench.pass_time()
+        assert list(bench.said()) == [(PARENT, nack(7))]
+        bench.recovery.handle_lack(PARENT, talk.Lack(GROUP, SOURCE, (7,), (ABOVE,)), now + RTT_S)
+    bench.pass_time()
+    assert list(bench.said()) == [(ABOVE, nack(7))], "then whom the parent would ask"
+    assert bench.suspects == []
+
+
+def test_a_silent_parent_is_suspected_and_passed_over() -> None:
+    bench = Bench()
+    bench.recovery.handle_gap(SOURCE, (7,), PARENT, 0.0)
+    asked_at = bench.pass_time()
+    list(bench.said())
+    assert bench.pass_time() == pytest.approx(asked_at + 2 * RTT_S)
+    assert list(bench.said()) == [(OTHER, nack(7, instead=PARENT))]
+    assert bench.suspects == [PARENT]
+    bench.recovery.handle_gap(SOURCE, (10,), PARENT, 0.3)
+    bench.pass_time()
+    assert (OTHER, nack(10, instead=PARENT)) in list(bench.said()), "the next is asked of the other at once"
+
+
+def test_what_was_just_passed_on_is_not_sent_again() -> None:
+    bench = Bench()
+    bench.recovery.handle_gap(SOURCE, (7,), PARENT, 0.0)
+    bench.recovery.handle_nack(CHILD, nack(7), 0.01)
+    assert list(bench.said()) == [(CHILD, talk.Lack(GROUP, SOURCE, (7,), (PARENT, OTHER)))]
+    bench.recovery.handle_gap(SOURCE, (), PARENT, 0.1)
+    for now, is_sent in ((0.1 + RTT_S / 2, False), (0.1 + 2 * RTT_S, True)):
+        bench.recovery.handle_nack(CHILD, nack(7), now)
+        outputs: list[Output] = list(bench.desk.outputs)
+        bench.desk.outputs.clear()
+        assert any(isinstance(output, Resend) for output in outputs) is is_sent
+
+
+def test_doubts_end_with_an_answer_or_in_death() -> None:
+    desk = Desk(OWN, Parameters(), random.Random(1).random)
+    case = Doubts(GROUP, desk)
+    case.begin(PARENT, 0.0)
+    case.end(PARENT, 0.05)
+    assert case.due is None
+    case.begin(PARENT, 0.1)
+    assert case.due is None, "it has just answered"
+    case.begin(PARENT, 0.1 + doubts.GOOD_S)
+    for tries in range(1, doubts.TRIES + 1):
+        assert case.due is not None
+        assert case.handle_timeout(case.due) == ([PARENT] if tries == doubts.TRIES else [])
+    assert case.due is None
+    assert len(desk.outputs) == 1 + doubts.TRIES
+
+
+def test_who_provides_packets() -> None:
+    """Cluster 1 … 4 led by 1, of which 1, 2, 3 are crew; above it 1, 5, 6, with the crews 1-3, 5 and 6."""
+    below: Crew = (1, 2, 3)
+    members: dict[NodeId, Crew] = dict.fromkeys(range(1, 5), ())
+    low = Seat(0, 1, 1, members, below, super_crew=(5, 6, 1))
+    high = Seat(1, 5, 1, {5: (5,), 6: (6,), 1: below}, (5, 6, 1))
+    assert forwarding.providers(4, {0: low}, 1, 9, None)[0] == 2, "a plain member: the crew in turn"
+    assert forwarding.providers(2, {0: low}, 1, 9, None)[0] == 6, "who stands for the cluster: the crew above in turn"
+    assert forwarding.providers(2, {0: low}, 1, 4, None)[0] == 4, "a source of the own cluster"
+    assert forwarding.providers(1, {0: low, 1: high}, 2, 9, 6)[:1] == [6], "at the top: where the stream comes from"
+    assert set(forwarding.providers(4, {0: low}, 0, 9, 7)) == {1, 2, 3, 5, 6, 7}, "anybody who may have it"
+
+
+def death_of_the_busiest(**options: object) -> dict[str, float]:
+    """The longest outage, the duplicates and the delivery of a run in which the node that sends most dies."""
+    scenario = Scenario(engine="nemo", nodes=40, seed=3, duration_s=60, warmup_s=30, join_s=5, options=options)
+    experiment = Experiment(scenario)
+
+    def kill() -> None:
+        busiest = max(experiment.stations[1:], key=lambda station: station.copies)
+        busiest.crash()
+        experiment.measures.went_down(busiest.index)
+
+    experiment.clock.call_at(40.0, kill)
+    figures = experiment.run()
+    return {
+        "outage_s": figures["repair_s"]["max"] or 0.0,
+        "duplicates": figures["duplicates_per_packet"],
+        "delivery": figures["delivery_ratio"],
+    }
+
+
+def test_a_dead_forwarder_is_replaced_long_before_its_grace_period() -> None:
+    found = death_of_the_busiest(repair="none")
+    assert 0 < found["outage_s"] < 5, "the grace period is 15 s"
+
+
+def test_what_it_did_not_send_is_repaired_once() -> None:
+    found = death_of_the_busiest()
+    assert found["delivery"] > 0.9995
+    assert found["duplicates"] < 0.2
