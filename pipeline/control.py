@@ -27,7 +27,7 @@ import msgspec
 import structlog
 import zmq
 
-from pipeline import views
+from pipeline import limits, views
 from pipeline.address import Address, is_multicast, parse
 from pipeline.config import Config
 from pipeline.errors import PipelineError, WireError
@@ -61,6 +61,11 @@ ADOPT_S = 3.0
 SWEEP_S = 30.0
 ROTATION_LOOK_S, ROTATION_STEP_S = 1.0, 0.05
 """Between looks at the sender key's age, and while one key gives way to the next."""
+SOCKETS_MAX = 5 * limits.NODES_MAX
+"""A DEALER for each of 2,048 endpoints and two keys at the most (io/peers.py), and a few: ZeroMQ's own 1,023 end when a
+member has invented as many nodes."""
+RAISED_S = 1.0
+"""A core that raises is our bug; it is asked again after so long, as its successor would find the same."""
 CUT_OFF_MAX = 1024
 """Connections whose messages are not looked at any more; beyond it the oldest are forgotten."""
 
@@ -132,6 +137,7 @@ class _Control:
         self._save_timer: asyncio.TimerHandle | None = None
         self._save_took_s = 0.0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context.set(zmq.MAX_SOCKETS, SOCKETS_MAX)
         self._cut_off: dict[bytes, None] = {}
         self._flood = MessageRates()
         self._told: set[str] = set()
@@ -423,6 +429,7 @@ class _Control:
 
     def _on_timer(self) -> None:
         now = time.monotonic()
+        self._timer = self._loop.call_later(RAISED_S, self._on_timer)  # replaced below if nothing raises
         self.membership.handle_timeout(now)
         self.node.handle_timeout(now)
         self._drain(now)
@@ -442,19 +449,23 @@ class _Control:
 
     def _rotate(self) -> None:
         """Looks after this node's sender key, see rotation.py."""
-        now = time.monotonic()
-        if self._network_keys.look(now):
-            self._drain(now)
-        sent = counters.value(self.given.region, "sealed")
-        record, is_acknowledged = self.node.record, self.node.is_acknowledged
-        change = self._rotation.look(record, sent=sent, is_acknowledged=is_acknowledged, now=now)
-        if change is not None:
-            self.node.set_keys(now, **dataclasses.asdict(change))
-            self.publisher.publish_sender(self.node.record)
-            self._save()  # before anybody is told: a successor must not draw another key for this epoch
-            self._drain(now)
-        is_steady = phase_of(self.node.record) is Phase.STEADY and not self._rotation.pending
-        self._loop.call_later(ROTATION_LOOK_S if is_steady else ROTATION_STEP_S, self._rotate)
+        pause_s = ROTATION_LOOK_S
+        try:
+            now = time.monotonic()
+            if self._network_keys.look(now):
+                self._drain(now)
+            sent = counters.value(self.given.region, "sealed")
+            record, is_acknowledged = self.node.record, self.node.is_acknowledged
+            change = self._rotation.look(record, sent=sent, is_acknowledged=is_acknowledged, now=now)
+            if change is not None:
+                self.node.set_keys(now, **dataclasses.asdict(change))
+                self.publisher.publish_sender(self.node.record)
+                self._save()  # before anybody is told: a successor must not draw another key for this epoch
+                self._drain(now)
+            if phase_of(self.node.record) is not Phase.STEADY or self._rotation.pending:
+                pause_s = ROTATION_STEP_S
+        finally:
+            self._loop.call_later(pause_s, self._rotate)  # whatever raises above: keys go on growing old
 
     def _expire_adopted(self) -> None:
         self.table.expire_adopted()

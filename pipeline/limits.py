@@ -62,6 +62,9 @@ NODE_FORGET_S = 120.0
 RESTORE_STEP = 1 << 20
 """Versions and message numbers jump by this after a restart of control: more than were used since the checkpoint."""
 
+INCARNATION_MAX = 1 << 53
+"""Milliseconds since 1970: no clock says so.  Who claims it wants to make a node's own count overflow."""
+
 DIRECTORY_SYNC_INTERVAL_S = 0.2
 """Between two directory exchanges that a node begins: a hundred peers that disagree with it do not cost a hundred."""
 
@@ -83,11 +86,14 @@ ENGINE_MESSAGE_BYTES_MAX = 128 << 10
 TOMBSTONES_MAX = 16384
 """Deleted keys that a replicated map remembers for those who missed it; who is further behind gets all of it anew."""
 
-REPLICA_KEYS_MAX = 2 * GROUPS_MAX + 1024
-"""Keys of one peer's replicated map: its groups and those it publishes to."""
+REPLICA_WEIGHT_MAX = 2 * GROUPS_MAX + 1024
+"""Keys of one peer's replicated map, its groups and those it publishes to; four bytes of a value weigh as much."""
 
-REPLICA_VALUE_BYTES_MAX = 32 << 10
-"""A source filter of SOURCES_PER_GROUP_MAX IPv6 addresses is half of it."""
+REPLICAS_WEIGHT_MAX = 1 << 19
+"""Of all peers together: 1,024 nodes with 256 groups each that they want and send to; some 500 MB in control."""
+
+REPLICA_VALUE_BYTES_MAX = 16 * SOURCES_PER_GROUP_MAX + 1
+"""A source filter of SOURCES_PER_GROUP_MAX IPv6 addresses."""
 
 TURNS_MAX = 8
 """Trees that the packets of one stream can take in turn: a Nemo crew has 3, the paper tries up to 4."""

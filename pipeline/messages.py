@@ -7,17 +7,22 @@ version is recognised before its fields are looked at.  Nothing here knows socke
 
 from __future__ import annotations
 
+import functools
+import ipaddress
 from typing import Annotated, Any, TypeAlias, TypedDict
 
 import msgspec
 from msgspec import Meta
 
 from pipeline import limits
-from pipeline.address import Address, NodeId
+from pipeline.address import Address, NodeId, is_unicast
 from pipeline.errors import WireError
 
 PROTOCOL_VERSION = 1
 """Raised when nodes of the old and the new version could not understand each other."""
+
+KEY_BYTES = 32
+"""Of a sender key, as MP_KEY_BYTES."""
 
 PROTOCOL_MISMATCH = "protocol_version"
 MALFORMED = "message_malformed"
@@ -25,7 +30,11 @@ TOO_LONG = "message_too_long"
 
 Id: TypeAlias = Annotated[int, Meta(ge=1, le=0xFFFFFFFF)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
-Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=limits.NAME_LENGTH_MAX)]
+Incarnation: TypeAlias = Annotated[int, Meta(ge=0, le=limits.INCARNATION_MAX)]
+Name: TypeAlias = Annotated[
+    str, Meta(min_length=1, max_length=limits.NAME_LENGTH_MAX, pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]*\Z")
+]
+"""As the configuration allows it; no member's name gets control characters into a log or onto a terminal."""
 Endpoint: TypeAlias = Annotated[str, Meta(max_length=limits.ENDPOINT_LENGTH_MAX)]
 Packed: TypeAlias = Annotated[bytes, Meta(min_length=4, max_length=16)]
 Prefix: TypeAlias = Annotated[int, Meta(ge=0, le=128)]
@@ -38,7 +47,7 @@ class NodeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     node_id: Id
     name: Name
-    incarnation: Count
+    incarnation: Incarnation
     """Grows from start to start of the node; a restarted control process keeps it."""
     version: Count
     addresses: Annotated[tuple[tuple[Packed, Prefix], ...], Meta(max_length=limits.ADDRESSES_PER_NODE_MAX)]
@@ -183,6 +192,17 @@ def decode_node(data: bytes) -> AnyNodeMessage:
     return message
 
 
+def records_of(message: AnyNodeMessage) -> list[NodeRecord]:
+    """The records that a message tells."""
+    match message:
+        case Hello(record=record):
+            return [record]
+        case DirectoryUpdate(records=records):
+            return records
+        case _:
+            return []
+
+
 def encode_local(message: AnyLocalMessage) -> bytes:
     """The bytes of a message within the host."""
     return _encoder.encode(message)
@@ -200,20 +220,39 @@ def decode_local(data: bytes) -> AnyLocalMessage:
 
 
 def _is_sound(message: AnyNodeMessage) -> bool:
-    """What types cannot say: a Hello is about its sender, an address has 4 or 16 bytes and a prefix within them."""
+    """What types cannot say: a Hello is about its sender, and records hold what shared memory has places for."""
     match message:
         case Hello(record=record):
-            is_own = (record.node_id, record.incarnation) == (message.sender, message.incarnation)
-            return is_own and _has_addresses(record)
+            return (record.node_id, record.incarnation) == (message.sender, message.incarnation) and _is_usable(record)
         case DirectoryUpdate(records=records):
-            return all(_has_addresses(record) for record in records)
+            return all(_is_usable(record) for record in records)
         case _:
             return True
 
 
-def _has_addresses(record: NodeRecord) -> bool:
-    return all(_is_address(address, prefix) for address, prefix in record.addresses)
+def _is_usable(record: NodeRecord) -> bool:
+    """A literal endpoint (a name would be looked up, by whom a member pleases), whole keys, addresses of hosts."""
+    second = len(record.sender_key) if record.second_epoch is not None else 0
+    return (
+        len(record.sender_key) in (0, KEY_BYTES)
+        and len(record.second_key) == second
+        and is_endpoint(record.endpoint)
+        and all(_is_address(address, prefix) for address, prefix in record.addresses)
+    )
 
 
 def _is_address(address: Address, prefix: int) -> bool:
-    return len(address) in (4, 16) and prefix <= 8 * len(address)
+    return len(address) in (4, 16) and prefix <= 8 * len(address) and is_unicast(address)
+
+
+@functools.lru_cache(maxsize=4096)
+def is_endpoint(text: str) -> bool:
+    """Whether this is "ADDR:PORT" or "[ADDR]:PORT" with the address of a host, or a wildcard, in figures."""
+    host, _, port = text.rpartition(":")
+    is_v6 = host.startswith("[") and host.endswith("]")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if is_v6 else host)
+    except ValueError:
+        return False
+    is_port = port.isascii() and port.isdigit() and 0 < int(port) < 65536
+    return is_port and (address.version == 6) is is_v6 and not address.is_multicast

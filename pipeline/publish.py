@@ -1,7 +1,7 @@
 """Puts into shared memory what control decides: forwarding entries, links, keys, this node's own key.
 
 It translates between the cores' values and the tables that the stages read, and knows where each thing stands in
-them.  What does not fit a table is left out and said once; it never ends control.
+them.  What does not fit a table is left out, said once, and put in when there is room; it never ends control.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class Publisher:
         self._told: set[str] = set()
         self._stored: dict[FibKey, FibKey] = {}
         """Entries that depend on the incoming link, as they stand in shared memory."""
+        self._left_out: dict[FibKey, FibEntry] = {}
+        """Entries that found no room, to be tried again as others go; no more than control wants at all."""
         self._sources: dict[FibKey, None] = {
             entry.key: None for entry in self._fib.entries() if entry.key.kind is Kind.SOURCE
         }
@@ -123,13 +125,15 @@ class Publisher:
         if change.key.turn:
             return
         if isinstance(change, FibDelete):
+            self._left_out.pop(change.key, None)
             stored = change.key if change.key.via is None else self._stored.pop(change.key, None)
-            if stored is not None:
-                self._fib.delete(stored)
+            if stored is not None and self._fib.delete(stored) and self._left_out:
+                self.publish_entry(next(iter(self._left_out.values())))
             return
         key = self._by_link(change.key)
         if key is None:
             return
+        self._left_out[change.key] = change
         with self._refusals():
             self._fib.set(
                 key,
@@ -138,6 +142,7 @@ class Publisher:
                 stream=change.stream,
                 epoch=self.node.record.key_epoch,
             )
+            del self._left_out[change.key]
 
     def flush(self) -> None:
         """After a batch: overlay_ingress may be asleep and should see new keys and links now."""

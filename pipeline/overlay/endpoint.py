@@ -25,14 +25,14 @@ def join(host: str, port: int) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def is_wildcard(endpoint: str) -> bool:
-    """Whether the endpoint cannot be dialled: it has no address but 0.0.0.0, :: or none, or is no endpoint at all."""
+    """Whether the endpoint cannot be dialled: it has no address but 0.0.0.0 or ::, or none in figures."""
     parts = split(endpoint)
     if parts is None:
         return True
     try:
         return ipaddress.ip_address(parts[0]).is_unspecified
     except ValueError:
-        return not parts[0]
+        return True
 
 
 def fill_in(endpoint: str, hint: str) -> str:

@@ -40,6 +40,9 @@ from pipeline.overlay.peer import Pace
 from pipeline.overlay.registry import node_id as derive_node_id
 from pipeline.overlay.sessions import Sessions, SessionsSnapshot
 
+OTHER_SEAL = "record_unsealed"
+"""A record without a key in an overlay that seals: anybody could send in the name of its node.  Or the other way."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:
@@ -166,6 +169,8 @@ class OverlayNode:
             message = messages.decode_node(data)
         except WireError as error:
             return str(error)
+        if any(bool(told.sender_key) is not bool(self.record.sender_key) for told in messages.records_of(message)):
+            return OTHER_SEAL
         if isinstance(message, EngineMessage):
             reason = self._handle_engine_message(message, endpoint_hint, now)
         else:
@@ -402,7 +407,8 @@ class OverlayNode:
         if self._incarnations.get(record.node_id, record.incarnation) != record.incarnation:
             self._engine.handle_link(record.node_id, LinkState.GONE, now)
         self._incarnations[record.node_id] = record.incarnation
-        if record.engine != self._config.engine and record.node_id not in self._mismatches:
+        is_told = record.node_id in self._mismatches or len(self._mismatches) >= limits.NODES_MAX
+        if record.engine != self._config.engine and not is_told:
             self._mismatches.add(record.node_id)
             text = f"{record.name} runs the engine {record.engine}, this node {self._config.engine}: no packets pass"
             self._events.append(Notice(NoticeKind.ENGINE_MISMATCH, record.name, text))
@@ -422,7 +428,8 @@ class OverlayNode:
             self._events.append(AddressMoved(addresses))
         elif own.explicit_addresses:
             for rival in self._claims.rivals(own):
-                if rival.explicit_addresses and rival.node_id not in self._conflicts:
+                is_told = rival.node_id in self._conflicts or len(self._conflicts) >= limits.NODES_MAX
+                if rival.explicit_addresses and not is_told:
                     self._conflicts.add(rival.node_id)
                     theirs = dict(rival.addresses)
                     shared = ", ".join(show(address) for address, _ in own.addresses if address in theirs)

@@ -69,6 +69,11 @@ class Registry:
         """Equal on two nodes if their directories are."""
         return self._digest.to_bytes(DIGEST_BYTES)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no further node can be taken."""
+        return len(self._others) >= limits.NODES_MAX
+
     def get(self, node: NodeId) -> NodeRecord | None:
         """The record of another node."""
         return self._others.get(node)
@@ -140,7 +145,7 @@ class Registry:
         grave = self._graves.get(record.node_id)
         if grave is not None and not is_direct and record.stamp <= grave[0]:
             return Merge.OLDER
-        if len(self._others) >= limits.NODES_MAX:
+        if self.is_full:
             return Merge.FULL
         self._open_grave(record.node_id)
         self._put(record)

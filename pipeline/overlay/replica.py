@@ -113,10 +113,14 @@ class Original:
         return Advert(self.version, self.digest)
 
     def updates(self, pull: Pull) -> list[Update]:
-        """What a copy lacks, in parts of at most ENGINE_MESSAGE_BYTES_MAX."""
-        if pull.have > self.version:
+        """What a copy lacks, in parts of at most ENGINE_MESSAGE_BYTES_MAX.
+
+        Who has more than can have been told before a restart lies, and is sent everything: our versions do not follow.
+        """
+        if self.version < pull.have <= self.version + limits.RESTORE_STEP:
             self.outrun(pull.have)
-        is_known = not pull.anew and (pull.have >= self.floor or (pull.floor == self.floor and pull.have > 0))
+        is_sane = not pull.anew and pull.have <= self.version
+        is_known = is_sane and (pull.have >= self.floor or (pull.floor == self.floor and pull.have > 0))
         base = pull.have if is_known else 0
         parts = list(self._parts(base))
         if not is_known:
@@ -172,25 +176,36 @@ class Original:
         self._tombstones -= len(dropped)
 
 
+class Room:
+    """What the copies of all other nodes may weigh together, so that no number of liars fills this node's memory."""
+
+    def __init__(self) -> None:
+        self.left = limits.REPLICAS_WEIGHT_MAX
+
+
 @dataclass(slots=True)
 class Copy:
     """Another node's side.  `apply` returns the keys that changed; what else there is to say is asked of `pull`."""
 
+    room: Room = field(default_factory=Room)
+    weight: int = 0
     have: int = 0
     digest: int = 0
     floor: int = 0
     entries: dict[Key, Value] = field(default_factory=dict)
     is_faulty: bool = False
     """To be sent anew."""
+    is_short: bool = False
+    """Something had no room: the digest says nothing."""
     _unconfirmed: set[Key] = field(default_factory=set)
     _reset_until: int = 0
 
     @classmethod
-    def restored(cls, entries: dict[Key, Value], have: int) -> Copy:
+    def restored(cls, entries: dict[Key, Value], have: int, room: Room) -> Copy:
         """A copy out of a checkpoint."""
-        copy = cls(have=have, entries=entries)
+        copy = cls(room=room, have=have)
         for key, value in entries.items():
-            copy.digest ^= _fingerprint(key, value)
+            copy._set(key, value)
         if not have:
             copy.is_faulty = bool(entries)
         return copy
@@ -216,8 +231,12 @@ class Copy:
         return changed
 
     def differs(self, advert: Advert) -> bool:
-        """Whether something is missing: send `pull()`.  An equal version with other content starts the copy anew."""
-        if self.have == advert.version and self.digest != advert.digest:
+        """Whether something is missing: send `pull()`.
+
+        An equal version with other content starts the copy anew, and so does one that its owner cannot have told.
+        """
+        is_other = self.have == advert.version and self.digest != advert.digest and not self.is_short
+        if is_other or self.have > advert.version + limits.RESTORE_STEP:
             self.start_anew()
         return self.have != advert.version
 
@@ -227,6 +246,10 @@ class Copy:
         self.is_faulty = True
         self._reset_until = 0
 
+    def discard(self) -> None:
+        """Its owner is gone: others may have the room."""
+        self.room.left += self.weight
+
     def pull(self) -> Pull:
         """What to ask for."""
         return Pull(self.have, self.floor if self._reset_until else 0, self.is_faulty)
@@ -234,14 +257,25 @@ class Copy:
     def _set(self, key: Key, value: Value | None) -> bool:
         self._unconfirmed.discard(key)
         old = self.entries.get(key)
-        if old == value or (old is None and len(self.entries) >= limits.REPLICA_KEYS_MAX):
+        more = _weight(value) - _weight(old)
+        if old == value:
             return False
+        if more > 0 and (self.weight + more > limits.REPLICA_WEIGHT_MAX or more > self.room.left):
+            self.is_short = True
+            return False
+        self.weight += more
+        self.room.left -= more
         self.digest ^= _fingerprint(key, old) ^ _fingerprint(key, value)
         if value is None:
             del self.entries[key]
         else:
             self.entries[key] = value
         return True
+
+
+def _weight(value: Value | None) -> int:
+    """Of a key with its value, about in the number of dictionary entries that it costs."""
+    return 0 if value is None else 1 + len(value) // 4
 
 
 def _fingerprint(key: Key, value: Value | None) -> int:

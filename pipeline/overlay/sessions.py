@@ -171,6 +171,8 @@ class Sessions:
                 self.seeds[hello.to].node_id = self.own.node_id
             return
         is_new = record.node_id not in self.peers
+        if is_new and self.registry.is_full:
+            self._make_room(now)
         held = self._learn(record, now, is_direct=True)
         if held is not None:
             self.speaker.records(record.endpoint, [held])
@@ -226,7 +228,7 @@ class Sessions:
             peer.acknowledged = None
             self._signal(peer, Signal.UNKNOWN, now, "the peer lost this node")
             return
-        if known[1] > self.own.version:
+        if self._may_have_told(known[1]):
             # We are restored from a snapshot that is older than what we had told.
             self.update_own(now, newer_than=known[1])
         peer.acknowledged = known
@@ -280,6 +282,12 @@ class Sessions:
                 self._refresh(peer, now)
         return None
 
+    def _make_room(self, now: float) -> None:
+        """Who speaks for himself comes before those of whom others have told and who have never been heard."""
+        rumour = next((peer for peer in self.peers.values() if peer.number_heard < 0), None)
+        if rumour is not None:
+            self._forget(rumour, now)
+
     def _refresh(self, peer: Peer | None, now: float) -> None:
         """Sparse: somebody has mentioned a node that is known: it is not to be forgotten soon."""
         if self._is_sparse and peer is not None and not peer.is_heard:
@@ -295,8 +303,10 @@ class Sessions:
                 return None
             return own
         if record.incarnation == own.incarnation:
-            if record.version > own.version:
+            if self._may_have_told(record.version):
                 self.update_own(now, newer_than=record.version)
+        elif record.incarnation == limits.INCARNATION_MAX:
+            pass  # nobody was born then: a lie, after which we could tell of no newer life
         elif record.incarnation > own.incarnation and endpoints.may_be_same(own.endpoint, record.endpoint):
             # Our own former life, started by a clock that was ahead of today's.
             self.update_own(now, incarnation=record.incarnation + 1)
@@ -311,8 +321,20 @@ class Sessions:
             self._notice(NoticeKind.NAME_TAKEN, own.name, text)
         return None
 
+    def _may_have_told(self, version: int) -> bool:
+        """Whether that is a version of our record which we told before we were restored from an older snapshot.
+
+        What is further ahead is a lie: after it our own count would overflow, and nobody would take our record.
+        """
+        return self.own.version < version <= self.own.version + limits.RESTORE_STEP
+
     def _is_name_taken(self, incarnation: int, now: float) -> bool:
-        """Whether we have been told of an older life elsewhere for longer than a dead one is remembered."""
+        """Whether we have been told of an older life elsewhere for longer than a dead one is remembered.
+
+        Who holds a link under the name has it, whatever a member says: an older life would have kept him out.
+        """
+        if any(peer.is_up for peer in self.peers.values()):
+            return False
         if self._older_life is None or self._older_life[0] != incarnation:
             self._older_life = incarnation, now
         return now - self._older_life[1] >= limits.NAME_TAKEN_S

@@ -6,7 +6,6 @@ Method: a few OverlayNodes by hand on virtual time; messages are carried, lost o
 from __future__ import annotations
 
 import random
-from typing import Any
 
 import msgspec
 import pytest
@@ -18,9 +17,7 @@ from pipeline.messages import DirectoryUpdate, Goodbye, Hello
 from pipeline.overlay import engines
 from pipeline.overlay.events import (
     AddressMoved,
-    NodeEvent,
     NodeIdMoved,
-    Notice,
     NoticeKind,
     PeerChanged,
     RecordChanged,
@@ -28,73 +25,9 @@ from pipeline.overlay.events import (
 )
 from pipeline.overlay.node import NodeConfig, OverlayNode
 from pipeline.overlay.peer import TRANSITIONS, PeerState, Signal
+from tests.unit.overlay_net import Net, key_of, up
 
 GROUP = parse("239.1.2.3")
-
-
-class Net:
-    """Carries messages between nodes without delay; time passes in `run`."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-        self.nodes: dict[str, OverlayNode] = {}
-        self.events: dict[str, list[NodeEvent]] = {}
-        self.sent: list[tuple[str, str, bytes]] = []
-        self.cut: set[str] = set()
-
-    def add(
-        self, name: str, *, at: str | None = None, incarnation: int = 1, derive_id: Any = None, **options: Any
-    ) -> OverlayNode:
-        listen = at or f"192.0.2.{len(self.nodes) + 1}:4747"
-        config = NodeConfig(name=name, endpoint=listen, incarnation=incarnation, sender_key=name.encode(), **options)
-        extra = {"derive_id": derive_id} if derive_id else {}
-        node = OverlayNode(config, random=random.Random(1).random, now=self.now, **extra)
-        return self.put(listen, node)
-
-    def put(self, listen: str, node: OverlayNode) -> OverlayNode:
-        self.nodes[listen] = node
-        self.events[listen] = []
-        node.start(self.now)
-        return node
-
-    def pump(self) -> None:
-        """Carry messages until there are none."""
-        busy = True
-        while busy:
-            busy = False
-            for listen, node in list(self.nodes.items()):
-                while (event := node.poll_event()) is not None:
-                    self.events[listen].append(event)
-                while (transmit := node.poll_transmit()) is not None:
-                    busy = True
-                    to, data = transmit
-                    self.sent.append((listen, to, data))
-                    if to in self.nodes and not {listen, to} & self.cut:
-                        assert self.nodes[to].handle_message(listen, data, self.now) is None
-
-    def run(self, seconds: float) -> None:
-        end = self.now + seconds
-        while True:
-            self.pump()
-            due = [time for node in self.nodes.values() if (time := node.poll_timeout()) is not None]
-            if min(due, default=end) >= end:
-                break
-            self.now = max(self.now, min(due))
-            for node in self.nodes.values():
-                node.handle_timeout(self.now)
-        self.now = end
-        self.pump()
-
-    def of(self, node: OverlayNode, kind: type[Any]) -> list[Any]:
-        listen = next(key for key, each in self.nodes.items() if each is node)
-        return [event for event in self.events[listen] if isinstance(event, kind)]
-
-    def notices(self, node: OverlayNode) -> list[NoticeKind]:
-        return [notice.kind for notice in self.of(node, Notice)]
-
-
-def up(node: OverlayNode) -> set[str]:
-    return {link.name for link in node.links() if link.is_up}
 
 
 @pytest.fixture
@@ -244,7 +177,7 @@ def test_a_node_that_stays_away_is_forgotten_and_its_index_freed(
 def test_wildcard_endpoints_are_filled_in(net: Net) -> None:
     a = net.add("a", at="192.0.2.1:4747")
     b = OverlayNode(
-        NodeConfig(name="b", endpoint="0.0.0.0:4747", incarnation=1, sender_key=b"", peers=("192.0.2.1:4747",)),
+        NodeConfig(name="b", endpoint="0.0.0.0:4747", incarnation=1, sender_key=key_of("b"), peers=("192.0.2.1:4747",)),
         random=random.Random(1).random,
         now=net.now,
     )
@@ -356,11 +289,11 @@ def test_another_engine_is_told_once_and_gets_no_routes(net: Net, pair: tuple[Ov
 
 def test_strangers_may_tell_of_others_but_not_of_us(net: Net, pair: tuple[OverlayNode, OverlayNode]) -> None:
     a, b = pair
-    forged = msgspec.structs.replace(a.record, version=a.record.version + 5, sender_key=b"forged")
+    forged = msgspec.structs.replace(a.record, version=a.record.version + 5, sender_key=key_of("forged"))
     update = DirectoryUpdate(sender=77, incarnation=1, endpoint="192.0.2.77:4747", records=[forged])
     a.handle_message("", messages.encode_node(update), net.now)
     net.run(2)
-    assert a.record.sender_key != b"forged"
+    assert a.record.sender_key != key_of("forged")
     assert a.record.version > forged.version, "our own word is the newest"
     assert up(b) == {"a"}
 
@@ -380,7 +313,7 @@ def test_peers_do_not_notice_a_restart_of_control(net: Net, pair: tuple[OverlayN
     net.run(2)
     checkpoint = b.snapshot(net.now)
     config = NodeConfig(
-        name="b", endpoint=b.record.endpoint, incarnation=77, sender_key=b"other", peers=("192.0.2.1:4747",)
+        name="b", endpoint=b.record.endpoint, incarnation=77, sender_key=key_of("other"), peers=("192.0.2.1:4747",)
     )
     del net.nodes[b.record.endpoint]
     net.run(1.0)
@@ -400,7 +333,9 @@ def test_what_changed_after_the_checkpoint_is_corrected(net: Net, pair: tuple[Ov
     b.join(GROUP, ANY_SOURCE, net.now)
     net.pump()
     assert a.members(GROUP) == ["b"]
-    config = NodeConfig(name="b", endpoint=b.record.endpoint, incarnation=77, sender_key=b"", peers=("192.0.2.1:4747",))
+    config = NodeConfig(
+        name="b", endpoint=b.record.endpoint, incarnation=77, sender_key=key_of("b"), peers=("192.0.2.1:4747",)
+    )
     again = OverlayNode(config, random=random.Random(2).random, now=net.now)
     again.restore(checkpoint, net.now)
     net.put(b.record.endpoint, again)
@@ -411,6 +346,6 @@ def test_what_changed_after_the_checkpoint_is_corrected(net: Net, pair: tuple[Ov
 def test_what_is_no_checkpoint_is_refused(net: Net, pair: tuple[OverlayNode, OverlayNode]) -> None:
     a, b = pair
     for data in (b"", b"nonsense", b.snapshot(net.now)):
-        config = NodeConfig(name="a", endpoint=a.record.endpoint, incarnation=5, sender_key=b"")
+        config = NodeConfig(name="a", endpoint=a.record.endpoint, incarnation=5, sender_key=key_of("b"))
         with pytest.raises(ValueError, match="checkpoint"):
             OverlayNode(config, random=random.Random(3).random, now=net.now).restore(data, net.now)

@@ -28,7 +28,7 @@ from pipeline import limits
 from pipeline.address import ANY_SOURCE, Address, FilterMode, NodeId, SourceFilter, is_link_scope, is_multicast
 from pipeline.forwarding.route import SharedSets
 from pipeline.overlay.api import EngineContext, LinkState, Output, RouteChanged, RouteKey, Side, Transmit
-from pipeline.overlay.replica import Advert, Copy, Original, Pull, ReplicaMessage, Update
+from pipeline.overlay.replica import Advert, Copy, Original, Pull, ReplicaMessage, Room, Update
 
 MALFORMED = "mesh_malformed"
 
@@ -64,6 +64,7 @@ class Mesh:
         context.refuse_options("mesh")
         self._node_id = context.node_id
         self._own = Original()
+        self._room = Room()
         self._copies: dict[NodeId, Copy] = {}
         self._wants: dict[Address, dict[NodeId, SourceFilter]] = {}
         self._up: set[NodeId] = set()
@@ -117,9 +118,11 @@ class Mesh:
             self._behind.discard(peer)
             self._touch_groups_of(peer)
         if state is LinkState.GONE:
-            copy = self._copies.pop(peer, Copy())
-            for key in copy.entries:
-                self._index(peer, key, None)
+            copy = self._copies.pop(peer, None)
+            if copy is not None:
+                copy.discard()
+                for key in copy.entries:
+                    self._index(peer, key, None)
             self._sent.pop(peer, None)
 
     def handle_hosts(self, hosts: Mapping[Address, NodeId], now: float) -> None:
@@ -140,7 +143,7 @@ class Mesh:
             case Pull():
                 self._send_updates(peer, decoded)
             case Advert():
-                if self._copies.setdefault(peer, Copy()).differs(decoded):
+                if self._copy_of(peer).differs(decoded):
                     self._pull(peer)
             case Update():
                 if not all(_is_sound(key, value) for key, value in decoded.entries):
@@ -162,13 +165,16 @@ class Mesh:
         self._behind.add(peer)
 
     def _apply(self, peer: NodeId, update: Update) -> None:
-        copy = self._copies.setdefault(peer, Copy())
+        copy = self._copy_of(peer)
         changed = copy.apply(update)
         if changed is None:
             self._pull(peer)
             return
         for key in sorted(changed):
             self._index(peer, key, copy.entries.get(key))
+
+    def _copy_of(self, peer: NodeId) -> Copy:
+        return self._copies.setdefault(peer, Copy(self._room))
 
     def _index(self, peer: NodeId, key: bytes, value: bytes | None) -> None:
         if key[:1] != _MEMBER:
@@ -294,8 +300,8 @@ class Mesh:
         for peer, saved in state.copies.items():
             if not all(_is_sound(key, value) for key, value in saved.entries.items()):
                 raise ValueError("no checkpoint of a mesh: bad entries")
-            self._copies[peer] = Copy.restored(saved.entries, saved.have)
-            for key, value in saved.entries.items():
+            self._copies[peer] = copy = Copy.restored(saved.entries, saved.have, self._room)
+            for key, value in copy.entries.items():
                 self._index(peer, key, value)
 
 
@@ -316,4 +322,5 @@ def _is_sound(key: bytes, value: bytes | None) -> bool:
         return False
     if kind == _PUBLISHER or value is None:
         return not value
-    return len(value) > 0 and value[0] < len(_MODES) and (len(value) - 1) % len(group) == 0
+    sources, rest = divmod(len(value) - 1, len(group))
+    return sources >= 0 and not rest and value[0] < len(_MODES) and sources <= limits.SOURCES_PER_GROUP_MAX

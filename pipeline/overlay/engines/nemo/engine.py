@@ -41,6 +41,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from pipeline import limits
 from pipeline.address import Address, NodeId, SourceFilter, is_link_scope, is_multicast
 from pipeline.overlay.api import EngineContext, LinkState, LinkWanted, Output
 from pipeline.overlay.deadlines import Deadlines
@@ -133,6 +134,7 @@ class Nemo:
         elif is_last:
             self._desk.send(entrance, talk.Root(address, 0))
         del self._groups[address]
+        self._sources.pop(address, None)
         self._due.clear(address)
         self._touched.pop(address, None)
         self._want(address, frozenset())
@@ -255,7 +257,8 @@ class Nemo:
 
     def _hear_of_source(self, group: Group, peer: NodeId, origin: NodeId, count: int, now: float) -> None:
         sources = self._sources.setdefault(group.group, {})
-        if sources.get(origin, (-1, 0.0))[0] >= count:
+        is_full = origin not in sources and len(sources) >= limits.NODES_MAX
+        if is_full or sources.get(origin, (-1, 0.0))[0] >= count:
             return
         until = now + SOURCE_GRACES * self._desk.parameters.grace_s
         self._sources[group.group] = sources = {node: each for node, each in sources.items() if each[1] > now}

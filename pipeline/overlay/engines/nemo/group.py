@@ -21,6 +21,7 @@ from pipeline.overlay.engines.nemo.joining import Descent, Phase
 from pipeline.overlay.engines.nemo.recovery import Recovery
 from pipeline.overlay.engines.nemo.talk import (
     CLUSTER_MAX,
+    VERSION_SANE,
     Answer,
     Beat,
     Join,
@@ -185,6 +186,8 @@ class Group:
 
     def handle_view(self, peer: NodeId, view: View, now: float) -> None:
         """A leader's view of a cluster, perhaps this node's own."""
+        if view.version > VERSION_SANE:
+            return
         seat = self.seats.get(view.layer)
         is_above = view.layer == len(self.seats) and (view.layer == 0 or self.leads(view.layer - 1))
         if self.own not in view.members:

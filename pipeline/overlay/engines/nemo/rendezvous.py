@@ -50,8 +50,9 @@ class Rendezvous:
             known = None
         until = now + GRACES * grace_s
         if known is None or known[0] == asker or (is_root and (known[0] == instead or layers > known[2])):
-            if len(self._roots) >= limits.GROUPS_MAX and group not in self._roots:
-                self._roots = {each: entry for each, entry in self._roots.items() if entry[1] > now}
+            self._roots.pop(group, None)
+            if len(self._roots) >= limits.GROUPS_MAX:
+                del self._roots[next(iter(self._roots))]  # the one of which nothing has been heard for longest
             self._roots[group] = asker, until, layers
             return asker
         return known[0]

@@ -24,6 +24,8 @@ Layer: TypeAlias = Annotated[int, Meta(ge=0, lt=LAYERS_MAX)]
 Node: TypeAlias = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
 """0 where there may be none."""
 Version: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 62)]
+VERSION_SANE = 1 << 61
+"""No cluster changes so often.  A view above it is a liar's, after whose version a leader's own would be malformed."""
 Crew: TypeAlias = Annotated[tuple[Node, ...], Meta(max_length=limits.TURNS_MAX)]
 """Leader first."""
 Members: TypeAlias = Annotated[dict[Node, Crew], Meta(max_length=CLUSTER_MAX)]
@@ -68,7 +70,7 @@ class Answer(_Message, frozen=True, tag="a"):
 
     layer: Layer
     ticket: Version
-    members: list[Node]
+    members: Annotated[list[Node], Meta(max_length=CLUSTER_MAX)]
     top: Layer
 
 
@@ -119,7 +121,7 @@ class Beat(_Message, frozen=True, tag="b"):
     """The peer's last stamp; 0: none."""
     held: Milliseconds
     """How long ago that came."""
-    distances: dict[Node, Milliseconds]
+    distances: Annotated[dict[Node, Milliseconds], Meta(max_length=CLUSTER_MAX)]
     """To the leader only: the sender's round-trip times to the others of the cluster."""
 
 
