@@ -1,11 +1,14 @@
 """Fuzzing of the Python side with atheris (coverage-guided): `python -m tests.fuzz.fuzz_python SECONDS`.
 
-The first byte of an input picks the target.  Where atheris has no wheel the same targets are fed with mutations of the
-corpus only (mutation.py), which the unit tests do in any case.
+The first byte of an input picks the target; it begins with a message of every kind for each.  Where atheris has no
+wheel the same targets are fed with mutations only (mutation.py), which the unit tests do in any case.  Further
+arguments are libFuzzer's.
 """
 
 from __future__ import annotations
 
+import hashlib
+import random
 import sys
 from pathlib import Path
 
@@ -22,18 +25,34 @@ def main() -> int:
         print(f"no atheris here: {mutation.run(seconds)} mutations of the corpus")
         return 0
     with atheris.instrument_imports(include=["pipeline"]):
+        from tests.fuzz import mutation, talk  # noqa: PLC0415
         from tests.fuzz.targets import TARGETS  # noqa: PLC0415
     targets = list(TARGETS.values())
+    scripted = {number for number, name in enumerate(TARGETS) if name in talk.TARGETS}
 
     def one(data: bytes) -> None:
         if data:
             targets[data[0] % len(targets)](data[1:])
 
+    def mutate(data: bytes, size: int, seed: int) -> bytes:
+        """Half of a script's mutations keep the form of its messages: blind ones hardly ever get past the decoder."""
+        if seed & 1 and data and data[0] % len(targets) in scripted:
+            return data[:1] + talk.twisted_script(random.Random(seed), data[1:])[: size - 1]
+        changed: bytes = atheris.Mutate(data, size)
+        return changed
+
     found = HERE / "bin" / "found" / "python"
     found.mkdir(parents=True, exist_ok=True)
-    options = [f"-max_total_time={seconds}", "-max_len=2048", f"-artifact_prefix={found.parent}/"]
-    options += ["-verbosity=0", "-print_final_stats=1"]
-    atheris.Setup([sys.argv[0], *options, str(found), str(HERE / "corpus" / "python")], one)
+    begin = HERE / "bin" / "seeds"
+    begin.mkdir(exist_ok=True)
+    for number in range(len(targets)):
+        for data in talk.seeds() if number in scripted else mutation.seeds():
+            name = hashlib.blake2b(data, digest_size=8).hexdigest()
+            (begin / f"{number}-{name}").write_bytes(bytes([number]) + data)
+    options = [f"-max_total_time={seconds}", "-max_len=4096", f"-artifact_prefix={found.parent}/"]
+    options += ["-verbosity=0", "-print_final_stats=1", *sys.argv[2:]]
+    corpora = [str(found), str(HERE / "corpus" / "python"), str(begin)]
+    atheris.Setup([sys.argv[0], *options, *corpora], one, custom_mutator=mutate)
     atheris.Fuzz()
     return 0
 

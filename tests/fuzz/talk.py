@@ -1,0 +1,336 @@
+"""Fuzz target: a member that knows the network key and says anything, to a node that is linked, routes and publishes.
+
+A script is a row of frames: what, two bytes length, and bytes that are
+
+    0   a message between nodes          1   a body for the engine, from a peer whose link is up
+    2   the same from another peer       3   nothing: time passes
+
+Whatever is said, the node raises nothing, says no end of things, and says only what honest nodes can decode: they would
+cut it off otherwise.  What it decides is put into real shared memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from pipeline import messages
+from pipeline.address import ANY_SOURCE, parse
+from pipeline.forwarding.route import RouteChanged
+from pipeline.forwarding.table import ForwardingTable
+from pipeline.messages import DirectorySummary, DirectoryUpdate, EngineMessage, Goodbye, Heartbeat, Hello, NodeRecord
+from pipeline.overlay import events
+from pipeline.overlay.engines.nemo import talk
+from pipeline.overlay.node import NodeConfig, OverlayNode
+from pipeline.overlay.replica import Advert, Pull, Update
+from pipeline.publish import Publisher
+from pipeline.shm.region import Geometry, Region
+
+GROUP = parse("239.1.2.3")
+PEERS = (7, 9)
+FRAMES_MAX = 32
+DRAINS_MAX = 10_000
+"""An input that makes a core say more than this is a finding too."""
+STEP_S = 1 / 64
+INTERESTING = (0, 1, 7, 9, 255, 256, (1 << 32) - 1, 1 << 32, (1 << 53) - 1, 1 << 53, (1 << 62) - 1, (1 << 63) - 1)
+
+
+# ---------------------------------------------------------------- the node that is spoken to
+
+
+def record_of(number: int, engine: str) -> NodeRecord:
+    """The record of a peer."""
+    return NodeRecord(
+        node_id=number,
+        name=f"n{number}",
+        incarnation=5,
+        version=1,
+        addresses=((bytes([10, 77, 0, number]), 16),),
+        endpoint=f"192.0.2.{number}:4747",
+        lanes=1,
+        key_epoch=0,
+        sender_key=bytes([number]) * 32,
+        engine=engine,
+        explicit_addresses=False,
+    )
+
+
+class Listener:
+    """A node with two peers that are up, a member of a group and a source of it, and all that control does for it."""
+
+    def __init__(self, engine: str) -> None:
+        self.now = 0.0
+        self.node = OverlayNode(
+            NodeConfig(
+                name="a", endpoint="192.0.2.1:4747", incarnation=1, sender_key=bytes(32), engine=engine,
+            ),
+            random=random.Random(1).random,
+            now=0.0,
+        )  # fmt: skip
+        self.table = ForwardingTable()
+        self.publisher = Publisher(_region(), self.node, ())
+        self.node.start(0.0)
+        self.node.join(GROUP, ANY_SOURCE, 0.0)
+        self.node.register_source(GROUP, 0.0)
+        for number in PEERS:
+            record = record_of(number, engine)
+            head = messages.Header(sender=number, incarnation=5, endpoint=record.endpoint)
+            hello = Hello(number=1, record=record, known=self.node.record.stamp, **head)
+            assert self.node.handle_message("", messages.encode_node(hello), 0.1) is None
+        self.passes(3.0)
+
+    def hears(self, data: bytes) -> None:
+        """A message, whoever it says it is from."""
+        self.node.handle_message("192.0.2.7", data, self.now)
+        self.drain()
+
+    def passes(self, seconds: float) -> None:
+        """Time."""
+        end = self.now + seconds
+        for _ in range(DRAINS_MAX):
+            due = self.node.poll_timeout()
+            if due is None or due > end:
+                break
+            self.now = max(self.now, due)
+            self.node.handle_timeout(self.now)
+            self.drain()
+        else:
+            raise AssertionError("time stands still")
+        self.now = end
+
+    def drain(self) -> None:
+        """As control does."""
+        for _ in range(DRAINS_MAX):
+            event = self.node.poll_event()
+            if event is None:
+                break
+            self._take(event)
+        else:
+            raise AssertionError("one message makes the node want too much")
+        while (entry := self.table.poll_change()) is not None:
+            self.publisher.publish_entry(entry)
+        self.publisher.flush()
+        for _ in range(DRAINS_MAX):
+            if (transmit := self.node.poll_transmit()) is None:
+                return
+            messages.decode_node(transmit[1])
+        raise AssertionError("one message makes the node say too much")
+
+    def _take(self, event: events.NodeEvent) -> None:
+        match event:
+            case RouteChanged():
+                self.table.set_route(event)
+            case events.RecordChanged(record=record, link=link):
+                self.table.set_link(record.node_id, link)
+                self.publisher.publish_record(record, link)
+            case events.RecordGone(record=record, link=link):
+                self.table.remove_link(record.node_id)
+                self.publisher.remove_record(record, link)
+            case events.PeerChanged(record=record, link=link, up=up):
+                self.table.set_up(record.node_id, up=up)
+                self.publisher.publish_link(record, link, up=up)
+            case events.HostsChanged(hosts=hosts):
+                self.table.set_hosts(hosts, own=self.node.record.node_id)
+            case events.Notice(text=text):
+                assert text.isprintable()
+            case _:
+                pass
+
+    def end(self) -> None:
+        """Leaves shared memory as it was."""
+        for link in self.node.links():
+            if link.node_id is not None and link.link is not None:
+                record = next(each for each in self.node.records() if each.node_id == link.node_id)
+                self.publisher.remove_record(record, link.link)
+
+
+@functools.cache
+def _region() -> Region:
+    geometry = Geometry.of(lanes=1, mtu=1436, host_slots=64, overlay_slots=8, fib_entries=1024, fib_buckets=256)
+    region = Region.create(f"fuzz-{os.getpid()}", geometry)
+    region.unlink()
+    return region
+
+
+def run_script(engine: str, data: bytes) -> None:
+    """The target."""
+    listener = Listener(engine)
+    for what, body in frames(data):
+        match what % 4:
+            case 0:
+                listener.hears(body)
+            case 3:
+                listener.passes(len(body) * STEP_S)
+            case number:
+                listener.hears(engine_message(PEERS[number - 1], engine, body))
+    listener.passes(3.0)
+    successor = OverlayNode(
+        NodeConfig(name="a", endpoint="192.0.2.1:4747", incarnation=1, sender_key=bytes(32), engine=engine),
+        random=random.Random(1).random,
+        now=listener.now,
+    )
+    successor.restore(listener.node.snapshot(listener.now), listener.now)
+    listener.end()
+
+
+TARGETS: Mapping[str, Callable[[bytes], None]] = {
+    f"talk_{engine}": functools.partial(run_script, engine) for engine in ("mesh", "nemo", "flood")
+}
+
+
+# ---------------------------------------------------------------- scripts
+
+
+def frames(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """What a script says."""
+    at = 0
+    for _ in range(FRAMES_MAX):
+        if at + 3 > len(data):
+            return
+        length = data[at + 1] << 8 | data[at + 2]
+        yield data[at], data[at + 3 : at + 3 + length]
+        at += 3 + length
+
+
+def frame(what: int, body: bytes) -> bytes:
+    """One step of a script."""
+    body = body[:0xFFFF]
+    return bytes([what]) + len(body).to_bytes(2) + body
+
+
+def engine_message(sender: int, engine: str, body: bytes) -> bytes:
+    """A body in its envelope."""
+    head = messages.Header(sender=sender, incarnation=5, endpoint=f"192.0.2.{sender}:4747")
+    return messages.encode_node(EngineMessage(engine=engine, body=body, **head))
+
+
+def bodies() -> list[bytes]:
+    """One of every kind that the engines understand."""
+    own = Listener("nemo").node.record.node_id
+    crew, members = (7, own), {7: (7, 9), own: (own,), 9: ()}
+    nemo = [
+        talk.Find(GROUP, 7, 9, 2),
+        talk.Find(GROUP, 0, 0, 0),
+        talk.Root(GROUP, 7),
+        talk.Root(GROUP, 0),
+        talk.Query(GROUP, 0, 1),
+        talk.Answer(GROUP, 0, 1, [7, 9, own], 1),
+        talk.Join(GROUP, 0, crew, 9),
+        talk.Leave(GROUP, 0, 9, crew),
+        *(talk.View(GROUP, layer, 3, leader, members, crew, (9,)) for layer in (0, 1) for leader in (7, own)),
+        talk.View(GROUP, 0, 9, 7, {7: (), own: ()}, (7,), ()),
+        talk.Redirect(GROUP, 0, 9),
+        talk.Beat(GROUP, 0, 7, 3, crew, 5.0, 4.0, 1.0, {9: 3.0}),
+        talk.Beat(GROUP, 0, own, 3, crew, 5.0, 4.0, 1.0, {9: 3.0}),
+        talk.Source(GROUP, 9, 3),
+        talk.Nack(GROUP, own, (1, 2, 3)),
+    ]
+    sources = parse("10.77.0.9") + parse("10.77.0.7")
+    mesh = [
+        Update(0, 2, 0, 0, [(b"M" + GROUP, b"\1"), (b"P" + GROUP, b"")]),
+        Update(0, 3, 1, 3, [(b"M" + GROUP, b"\0" + sources)]),
+        Update(3, 4, 0, 0, [(b"M" + GROUP, None)]),
+        Advert(2, 12345),
+        Pull(0, 0, anew=True),
+    ]
+    return [msgspec.msgpack.encode(each) for each in (*nemo, *mesh)]
+
+
+def node_messages() -> list[bytes]:
+    """One of every kind, from a peer and about the node that hears it."""
+    own, record = Listener("mesh").node.record, record_of(7, "mesh")
+    head = messages.Header(sender=7, incarnation=5, endpoint="192.0.2.7:4747")
+    newer = msgspec.structs.replace(record, version=2, second_epoch=1, second_key=bytes(32))
+    kinds: list[messages.AnyNodeMessage] = [
+        Hello(number=2, record=newer, known=own.stamp, to="192.0.2.1:4747", **head),
+        Hello(number=3, record=newer, known=None, reached="192.0.2.1:4747", **head),
+        Heartbeat(number=4, known=own.stamp, directory=bytes(8), **head),
+        Goodbye(number=5, **head),
+        DirectorySummary(entries=[(7, 5, 1), (8, 1, 1), (own.node_id, 1, 9)], asked=True, **head),
+        DirectoryUpdate(records=[own, record_of(11, "mesh"), record_of(9, "nemo")], **head),
+    ]
+    return [messages.encode_node(each) for each in kinds]
+
+
+def scripts(rng: random.Random) -> Iterator[bytes]:
+    """Scripts whose messages are well formed and say what nobody would; without end."""
+    said, known = node_messages(), bodies()
+    while True:
+        row = []
+        for _ in range(rng.choice((1, 2, 4, 8))):
+            what = rng.randrange(4)
+            if what == 3:
+                row.append(frame(3, bytes(rng.choice((8, 64, 200)))))
+            elif what:
+                row.append(frame(what, _twist(rng, rng.choice(known))))
+            else:
+                chosen = rng.choice(said)
+                row.append(frame(0, chosen[:1] + _twist(rng, chosen[1:])))
+        yield b"".join(row)
+
+
+def seeds() -> list[bytes]:
+    """A script for each message, as it should be, with time after it."""
+    late = frame(3, bytes(200))
+    return [frame(0, said) + late for said in node_messages()] + [
+        frame(what, body) + late for body in bodies() for what in (1, 2)
+    ]
+
+
+def twisted_script(rng: random.Random, data: bytes) -> bytes:
+    """The script with one message twisted, or said twice; as it is if it has none that can be read."""
+    row = list(frames(data))
+    if not row:
+        return data
+    at = rng.randrange(len(row))
+    what, body = row[at]
+    head = body[:1] if what % 4 == 0 else b""
+    try:
+        new = what, head + _twist(rng, body[len(head) :])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError, TypeError):
+        new = what, body  # a fuzzer's bytes
+    row[at : at + rng.randrange(2)] = [new]
+    return b"".join(frame(*each) for each in row)
+
+
+def _twist(rng: random.Random, data: bytes) -> bytes:
+    """The message with a few of its values changed, its form kept."""
+    value = msgspec.msgpack.decode(data, strict=False)
+    for _ in range(rng.choice((0, 1, 1, 2, 3))):
+        value = _changed(rng, value)
+    return msgspec.msgpack.encode(value)
+
+
+def _changed(rng: random.Random, value: Any) -> Any:
+    """One value somewhere in it is another."""
+    match value:
+        case dict() if value:
+            key = rng.choice(list(value))
+            return value | {key: _changed(rng, value[key])}
+        case list() if value:
+            at = rng.randrange(len(value))
+            new = list(value)
+            if rng.random() < 0.2:
+                new[at:at] = [value[at]] * rng.choice((1, 2, 300))
+            elif rng.random() < 0.1:
+                del new[at]
+            else:
+                new[at] = _changed(rng, value[at])
+            return new
+        case bool():
+            return not value
+        case int():
+            return rng.choice((*INTERESTING, value + 1, value + (1 << 20), rng.getrandbits(32)))
+        case float():
+            return rng.choice((0.0, 1e9, value + 1))
+        case str():
+            return rng.choice(("", "b", "nemo", "x" * 63, "192.0.2.9:4747", "0.0.0.0:1", "[::]:1", "\x1b[2J", "n7"))
+        case bytes():
+            return rng.choice((b"", value[:-1], value + b"\0", rng.randbytes(len(value)), GROUP, b"M" + GROUP))
+        case _:
+            return rng.choice((0, b"", "", [], {}, None))
