@@ -33,7 +33,7 @@ from pipeline.config import Config
 from pipeline.errors import PipelineError, WireError
 from pipeline.forwarding.route import RouteChanged
 from pipeline.forwarding.table import ForwardingTable
-from pipeline.io import bus, rundir
+from pipeline.io import bus, rundir, seccomp
 from pipeline.io.checkpoint import Checkpoint
 from pipeline.io.peers import MessageRates, PeerSockets
 from pipeline.membership.querier import MembershipRouter
@@ -123,6 +123,8 @@ def check_engine(name: str) -> None:
 
 def run(given: Given) -> None:
     """The life of the control process, from fork to SIGTERM."""
+    if not seccomp.install_for_control():
+        log.warning("no filter of system calls for this machine", worker="control")
     asyncio.run(_Control(given).main())
 
 
@@ -490,5 +492,3 @@ def _tell_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> 
 def _packed(text: str) -> tuple[Address, int]:
     address, _, prefix = text.partition("/")
     return parse(address), int(prefix)
-
-

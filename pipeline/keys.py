@@ -102,7 +102,8 @@ def load_network_keys(path: Path | str) -> list[bytes]:
     """All keys of a key file, the active one first; errors as `load_network_key`."""
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        # Without O_NONBLOCK a FIFO of that name would have us wait for whoever writes to it.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ConfigError(f"{path}: not a regular file, so no key file")

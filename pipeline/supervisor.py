@@ -117,6 +117,7 @@ class _Supervisor:
         self._config = config
         self._service = service
         self._store = store
+        self._store_page = keystore.lock(store)
         self._addresses = node_addresses(config)
         self._signals: list[int] = []
         self._exit_code = 0
@@ -233,9 +234,9 @@ class _Supervisor:
                 addresses=self._addresses,
                 routes=config.tun.routes,
             )
-            if not self._resources.region.lock_keys():
-                log.warning("keys may be swapped to disk", reason="no right to lock memory (LimitMEMLOCK=infinity)")
-            privileges.lock_memory()
+            has_locked_keys = self._resources.region.lock_keys()
+            if not (privileges.lock_memory() and has_locked_keys):
+                log.warning("keys may be swapped to disk", reason="no right to lock all memory (LimitMEMLOCK=infinity)")
             privileges.keep_only([privileges.CAP_NET_ADMIN])  # all is open: what is left is for moved addresses
             self._start(self._children[0])  # last: it queries on the interface
             self._watch()
@@ -392,6 +393,7 @@ class _Supervisor:
         res = self._resources
         res.region.wipe_keys()
         keystore.wipe(self._store)
+        self._store_page.close()
         res.region.close()
         for fd in [*res.queues, *(bell for bells in res.bells for bell in bells), res.checkpoint, res.ready_bell]:
             os.close(fd)

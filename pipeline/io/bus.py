@@ -96,9 +96,7 @@ def peer_receiver(
     return sock
 
 
-def peer_sender(
-    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, curve: CurveKeys | None
-) -> zmq.Socket[bytes]:
+def peer_sender(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, curve: CurveKeys | None) -> zmq.Socket[bytes]:
     """A DEALER to "ADDR:PORT"; it reconnects for ever and queues nothing while it is not connected."""
     sock = context.socket(zmq.DEALER)
     sock.setsockopt(zmq.LINGER, 0)

@@ -13,6 +13,7 @@ import sys
 
 from pipeline import keys
 from pipeline.errors import PipelineError
+from pipeline.io import privileges
 
 
 def create() -> int:
@@ -20,6 +21,15 @@ def create() -> int:
     fd = os.memfd_create("mcast-pipeline-keys", os.MFD_CLOEXEC)
     os.ftruncate(fd, mmap.PAGESIZE)
     return fd
+
+
+def lock(fd: int) -> mmap.mmap:
+    """Keeps the page out of swap as long as the mapping is held, which children do not inherit."""
+    held = mmap.mmap(fd, mmap.PAGESIZE)
+    held.madvise(mmap.MADV_DONTFORK)
+    privileges.lock_pages(held)
+    _ = held[0]  # locked as it comes into use
+    return held
 
 
 def fill(fd: int, path: str) -> int:

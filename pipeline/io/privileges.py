@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import resource
 import struct
@@ -27,6 +28,7 @@ PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 4, 24, 3
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 CAPABILITY_VERSION_3 = 0x20080522
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4
+MLOCK_ONFAULT = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -52,11 +54,17 @@ def lock_memory() -> bool:
     """Keeps this process's memory, and so its keys, out of swap; pages are locked as they come into use.
 
     Without the right to do so for all of it (see `harden`) nothing is locked, as later allocations would fail; the keys
-    in shared memory are locked all the same (Region.lock_keys).
+    in shared memory and in memory files are locked all the same (Region.lock_keys, `lock_pages`).
     """
     if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] != resource.RLIM_INFINITY:
         return False
     return bool(_libc.mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0)
+
+
+def lock_pages(mapping: mmap.mmap) -> bool:
+    """Keeps a mapping out of swap, its pages as they come into use; whether there is the right to lock so much."""
+    address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+    return bool(_libc.mlock2(ctypes.c_void_p(address), ctypes.c_size_t(len(mapping)), MLOCK_ONFAULT) == 0)
 
 
 def keep_only(wanted: Iterable[int] = ()) -> None:

@@ -37,7 +37,8 @@ class RuntimeDirectory:
         try:
             ROOT.mkdir(mode=0o755, exist_ok=True)
             self._path.mkdir(mode=0o700, exist_ok=True)
-            self._lock = os.open(self._path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            _make_private(self._path)
+            self._lock = os.open(self._path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise _refusal(self._path, error) from None
         try:
@@ -59,6 +60,20 @@ class RuntimeDirectory:
         with contextlib.suppress(OSError):
             ROOT.rmdir()
         os.close(self._lock)
+
+
+def _make_private(path: Path) -> None:
+    """What was there must be a directory of this user: files are removed in it, which a link could lead elsewhere."""
+    try:
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except NotADirectoryError:
+        raise PipelineError(f"{path}: is no directory: remove it") from None
+    try:
+        if os.fstat(directory).st_uid != os.geteuid():
+            raise PipelineError(f"{path}: belongs to another user: remove it, or choose another --name")
+        os.fchmod(directory, 0o700)
+    finally:
+        os.close(directory)
 
 
 def _refusal(path: Path, error: OSError) -> PipelineError:

@@ -1,4 +1,4 @@
-"""The filter of system calls of a worker: what its stages and the loop around them need; anything else kills it.
+"""Filters of system calls: a worker does what its stages need and nothing else, control nothing that it never needs.
 
 A worker reads the packets of strangers, so it must not be worth anything to who takes it over: it cannot open a file or
 a connection to another host, start or trace a process, make memory executable.  The tables below were measured
@@ -7,6 +7,10 @@ a connection to another host, start or trace a process, make memory executable. 
     always      memory, time, the rings' doorbells, waiting, signals, writing a last line, the end
     by stage    how it reads and sends packets
     punting     ZeroMQ to control: one thread, and sockets of family AF_UNIX only
+
+Control reads what members say, in Python with all its libraries, whose calls differ from version to version: a list of
+what is allowed would break one day.  So it is killed for what turns a bug into more (FORBIDDEN): to run a program or
+start a process, to look into others, to change the host or load code into the kernel.
 
 It knows the numbers of x86_64 and aarch64; elsewhere there is no filter, and `install` says so.
 """
@@ -94,6 +98,57 @@ _NUMBERS: Mapping[str, tuple[int | None, int | None]] = {
     "epoll_pwait2": (441, 441),
 }
 
+# As above: what control may not do.
+_FORBIDDEN_NUMBERS: Mapping[str, tuple[int | None, int | None]] = {
+    "fork": (57, None),
+    "vfork": (58, None),
+    "execve": (59, 221),
+    "ptrace": (101, 117),
+    "syslog": (103, 116),
+    "personality": (135, 92),
+    "pivot_root": (155, 41),
+    "chroot": (161, 51),
+    "acct": (163, 89),
+    "settimeofday": (164, 170),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "swapon": (167, 224),
+    "swapoff": (168, 225),
+    "reboot": (169, 142),
+    "iopl": (172, None),
+    "ioperm": (173, None),
+    "init_module": (175, 105),
+    "delete_module": (176, 106),
+    "quotactl": (179, 60),
+    "clock_settime": (227, 112),
+    "kexec_load": (246, 104),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    "unshare": (272, 97),
+    "perf_event_open": (298, 241),
+    "open_by_handle_at": (304, 265),
+    "setns": (308, 268),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "finit_module": (313, 273),
+    "kexec_file_load": (320, 294),
+    "bpf": (321, 280),
+    "execveat": (322, 281),
+    "userfaultfd": (323, 282),
+    "io_uring_setup": (425, 425),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fsmount": (432, 432),
+    "pidfd_getfd": (438, 438),
+    "mount_setattr": (442, 442),
+}
+FORBIDDEN = frozenset(_FORBIDDEN_NUMBERS)
+"""Whatever does this in control is not ours."""
+X32_BIT = 0x40000000
+"""x86_64 has a second set of numbers from here on, which a list of what is forbidden must not overlook."""
+
 ALWAYS = frozenset(
     {"munmap", "brk", "mremap", "madvise", "futex", "sched_yield", "getrandom"}  # memory and locks
     | {"clock_gettime", "clock_nanosleep", "nanosleep", "gettimeofday", "time"}
@@ -128,6 +183,15 @@ def install(stages: Iterable[str], *, borrowed: Iterable[str] = ()) -> bool:
     return True
 
 
+def install_for_control() -> bool:
+    """From now on this process and its threads do nothing of FORBIDDEN; as `install`, before there are threads."""
+    machine = platform.machine()
+    if machine not in ARCHES:
+        return False
+    load(program_for_control(machine))
+    return True
+
+
 def load(instructions: bytes) -> None:
     """Hands a filter to the kernel for this process; PipelineError if it is refused."""
     buffer = ctypes.create_string_buffer(instructions, len(instructions))
@@ -144,7 +208,7 @@ def load(instructions: bytes) -> None:
 # ---------------------------------------------------------------- the program, in the kernel's classic BPF
 
 _NR_AT, _ARCH_AT, _ARGUMENTS_AT = 0, 4, 16
-_LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 
 
 def program(names: Collection[str], machine: str) -> bytes:
@@ -154,7 +218,7 @@ def program(names: Collection[str], machine: str) -> bytes:
     def number(name: str) -> int | None:
         return _NUMBERS[name][column]
 
-    code = [_i(_LOAD, _ARCH_AT), _i(_EQUAL, ARCHES[machine], 1, 0), _i(_RETURN, RET_KILL_PROCESS), _i(_LOAD, _NR_AT)]
+    code = _head(machine)
     for name in sorted(names, key=lambda name: number(name) or 0):
         if (plain := number(name)) is not None:
             code += _if_number(plain, [_i(_RETURN, RET_ALLOW)])
@@ -162,9 +226,35 @@ def program(names: Collection[str], machine: str) -> bytes:
         checked = number(name)
         assert checked is not None, "conditions are on calls that both machines have"
         code += _if_number(checked, [_i(_LOAD, _ARGUMENTS_AT + 8 * argument), *instruction])
-    if set(names) >= PUNTING:  # glibc then uses clone, whose flags can be looked at
-        code += _if_number(435, [_i(_RETURN, RET_ERRNO | errno.ENOSYS)])
+    if set(names) >= PUNTING:
+        code += _no_clone3()
     return b"".join([*code, _i(_RETURN, RET_KILL_PROCESS)])
+
+
+def program_for_control(machine: str) -> bytes:
+    """The filter that allows all but FORBIDDEN and new processes; threads are none."""
+    column = list(ARCHES).index(machine)
+    code = _head(machine)
+    if machine == "x86_64":
+        code += [_i(_AT_LEAST, X32_BIT, 0, 1), _i(_RETURN, RET_KILL_PROCESS)]
+    for numbers in _FORBIDDEN_NUMBERS.values():
+        if (plain := numbers[column]) is not None:
+            code += _if_number(plain, [_i(_RETURN, RET_KILL_PROCESS)])
+    clone = _NUMBERS["clone"][column]
+    assert clone is not None, "both machines have it"
+    code += _if_number(clone, [_i(_LOAD, _ARGUMENTS_AT), _i(_ANY_BIT, CLONE_THREAD, 0, 1), *_allow_or_kill()])
+    return b"".join([*code, *_no_clone3(), _i(_RETURN, RET_ALLOW)])
+
+
+def _head(machine: str) -> list[bytes]:
+    """This machine's calls only; the number is loaded."""
+    right_machine = _i(_EQUAL, ARCHES[machine], 1, 0)
+    return [_i(_LOAD, _ARCH_AT), right_machine, _i(_RETURN, RET_KILL_PROCESS), _i(_LOAD, _NR_AT)]
+
+
+def _no_clone3() -> list[bytes]:
+    """Not there: glibc then uses clone, whose flags can be looked at."""
+    return _if_number(435, [_i(_RETURN, RET_ERRNO | errno.ENOSYS)])
 
 
 def _conditions(*, punts: bool) -> list[tuple[str, int, list[bytes]]]:

@@ -90,6 +90,25 @@ def test_missing_key_and_directory(tmp_path):
         keys.load_network_key(tmp_path)
 
 
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("kind", ["fifo", "device", "empty", "huge", "loop"])
+def test_what_is_no_key_file_is_refused_at_once(tmp_path, kind):
+    """Goal: nothing that a path may lead to has a node wait, read without end, or die with a traceback.
+    Method: a FIFO that nobody writes to, a device that never ends, files with nothing or too much, a link to itself."""
+    path = tmp_path / "net.key"
+    if kind == "fifo":
+        os.mkfifo(path, 0o600)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "loop":
+        path.symlink_to(path)
+    else:
+        path.touch(mode=0o600)
+        os.truncate(path, 0 if kind == "empty" else 1 << 40)
+    with pytest.raises(ConfigError, match=re.escape(str(path))):
+        keys.load_network_key(path)
+
+
 def test_first_key_is_the_active_one(tmp_path):
     """Goal: room for rotation.  Method: a file with two keys and comments between."""
     first, second = bytes(range(32)), bytes(range(32, 64))
