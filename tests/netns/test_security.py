@@ -98,7 +98,7 @@ def test_garbage_does_not_disturb(network: Network, sockets: Sockets, measured: 
     sender = Sender(source.host, group, mbit=20, seconds=3)
     rng = random.Random(4)
     target = (member.host.underlay, 4747)
-    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00CURVE" + bytes(44)
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00CURVE" + bytes(47)
     openings = [
         b"GET / HTTP/1.0\r\n\r\n",
         greeting,

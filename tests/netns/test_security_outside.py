@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import time
@@ -22,7 +23,7 @@ MakeNetwork = Callable[..., Network]
 Measured = Callable[..., None]
 UDP_PAYLOAD = 14 + 20 + 8
 HOSTILE = 1_000_000
-GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00CURVE" + bytes(44)
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00CURVE" + bytes(47)
 CONNECTIONS = 400
 
 
@@ -73,10 +74,22 @@ def test_a_million_hostile_datagrams(make_network: MakeNetwork, sockets: Sockets
     assert network.is_healthy()
 
 
+def told_by(connection: socket.socket, opening: bytes) -> bytes:
+    """Everything that a node says on a connection that begins so, until the node closes it."""
+    heard = b""
+    for part, patience_s in ((opening[: len(GREETING)], 0.2), (opening[len(GREETING) :], 4)):
+        connection.settimeout(patience_s)  # a reset would take what has not been read with it
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            connection.sendall(part)
+            while data := connection.recv(4096):
+                heard += data
+    return heard
+
+
 def test_outsider_learns_and_provokes_nothing(network: Network, sockets: Sockets, measured: Measured) -> None:
     """Goal: the data port answers a stranger with silence, so it amplifies nothing; the control port says at the most
-    that it speaks ZeroMQ with CURVE, and no name, key, address or group.
-    Method: recorded, forged and random datagrams of every type to the data port, and handshakes with a wrong key to the
+    that it speaks ZeroMQ with CURVE, less than it is told, and no name, key, address or group.
+    Method: recorded, forged and random datagrams of every type to the data port, and every way to begin with the
     control port; every byte that comes back is counted and looked at."""
     _, member, _, stranger = network.instances
     group = fresh_group()
@@ -87,25 +100,35 @@ def test_outsider_learns_and_provokes_nothing(network: Network, sockets: Sockets
     port = sockets.open(stranger.host, socket.AF_INET, socket.SOCK_DGRAM)
     port.connect((member.host.underlay, 4747))
     rng = random.Random(6)
+    told = 0
     for kind in range(16):
         for datagram in genuine:
-            port.send(bytes([0x10 | kind]) + datagram[1:])
-            port.send(bytes([0x10 | kind]) + rng.randbytes(51))
+            told += port.send(bytes([0x10 | kind]) + datagram[1:])
+            told += port.send(bytes([0x10 | kind]) + rng.randbytes(51))
     port.settimeout(1.0)
     with pytest.raises(TimeoutError):
         port.recv(2048)
-    connection = sockets.open(stranger.host, socket.AF_INET, socket.SOCK_STREAM)
-    connection.connect((member.host.underlay, 4747))
-    connection.settimeout(4)
     hello = b"\x04" + bytes([200]) + b"\x05HELLO\x01\x00" + bytes(72) + rng.randbytes(120)
-    connection.sendall(GREETING + hello)
-    heard = b""
-    while data := connection.recv(4096):  # the node closes the connection
-        heard += data
-    measured(tcp_bytes_sent=len(GREETING + hello), tcp_bytes_heard=len(heard))
-    assert len(heard) <= len(GREETING + hello)
-    for secret in (member.name.encode(), b"mcast", b"10.77.", b"mesh"):
-        assert secret not in heard
+    plain = GREETING.replace(b"CURVE", b"NULL\0")
+    openings = {
+        "nothing": b"",
+        "signature": GREETING[:10],
+        "greeting": GREETING,
+        "wrong_key": GREETING + hello,
+        "wrong_keys": GREETING + hello * 50,
+        "no_security": plain + b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x06DEALER",
+        "http": b"GET / HTTP/1.0\r\n\r\n",
+        "noise": rng.randbytes(64_000),
+    }
+    measured(udp_bytes_told=told, udp_bytes_heard=0)
+    for name, opening in openings.items():
+        connection = sockets.open(stranger.host, socket.AF_INET, socket.SOCK_STREAM)
+        connection.connect((member.host.underlay, 4747))
+        heard = told_by(connection, opening)
+        measured(**{f"tcp_{name}": f"{len(opening)} told, {len(heard)} heard"})
+        assert len(heard) <= max(len(opening), len(GREETING)), name
+        for secret in (member.name.encode(), b"mcast", b"10.77.", b"mesh"):
+            assert secret not in heard
     receiver.account().assert_perfect(sender.sent())
 
 

@@ -23,6 +23,7 @@ from tests.netns.network import INTERFACE, Network, worker_pid
 NET_ADMIN = 1 << privileges.CAP_NET_ADMIN
 WORKERS = ("tun_ingress", "classify", "overlay_egress", "overlay_ingress")
 NOBODY = 65534
+CAPABILITY_SETS = ("CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb")
 
 
 def status(pid: int) -> dict[str, str]:
@@ -32,7 +33,7 @@ def status(pid: int) -> dict[str, str]:
 
 def capabilities(pid: int) -> set[int]:
     fields = status(pid)
-    return {int(fields[name], 16) for name in ("CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb")}
+    return {int(fields[name], 16) for name in CAPABILITY_SETS}
 
 
 def restarts(instance: Instance, role: str) -> int:
@@ -40,20 +41,34 @@ def restarts(instance: Instance, role: str) -> int:
     return found
 
 
-def test_processes_keep_no_rights(network: Network) -> None:
-    """Goal: only the supervisor can change the interface; nobody can exec into rights, leave a core or be traced by its
-    own user; workers have a filter of system calls.  Method: /proc of every process of a running instance."""
-    instance = network.instances[0]
+@pytest.mark.parametrize("workers", [1, 2, 4, 8])
+def test_processes_keep_no_rights(make_network: Callable[..., Network], workers: int) -> None:
+    """Goal: only the supervisor can change the interface; nobody can exec into rights or leave a core; control and
+    workers have a filter of system calls.  So it is after restarts.
+    Method: /proc of every process of a running instance, then again when all but the supervisor have been killed."""
+    instance = make_network(1, workers=workers).instances[0]
+    assert_no_rights(instance, workers)
+    children = [pid for pid in instance.pids() if pid != instance.process.pid]
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: instance.ask("status")["ready"], 5.0, "all are ready again")
+    assert not set(children) & set(instance.pids())
+    assert_no_rights(instance, workers)
+
+
+def assert_no_rights(instance: Instance, workers: int) -> None:
     supervisor = instance.process.pid
-    assert capabilities(supervisor) <= {0, NET_ADMIN}
+    assert len(instance.pids()) == 2 + workers
     for pid in instance.pids():
-        assert status(pid)["NoNewPrivs"] == "1"
-        assert Path(f"/proc/{pid}/limits").read_text().split("Max core file size")[1].split()[0] == "0"
-        if pid != supervisor:
-            assert capabilities(pid) == {0}, status(pid)["Name"]
-    assert int(status(supervisor)["VmLck"].split()[0]) > 0
-    for role in WORKERS:
-        assert status(worker_pid(instance, role))["Seccomp"] == "2"
+        found = status(pid)
+        assert found["NoNewPrivs"] == "1"
+        core = Path(f"/proc/{pid}/limits").read_text().split("Max core file size")[1].split()[:2]
+        assert core == ["0", "0"]
+        sets = {name: int(found[name], 16) for name in CAPABILITY_SETS}
+        kept = {"CapPrm": NET_ADMIN, "CapEff": NET_ADMIN} if pid == supervisor else {}
+        assert sets == dict.fromkeys(CAPABILITY_SETS, 0) | kept, found["Name"]
+        assert found["Seccomp"] == ("0" if pid == supervisor else "2"), found["Name"]
+        assert pid != supervisor or int(found["VmLck"].split()[0]) > 0
 
 
 @pytest.mark.parametrize("role", WORKERS)
@@ -137,6 +152,8 @@ def test_runs_as_a_user_of_its_own(make_lab: Callable[..., Lab]) -> None:
         supervisor, *others = instances[0].pids()
         assert status(supervisor)["Uid"].split() == [str(NOBODY)] * 4
         assert capabilities(supervisor) <= {0, NET_ADMIN}
+        # Of a process that may be dumped the user would own these.
+        assert {Path(f"/proc/{pid}/mem").stat().st_uid for pid in instances[0].pids()} == {0}
         assert all(capabilities(pid) <= {0, NET_ADMIN} and status(pid)["CapPrm"].strip("0") == "" for pid in others)
         assert [instance.stop() for instance in instances] == [0, 0]
         assert not [path for instance in instances for path in Path("/dev/shm").glob(f"*{instance.name}")]

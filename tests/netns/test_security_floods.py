@@ -1,0 +1,134 @@
+"""Floods from outside, and from programs on the host itself: what they cost a node, and that they end with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import psutil
+
+from pipeline.cli.programs import wait_until
+from tests.netns.network import Network, fresh_group, wait_route, worker_pid
+from tests.netns.sockets import Sockets
+from tests.netns.traffic import Receiver, Sender
+
+MakeNetwork = Callable[..., Network]
+Measured = Callable[..., None]
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00CURVE" + bytes(47)
+
+
+def rss_mb(pid: int) -> float:
+    return psutil.Process(pid).memory_info().rss / 1e6
+
+
+def test_connections_beyond_the_descriptors(make_network: MakeNetwork, sockets: Sockets, measured: Measured) -> None:
+    """Goal: who takes all descriptors of control with silent connections keeps nobody out for longer than they last.
+    Method: control may have 200; 400 connections are held open while a stream runs.  Its process stays, its log too,
+    the stream is whole, the link stays up; a peer that restarts meanwhile links when they have timed out."""
+    network = make_network(3)
+    source, target, stranger = network.instances
+    group = fresh_group()
+    receiver = Receiver(target.host, group)
+    wait_route(source, group, [target])
+    control = worker_pid(target, "control")
+    resource.prlimit(control, resource.RLIMIT_NOFILE, (200, 200))
+    sender = Sender(source.host, group, mbit=5, seconds=5)
+    lines = len(target.process.log.splitlines())
+    connections = []
+    for _ in range(400):
+        connection = sockets.open(stranger.host, socket.AF_INET, socket.SOCK_STREAM)
+        connection.setblocking(False)
+        connection.connect_ex((target.host.underlay, 4747))
+        connections.append(connection)
+    time.sleep(4)
+    receiver.account().assert_perfect(sender.sent())
+    assert worker_pid(target, "control") == control
+    assert target.is_linked_to([source, target])
+    measured(log_lines=len(target.process.log.splitlines()) - lines)
+    assert len(target.process.log.splitlines()) - lines <= 4
+    network.instances[2].stop()
+    for connection in connections:
+        connection.close()
+    network.relaunch(2)
+
+
+def test_failed_handshakes_leave_nothing(make_network: MakeNetwork, sockets: Sockets, measured: Measured) -> None:
+    """Goal: control's memory does not grow with what strangers try.
+    Method: thousands of connections that stop at every stage of a handshake, in rows; after the first row, which fills
+    what is kept for reuse, the resident memory stays where it is."""
+    network = make_network(2)
+    target, stranger = network.instances
+    control = worker_pid(target, "control")
+    hello = b"\x04" + bytes([200]) + b"\x05HELLO\x01\x00" + bytes(72) + os.urandom(120)
+    openings = (b"", GREETING[:10], GREETING, GREETING + hello, os.urandom(3000), GREETING + os.urandom(3000))
+    sizes = []
+    for _ in range(6):
+        row = []
+        for number in range(600):
+            connection = sockets.open(stranger.host, socket.AF_INET, socket.SOCK_STREAM)
+            connection.connect((target.host.underlay, 4747))
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(openings[number % len(openings)])
+            row.append(connection)
+        time.sleep(2.5)  # the handshake's time is over
+        for connection in row:
+            connection.close()
+        sizes.append(rss_mb(control))
+    measured(connections=6 * 600, control_mb=" ".join(f"{size:.1f}" for size in sizes))
+    assert sizes[-1] - sizes[0] < 2.0
+    assert network.is_healthy()
+
+
+JOINER = """
+import os, socket, struct, sys, time
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+index, end = int(sys.argv[1]), time.monotonic() + float(sys.argv[2])
+number = 0
+socks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(50)]
+held = [None] * 4000
+while time.monotonic() < end:
+    for at in range(len(held)):
+        sock = socks[at % 50]
+        if held[at]:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_DROP_MEMBERSHIP, held[at])
+        number += 1
+        held[at] = struct.pack("=4s4si", (0xEF000000 + number).to_bytes(4, "big"), bytes(4), index)
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, held[at])
+print(number)
+"""
+
+
+def test_a_local_user_who_joins_without_end(make_network: MakeNetwork, sockets: Sockets, measured: Measured) -> None:
+    """Goal: an unprivileged program that joins and leaves groups as fast as it can costs its own host a bounded memory
+    and the others little: streams are whole, all links stay up, and other programs still join.
+    Method: user nobody changes 4,000 memberships over and over for 6 s."""
+    network = make_network(2)
+    source, member = network.instances
+    group = fresh_group()
+    receiver = Receiver(member.host, group)
+    wait_route(source, group, [member])
+    control = worker_pid(member, "control")
+    before = rss_mb(control)
+    sender = Sender(source.host, group, mbit=5, seconds=6)
+    index = str(sockets.index(member.host, "mcast0"))
+    with member.host.enter():
+        joiner = subprocess.Popen([sys.executable, "-c", JOINER, index, "6"], stdout=subprocess.PIPE, text=True)
+    time.sleep(3)
+    late = fresh_group()
+    listener = sockets.member(member.host, late, 5055)
+    began = time.monotonic()
+    wait_route(source, late, [member], timeout_s=20)
+    joined_s = time.monotonic() - began
+    told, _ = joiner.communicate(timeout=30)
+    receiver.account().assert_perfect(sender.sent())
+    measured(joins=int(told), late_join_s=joined_s, control_mb=f"{before:.1f} {rss_mb(control):.1f}")
+    assert worker_pid(member, "control") == control
+    assert rss_mb(control) - before < 150
+    wait_until(network.is_healthy, 5.0, "the links are up")
+    listener.close()
