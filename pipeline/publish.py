@@ -43,10 +43,11 @@ class Publisher:
         """Entries that depend on the incoming link, as they stand in shared memory."""
         self._left_out: dict[FibKey, FibEntry] = {}
         """Entries that found no room, to be tried again as others go; no more than control wants at all."""
-        self._sources: dict[FibKey, None] = {
-            entry.key: None for entry in self._fib.entries() if entry.key.kind is Kind.SOURCE
-        }
+        standing = [entry.key for entry in self._fib.entries()]
+        self._sources: dict[FibKey, None] = {key: None for key in standing if key.kind is Kind.SOURCE}
         """Which node may send from which address, as it stands in the table."""
+        self._adopted = {key for key in standing if key.via is not None}
+        """A predecessor's entries that depend on the incoming link and have not been set anew."""
 
     # ---------------------------------------------------------------- writing
 
@@ -106,7 +107,12 @@ class Publisher:
                 del self._sources[key]
 
     def expire_adopted(self, known: Iterable[NodeId]) -> None:
-        """After a restart: addresses of nodes that are not known any more belong to nobody."""
+        """After a restart: addresses of nodes that are not known any more belong to nobody, and what depends on the
+        incoming link and has not been wanted again is wanted no more.
+        """
+        for key in self._adopted:
+            self._fib.delete(key)
+        self._adopted.clear()
         nodes = set(known)
         for key in [key for key in self._sources if key.origin is not None and key.origin not in nodes]:
             self._fib.delete(key)
@@ -121,9 +127,7 @@ class Publisher:
             self._tables_changed = True
 
     def publish_entry(self, change: FibEntry | FibDelete) -> None:
-        """One forwarding entry.  The stages take no turns yet: all packets go by turn 0, which is a tree of its own."""
-        if change.key.turn:
-            return
+        """One forwarding entry."""
         if isinstance(change, FibDelete):
             self._left_out.pop(change.key, None)
             stored = change.key if change.key.via is None else self._stored.pop(change.key, None)
@@ -141,6 +145,7 @@ class Publisher:
                 local=change.local,
                 stream=change.stream,
                 epoch=self.node.record.key_epoch,
+                turns=change.turns,
             )
             del self._left_out[change.key]
 
@@ -163,6 +168,7 @@ class Publisher:
         if before is not None and before != stored:
             self._fib.delete(before)  # the node came back with another index
         self._stored[key] = stored
+        self._adopted.discard(stored)
         return stored
 
     @contextlib.contextmanager
@@ -177,7 +183,7 @@ class Publisher:
     # ---------------------------------------------------------------- reading
 
     def existing_entries(self) -> list[tuple[FibKey, int]]:
-        """What stands in the table, with stream numbers; what depends on an incoming link is put out anew."""
+        """What stands in the table, with stream numbers, but for what depends on an incoming link: see expire_adopted."""
         entries = (entry for entry in self._fib.entries() if entry.key.kind is not Kind.SOURCE)
         return [(entry.key, entry.stream) for entry in entries if entry.key.via is None]
 

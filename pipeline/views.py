@@ -145,7 +145,7 @@ def groups(control: Control) -> list[Row]:
 
 
 def routes(control: Control) -> list[Row]:
-    """One row a forwarding entry."""
+    """One row a forwarding entry; `turn` is null where all packets of a stream go the same way."""
     name = control.node.name_of
     return [
         {
@@ -155,13 +155,13 @@ def routes(control: Control) -> list[Row]:
             "source": show(entry.key.source) if entry.key.source else None,
             "origin": name(entry.key.origin) if entry.key.origin else None,
             "via": name(entry.key.via) if entry.key.via else None,
+            "turn": entry.key.turn if entry.key.turn or entry.turns > 1 else None,
             "next_hops": sorted(control.publisher.names_of(entry.links)),
             "local": entry.local,
             "stream": entry.stream,
             "why": entry.why,
         }
-        for entry in control.table.entries()
-        if not entry.key.turn  # the stages take no turns yet
+        for entry in sorted(control.table.entries(), key=lambda entry: entry.key.turn)
     ]
 
 
@@ -239,12 +239,26 @@ def graph_of(control: Control) -> Row:
         "nodes": [own, *(link.name for link in known)],
         "edges": [{"from": own, "to": link.name, "state": "up" if link.is_up else "down"} for link in known],
         "trees": [
-            {"group": row["group"], "source": row["source"], "from": own, "to": row["next_hops"], "why": row["why"]}
+            {
+                "group": row["group"],
+                "source": row["source"],
+                "turn": row["turn"],
+                "from": own,
+                "to": row["next_hops"],
+                "why": row["why"],
+            }
             for row in rows
             if row["side"] == "host"
         ],
         "relays": [
-            {"group": row["group"], "via": row["via"], "at": own, "to": row["next_hops"], "why": row["why"]}
+            {
+                "group": row["group"],
+                "via": row["via"],
+                "turn": row["turn"],
+                "at": own,
+                "to": row["next_hops"],
+                "why": row["why"],
+            }
             for row in rows
             if row["side"] == "overlay" and row["next_hops"]
         ],

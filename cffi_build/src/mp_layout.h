@@ -30,7 +30,7 @@
 #include <stdint.h>
 
 #define MP_MAGIC UINT64_C(0x314e4950534d434d) /* "MCMSPIN1" */
-#define MP_VERSION 1u
+#define MP_VERSION 2u
 #define MP_CACHE_LINE 64u
 
 /* Bounds, each with its reason. */
@@ -46,6 +46,7 @@
 #define MP_RUNS_MAX 64u         /* as many as segments of one super-buffer can differ in their next hops */
 #define MP_SUPER_BYTES 65536u   /* the largest UDP super-packet that the kernel hands up */
 #define MP_KEY_BYTES 32u
+#define MP_TURNS_MAX 8u         /* trees that a stream's packets take in turn: as limits.TURNS_MAX, and 4 bits of a key */
 
 #define MP_NO_LINK 0xffffu      /* a datagram from no known link; an entry for any incoming link */
 #define MP_NO_ENTRY 0xffffffffu
@@ -112,6 +113,8 @@ _Static_assert(sizeof(struct mp_sender) == 128, "two lines");
 
 enum mp_side { MP_SIDE_HOST, MP_SIDE_OVERLAY };
 enum mp_kind { MP_KIND_GROUP, MP_KIND_UNICAST, MP_KIND_FLOOD, MP_KIND_SOURCE };
+#define MP_TURN_SHIFT 4u        /* in mp_fib_key.kind */
+
 enum mp_entry_flag { MP_ENTRY_LOCAL = 1, MP_ENTRY_PUNT_SOURCE = 2 };
 
 struct mp_fib_key {             /* unused fields are zero; IPv4 as ::ffff:a.b.c.d */
@@ -119,8 +122,8 @@ struct mp_fib_key {             /* unused fields are zero; IPv4 as ::ffff:a.b.c.
     uint8_t source[16];         /* host side, (S,G) only */
     uint32_t origin;            /* overlay side, (origin,G) only */
     uint16_t via;               /* incoming link, MP_NO_LINK for any */
-    uint8_t side;
-    uint8_t kind;
+    uint8_t side;               /* enum mp_side */
+    uint8_t kind;               /* enum mp_kind; above MP_TURN_SHIFT the turn: stream sequence numbers n with n % turns = turn */
 };
 _Static_assert(sizeof(struct mp_fib_key) == 40, "hashed and compared as bytes: no padding");
 
@@ -133,7 +136,8 @@ struct mp_fib_entry {           /* never changed while reachable: an update is a
     _Atomic uint32_t used;      /* set by the stages when they forward by it, cleared by control */
     uint8_t flags;
     uint8_t epoch;              /* of the sender key when this was set; sealed with is the active one (mp_sender) */
-    uint16_t words;             /* of links[] in use */
+    uint8_t turns;              /* entries that the stream's packets take in turn, in the entry of turn 0; 0 and 1: no others */
+    uint8_t words;              /* of links[] in use */
     uint64_t links[MP_LINK_WORDS];
 };
 _Static_assert(sizeof(struct mp_fib_entry) == 192, "three lines");

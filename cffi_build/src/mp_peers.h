@@ -29,6 +29,7 @@ struct mp_opened {
     uint32_t via;               /* in: the link it came by */
     uint32_t origin;
     uint32_t link;              /* to the origin, or MP_NO_LINK */
+    uint32_t stream_sequence;
     const uint8_t *body;        /* inner packets */
     uint32_t length;
 };

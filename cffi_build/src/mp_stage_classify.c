@@ -28,7 +28,8 @@ struct flow {
     uint32_t refused;           /* the policy's counter, 0: allowed */
     uint32_t rate;              /* the group's slot */
     struct mp_slot *open;       /* a datagram of this burst that may take another packet */
-    struct mp_fib_value value;
+    struct mp_fib_value value;  /* of turn 0 */
+    struct mp_fib_value later[MP_TURNS_MAX - 1];    /* of the turns from 1 on, where the entry has some */
 };
 
 struct mp_classify {
@@ -103,6 +104,19 @@ static int punt_source(struct mp_worker *w, struct flow *f, const uint8_t *bytes
 
 /* ---- look up ---- */
 
+static int has_links(const struct mp_fib_value *v)
+{
+    uint64_t any = 0;
+    for (uint32_t i = 0; i < v->words; i++)
+        any |= v->links[i];
+    return any != 0;
+}
+
+static uint32_t turns_of(const struct mp_fib_value *v)
+{
+    return v->turns < MP_TURNS_MAX ? v->turns : MP_TURNS_MAX;
+}
+
 static void find_entry(struct mp_worker *w, struct flow *f, const struct mp_packet *p)
 {
     struct mp_fib_key key = { .via = MP_NO_LINK, .side = MP_SIDE_HOST };
@@ -120,13 +134,16 @@ static void find_entry(struct mp_worker *w, struct flow *f, const struct mp_pack
         atomic_load_explicit(&mp_fib(r)->specific[MP_SIDE_HOST], memory_order_relaxed)) {
         memcpy(key.source, p->source, 16);
         f->entry = mp_fib_lookup(r, &key, &f->value);
-        memset(key.source, 0, 16);
     }
-    if (f->entry == MP_NO_ENTRY)
+    if (f->entry == MP_NO_ENTRY) {
+        memset(key.source, 0, 16);
         f->entry = mp_fib_lookup(r, &key, &f->value);
-    uint64_t any = 0;
-    for (uint32_t i = 0; f->entry != MP_NO_ENTRY && i < f->value.words; i++)
-        any |= f->value.links[i];
+    }
+    int any = f->entry != MP_NO_ENTRY && has_links(&f->value);
+    for (uint32_t turn = 1; f->entry != MP_NO_ENTRY && turn < turns_of(&f->value); turn++) {
+        mp_fib_turn(r, &key, turn, &f->later[turn - 1]);
+        any |= has_links(&f->later[turn - 1]);
+    }
     f->drop = any ? 0 : p->class == MP_CLASS_UNICAST ? MP_DROP_not_overlay : MP_DROP_no_member;
 }
 
@@ -164,6 +181,13 @@ static struct flow *find_flow(struct mp_worker *w, const struct mp_packet *p, ui
 
 /* ---- pack and seal ---- */
 
+/* Where the datagram of that stream sequence number goes. */
+static const struct mp_fib_value *in_turn(const struct flow *f, uint32_t stream_sequence)
+{
+    uint32_t turns = turns_of(&f->value), turn = turns > 1 ? stream_sequence % turns : 0;
+    return turn ? &f->later[turn - 1] : &f->value;
+}
+
 static void close_datagram(struct mp_worker *w, struct flow *f)
 {
     struct mp_classify *s = w->classify;
@@ -185,11 +209,12 @@ static void close_datagram(struct mp_worker *w, struct flow *f)
         return;
     }
     slot->length += MP_HEADER_BYTES + (s->sender.sealed ? MP_TAG_BYTES : 0);
-    memcpy(slot->links, f->value.links, f->value.words * sizeof slot->links[0]);
+    const struct mp_fib_value *hops = in_turn(f, h.stream_sequence);
+    memcpy(slot->links, hops->links, hops->words * sizeof slot->links[0]);
     slot->flow = (uint16_t)(f - s->flows);
     /* last: overlay_egress passes over slots without links, also those of a classify that died half-way */
     atomic_signal_fence(memory_order_release);
-    slot->words = f->value.words;
+    slot->words = hops->words;
     mp_count(w->count[MP_CLASSIFY], MP_COUNT_sealed, 1);
 }
 

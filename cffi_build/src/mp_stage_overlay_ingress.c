@@ -26,7 +26,10 @@ struct forward {                /* the last look-up: consecutive datagrams mostl
     uint32_t refused, undelivered;  /* the policy's counters for all, and for this host; 0: allowed */
     uint32_t rate;              /* the group's slot */
     uint8_t source[16], destination[16];
-    struct mp_fib_value value;
+    struct mp_fib_value value;  /* of turn 0 */
+    struct mp_fib_key key;      /* that `entry` was found by */
+    uint32_t turn;              /* that `later` is of; 0: none has been looked up */
+    struct mp_fib_value later;
 };
 
 struct mp_ingress {
@@ -97,28 +100,44 @@ static void deliver(struct mp_worker *w, const struct mp_packet *first, const ui
 
 static uint32_t find_entry(const struct mp_region *r, struct forward *f, const struct mp_packet *p)
 {
-    struct mp_fib_key key = { .via = MP_NO_LINK, .side = MP_SIDE_OVERLAY };
+    struct mp_fib_key *key = &f->key;
     uint32_t entry = MP_NO_ENTRY;
+    *key = (struct mp_fib_key){ .via = MP_NO_LINK, .side = MP_SIDE_OVERLAY };
     if (p->class == MP_CLASS_FLOOD) {
-        key.kind = MP_KIND_FLOOD;
+        key->kind = MP_KIND_FLOOD;
         if (p->version == 4)
-            key.group[10] = key.group[11] = 0xff;
+            key->group[10] = key->group[11] = 0xff;
     } else {
-        key.kind = p->class == MP_CLASS_UNICAST ? MP_KIND_UNICAST : MP_KIND_GROUP;
-        memcpy(key.group, p->destination, 16);
+        key->kind = p->class == MP_CLASS_UNICAST ? MP_KIND_UNICAST : MP_KIND_GROUP;
+        memcpy(key->group, p->destination, 16);
     }
     if (atomic_load_explicit(&mp_fib(r)->specific[MP_SIDE_OVERLAY], memory_order_relaxed))
         for (uint32_t i = 0; i < 3 && entry == MP_NO_ENTRY; i++) {  /* (origin,via), (origin), (via); then (*,G) */
-            key.origin = i < 2 ? f->origin : 0;
-            key.via = i != 1 ? (uint16_t)f->via : MP_NO_LINK;
-            entry = mp_fib_lookup(r, &key, &f->value);
+            key->origin = i < 2 ? f->origin : 0;
+            key->via = i != 1 ? (uint16_t)f->via : MP_NO_LINK;
+            entry = mp_fib_lookup(r, key, &f->value);
         }
-    key.origin = 0;
-    key.via = MP_NO_LINK;
-    return entry != MP_NO_ENTRY ? entry : mp_fib_lookup(r, &key, &f->value);
+    if (entry != MP_NO_ENTRY)
+        return entry;
+    key->origin = 0;
+    key->via = MP_NO_LINK;
+    return mp_fib_lookup(r, key, &f->value);
 }
 
-static const struct forward *look_up(struct mp_worker *w, const struct mp_packet *p, uint32_t origin, uint32_t via,
+/* Where the datagram of that stream sequence number goes. */
+static const struct mp_fib_value *in_turn(const struct mp_region *r, struct forward *f, uint32_t stream_sequence)
+{
+    uint32_t turn = f->value.turns > 1 ? stream_sequence % f->value.turns : 0;
+    if (!turn)
+        return &f->value;
+    if (f->turn != turn) {
+        f->turn = turn;
+        mp_fib_turn(r, &f->key, turn, &f->later);
+    }
+    return &f->later;
+}
+
+static struct forward *look_up(struct mp_worker *w, const struct mp_packet *p, uint32_t origin, uint32_t via,
                                      uint64_t version)
 {
     struct forward *f = &w->ingress->forward;
@@ -133,6 +152,7 @@ static const struct forward *look_up(struct mp_worker *w, const struct mp_packet
         f->undelivered = mp_policy_delivers(&w->policy, p);
         f->rate = mp_rate_slot(w->region, p->destination);
         f->entry = find_entry(w->region, f, p);
+        f->turn = 0;
     }
     if (f->entry != MP_NO_ENTRY)
         mp_fib_touch(w->region, f->entry);
@@ -202,20 +222,21 @@ static void take_data(struct mp_worker *w, struct mp_super *super, uint32_t offs
         mp_count(c, MP_DROP_inner, 1);
         return;
     }
-    const struct forward *f = look_up(w, &p, o->origin, o->via, version);
+    struct forward *f = look_up(w, &p, o->origin, o->via, version);
     uint32_t refused = refusal(w, f, &p, o);
     if (refused) {
         mp_count(c, refused, 1);
         return;
     }
     int local = f->entry != MP_NO_ENTRY && f->value.flags & MP_ENTRY_LOCAL;
-    int onward = f->entry != MP_NO_ENTRY && has_links_besides(&f->value, o->via);
+    const struct mp_fib_value *hops = f->entry != MP_NO_ENTRY ? in_turn(w->region, f, o->stream_sequence) : NULL;
+    int onward = hops && has_links_besides(hops, o->via);
     if (local && f->undelivered)
         mp_count(c, f->undelivered, 1);
     else if (local)
         deliver(w, &p, o->body, o->length);
     if (onward)
-        relay(w, super, offset, length, o->via, &f->value);
+        relay(w, super, offset, length, o->via, hops);
     if (!local && !onward)
         mp_count(c, MP_DROP_not_wanted, 1);
 }

@@ -25,10 +25,15 @@ def _branches(graph: Graph) -> Iterable[tuple[str, str, str]]:
     """(node, next node, label) of each hop of each tree."""
     for tree in graph["trees"]:
         label = tree["group"] if tree["source"] is None else f"{tree['source']} → {tree['group']}"
-        yield from ((tree["from"], to, label) for to in tree["to"])
+        yield from ((tree["from"], to, label + _turn(tree)) for to in tree["to"])
     for relay in graph["relays"]:
         label = relay["group"] + (f" via {relay['via']}" if relay["via"] else "")
-        yield from ((relay["at"], to, label) for to in relay["to"])
+        yield from ((relay["at"], to, label + _turn(relay)) for to in relay["to"])
+
+
+def _turn(row: Mapping[str, Any]) -> str:
+    """For rows that only some packets of a stream go by."""
+    return "" if row["turn"] is None else f" turn {row['turn']}"
 
 
 def _text(graph: Graph) -> str:
@@ -45,6 +50,7 @@ def _text(graph: Graph) -> str:
                 what = f"{row['source']} → {what}"
             if row.get("via"):
                 what += f", via {row['via']}"
+            what += _turn(row)
             lines += ["", f"{what}, {kind}: {row['why']}"]
             hops = row["to"] or ["nowhere"]
             lines += [f"{'└' if at == len(hops) - 1 else '├'}▶ {hop}" for at, hop in enumerate(hops)]

@@ -51,6 +51,7 @@ class StoredEntry:
     stream: int
     epoch: int
     punts_source: bool
+    turns: int
     used: bool
 
 
@@ -90,11 +91,13 @@ class ForwardingTableWriter:
         stream: int = 0,
         epoch: int = 0,
         punts_source: bool = False,
+        turns: int = 1,
     ) -> None:
         """Adds or replaces an entry: readers see the old one or the new one.
 
         `links` are link indices, `stream` is the index of the group's stream counter, `epoch` the sender key to seal
-        with.  Raises TableFullError, or PipelineError if /dev/shm is full.
+        with, `turns` (said by the entry of turn 0) how many entries a stream's packets take in turn.  Raises
+        TableFullError, or PipelineError if /dev/shm is full.
         """
         if lib.mp_fib_high_water(self._writer, 1) > self._reserved:
             self._reserve(RESERVE_ENTRIES)
@@ -107,7 +110,7 @@ class ForwardingTableWriter:
             raise ValueError(f"link index beyond {lib.MP_LINKS_MAX - 1}")
         for i in range(words):
             value.links[i] = bits >> 64 * i & _WORD
-        value.words, value.stream, value.epoch = words, stream, epoch
+        value.words, value.stream, value.epoch, value.turns = words, stream, epoch, turns
         value.flags = (lib.MP_ENTRY_LOCAL if local else 0) | (lib.MP_ENTRY_PUNT_SOURCE if punts_source else 0)
         status = lib.mp_fib_set(self._writer, self._fill(key), value)
         if status == -errno.ENOSPC:
@@ -150,7 +153,7 @@ class ForwardingTableWriter:
         ffi.memmove(native.source, mapped(key.source) if key.source else _NO_ADDRESS, 16)
         native.origin = key.origin or 0
         native.via = lib.MP_NO_LINK if key.via is None else key.via
-        native.side, native.kind = _SIDES[key.side], _KINDS[key.kind]
+        native.side, native.kind = _SIDES[key.side], _KINDS[key.kind] | key.turn << lib.MP_TURN_SHIFT
         return native
 
     def _stored(self, key: FibKey, *, used: bool) -> StoredEntry:
@@ -163,6 +166,7 @@ class ForwardingTableWriter:
             stream=value.stream,
             epoch=value.epoch,
             punts_source=bool(value.flags & lib.MP_ENTRY_PUNT_SOURCE),
+            turns=value.turns,
             used=used,
         )
 
@@ -185,9 +189,10 @@ def _read_key(native: Any) -> FibKey:
     source = bytes(ffi.buffer(native.source))
     return FibKey(
         side=_SIDE_OF[native.side],
-        kind=_KIND_OF[native.kind],
+        kind=_KIND_OF[native.kind & (1 << lib.MP_TURN_SHIFT) - 1],
         group=unmapped(bytes(ffi.buffer(native.group))),
         source=None if source == _NO_ADDRESS else unmapped(source),
         origin=native.origin or None,
         via=None if native.via == lib.MP_NO_LINK else native.via,
+        turn=native.kind >> lib.MP_TURN_SHIFT,
     )

@@ -143,6 +143,16 @@ static inline void map_v4(uint8_t out[16], uint32_t address)
     memcpy(out + 12, &be, 4);
 }
 
+static inline void set_turn(uint32_t node, uint8_t side, uint32_t group, uint32_t turn, uint32_t turns, uint64_t links,
+                            uint8_t flags)
+{
+    struct mp_fib_key key = { .side = side, .kind = (uint8_t)(MP_KIND_GROUP | turn << MP_TURN_SHIFT), .via = MP_NO_LINK };
+    struct mp_fib_value value = { .stream = 1, .flags = flags, .epoch = KEY_EPOCH, .turns = (uint8_t)turns,
+                                  .words = links ? 1 : 0, .links = { links } };
+    map_v4(key.group, group);
+    CHECK(mp_fib_set(nodes[node].fib, &key, &value) == 0);
+}
+
 static inline void set_route(uint32_t node, uint8_t side, uint8_t kind, uint32_t group, uint64_t links, int local)
 {
     struct mp_fib_key key = { .side = side, .kind = kind, .via = MP_NO_LINK };

@@ -19,7 +19,7 @@ static struct mp_fib_key group_key(uint32_t n)
 
 static struct mp_fib_value value_of(uint32_t stream, uint32_t link)
 {
-    struct mp_fib_value value = { .stream = stream, .words = (uint16_t)(link / 64 + 1) };
+    struct mp_fib_value value = { .stream = stream, .words = (uint8_t)(link / 64 + 1) };
     value.links[link / 64] = UINT64_C(1) << link % 64;
     return value;
 }
@@ -43,6 +43,7 @@ static void set_and_delete(void)
     struct mp_fib_value value = value_of(7, 700), out;
     value.flags = MP_ENTRY_LOCAL;
     value.epoch = 200;
+    value.turns = 3;
     value.words = MP_LINK_WORDS; /* more than are in use */
     CHECK_EQUAL(mp_fib_lookup(r, &a, &out), MP_NO_ENTRY);
     CHECK_EQUAL(mp_fib_delete(w, &a), -ENOENT);
@@ -50,7 +51,7 @@ static void set_and_delete(void)
     CHECK_EQUAL(mp_fib_set(w, &a, &value), 0);
     CHECK_EQUAL(fib_version(r), version + 1);
     CHECK(mp_fib_lookup(r, &a, &out) != MP_NO_ENTRY);
-    CHECK(out.stream == 7 && out.flags == MP_ENTRY_LOCAL && out.epoch == 200 && out.words == 11);
+    CHECK(out.stream == 7 && out.flags == MP_ENTRY_LOCAL && out.epoch == 200 && out.turns == 3 && out.words == 11);
     CHECK(!memcmp(out.links, value.links, 11 * sizeof out.links[0]));
     CHECK_EQUAL(stream_at(r, &b), -1);
     value = value_of(8, 0);
@@ -98,6 +99,31 @@ static void keys_differ(void)
     for (int i = 0; i < 9; i++)
         CHECK_EQUAL(mp_fib_delete(w, &keys[i]), 0);
     CHECK_EQUAL(atomic_load(&mp_fib(r)->specific[0]) + atomic_load(&mp_fib(r)->specific[1]), 0);
+    mp_fib_writer_free(w);
+    actor_unmap(r);
+}
+
+/* A turn is another key of the same kind; one without entry goes nowhere. */
+static void turns(void)
+{
+    struct mp_region *r = actor_region(&actor_small);
+    struct mp_fib_writer *w = mp_fib_writer_new(r);
+    struct mp_fib_key key = group_key(1), other = key;
+    struct mp_fib_value value = value_of(1, 1), out;
+    value.turns = MP_TURNS_MAX;
+    CHECK_EQUAL(mp_fib_set(w, &key, &value), 0);
+    for (uint32_t turn = 1; turn < MP_TURNS_MAX; turn += 2) {
+        other.kind = (uint8_t)(key.kind | turn << MP_TURN_SHIFT);
+        value = value_of(1, 100 + turn);
+        CHECK_EQUAL(mp_fib_set(w, &other, &value), 0);
+    }
+    for (uint32_t turn = 1; turn < MP_TURNS_MAX; turn++) {
+        mp_fib_turn(r, &key, turn, &out);
+        CHECK_EQUAL(out.words, turn % 2 ? 2 : 0);
+        CHECK(!out.words || out.links[1] == UINT64_C(1) << (36 + turn));
+    }
+    CHECK(mp_fib_lookup(r, &key, &out) != MP_NO_ENTRY && out.turns == MP_TURNS_MAX && out.links[0] == 2);
+    CHECK_EQUAL(atomic_load(&mp_fib(r)->specific[MP_SIDE_HOST]), 0);
     mp_fib_writer_free(w);
     actor_unmap(r);
 }
@@ -363,6 +389,7 @@ int main(void)
 {
     RUN(set_and_delete);
     RUN(keys_differ);
+    RUN(turns);
     RUN(used_entries);
     RUN(full_table);
     RUN(promised_size);

@@ -37,7 +37,7 @@ static struct mp_fib_value value_of(uint32_t n, uint32_t version)
 {
     uint64_t x = check_mix((uint64_t)n << 32 | version);
     struct mp_fib_value value = { .stream = version, .flags = (uint8_t)x, .epoch = (uint8_t)(x >> 8),
-                                  .words = (uint16_t)(1 + (x >> 16) % MP_LINK_WORDS) };
+                                  .words = (uint8_t)(1 + (x >> 16) % MP_LINK_WORDS) };
     for (uint32_t i = 0; i < value.words; i++)
         value.links[i] = check_mix(x + i) | 1;
     return value;

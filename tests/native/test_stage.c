@@ -101,6 +101,31 @@ static void relay(void)
     close_network();
 }
 
+/* Even datagrams of the stream go 0 → 1 → 2, odd ones 0 → 2 → 1: each node gets each once, both pass on their half. */
+static void in_turn(void)
+{
+    uint8_t packet[2048], got[70000], vnet[MP_VNET_BYTES];
+    open_network(1, 0);
+    for (uint32_t turn = 0; turn < 2; turn++) {
+        set_turn(0, MP_SIDE_HOST, GROUP, turn, turn ? 1 : 2, 1u << (1 + turn), 0);
+        set_turn(1, MP_SIDE_OVERLAY, GROUP, turn, turn ? 1 : 2, turn ? 0 : 1 << 2, MP_ENTRY_LOCAL);
+        set_turn(2, MP_SIDE_OVERLAY, GROUP, turn, turn ? 1 : 2, turn ? 1 << 1 : 0, MP_ENTRY_LOCAL);
+    }
+    for (uint32_t i = 0; i < 51; i++)
+        write_host(0, packet, make_packet(packet, GROUP, 1316, i));
+    run_all(6);
+    CHECK_EQUAL(counted(1, MP_COUNT_relayed), 26);
+    CHECK_EQUAL(counted(2, MP_COUNT_relayed), 25);
+    for (uint32_t node = 1; node < NODES; node++) {
+        uint64_t seen = 0;
+        for (uint32_t length; (length = read_host(node, got, vnet));)
+            seen |= UINT64_C(1) << mp_get16(got + 4);
+        CHECK(seen == (UINT64_C(1) << 51) - 1);
+        CHECK_EQUAL(counted(node, MP_DROP_replay) + counted(node, MP_DROP_not_wanted), 0);
+    }
+    close_network();
+}
+
 static void drops(void)
 {
     uint8_t packet[2048];
@@ -193,6 +218,7 @@ int main(void)
     RUN(super_packets);
     RUN(mixed_sizes);
     RUN(relay);
+    RUN(in_turn);
     RUN(drops);
     RUN(hostile_datagrams);
     RUN(probes);

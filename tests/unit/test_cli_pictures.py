@@ -13,8 +13,10 @@ from pipeline.errors import UsageError
 GRAPH = {
     "nodes": ["a", "b", "c"],
     "edges": [{"from": "a", "to": "b", "state": "up"}, {"from": "a", "to": "c", "state": "down"}],
-    "trees": [{"group": "239.1.2.3", "source": None, "from": "a", "to": ["b"], "why": "mesh: members"}],
-    "relays": [{"group": "239.1.2.3", "via": "b", "at": "a", "to": ["c"], "why": "nemo: crews in turn"}],
+    "trees": [{"group": "239.1.2.3", "source": None, "turn": None, "from": "a", "to": ["b"], "why": "mesh: members"}],
+    "relays": [
+        {"group": "239.1.2.3", "via": "b", "turn": 2, "at": "a", "to": ["c"], "why": "nemo: crews in turn"},
+    ],
 }
 
 
@@ -22,7 +24,7 @@ def test_text() -> None:
     text = draw(GRAPH, "text")
     assert text.startswith("a\n├─ b\n└─ c (down)\n")
     assert "239.1.2.3, from this host: mesh: members\n└▶ b\n" in text
-    assert "239.1.2.3, via b, relayed: nemo: crews in turn\n└▶ c\n" in text
+    assert "239.1.2.3, via b turn 2, relayed: nemo: crews in turn\n└▶ c\n" in text
 
 
 def test_dot() -> None:
@@ -37,7 +39,7 @@ def test_mermaid() -> None:
     text = draw(GRAPH, "mermaid")
     assert text.startswith("graph LR\n")
     assert "n0 --- n1" in text
-    assert 'n0 -->|"239.1.2.3 via b"| n2' in text
+    assert 'n0 -->|"239.1.2.3 via b turn 2"| n2' in text
 
 
 def test_other_formats_are_refused() -> None:
