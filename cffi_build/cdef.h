@@ -11,6 +11,7 @@
 #define MP_WINDOWS_MAX ...
 #define MP_KEY_BYTES ...
 #define MP_STREAMS ...
+#define MP_ORDER_NUMBERS ...
 #define MP_TURNS_MAX ...
 #define MP_TURN_SHIFT ...
 #define MP_NO_LINK ...
@@ -20,7 +21,7 @@ enum mp_stage_id { MP_TUN_INGRESS, MP_CLASSIFY, MP_OVERLAY_EGRESS, MP_OVERLAY_IN
 enum mp_process_state { MP_ABSENT, MP_STARTING, MP_READY, MP_STOPPED, ... };
 enum mp_side { MP_SIDE_HOST, MP_SIDE_OVERLAY, ... };
 enum mp_kind { MP_KIND_GROUP, MP_KIND_UNICAST, MP_KIND_FLOOD, MP_KIND_SOURCE, ... };
-enum mp_entry_flag { MP_ENTRY_LOCAL, MP_ENTRY_PUNT_SOURCE, ... };
+enum mp_entry_flag { MP_ENTRY_LOCAL, MP_ENTRY_PUNT_SOURCE, MP_ENTRY_REPAIR, ... };
 
 struct mp_geometry {
     uint32_t lanes;
@@ -177,10 +178,24 @@ int mp_fib_next(const struct mp_fib_writer *w, uint32_t *cursor, struct mp_fib_k
                 uint32_t *used, int clear_used);
 int mp_fib_next_used(const struct mp_fib_writer *w, uint32_t *cursor, struct mp_fib_key *key);
 
+/* ---- repair ---- */
+
+struct mp_gap {
+    uint32_t origin;
+    uint32_t stream;
+    uint32_t via;
+    uint32_t count;
+    uint32_t number[...];
+    ...;
+};
+
+int mp_order_add(struct mp_region *r, uint32_t link, uint32_t origin, uint32_t stream, const uint32_t *numbers,
+                 uint32_t count);
+
 /* ---- mp_stage: the worker ---- */
 
 enum mp_idle { MP_IDLE_ADAPTIVE, MP_IDLE_BUSY, MP_IDLE_SLEEP, ... };
-enum mp_punt_kind { MP_PUNT_MEMBERSHIP, MP_PUNT_SOURCE, MP_PUNT_ENDPOINT, ... };
+enum mp_punt_kind { MP_PUNT_MEMBERSHIP, MP_PUNT_SOURCE, MP_PUNT_ENDPOINT, MP_PUNT_GAP, ... };
 
 #define MP_PREFIXES_MAX ...
 

@@ -102,7 +102,10 @@ static void consume(struct bench *b, uint32_t stage)
             if (stage + 1 < b->stages)
                 slot->read_ns++;
         }
-        mp_publish(own, n);
+        if (stage + 1 < b->stages)
+            mp_publish(own, n);
+        else
+            mp_release(own, n, 0);
         if (b->bells && stage + 1 < b->stages)
             mp_bell_ring(&b->lane->bell[stage + 1], b->eventfd[stage + 1]);
     }

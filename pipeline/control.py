@@ -42,10 +42,11 @@ from pipeline.membership.watch import Watch
 from pipeline.messages import Punt, Reply, Request, decode_local, encode_local
 from pipeline.network_keys import NetworkKeys
 from pipeline.overlay import engines, events
+from pipeline.overlay.api import Resend
 from pipeline.overlay.node import NodeConfig, OverlayNode
 from pipeline.publish import Publisher
 from pipeline.rotation import KeyRotation, Phase, phase_of
-from pipeline.shm import counters
+from pipeline.shm import counters, repair
 from pipeline.shm.policy import GroupList
 from pipeline.shm.region import ProcessState, Region
 from pipeline.sources import SourceWatch
@@ -97,6 +98,7 @@ class Given:
     listener: int
     checkpoint: int
     ingress_bells: tuple[int, ...]
+    egress_bells: tuple[int, ...]
     ready_bell: int
     moves: socket.socket
     """To the supervisor, which has the right to change the interface's addresses."""
@@ -149,7 +151,9 @@ class _Control:
         self.node = self._new_node(now)
         self.membership = self._new_membership(now)
         self.table = ForwardingTable()
-        self.publisher = Publisher(given.region, self.node, given.ingress_bells)
+        self.publisher = Publisher(
+            given.region, self.node, ingress_bells=given.ingress_bells, egress_bells=given.egress_bells
+        )
         self.sources = SourceWatch()
         self._rotation = self._new_rotation(now)
         self._receives = GroupList(given.config.groups)
@@ -310,6 +314,14 @@ class _Control:
                     self.node.register_source(group, now)
             case "endpoint":
                 self.publisher.endpoint_moved(punt.packet)
+            case "gap":
+                self._take_gap(repair.read_gap(punt.packet), now)
+
+    def _take_gap(self, gap: repair.Gap, now: float) -> None:
+        group = self.table.group_of(gap.stream)
+        via = self.publisher.node_of(gap.via) if gap.via is not None else None
+        if group is not None:
+            self.node.handle_gap(group, gap.origin, gap.numbers, now, via=via)
 
     def _watch_membership(self, now: float) -> None:
         """Says in the log what an operator should know, once."""
@@ -373,6 +385,9 @@ class _Control:
         match event:
             case RouteChanged():
                 self.table.set_route(event)
+            case Resend(group=group):
+                if (stream := self.table.stream_of(group)) is not None:
+                    self.publisher.publish_resend(event, stream)
             case events.RecordChanged(record=record, link=link):
                 self.table.set_link(record.node_id, link)
                 self.publisher.publish_record(record, link)

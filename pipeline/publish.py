@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 import structlog
 
@@ -17,11 +18,15 @@ from pipeline.config_checks import split_endpoint
 from pipeline.errors import PipelineError
 from pipeline.forwarding.route import FibDelete, FibEntry, FibKey, Kind, Side
 from pipeline.messages import NodeRecord
+from pipeline.overlay.api import Resend
 from pipeline.overlay.node import OverlayNode
+from pipeline.shm import repair
 from pipeline.shm.fib import ForwardingTableWriter
 from pipeline.shm.region import Region
 from pipeline.shm.tables import LinkFigures, TablesWriter, moved_endpoint
 
+Bells: TypeAlias = tuple[int, ...]
+"""Eventfds of one stage, by lane."""
 NO_FIGURES = LinkFigures(0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 log = structlog.get_logger()
@@ -30,14 +35,17 @@ log = structlog.get_logger()
 class Publisher:
     """Control's writer of the region."""
 
-    def __init__(self, region: Region, node: OverlayNode, ingress_bells: tuple[int, ...]) -> None:
+    def __init__(self, region: Region, node: OverlayNode, *, ingress_bells: Bells, egress_bells: Bells) -> None:
         self.node = node
+        self._region = region
         self._fib = ForwardingTableWriter(region)
         self._tables = TablesWriter(region)
-        self._ingress_bells = ingress_bells
+        self._ingress_bells, self._egress_bells = ingress_bells, egress_bells
         self._names: dict[int, str] = {}
+        self._nodes: dict[int, NodeId] = {}
+        """By link."""
         self._up: dict[int, bool] = {}
-        self._tables_changed = False
+        self._tables_changed = self._has_orders = False
         self._told: set[str] = set()
         self._stored: dict[FibKey, FibKey] = {}
         """Entries that depend on the incoming link, as they stand in shared memory."""
@@ -64,7 +72,7 @@ class Publisher:
 
     def publish_record(self, record: NodeRecord, link: int) -> None:
         """A peer's key and endpoint; its link is not up by that."""
-        self._names[link] = record.name
+        self._names[link], self._nodes[link] = record.name, record.node_id
         with self._refusals():
             for epoch, key in _keys_of(record):
                 self._tables.set_key(record.node_id, epoch, key=key, lanes=record.lanes)
@@ -82,6 +90,7 @@ class Publisher:
     def remove_record(self, record: NodeRecord, link: int) -> None:
         """A peer is forgotten."""
         self._names.pop(link, None)
+        self._nodes.pop(link, None)
         self._up.pop(link, None)
         self._tables.clear_link(link)
         self._publish_sources(Side.OVERLAY, record.node_id, [])
@@ -146,15 +155,26 @@ class Publisher:
                 stream=change.stream,
                 epoch=self.node.record.key_epoch,
                 turns=change.turns,
+                repairs=change.repairs,
             )
             del self._left_out[change.key]
 
+    def publish_resend(self, order: Resend, stream: int) -> None:
+        """What a peer lacks of a stream is to be sent to it once more, if the stages have it."""
+        link = self.node.link_of(order.peer)
+        if link is not None:
+            repair.resend(self._region, link=link, origin=order.origin, stream=stream, numbers=order.numbers)
+            self._has_orders = True
+
     def flush(self) -> None:
-        """After a batch: overlay_ingress may be asleep and should see new keys and links now."""
+        """After a batch: stages may be asleep, and overlay_ingress should see new keys and links now, overlay_egress
+        what it is to send once more.
+        """
         if self._tables_changed:
-            self._tables_changed = False
-            for bell in self._ingress_bells:
-                os.eventfd_write(bell, 1)
+            _ring(self._ingress_bells)
+        if self._has_orders:
+            _ring(self._egress_bells)
+        self._tables_changed = self._has_orders = False
 
     def _by_link(self, key: FibKey) -> FibKey | None:
         """The key with the index of its incoming link instead of the node, as the table has it; None if it has none."""
@@ -183,7 +203,7 @@ class Publisher:
     # ---------------------------------------------------------------- reading
 
     def existing_entries(self) -> list[tuple[FibKey, int]]:
-        """What stands in the table, with stream numbers, but for what depends on an incoming link: see expire_adopted."""
+        """What stands in the table, with stream numbers, but for entries by incoming link: see expire_adopted."""
         entries = (entry for entry in self._fib.entries() if entry.key.kind is not Kind.SOURCE)
         return [(entry.key, entry.stream) for entry in entries if entry.key.via is None]
 
@@ -192,6 +212,10 @@ class Publisher:
         used = self._fib.take_used()
         return {key.group for key in used if key.side is Side.HOST and key.kind is Kind.GROUP}
 
+    def node_of(self, link: int) -> NodeId | None:
+        """The peer behind a link index."""
+        return self._nodes.get(link)
+
     def names_of(self, links: Iterable[int]) -> list[str]:
         """The peers behind link indices."""
         return [self._names.get(link, f"link {link}") for link in links]
@@ -199,6 +223,11 @@ class Publisher:
     def link_figures(self, link: int | None) -> LinkFigures:
         """Traffic and quality of a link; zeros for None."""
         return NO_FIGURES if link is None else self._tables.link_figures(link)
+
+
+def _ring(bells: Bells) -> None:
+    for bell in bells:
+        os.eventfd_write(bell, 1)
 
 
 def _keys_of(record: NodeRecord) -> list[tuple[int, bytes | None]]:

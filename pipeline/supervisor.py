@@ -33,6 +33,7 @@ from pipeline.config import Config
 from pipeline.config_checks import CHECKS
 from pipeline.errors import PipelineError
 from pipeline.io import checkpoint, keystore, netlink, notify, privileges, process, rundir, tun, udp
+from pipeline.overlay import engines
 from pipeline.shm.policy import Policy
 from pipeline.shm.region import Geometry, ProcessState, Region
 from pipeline.workers import base, graph
@@ -48,6 +49,8 @@ FAILURE_CODE = 70
 BUSY_POLL_US = 50
 MOVE_BYTES_MAX = 4096
 """Two addresses are some 40 bytes, as many as a node may have below 1,000."""
+HISTORY_FACTOR = 4
+"""Rings are so many times as long where the engine repairs: three quarters are then history (mp_history.h)."""
 
 log = structlog.get_logger()
 
@@ -142,13 +145,14 @@ class _Supervisor:
         busy = config.workers.idle == "busy"
         data = udp.open_data_sockets(config.node.listen, lanes, busy_poll_us=BUSY_POLL_US if busy else 0)
         queues = tun.open_queues(config.tun.interface, lanes)
+        history = HISTORY_FACTOR if engines.repairs(config.overlay.engine) else 1
         region = Region.create(
             config.node.name,
             Geometry.of(
                 lanes=lanes,
                 mtu=self._mtu,
-                host_slots=config.rings.host_slots,
-                overlay_slots=config.rings.overlay_slots,
+                host_slots=config.rings.host_slots * history,
+                overlay_slots=config.rings.overlay_slots * history,
             ),
         )
         return _Resources(
@@ -199,12 +203,13 @@ class _Supervisor:
             listener=res.control_socket.fileno(),
             checkpoint=res.checkpoint,
             ingress_bells=tuple(bells[graph.Stage.OVERLAY_INGRESS] for bells in res.bells),
+            egress_bells=tuple(bells[graph.Stage.OVERLAY_EGRESS] for bells in res.bells),
             ready_bell=res.ready_bell,
             moves=res.moves[1],
             service=self._service,
         )
         kept = frozenset({given.keystore, given.queue, given.listener, given.checkpoint, given.moves.fileno()})
-        kept |= {*given.ingress_bells, *self._service_fds()}
+        kept |= {*given.ingress_bells, *given.egress_bells, *self._service_fds()}
         children.insert(0, _Child("control", 0, 0, lambda: control.run(given), kept))
         return children
 

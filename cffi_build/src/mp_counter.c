@@ -33,5 +33,7 @@ uint64_t mp_counter_sum(const struct mp_region *r, uint32_t which, uint32_t lane
         for (uint32_t s = 0; s < MP_STAGES; s++)
             if ((lane == l || lane >= r->geometry.lanes) && (stage == s || stage >= MP_STAGES))
                 sum += atomic_load_explicit(&mp_counters(r, l, s)->value[which], memory_order_relaxed);
+    if (lane >= r->geometry.lanes && stage >= MP_STAGES)
+        sum += atomic_load_explicit(&mp_control_counters(r)->value[which], memory_order_relaxed);
     return sum;
 }

@@ -2,7 +2,7 @@
  *
  * mp_counter: what a stage counts.  One list gives the enum, the command line's words and the metric labels.
  *
- * A block of counters belongs to one (lane, stage) and has one writer; readers take relaxed loads and never reset.
+ * A block of counters belongs to one (lane, stage), or to control, and has one writer; readers take relaxed loads and never reset.
  */
 #ifndef MP_COUNTER_H
 #define MP_COUNTER_H
@@ -27,6 +27,12 @@
     X(packed, "inner packets that shared a datagram with others")          \
     X(relayed, "datagrams taken over for other nodes")                     \
     X(punted, "packets handed to control")                                 \
+    X(gaps_told, "times that control was told what a stream lacks")        \
+    X(gaps_untold, "times that this was put off, being above the limit")   \
+    X(resend_asked, "datagrams that peers asked for once more")            \
+    X(resend_refused, "of them, above the limit")                          \
+    X(resent, "datagrams sent once more, out of the rings' history")       \
+    X(resent_bytes, "their UDP payload bytes")                             \
     X(sleeps, "times that the stage's process slept")                      \
     X(borrowed, "rounds that another process ran for it meanwhile")
 
@@ -84,6 +90,11 @@ static inline struct mp_counters *mp_counters(const struct mp_region *r, uint32_
     return (struct mp_counters *)mp_at(r, r->counters_at) + lane * MP_STAGES + stage;
 }
 
+static inline struct mp_counters *mp_control_counters(const struct mp_region *r)
+{
+    return mp_counters(r, r->geometry.lanes, 0);
+}
+
 /* Only the block's own stage adds, so load and store need not be one step. */
 static inline void mp_count_in(_Atomic uint64_t *value, uint64_t n)
 {
@@ -99,7 +110,7 @@ static inline void mp_count(struct mp_counters *c, uint32_t which, uint64_t n)
 const char *mp_counter_name(uint32_t which);
 const char *mp_counter_text(uint32_t which);
 
-/* The sum of one counter over all lanes and stages, or over one stage (stage < MP_STAGES) or lane (lane < lanes). */
+/* The sum of one counter over all lanes and stages and control, or over one stage (stage < MP_STAGES) or lane (lane < lanes). */
 uint64_t mp_counter_sum(const struct mp_region *r, uint32_t which, uint32_t lane, uint32_t stage);
 
 #endif

@@ -44,11 +44,13 @@ static void place(struct mp_region *r, const struct mp_geometry *g)
     r->links_at = take(&at, sizeof(struct mp_link) * MP_LINKS_MAX);
     r->keys_at = take(&at, sizeof(struct mp_key) * MP_KEYS_MAX);
     r->lanes_at = take(&at, sizeof(struct mp_lane) * lanes);
-    r->counters_at = take(&at, sizeof(struct mp_counters) * MP_STAGES * lanes);
+    r->counters_at = take(&at, sizeof(struct mp_counters) * (MP_STAGES * lanes + 1));
     r->link_tx_at = take(&at, sizeof(struct mp_link_tx) * MP_LINKS_MAX * lanes);
     r->link_rx_at = take(&at, sizeof(struct mp_link_rx) * MP_LINKS_MAX * lanes);
     r->streams_at = take(&at, sizeof(uint32_t) * MP_STREAMS);
     r->rates_at = take(&at, sizeof(uint64_t) * MP_RATES);
+    r->heard_at = take(&at, sizeof(struct mp_heard) * MP_HEARD);
+    r->orders_at = take(&at, sizeof(struct mp_order) * MP_ORDERS);
     r->host_slots_at = take(&at, (uint64_t)g->host_slot_bytes * g->host_slots * lanes);
     r->overlay_slots_at = take(&at, sizeof(struct mp_super) * g->overlay_slots * lanes);
     at = (at + 4095) & ~UINT64_C(4095);

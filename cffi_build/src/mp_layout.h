@@ -14,9 +14,11 @@
  *     mp_link[]                     endpoints of peers                  control
  *     mp_key[]                      sender keys of peers                control
  *     mp_window[]                   replay windows                      overlay_ingress
+ *     mp_heard[]                    what has come of streams            overlay_ingress
+ *     mp_order[]                    what is to be sent once more        control
  *     mp_lane[] ── cursors, doorbell flags, sequence numbers; host ring slots, overlay ring slots
  *     rates                         token buckets of peers and groups   classify, overlay_ingress
- *     mp_counters[lanes][4], mp_link_tx[lanes][links], mp_link_rx[lanes][links], stream sequence numbers
+ *     mp_counters[lanes * 4 + 1] (the last is control's), mp_link_tx[lanes][links], mp_link_rx[lanes][links], stream sequence numbers
  *
  * Lifecycle: the supervisor creates and formats the region and is the only one to unlink it; all others attach and
  * check magic, version and size.  Pages behind `lazy_at` (forwarding entries, windows) are reserved by control before
@@ -45,6 +47,12 @@
 #define MP_HEADROOM 64u         /* before the inner packet: vnet header (10) and, later, overlay header (20) */
 #define MP_RUNS_MAX 64u         /* as many as segments of one super-buffer can differ in their next hops */
 #define MP_SUPER_BYTES 65536u   /* the largest UDP super-packet that the kernel hands up */
+#define MP_HEARD 1024u          /* streams whose gaps are seen: the groups of one host, or 16 groups of 64 sources each */
+#define MP_HEARD_WAYS 4u        /* of them a stream's name chooses among */
+#define MP_HEARD_WORDS 16u      /* 32 stream sequence numbers each: 480 to look back at, half a second of 11 Mbit/s */
+#define MP_HEARD_NUMBERS (32u * MP_HEARD_WORDS)
+#define MP_ORDERS 64u           /* resends that control has ordered and no lane has carried out: 64 peers at one instant */
+#define MP_ORDER_NUMBERS 60u    /* of one order: it fills four lines */
 #define MP_KEY_BYTES 32u
 #define MP_TURNS_MAX 8u         /* trees that a stream's packets take in turn: as limits.TURNS_MAX, and 4 bits of a key */
 
@@ -73,7 +81,7 @@ struct mp_region {
     uint64_t size;
     struct mp_geometry geometry;
     uint64_t processes_at, tables_at, sender_at, fib_at, fib_buckets_at, links_at, keys_at, lanes_at, counters_at;
-    uint64_t link_tx_at, link_rx_at, streams_at, rates_at, host_slots_at, overlay_slots_at;
+    uint64_t link_tx_at, link_rx_at, streams_at, rates_at, heard_at, orders_at, host_slots_at, overlay_slots_at;
     uint64_t lazy_at;           /* from here on pages are reserved when first needed */
     uint64_t fib_entries_at, windows_at;
 };
@@ -92,7 +100,9 @@ struct mp_tables {
     _Alignas(MP_CACHE_LINE) _Atomic uint32_t links_version; /* a reader whose copy is of another version copies again */
     _Atomic uint32_t keys_version;
     _Atomic uint32_t sender_version;
-    uint32_t reserved[13];
+    _Atomic uint32_t repairing; /* forwarding entries that ask for repair; 0: overlay_egress keeps no history */
+    _Atomic uint64_t orders;    /* ever given: the next stands in mp_order[orders % MP_ORDERS] */
+    uint32_t reserved[10];
 };
 _Static_assert(sizeof(struct mp_tables) == 64, "one line");
 
@@ -115,7 +125,11 @@ enum mp_side { MP_SIDE_HOST, MP_SIDE_OVERLAY };
 enum mp_kind { MP_KIND_GROUP, MP_KIND_UNICAST, MP_KIND_FLOOD, MP_KIND_SOURCE };
 #define MP_TURN_SHIFT 4u        /* in mp_fib_key.kind */
 
-enum mp_entry_flag { MP_ENTRY_LOCAL = 1, MP_ENTRY_PUNT_SOURCE = 2 };
+enum mp_entry_flag {
+    MP_ENTRY_LOCAL = 1,
+    MP_ENTRY_PUNT_SOURCE = 2,
+    MP_ENTRY_REPAIR = 4,        /* gaps in the stream are told to control, and its datagrams kept for who lacks them */
+};
 
 struct mp_fib_key {             /* unused fields are zero; IPv4 as ::ffff:a.b.c.d */
     uint8_t group[16];          /* or the unicast destination, or an address that the origin may send from; a flood entry has ::ffff:0:0 (IPv4) or :: (IPv6) */
@@ -131,7 +145,7 @@ struct mp_fib_entry {           /* never changed while reachable: an update is a
     _Alignas(MP_CACHE_LINE) _Atomic uint32_t generation;    /* odd while it is being filled */
     _Atomic uint32_t next;      /* index in the chain, MP_NO_ENTRY at its end */
     uint32_t hash;
-    uint32_t stream;            /* index of the group's stream counter */
+    uint32_t stream;            /* index of the group's stream counter; what is repaired is known by it on both sides */
     struct mp_fib_key key;
     _Atomic uint32_t used;      /* set by the stages when they forward by it, cleared by control */
     uint8_t flags;
@@ -194,7 +208,8 @@ _Static_assert(sizeof(struct mp_window) == 16384, "");
 
 struct mp_cursor {
     _Alignas(MP_CACHE_LINE) _Atomic uint64_t at;    /* slots passed since the start: 2^64 never wraps */
-    uint64_t reserved[7];
+    _Atomic uint64_t freed;     /* of a ring's last stage: slots before it may be filled anew, those up to `at` are history */
+    uint64_t reserved[6];
 };
 _Static_assert(sizeof(struct mp_cursor) == 64, "one line a writer");
 
@@ -210,15 +225,17 @@ struct mp_lane {
     struct mp_bell bell[MP_STAGES];
     struct mp_cursor data_sequence;     /* classify: taken before use, never given back */
     struct mp_cursor probe_sequence;    /* overlay_ingress */
+    struct mp_cursor orders;            /* overlay_egress: how many it has carried out */
 };
-_Static_assert(sizeof(struct mp_lane) == 64 * 11, "");
+_Static_assert(sizeof(struct mp_lane) == 64 * 12, "");
 
 /* A slot of the host ring, in the order of its stages. */
 struct mp_slot {
     _Alignas(MP_CACHE_LINE) uint32_t length;    /* of the inner packet; after classify of the whole datagram */
     uint16_t words;             /* of links[]; 0: nothing to send */
     uint16_t flow;              /* hash of source and destination: what has one hash must leave in order */
-    uint16_t reserved[2];
+    uint16_t stream;            /* where it is to be kept for repair, else 0 */
+    uint16_t reserved;
     uint64_t read_ns;           /* when tun_ingress took it, for traces; 0 if not sampled */
     uint64_t links[MP_LINK_WORDS];
     uint8_t padding[40];
@@ -239,11 +256,36 @@ struct mp_super {
     _Alignas(MP_CACHE_LINE) uint32_t length;
     uint32_t segment;           /* length of every datagram but the last */
     uint32_t runs;
-    uint32_t reserved[13];
+    uint32_t kept;              /* datagrams that are to be kept for repair; 0: stream[] is not filled */
+    uint32_t reserved[12];
+    uint16_t stream[MP_RUNS_MAX];   /* of each datagram, 0 for those that nobody will ask for */
     struct mp_run run[MP_RUNS_MAX];
     _Alignas(MP_CACHE_LINE) uint8_t data[MP_SUPER_BYTES];
 };
 _Static_assert(offsetof(struct mp_super, data) % 64 == 0 && sizeof(struct mp_super) % 64 == 0, "");
+
+/* ---- repair ---- */
+
+/* A stream and which of its datagrams have come, see mp_heard.h. */
+struct mp_heard {
+    _Alignas(MP_CACHE_LINE) _Atomic uint64_t name;  /* 0: free */
+    _Atomic uint64_t heard_ns;  /* when its last datagram came */
+    _Atomic uint32_t highest;   /* number of all that have come */
+    _Atomic uint32_t waits;     /* some worker is about to tell what is missing */
+    _Atomic uint64_t told;      /* digest of what control was told last, 0: nothing */
+    uint64_t reserved[4];
+    _Atomic uint64_t word[MP_HEARD_WORDS];
+};
+_Static_assert(sizeof(struct mp_heard) == 192, "three lines");
+
+/* Send these once more to a peer.  All lanes look at each order: a datagram is in the rings of one of them. */
+struct mp_order {
+    _Alignas(MP_CACHE_LINE) uint32_t link;
+    uint32_t origin, stream;
+    uint32_t count;
+    uint32_t number[MP_ORDER_NUMBERS];
+};
+_Static_assert(sizeof(struct mp_order) == 256, "four lines");
 
 /* ---- statistics ---- */
 
@@ -291,6 +333,9 @@ static inline struct mp_link *mp_links(const struct mp_region *r) { return mp_at
 static inline struct mp_key *mp_keys(const struct mp_region *r) { return mp_at(r, r->keys_at); }
 static inline struct mp_window *mp_windows(const struct mp_region *r) { return mp_at(r, r->windows_at); }
 static inline _Atomic uint32_t *mp_streams(const struct mp_region *r) { return mp_at(r, r->streams_at); }
+
+static inline struct mp_heard *mp_heard_table(const struct mp_region *r) { return mp_at(r, r->heard_at); }
+static inline struct mp_order *mp_orders(const struct mp_region *r) { return mp_at(r, r->orders_at); }
 
 static inline _Atomic uint64_t *mp_rates(const struct mp_region *r) { return mp_at(r, r->rates_at); }
 

@@ -365,6 +365,7 @@ int mp_peers_open(struct mp_peers *s, const uint8_t *datagram, uint32_t length, 
     o->origin = h.origin;
     o->link = s->keys[at].link;
     o->stream_sequence = h.stream_sequence;
+    o->epoch = h.epoch;
     if (h.type == MP_TYPE_DATA)
         return MP_TYPE_DATA;
     take_own_type(s, &h, o, from, s->keys[at].link);

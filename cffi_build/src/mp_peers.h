@@ -30,6 +30,7 @@ struct mp_opened {
     uint32_t origin;
     uint32_t link;              /* to the origin, or MP_NO_LINK */
     uint32_t stream_sequence;
+    uint8_t epoch;
     const uint8_t *body;        /* inner packets */
     uint32_t length;
 };

@@ -5,8 +5,8 @@
  *                 producer                         consumer
  *   look          mp_room: slots it may fill       mp_ready: slots it may work on
  *   work          fills slots, alone               reads and changes slots, alone
- *   hand on       mp_publish                       mp_publish of its own cursor: the next stage's ready,
- *                                                  or, from the last stage, the first one's room
+ *   hand on       mp_publish                       mp_publish of its own cursor: the next stage's ready;
+ *                                                  from the last stage mp_release: the first one's room
  *   sleep         -                                mp_give, mp_bell_arm, look again, poll, mp_bell_disarm, mp_take
  *   wake          mp_bell_ring after publishing,
  *                 or mp_take, do the work, mp_give
@@ -15,6 +15,8 @@
  * is run by one worker at a time, its runner: its own process, or while that sleeps a producer that would otherwise
  * have to wake it.  Who gives a stage back looks once more for work, which may have come meanwhile from another
  * producer, and rings for it.
+ * The last stage may keep slots that it has passed: they stay its own, so that it can read them again while nobody
+ * overwrites them.
  * Prohibited: touching a slot after publishing it; working a cursor without being the runner; blocking with the bell
  * disarmed.  A runner that died left runner and cursor where they were: its successor calls mp_skip once and goes on.
  *
@@ -36,9 +38,9 @@ static inline uint64_t mp_ready(struct mp_cursor *upstream, struct mp_cursor *ow
 /* Free slots in front of the first stage. */
 static inline uint64_t mp_room(struct mp_cursor *own, struct mp_cursor *last, uint32_t slots)
 {
-    /* acquire pairs with the release in the last stage's mp_publish: it is done reading the slots */
+    /* acquire pairs with the release in the last stage's mp_release: it is done reading the slots */
     return slots - (atomic_load_explicit(&own->at, memory_order_relaxed) -
-                    atomic_load_explicit(&last->at, memory_order_acquire));
+                    atomic_load_explicit(&last->freed, memory_order_acquire));
 }
 
 static inline uint64_t mp_position(struct mp_cursor *own)
@@ -52,11 +54,20 @@ static inline void mp_publish(struct mp_cursor *own, uint64_t count)
     atomic_store_explicit(&own->at, mp_position(own) + count, memory_order_release);
 }
 
+/* The last stage is done with `count` slots more, and gives all back to the first but the last `kept` it has passed. */
+static inline void mp_release(struct mp_cursor *own, uint64_t count, uint64_t kept)
+{
+    uint64_t at = mp_position(own) + count, freed = atomic_load_explicit(&own->freed, memory_order_relaxed);
+    atomic_store_explicit(&own->at, at, memory_order_release);
+    if (at - freed > kept)
+        atomic_store_explicit(&own->freed, at - kept, memory_order_release);
+}
+
 /* What a successor does for a stage that died: passes over the slots it may have half changed.  Returns how many. */
 static inline uint64_t mp_skip(struct mp_cursor *upstream, struct mp_cursor *own)
 {
     uint64_t count = mp_ready(upstream, own);
-    mp_publish(own, count);
+    mp_release(own, count, 0);
     return count;
 }
 

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "mp_orders.h"
 #include "mp_worker.h"
 
 #define SPINS 64u               /* rounds without work before an adaptive worker sleeps: a microsecond or two */
@@ -40,6 +41,7 @@ struct mp_worker *mp_worker_new(struct mp_region *region, const struct mp_worker
     w->now_ns = w->window_ns = mp_now_ns();
     mp_bucket_init(&w->reports, MP_REPORTS_PER_S, MP_REPORTS_BURST, w->now_ns);
     mp_bucket_init(&w->news, MP_NEWS_PER_S, MP_NEWS_PER_S, w->now_ns);
+    mp_bucket_init(&w->gaps, MP_GAPS_PER_S, MP_GAPS_PER_S, w->now_ns);
     w->punts = calloc(MP_PUNT_SLOTS, sizeof *w->punts);
     w->id = 1 + (uint32_t)__builtin_ctz(config->stages);
     w->held = config->stages & ~LENDABLE;
@@ -72,21 +74,24 @@ void mp_worker_free(struct mp_worker *w)
 
 static void count_refused(struct mp_worker *w, uint32_t stage, uint32_t kind)
 {
-    mp_count(w->count[stage], kind == MP_PUNT_MEMBERSHIP ? MP_DROP_report_limit : MP_DROP_punt_limit, 1);
+    uint32_t which = kind == MP_PUNT_MEMBERSHIP ? MP_DROP_report_limit :
+                     kind == MP_PUNT_GAP ? (uint32_t)MP_COUNT_gaps_untold : MP_DROP_punt_limit;
+    mp_count(w->count[stage], which, 1);
 }
 
-void mp_punt_add(struct mp_worker *w, uint32_t stage, uint32_t kind, const void *bytes, uint32_t length)
+int mp_punt_add(struct mp_worker *w, uint32_t stage, uint32_t kind, const void *bytes, uint32_t length)
 {
-    struct mp_bucket *bucket = kind == MP_PUNT_MEMBERSHIP ? &w->reports : &w->news;
+    struct mp_bucket *bucket = kind == MP_PUNT_MEMBERSHIP ? &w->reports : kind == MP_PUNT_GAP ? &w->gaps : &w->news;
     if (w->punt_head - w->punt_tail == MP_PUNT_SLOTS || !mp_bucket_take(bucket, w->now_ns)) {
         count_refused(w, stage, kind);
-        return;
+        return 0;
     }
     struct mp_punt *p = &w->punts[w->punt_head++ % MP_PUNT_SLOTS];
     p->kind = kind;
     p->length = length < MP_PUNT_BYTES ? length : MP_PUNT_BYTES;
     memcpy(p->bytes, bytes, p->length);
     mp_count(w->count[stage], MP_COUNT_punted, 1);
+    return 1;
 }
 
 uint32_t mp_worker_punt(struct mp_worker *w, uint32_t *kind, uint8_t *out, uint32_t size)
@@ -102,7 +107,7 @@ uint32_t mp_worker_punt(struct mp_worker *w, uint32_t *kind, uint8_t *out, uint3
 
 void mp_worker_punt_lost(struct mp_worker *w, uint32_t kind)
 {
-    count_refused(w, kind == MP_PUNT_ENDPOINT ? MP_OVERLAY_INGRESS : MP_CLASSIFY, kind);
+    count_refused(w, kind == MP_PUNT_ENDPOINT || kind == MP_PUNT_GAP ? MP_OVERLAY_INGRESS : MP_CLASSIFY, kind);
 }
 
 /* ---- who runs what ---- */
@@ -113,7 +118,8 @@ static int is_ready(const struct mp_worker *w, uint32_t stage)
     if (stage == MP_CLASSIFY)
         return mp_ready(&l->host[0], &l->host[1]) > 0;
     return stage == MP_OVERLAY_EGRESS &&
-           (mp_ready(&l->host[1], &l->host[2]) > 0 || mp_ready(&l->overlay[0], &l->overlay[1]) > 0);
+           (mp_ready(&l->host[1], &l->host[2]) > 0 || mp_ready(&l->overlay[0], &l->overlay[1]) > 0 ||
+            mp_orders_ready(w->region, atomic_load_explicit(&l->orders.at, memory_order_relaxed)) > 0);
 }
 
 /* Takes over from a predecessor that died: what it had under way in a stage that it ran is passed over and counted. */

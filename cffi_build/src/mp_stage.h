@@ -27,6 +27,7 @@ enum mp_punt_kind {
     MP_PUNT_MEMBERSHIP = 1,     /* an IGMP or MLD packet */
     MP_PUNT_SOURCE,             /* the first packet of a flow that no entry covers */
     MP_PUNT_ENDPOINT,           /* a peer was heard from another address: u32 link, struct mp_endpoint */
+    MP_PUNT_GAP,                /* what a stream lacks: struct mp_gap */
 };
 
 struct mp_worker_config {

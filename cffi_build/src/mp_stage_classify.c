@@ -212,6 +212,7 @@ static void close_datagram(struct mp_worker *w, struct flow *f)
     const struct mp_fib_value *hops = in_turn(f, h.stream_sequence);
     memcpy(slot->links, hops->links, hops->words * sizeof slot->links[0]);
     slot->flow = (uint16_t)(f - s->flows);
+    slot->stream = f->value.flags & MP_ENTRY_REPAIR ? (uint16_t)f->value.stream : 0;
     /* last: overlay_egress passes over slots without links, also those of a classify that died half-way */
     atomic_signal_fence(memory_order_release);
     slot->words = hops->words;

@@ -6,10 +6,14 @@
  * shorter), each sent to a link in one call, straight from the slots.  A run takes datagrams of several flows, and
  * several runs are open at once, but none takes a datagram whose flow has one in a later run: runs leave in the order
  * in which they were opened, so no flow is reordered.  What overlay_ingress wants relayed are runs already.
+ *
+ * What a peer lacks is sent to it once more when control orders it, out of the slots kept for that: see mp_history.h.
  */
 #include <errno.h>
 #include <stdlib.h>
 
+#include "mp_history.h"
+#include "mp_orders.h"
 #include "mp_tables.h"
 #include "mp_udp.h"
 #include "mp_worker.h"
@@ -18,6 +22,9 @@
 #define RELAY_BURST 8u          /* super-buffers at a time */
 #define RUNS 32u                /* different sets and lengths in a burst before all are sent early */
 #define FLOWS 128u              /* as many as classify tells apart */
+#define ORDERS_BURST 8u         /* orders at a time, of some 100 us each at the worst */
+#define RESENDS_PER_S 2000u     /* 24 Mbit/s: far above the losses of what one lane's relays can carry in a tree */
+#define RESENDS_BURST 512u
 
 struct run {
     const uint64_t *links;      /* in a slot that is ours until the burst ends */
@@ -29,6 +36,8 @@ struct run {
 
 struct mp_egress {
     uint32_t links_version;
+    uint64_t orders_done;
+    struct mp_bucket resends;
     uint32_t runs;
     struct run run[RUNS];
     uint8_t last[FLOWS];        /* 1 + the run that has the flow's last datagram: the next goes there or later */
@@ -41,6 +50,8 @@ int mp_egress_init(struct mp_worker *w)
     if (!w->egress)
         return -ENOMEM;
     w->egress->links_version = atomic_load(&mp_tables(w->region)->links_version) - 1;
+    w->egress->orders_done = atomic_load(&w->lane->orders.at);
+    mp_bucket_init(&w->egress->resends, RESENDS_PER_S, RESENDS_BURST, w->now_ns);
     return 0;
 }
 
@@ -164,7 +175,7 @@ static uint32_t host_burst(struct mp_worker *w)
             add_to_run(w, slot);
     }
     flush_runs(w);
-    mp_publish(own, count);
+    mp_release(own, count, mp_history_slots(w->region, w->region->geometry.host_slots));
     mp_wake(w, MP_TUN_INGRESS, 1);
     return count;
 }
@@ -186,14 +197,55 @@ static uint32_t overlay_burst(struct mp_worker *w)
         }
     }
     if (count)
-        mp_publish(own, count);
+        mp_release(own, count, mp_history_slots(w->region, w->region->geometry.overlay_slots));
+    return count;
+}
+
+/* ---- once more ---- */
+
+static void carry_out(struct mp_worker *w, const struct mp_order *order)
+{
+    struct mp_counters *c = w->count[MP_OVERLAY_EGRESS];
+    struct iovec iov[MP_ORDER_NUMBERS];
+    uint32_t found = mp_history_find(w->region, w->config.lane, order, iov);
+    while (found) {
+        struct iovec *each = &iov[--found];     /* found newest first: sent in the stream's order */
+        uint32_t length = (uint32_t)each->iov_len;
+        if (!mp_bucket_take(&w->egress->resends, w->now_ns)) {
+            mp_count(c, MP_COUNT_resend_refused, 1);
+            continue;
+        }
+        send_to_link(w, each, 1, length, length, order->link);
+        mp_count(c, MP_COUNT_resent, 1);
+        mp_count(c, MP_COUNT_resent_bytes, length);
+    }
+}
+
+/* Orders are left to the stage's own process, which so knows how many it has carried out, and keeps to the limit. */
+static int has_orders(const struct mp_worker *w)
+{
+    return mp_has_stage(w, MP_OVERLAY_EGRESS) && mp_orders_ready(w->region, w->egress->orders_done);
+}
+
+static uint32_t orders_burst(struct mp_worker *w)
+{
+    uint64_t ready = has_orders(w) ? mp_orders_ready(w->region, w->egress->orders_done) : 0;
+    uint32_t count = ready < ORDERS_BURST ? (uint32_t)ready : ORDERS_BURST;
+    for (uint32_t i = 0; i < count; i++)
+        carry_out(w, &mp_orders(w->region)[(w->egress->orders_done + i) % MP_ORDERS]);
+    if (count) {
+        w->egress->orders_done += count;
+        /* release pairs with the acquire in mp_order_add: these are read no more */
+        atomic_store_explicit(&w->lane->orders.at, w->egress->orders_done, memory_order_release);
+    }
     return count;
 }
 
 uint32_t mp_egress_burst(struct mp_worker *w)
 {
-    if (!mp_ready(&w->lane->host[1], &w->lane->host[2]) && !mp_ready(&w->lane->overlay[0], &w->lane->overlay[1]))
+    if (!mp_ready(&w->lane->host[1], &w->lane->host[2]) && !mp_ready(&w->lane->overlay[0], &w->lane->overlay[1]) &&
+        !has_orders(w))
         return 0;
     refresh_targets(w);
-    return host_burst(w) + overlay_burst(w);
+    return host_burst(w) + overlay_burst(w) + orders_burst(w);
 }

@@ -4,7 +4,8 @@
  *
  * Steps of a super-buffer, in this order below: receive into the overlay ring → every datagram: header, key, replay
  * window, open → forwarding entry, policy → delivery list and relay runs → delivery → publish for overlay_egress.
- * A datagram is verified before anything is done with it.  A super-buffer that is not relayed leaves its slot unused.
+ * A datagram is verified before anything is done with it.  A super-buffer that is neither relayed nor kept for repair
+ * leaves its slot unused.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,6 +13,8 @@
 #include <time.h>
 
 #include "mp_fib.h"
+#include "mp_gaps.h"
+#include "mp_heard.h"
 #include "mp_peers.h"
 #include "mp_seal.h"
 #include "mp_tables.h"
@@ -30,6 +33,7 @@ struct forward {                /* the last look-up: consecutive datagrams mostl
     struct mp_fib_key key;      /* that `entry` was found by */
     uint32_t turn;              /* that `later` is of; 0: none has been looked up */
     struct mp_fib_value later;
+    struct mp_heard *heard;     /* of a stream that is repaired; NULL: not looked up */
 };
 
 struct mp_ingress {
@@ -37,6 +41,7 @@ struct mp_ingress {
     struct mp_delivery delivery[MP_DELIVERIES_MAX];
     uint32_t deliveries;
     struct forward forward;
+    struct mp_gaps gaps;
     uint32_t scattered;         /* the last delivery found many flows: gather from all super-buffers of a burst */
     uint8_t opened[MP_RECEIVE_BURST][MP_SUPER_BYTES];   /* plain text, at the offsets of the sealed super-buffer */
     struct mp_super spare[MP_RECEIVE_BURST]; /* received into when the overlay ring is full */
@@ -47,6 +52,7 @@ int mp_ingress_init(struct mp_worker *w)
     w->ingress = calloc(1, sizeof *w->ingress);
     if (!w->ingress)
         return -ENOMEM;
+    mp_gaps_init(w);
     w->ingress->peers = mp_peers_new(w);
     return w->ingress->peers ? 0 : -ENOMEM;
 }
@@ -61,7 +67,8 @@ void mp_ingress_exit(struct mp_worker *w)
 
 uint64_t mp_ingress_due_ns(const struct mp_worker *w)
 {
-    return mp_peers_due_ns(w->ingress->peers);
+    uint64_t probes = mp_peers_due_ns(w->ingress->peers), gaps = mp_gaps_due_ns(&w->ingress->gaps);
+    return probes < gaps ? probes : gaps;
 }
 
 /* ---- deliver ---- */
@@ -153,6 +160,7 @@ static struct forward *look_up(struct mp_worker *w, const struct mp_packet *p, u
         f->rate = mp_rate_slot(w->region, p->destination);
         f->entry = find_entry(w->region, f, p);
         f->turn = 0;
+        f->heard = NULL;
     }
     if (f->entry != MP_NO_ENTRY)
         mp_fib_touch(w->region, f->entry);
@@ -196,6 +204,25 @@ static int has_links_besides(const struct mp_fib_value *v, uint32_t via)
     return 0;
 }
 
+/* ---- repair ---- */
+
+/* Keeps the datagram for who may lack it, and notes that it has come. */
+static void keep(struct mp_worker *w, struct mp_super *super, uint32_t offset, struct forward *f,
+                 const struct mp_opened *o)
+{
+    uint32_t which = offset / super->segment;
+    uint64_t name = mp_heard_name(o->origin, f->value.stream, o->epoch);
+    if (which < MP_RUNS_MAX) {
+        if (!super->kept++)
+            memset(super->stream, 0, sizeof super->stream);
+        super->stream[which] = (uint16_t)f->value.stream;
+    }
+    if (!f->heard || !mp_heard_is(f->heard, name))
+        f->heard = mp_heard_find(w->region, name, o->stream_sequence);
+    if (mp_heard_note(f->heard, o->stream_sequence, w->now_ns))
+        mp_gaps_note(w, &w->ingress->gaps, f->heard, o->via);
+}
+
 /* ---- one datagram ---- */
 
 /* Why a verified datagram is not even relayed: a drop counter, or 0. */
@@ -228,6 +255,8 @@ static void take_data(struct mp_worker *w, struct mp_super *super, uint32_t offs
         mp_count(c, refused, 1);
         return;
     }
+    if (f->entry != MP_NO_ENTRY && f->value.flags & MP_ENTRY_REPAIR)
+        keep(w, super, offset, f, o);
     int local = f->entry != MP_NO_ENTRY && f->value.flags & MP_ENTRY_LOCAL;
     const struct mp_fib_value *hops = f->entry != MP_NO_ENTRY ? in_turn(w->region, f, o->stream_sequence) : NULL;
     int onward = hops && has_links_besides(hops, o->via);
@@ -247,7 +276,7 @@ static void take_super(struct mp_worker *w, struct mp_super *super, const struct
     struct mp_ingress *s = w->ingress;
     super->length = in->length;
     super->segment = in->segment;
-    super->runs = 0;
+    super->runs = super->kept = 0;
     uint32_t via = mp_peers_link_of(s->peers, &in->from), datagrams = 0;
     for (uint32_t offset = 0; offset < in->length; offset += in->segment, datagrams++) {
         uint32_t left = in->length - offset, length = left < in->segment ? left : in->segment;
@@ -280,9 +309,10 @@ uint32_t mp_ingress_burst(struct mp_worker *w)
     struct mp_received in[MP_RECEIVE_BURST];
     struct mp_super *super[MP_RECEIVE_BURST];
     uint64_t room = mp_room(own, &w->lane->overlay[1], w->region->geometry.overlay_slots), at = mp_position(own);
-    uint32_t used = 0;          /* slots in front of the cursor that hold something to relay */
+    uint32_t used = 0;          /* slots in front of the cursor that hold something to relay or to keep */
     mp_peers_refresh(s->peers);
     mp_peers_probe(s->peers);
+    mp_gaps_tell(w, &s->gaps);
     for (uint32_t i = 0; i < MP_RECEIVE_BURST; i++) {
         super[i] = room >= MP_RECEIVE_BURST ? mp_overlay_slot(w->region, w->config.lane, at + i) : &s->spare[i];
         in[i].data = super[i]->data;
@@ -296,7 +326,7 @@ uint32_t mp_ingress_burst(struct mp_worker *w)
         take_super(w, super[i], &in[i], s->opened[s->scattered ? i : 0], version);
         if (super[i]->runs && room < MP_RECEIVE_BURST)
             mp_count(w->count[MP_OVERLAY_INGRESS], MP_DROP_relay_full, datagrams_in(super[i]));
-        else if (super[i]->runs)
+        else if (super[i]->runs || super[i]->kept)
             used = i + 1;
     }
     flush_deliveries(w);

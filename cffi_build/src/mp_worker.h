@@ -14,6 +14,7 @@
 #define MP_PUNT_BYTES 9216u     /* a membership report fills one packet at the most, of the largest MTU */
 #define MP_REPORTS_PER_S 25000u /* control takes in twice as many; 20,000 must pass however unevenly they come */
 #define MP_REPORTS_BURST 8192u  /* 2,000 joins at once, in two versions, each repeated */
+#define MP_GAPS_PER_S 200u      /* control takes some 2 ms for a gap and the messages that come of it, in the worst case */
 #define MP_NEWS_PER_S 1000u     /* new sources and endpoints: a flood of them must not crowd out membership */
 
 struct mp_punt {
@@ -42,7 +43,7 @@ struct mp_worker {
     uint32_t window_packets;
     uint32_t wait_ns;           /* not 0: the last window was full, reads are moderated */
     uint64_t read_at_ns;        /* the TUN is left to fill until then */
-    struct mp_bucket reports, news;
+    struct mp_bucket reports, news, gaps;
     uint32_t punt_head, punt_tail;
     struct mp_punt *punts;
 };
@@ -57,8 +58,8 @@ static inline int mp_has_stage(const struct mp_worker *w, uint32_t stage)
  * where that is better: this worker has more to do itself, or must not run that stage. */
 void mp_wake(struct mp_worker *w, uint32_t stage, int has_more);
 
-/* Hands bytes to control, or counts why not. */
-void mp_punt_add(struct mp_worker *w, uint32_t stage, uint32_t kind, const void *bytes, uint32_t length);
+/* Hands bytes to control; returns 0 if it could not, which is counted. */
+int mp_punt_add(struct mp_worker *w, uint32_t stage, uint32_t kind, const void *bytes, uint32_t length);
 
 uint64_t mp_now_ns(void);
 
@@ -78,7 +79,7 @@ int mp_ingress_init(struct mp_worker *w);
 void mp_ingress_exit(struct mp_worker *w);
 uint32_t mp_ingress_burst(struct mp_worker *w);
 
-/* When overlay_ingress wants to run again although nothing arrives (probes); UINT64_MAX: never. */
+/* When overlay_ingress wants to run again although nothing arrives (probes, gaps); UINT64_MAX: never. */
 uint64_t mp_ingress_due_ns(const struct mp_worker *w);
 
 #endif

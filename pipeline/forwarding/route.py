@@ -73,6 +73,8 @@ class RouteChanged:
     next_hops: frozenset[NodeId] | None
     why: str
     turns: tuple[frozenset[NodeId], ...] = ()
+    repairs: bool = False
+    """The engine is to be told what its streams lack (`handle_gap`), and what passes is kept for a `Resend`."""
 
 
 class FibKey(NamedTuple):
@@ -102,6 +104,8 @@ class FibEntry:
     why: str
     turns: int = 1
     """How many entries packets take in turn; said by the entry of turn 0."""
+    repairs: bool = False
+    """Gaps in the stream, by the number of which it is known on both sides, are told; what passes is kept."""
 
 
 @dataclass(frozen=True, slots=True)

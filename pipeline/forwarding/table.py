@@ -38,6 +38,7 @@ class _Route:
     next_hops: frozenset[NodeId]
     why: str
     turns: int
+    repairs: bool
 
 
 class ForwardingTable:
@@ -92,7 +93,7 @@ class ForwardingTable:
         sets = () if route.next_hops is None else (route.next_hops, *route.turns)
         assert len(sets) <= limits.TURNS_MAX, "an engine may let packets take TURNS_MAX turns"
         for turn in range(max(len(sets), old.turns if old is not None else 1)):
-            new = _Route(sets[turn], route.why, len(sets)) if turn < len(sets) else None
+            new = _Route(sets[turn], route.why, len(sets), route.repairs) if turn < len(sets) else None
             self._set_route(key if turn == 0 else key._replace(turn=turn), new)
 
     def _set_route(self, key: FibKey, route: _Route | None) -> None:
@@ -193,6 +194,14 @@ class ForwardingTable:
     def __len__(self) -> int:
         return len(self._standing)
 
+    def stream_of(self, group: Address) -> int | None:
+        """The number that the stages know the group's streams by; None: they know none."""
+        return self._streams.number(group)
+
+    def group_of(self, stream: int) -> Address | None:
+        """The group of a stream number; None: it is nobody's any more."""
+        return self._streams.group(stream)
+
     # ---- what is wanted of a key
 
     def _wanted(self, key: FibKey) -> FibEntry | None:
@@ -218,9 +227,14 @@ class ForwardingTable:
             self._streams.drop(key)
             return None
         links = self._sets.share(frozenset(self._links[node] for node in route.next_hops if node in self._up))
-        stream = self._streams.take(key) if key.side is Side.HOST else 0
+        stream = 0
+        if key.side is Side.HOST or route.repairs:
+            stream = self._streams.take(key)
+        else:
+            self._streams.drop(key)
         turns = route.turns if key.turn == 0 else 1
-        return FibEntry(key, links, local=is_local, stream=stream, why=route.why, turns=turns)
+        repairs = route.repairs and stream != 0
+        return FibEntry(key, links, local=is_local, stream=stream, why=route.why, turns=turns, repairs=repairs)
 
     def _wanted_unicast(self, key: FibKey) -> FibEntry | None:
         node = self._hosts.get(key.group)
@@ -247,7 +261,7 @@ class ForwardingTable:
 
 
 class Streams:
-    """Stream numbers 1 … STREAMS_MAX, one for each group with host-side entries; 0, the shared one, when all are taken.
+    """Stream numbers 1 … STREAMS_MAX, one for each group sent to or repaired; 0, the shared one, when all are taken.
 
     A number that becomes free goes to the end of the queue: receivers have long forgotten what it counted before.
     """
@@ -256,7 +270,8 @@ class Streams:
         self._numbers: dict[Address, int] = {}
         self._users: dict[Address, int] = {}
         self._holders: set[FibKey] = set()
-        self._taken: set[int] = set()
+        self._groups: dict[int, Address] = {}
+        """By number."""
         self._fresh = 1
         """From here on numbers have never been given, save those adopted."""
         self._freed: deque[int] = deque()
@@ -282,9 +297,17 @@ class Streams:
             del self._users[key.group]
             self._release(key.group)
 
+    def number(self, group: Address) -> int | None:
+        """The number of a group, if it has one."""
+        return self._numbers.get(group)
+
+    def group(self, number: int) -> Address | None:
+        """The group that has a number."""
+        return self._groups.get(number)
+
     def adopt(self, group: Address, number: int) -> None:
         """Take over a number given before a restart; one that is found twice stays with the first group."""
-        if group not in self._numbers and number not in self._taken and 0 < number <= limits.STREAMS_MAX:
+        if group not in self._numbers and number not in self._groups and 0 < number <= limits.STREAMS_MAX:
             self._give(group, number)
 
     def release_unused(self) -> None:
@@ -295,17 +318,17 @@ class Streams:
     def _next_free(self) -> int | None:
         while self._fresh <= limits.STREAMS_MAX:
             self._fresh += 1
-            if self._fresh - 1 not in self._taken:
+            if self._fresh - 1 not in self._groups:
                 return self._fresh - 1
         return self._freed.popleft() if self._freed else None
 
     def _give(self, group: Address, number: int) -> None:
         self._numbers[group] = number
-        self._taken.add(number)
+        self._groups[number] = group
 
     def _release(self, group: Address) -> None:
         number = self._numbers.pop(group, None)
         if number is not None:
-            self._taken.discard(number)
+            del self._groups[number]
             if number < self._fresh:
                 self._freed.append(number)

@@ -52,6 +52,7 @@ class StoredEntry:
     epoch: int
     punts_source: bool
     turns: int
+    repairs: bool
     used: bool
 
 
@@ -92,12 +93,13 @@ class ForwardingTableWriter:
         epoch: int = 0,
         punts_source: bool = False,
         turns: int = 1,
+        repairs: bool = False,
     ) -> None:
         """Adds or replaces an entry: readers see the old one or the new one.
 
         `links` are link indices, `stream` is the index of the group's stream counter, `epoch` the sender key to seal
-        with, `turns` (said by the entry of turn 0) how many entries a stream's packets take in turn.  Raises
-        TableFullError, or PipelineError if /dev/shm is full.
+        with, `turns` (said by the entry of turn 0) how many entries a stream's packets take in turn; of what `repairs`
+        gaps are told, and its datagrams are kept.  Raises TableFullError, or PipelineError if /dev/shm is full.
         """
         if lib.mp_fib_high_water(self._writer, 1) > self._reserved:
             self._reserve(RESERVE_ENTRIES)
@@ -111,7 +113,8 @@ class ForwardingTableWriter:
         for i in range(words):
             value.links[i] = bits >> 64 * i & _WORD
         value.words, value.stream, value.epoch, value.turns = words, stream, epoch, turns
-        value.flags = (lib.MP_ENTRY_LOCAL if local else 0) | (lib.MP_ENTRY_PUNT_SOURCE if punts_source else 0)
+        flags = {lib.MP_ENTRY_LOCAL: local, lib.MP_ENTRY_PUNT_SOURCE: punts_source, lib.MP_ENTRY_REPAIR: repairs}
+        value.flags = sum(flag for flag, is_set in flags.items() if is_set)
         status = lib.mp_fib_set(self._writer, self._fill(key), value)
         if status == -errno.ENOSPC:
             raise TableFullError(f"the forwarding table is full: {len(self)} entries")
@@ -167,6 +170,7 @@ class ForwardingTableWriter:
             epoch=value.epoch,
             punts_source=bool(value.flags & lib.MP_ENTRY_PUNT_SOURCE),
             turns=value.turns,
+            repairs=bool(value.flags & lib.MP_ENTRY_REPAIR),
             used=used,
         )
 

@@ -24,7 +24,7 @@ BUDGET_NS = 1_000_000_000
 """How long C runs before Python looks around: nothing is pending there, signals interrupt it."""
 PUNT_BYTES = 9216
 """As MP_PUNT_BYTES: a report as long as the largest MTU."""
-PUNT_KINDS = {1: "membership", 2: "source", 3: "endpoint"}
+PUNT_KINDS = {1: "membership", 2: "source", 3: "endpoint", 4: "gap"}
 IDLE = {"adaptive": 0, "busy": 1, "sleep": 2}
 
 log = structlog.get_logger()

@@ -30,15 +30,26 @@ static void cursors(void)
         atomic_store(&a->at, starts[i]);
         atomic_store(&b->at, starts[i]);
         atomic_store(&c->at, starts[i]);
+        atomic_store(&c->freed, starts[i]);
         CHECK(mp_room(a, c, 256) == 256 && mp_ready(a, b) == 0 && mp_ready(b, c) == 0);
         mp_publish(a, 256);
         CHECK(mp_room(a, c, 256) == 0 && mp_ready(a, b) == 256 && mp_ready(b, c) == 0);
         mp_publish(b, 10);
         CHECK(mp_ready(a, b) == 246 && mp_ready(b, c) == 10 && mp_room(a, c, 256) == 0);
-        mp_publish(c, 4);
+        mp_release(c, 4, 0);
         CHECK(mp_room(a, c, 256) == 4 && mp_ready(b, c) == 6);
         CHECK(mp_skip(a, b) == 246 && mp_skip(a, b) == 0 && mp_ready(b, c) == 252);
         CHECK(mp_skip(b, c) == 252 && mp_room(a, c, 256) == 256 && mp_position(c) == starts[i] + 256);
+        mp_publish(a, 200);
+        mp_publish(b, 200);
+        mp_release(c, 100, 192);
+        CHECK(mp_ready(b, c) == 100 && mp_room(a, c, 256) == 56);   /* all are kept */
+        mp_release(c, 100, 192);
+        CHECK(mp_ready(b, c) == 0 && mp_room(a, c, 256) == 64);     /* but 8 */
+        mp_release(c, 0, 200);
+        CHECK(mp_room(a, c, 256) == 64);                            /* what has been given back is gone */
+        mp_release(c, 0, 0);
+        CHECK(mp_room(a, c, 256) == 256);
     }
     CHECK(mp_host_slot(r, 0, 3) == mp_host_slot(r, 0, 3 + 256));
     CHECK_EQUAL((char *)mp_host_slot(r, 0, 255) - (char *)mp_host_slot(r, 0, 0), 255 * 896);
@@ -269,7 +280,7 @@ static void overlay_egress(void *argument)
         uint64_t n = wait_ready(f, MP_OVERLAY_EGRESS, &lane->host[1], &lane->host[2]);
         for (uint64_t i = 0; i < n; i++)
             CHECK(consume(f, at + i));
-        mp_publish(&lane->host[2], n);
+        mp_release(&lane->host[2], n, 0);
     }
 }
 
@@ -359,7 +370,7 @@ static uint64_t feed_and_drain(struct flow *f, uint32_t rounds)
             whole += (uint64_t)is_whole;
             lost += (uint64_t)!is_whole;
         }
-        mp_publish(&lane->host[2], ready);
+        mp_release(&lane->host[2], ready, 0);
         if (!ready)
             sched_yield();
     }

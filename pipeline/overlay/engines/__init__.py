@@ -47,3 +47,8 @@ def load(name: str) -> EngineFactory:
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"overlay engine {name!r} cannot be loaded from {target}: {error}") from error
     return factory
+
+
+def repairs(name: str) -> bool:
+    """Whether an engine's routes may ask for repair: its factory then has a true attribute `repairs`."""
+    return bool(getattr(load(name), "repairs", False))

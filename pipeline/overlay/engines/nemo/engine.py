@@ -76,6 +76,8 @@ _Snapshot = dict[bytes, _GroupSnapshot]
 class Nemo:
     """One node's engine."""
 
+    repairs = True
+
     def __init__(self, context: EngineContext, now: float) -> None:
         self._desk = Desk(context.node_id, parameters.read(context.options), context.random)
         self._is_sparse = context.is_sparse

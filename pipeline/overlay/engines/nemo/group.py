@@ -443,7 +443,8 @@ class Group:
         for key, sets in new.items():
             if self.routes.get(key) != sets:
                 why = WHY if key.via is None else WHY_VIA
-                self.desk.outputs.append(RouteChanged(key, sets[0], why, sets[1:]))
+                repairs = self.desk.parameters.repair == "nack"
+                self.desk.outputs.append(RouteChanged(key, sets[0], why, sets[1:], repairs=repairs))
         for key in self.routes:
             if key not in new:
                 self.desk.outputs.append(RouteChanged(key, None, WHY))

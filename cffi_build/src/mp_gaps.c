@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * mp_gaps: gaps wait, then are told.  See mp_gaps.h.
+ */
+#include "mp_gaps.h"
+
+#include "mp_heard.h"
+
+static void wait(struct mp_worker *w, struct mp_gaps *g, struct mp_heard *heard, uint64_t name, uint32_t via)
+{
+    if (g->head - g->tail == MP_GAPS_WAITING) {
+        mp_count(w->count[MP_OVERLAY_INGRESS], MP_COUNT_gaps_untold, 1);
+        return;
+    }
+    atomic_store_explicit(&heard->waits, 1u, memory_order_relaxed);
+    g->waiting[g->head++ % MP_GAPS_WAITING] = (struct mp_gap_waiting){
+        .heard = heard, .name = name, .due_ns = w->now_ns + MP_GAP_WAIT_NS,
+        .last = atomic_load_explicit(&heard->highest, memory_order_relaxed), .via = via,
+    };
+}
+
+void mp_gaps_note(struct mp_worker *w, struct mp_gaps *g, struct mp_heard *heard, uint32_t via)
+{
+    if (!atomic_load_explicit(&heard->waits, memory_order_relaxed))
+        wait(w, g, heard, atomic_load_explicit(&heard->name, memory_order_relaxed), via);
+}
+
+void mp_gaps_init(struct mp_worker *w)
+{
+    struct mp_heard *heard = mp_heard_table(w->region);
+    for (uint32_t i = 0; i < MP_HEARD; i++)
+        atomic_store_explicit(&heard[i].waits, 0u, memory_order_relaxed);
+}
+
+/* Of a set of numbers; 0 of the empty one alone. */
+static uint64_t digest_of(const struct mp_gap *gap)
+{
+    uint64_t digest = 0;
+    for (uint32_t i = 0; i < gap->count; i++)
+        digest = (digest ^ gap->number[i]) * UINT64_C(0x9e3779b97f4a7c15) + 1;
+    return gap->count ? digest | 1 : 0;
+}
+
+/* Returns 0 if the limit says: later. */
+static int tell(struct mp_worker *w, struct mp_heard *heard, const struct mp_gap *gap)
+{
+    uint64_t digest = digest_of(gap);
+    if (atomic_load_explicit(&heard->told, memory_order_relaxed) == digest)
+        return 1;
+    if (!mp_punt_add(w, MP_OVERLAY_INGRESS, MP_PUNT_GAP, gap, (uint32_t)sizeof *gap))
+        return 0;
+    atomic_store_explicit(&heard->told, digest, memory_order_relaxed);
+    mp_count(w->count[MP_OVERLAY_INGRESS], MP_COUNT_gaps_told, 1);
+    return 1;
+}
+
+void mp_gaps_tell(struct mp_worker *w, struct mp_gaps *g)
+{
+    while (g->head != g->tail) {
+        struct mp_gap_waiting each = g->waiting[g->tail % MP_GAPS_WAITING];
+        if (each.due_ns > w->now_ns)
+            return;
+        g->tail++;
+        if (!mp_heard_has_place(each.heard, each.name))
+            continue;
+        struct mp_gap gap = { .origin = mp_heard_origin(each.name), .stream = mp_heard_stream(each.name),
+                              .via = each.via };
+        uint32_t newest;
+        atomic_store_explicit(&each.heard->waits, 0u, memory_order_relaxed);
+        gap.count = mp_heard_missing(each.heard, each.last, gap.number, MP_GAP_NUMBERS);
+        int told = tell(w, each.heard, &gap);
+        uint32_t highest = atomic_load_explicit(&each.heard->highest, memory_order_relaxed);
+        int more = mp_heard_missing(each.heard, highest, &newest, 1) && (int32_t)(newest - each.last) > 0;
+        if (!told || more)
+            wait(w, g, each.heard, each.name, each.via);
+    }
+}
+
+uint64_t mp_gaps_due_ns(const struct mp_gaps *g)
+{
+    return g->head == g->tail ? UINT64_MAX : g->waiting[g->tail % MP_GAPS_WAITING].due_ns;
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * mp_gaps: tells control what streams lack, and not more often than is of use.  Private to overlay_ingress.
+ *
+ *   a datagram that is not the next of its stream ─▶ waits MP_GAP_WAIT_NS ─▶ what is missing still, as one punt
+ *
+ * Packets that take turns overtake each other all the time.  So a gap is told when it has been there for a while, and
+ * only numbers that were passed over when the waiting began; and again when some of them have come.  A punt is all that
+ * is missing, never a change, so the next repairs one that is lost.
+ */
+#ifndef MP_GAPS_H
+#define MP_GAPS_H
+
+#include "mp_worker.h"
+
+#define MP_GAP_WAIT_NS UINT64_C(10000000) /* half of the shortest time after which an engine asks for what is missing */
+#define MP_GAPS_WAITING 256u    /* streams in which something is missing at one instant, of MP_HEARD */
+#define MP_GAP_NUMBERS 64u      /* of one punt: as many as one NACK asks for */
+
+/* What control gets (MP_PUNT_GAP). */
+struct mp_gap {
+    uint32_t origin, stream;
+    uint32_t via;               /* link by which the datagram came that showed the gap, or closed it */
+    uint32_t count;             /* 0: nothing is missing any more */
+    uint32_t number[MP_GAP_NUMBERS];
+};
+
+struct mp_gap_waiting {
+    struct mp_heard *heard;
+    uint64_t name, due_ns;
+    uint32_t last;              /* numbers up to here were passed over when it began to wait */
+    uint32_t via;
+};
+
+struct mp_gaps {                /* a queue in the order of due_ns, as all wait equally long */
+    uint32_t head, tail;
+    struct mp_gap_waiting waiting[MP_GAPS_WAITING];
+};
+
+/* What a predecessor was about to tell is to be noted again.  (Another lane may then tell something twice.) */
+void mp_gaps_init(struct mp_worker *w);
+
+/* What is missing in the stream may have changed. */
+void mp_gaps_note(struct mp_worker *w, struct mp_gaps *g, struct mp_heard *heard, uint32_t via);
+
+/* Tells what is due. */
+void mp_gaps_tell(struct mp_worker *w, struct mp_gaps *g);
+
+/* When something will be due; UINT64_MAX: nothing waits. */
+uint64_t mp_gaps_due_ns(const struct mp_gaps *g);
+
+#endif

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * mp_orders: control's side of the ring.  See mp_orders.h.
+ */
+#include "mp_orders.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "mp_counter.h"
+
+static uint64_t least_done(const struct mp_region *r)
+{
+    uint64_t least = UINT64_MAX;
+    for (uint32_t lane = 0; lane < r->geometry.lanes; lane++) {
+        /* acquire pairs with overlay_egress' release: it reads the order no more */
+        uint64_t done = atomic_load_explicit(&mp_lane(r, lane)->orders.at, memory_order_acquire);
+        least = done < least ? done : least;
+    }
+    return least;
+}
+
+int mp_order_add(struct mp_region *r, uint32_t link, uint32_t origin, uint32_t stream, const uint32_t *numbers,
+                 uint32_t count)
+{
+    struct mp_counters *c = mp_control_counters(r);
+    _Atomic uint64_t *orders = &mp_tables(r)->orders;
+    uint64_t at = atomic_load_explicit(orders, memory_order_relaxed);
+    if (count > MP_ORDER_NUMBERS || link >= MP_LINKS_MAX || !stream || stream >= MP_STREAMS)
+        return -EINVAL;
+    mp_count(c, MP_COUNT_resend_asked, count);
+    if (at - least_done(r) >= MP_ORDERS) {
+        mp_count(c, MP_COUNT_resend_refused, count);
+        return -ENOSPC;
+    }
+    struct mp_order *order = &mp_orders(r)[at % MP_ORDERS];
+    order->link = link;
+    order->origin = origin;
+    order->stream = stream;
+    order->count = count;
+    memcpy(order->number, numbers, count * sizeof *numbers);
+    atomic_store_explicit(orders, at + 1, memory_order_release);
+    return 0;
+}

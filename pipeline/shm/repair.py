@@ -1,0 +1,46 @@
+"""Repair between control and the stages: gaps that overlay_ingress sees, and what overlay_egress is to send once more.
+
+It knows streams by their numbers (forwarding/table.py) and peers by their links, and decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.address import NodeId
+from pipeline.errors import WireError
+from pipeline.shm._native import ffi, lib
+from pipeline.shm.region import Region
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What a stream lacks now, oldest first; nothing: it is whole again."""
+
+    origin: NodeId
+    stream: int
+    via: int | None
+    """The link by which its last datagram came; None: from nobody known."""
+    numbers: tuple[int, ...]
+
+
+def read_gap(punt: bytes) -> Gap:
+    """The gap in a punt; WireError if there is none."""
+    gap = ffi.new("struct mp_gap *")
+    if len(punt) != ffi.sizeof("struct mp_gap"):
+        raise WireError("no gap")
+    ffi.memmove(gap, punt, len(punt))
+    if gap.count > len(gap.number):
+        raise WireError("no gap")
+    via = None if gap.via == lib.MP_NO_LINK else gap.via
+    return Gap(gap.origin, gap.stream, via, tuple(gap.number[0 : gap.count]))
+
+
+def resend(region: Region, *, link: int, origin: NodeId, stream: int, numbers: Sequence[int]) -> bool:
+    """Orders the stages to send these datagrams to that link; False if they are behind, which is counted."""
+    status = 0
+    for at in range(0, len(numbers), lib.MP_ORDER_NUMBERS):
+        part = numbers[at : at + lib.MP_ORDER_NUMBERS]
+        status |= lib.mp_order_add(region.native, link, origin, stream, part, len(part))
+    return status == 0
