@@ -28,7 +28,7 @@ import structlog
 import zmq
 
 from pipeline import limits, views
-from pipeline.address import Address, is_multicast, parse
+from pipeline.address import Address, is_multicast
 from pipeline.config import Config
 from pipeline.errors import PipelineError, WireError
 from pipeline.forwarding.route import RouteChanged
@@ -60,6 +60,8 @@ CHECKPOINT_SHARE = 20
 ADOPT_S = 3.0
 """How long a restarted control leaves entries alone that it has not set again: membership is relearned meanwhile."""
 SWEEP_S = 30.0
+MEASURE_S = 2.0
+"""Stages probe a link once a second."""
 ROTATION_LOOK_S, ROTATION_STEP_S = 1.0, 0.05
 """Between looks at the sender key's age, and while one key gives way to the next."""
 SOCKETS_MAX = 5 * limits.NODES_MAX
@@ -176,7 +178,7 @@ class _Control:
                 engine=config.overlay.engine,
                 engine_options=config.overlay.options.get(config.overlay.engine, {}),
                 peers=config.node.peers,
-                addresses=tuple(_packed(text) for text in config.tun.addresses),
+                addresses=tuple(views.read_prefix(text) for text in config.tun.addresses),
             ),
             random=random.random,
             now=now,
@@ -247,6 +249,7 @@ class _Control:
         self._loop.call_later(ADOPT_S, self._expire_adopted)
         self._loop.call_later(SWEEP_S, self._sweep)
         self._loop.call_later(ROTATION_LOOK_S, self._rotate)
+        self._loop.call_later(MEASURE_S, self._measure)
         self._drain(now)
         if self.given.service is not None:
             await self.given.service.attach(self)
@@ -386,8 +389,7 @@ class _Control:
             case RouteChanged():
                 self.table.set_route(event)
             case Resend(group=group):
-                if (stream := self.table.stream_of(group)) is not None:
-                    self.publisher.publish_resend(event, stream)
+                self.publisher.publish_resend(event, self.table.stream_of(group))
             case events.RecordChanged(record=record, link=link):
                 self.table.set_link(record.node_id, link)
                 self.publisher.publish_record(record, link)
@@ -484,6 +486,14 @@ class _Control:
         finally:
             self._loop.call_later(pause_s, self._rotate)  # whatever raises above: keys go on growing old
 
+    def _measure(self) -> None:
+        """Tells the engine how far its peers are, as the stages have measured it."""
+        self._loop.call_later(MEASURE_S, self._measure)
+        now = time.monotonic()
+        for peer, rtt_s in self.publisher.round_trips():
+            self.node.handle_rtt(peer, rtt_s, now)
+        self._drain(now)
+
     def _expire_adopted(self) -> None:
         self.table.expire_adopted()
         self.publisher.expire_adopted(record.node_id for record in self.node.records())
@@ -502,8 +512,3 @@ def _tell_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> 
     """An input that made a core raise is our bug: one line, and the next input has its turn."""
     error = context.get("exception")
     log.error(context["message"], reason=f"{type(error).__name__}: {error}" if error else "")
-
-
-def _packed(text: str) -> tuple[Address, int]:
-    address, _, prefix = text.partition("/")
-    return parse(address), int(prefix)

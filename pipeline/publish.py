@@ -159,10 +159,10 @@ class Publisher:
             )
             del self._left_out[change.key]
 
-    def publish_resend(self, order: Resend, stream: int) -> None:
-        """What a peer lacks of a stream is to be sent to it once more, if the stages have it."""
+    def publish_resend(self, order: Resend, stream: int | None) -> None:
+        """What a peer lacks of a stream, if it has a number, is to be sent to it once more, if the stages have it."""
         link = self.node.link_of(order.peer)
-        if link is not None:
+        if link is not None and stream is not None:
             repair.resend(self._region, link=link, origin=order.origin, stream=stream, numbers=order.numbers)
             self._has_orders = True
 
@@ -219,6 +219,13 @@ class Publisher:
     def names_of(self, links: Iterable[int]) -> list[str]:
         """The peers behind link indices."""
         return [self._names.get(link, f"link {link}") for link in links]
+
+    def round_trips(self) -> Iterator[tuple[NodeId, float]]:
+        """Peers whose links are up and have been measured, and the round-trip time in seconds."""
+        for link, node in self._nodes.items():
+            rtt_ns = self._tables.link_figures(link).rtt_ns if self._up.get(link) else 0
+            if rtt_ns:
+                yield node, rtt_ns / 1e9
 
     def link_figures(self, link: int | None) -> LinkFigures:
         """Traffic and quality of a link; zeros for None."""

@@ -36,6 +36,12 @@ def with_prefix(address: Address, prefix: int) -> str:
     return f"{show(address)}/{prefix}"
 
 
+def read_prefix(text: str) -> tuple[Address, int]:
+    """The address and prefix length of "10.77.0.1/16"."""
+    address, _, prefix = text.partition("/")
+    return parse(address), int(prefix)
+
+
 def querier_addresses(configured: str | None, addresses: tuple[str, ...]) -> tuple[Address, Address]:
     """The querier's IPv4 and IPv6 address: the last host of the overlay's IPv4 subnet, and a link-local one.
 

@@ -42,6 +42,7 @@ struct mp_ingress {
     uint32_t deliveries;
     struct forward forward;
     struct mp_gaps gaps;
+    struct mp_fib_value besides; /* of besides_origin() */
     uint32_t scattered;         /* the last delivery found many flows: gather from all super-buffers of a burst */
     uint8_t opened[MP_RECEIVE_BURST][MP_SUPER_BYTES];   /* plain text, at the offsets of the sealed super-buffer */
     struct mp_super spare[MP_RECEIVE_BURST]; /* received into when the overlay ring is full */
@@ -196,6 +197,19 @@ static void relay(struct mp_worker *w, struct mp_super *super, uint32_t offset, 
     }
 }
 
+/* The origin itself gets no copy, whoever passes its datagrams on. */
+static const struct mp_fib_value *besides_origin(struct mp_ingress *s, const struct mp_fib_value *hops,
+                                                 const struct mp_opened *o)
+{
+    uint32_t word = o->link / 64;
+    uint64_t bit = UINT64_C(1) << o->link % 64;
+    if (o->link == o->via || word >= hops->words || !(hops->links[word] & bit))
+        return hops;
+    s->besides = *hops;
+    s->besides.links[word] &= ~bit;
+    return &s->besides;
+}
+
 static int has_links_besides(const struct mp_fib_value *v, uint32_t via)
 {
     for (uint32_t i = 0; i < v->words; i++)
@@ -259,6 +273,8 @@ static void take_data(struct mp_worker *w, struct mp_super *super, uint32_t offs
         keep(w, super, offset, f, o);
     int local = f->entry != MP_NO_ENTRY && f->value.flags & MP_ENTRY_LOCAL;
     const struct mp_fib_value *hops = f->entry != MP_NO_ENTRY ? in_turn(w->region, f, o->stream_sequence) : NULL;
+    if (hops)
+        hops = besides_origin(w->ingress, hops, o);
     int onward = hops && has_links_besides(hops, o->via);
     if (local && f->undelivered)
         mp_count(c, f->undelivered, 1);
