@@ -371,7 +371,7 @@ class _Control:
             else:
                 self.node.join(change.group, change.wanted, now)
         while (event := self.node.poll_event()) is not None:
-            changed = True
+            changed |= not isinstance(event, Resend)
             self._take_event(event)
         while (entry := self.table.poll_change()) is not None:
             self.publisher.publish_entry(entry)

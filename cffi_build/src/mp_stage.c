@@ -41,7 +41,7 @@ struct mp_worker *mp_worker_new(struct mp_region *region, const struct mp_worker
     w->now_ns = w->window_ns = mp_now_ns();
     mp_bucket_init(&w->reports, MP_REPORTS_PER_S, MP_REPORTS_BURST, w->now_ns);
     mp_bucket_init(&w->news, MP_NEWS_PER_S, MP_NEWS_PER_S, w->now_ns);
-    mp_bucket_init(&w->gaps, MP_GAPS_PER_S, MP_GAPS_PER_S, w->now_ns);
+    mp_bucket_init(&w->gaps, MP_GAPS_PER_S, MP_GAPS_BURST, w->now_ns);
     w->punts = calloc(MP_PUNT_SLOTS, sizeof *w->punts);
     w->id = 1 + (uint32_t)__builtin_ctz(config->stages);
     w->held = config->stages & ~LENDABLE;

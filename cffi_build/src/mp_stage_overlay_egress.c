@@ -5,7 +5,8 @@
  * Datagrams of a burst that go to the same set of links form runs of equal length (only the last of a run may be
  * shorter), each sent to a link in one call, straight from the slots.  A run takes datagrams of several flows, and
  * several runs are open at once, but none takes a datagram whose flow has one in a later run: runs leave in the order
- * in which they were opened, so no flow is reordered.  What overlay_ingress wants relayed are runs already.
+ * in which they were opened, so no flow is reordered.  What overlay_ingress wants relayed are runs already.  Runs to
+ * different sets that have a link in common go to it together: packets that take turns would else leave one by one.
  *
  * What a peer lacks is sent to it once more when control orders it, out of the slots kept for that: see mp_history.h.
  */
@@ -29,9 +30,17 @@
 struct run {
     const uint64_t *links;      /* in a slot that is ours until the burst ends */
     uint32_t words;
+    uint32_t except;            /* the link it came in by, which gets no copy, or MP_NO_LINK */
     uint32_t segment, total, count;
     uint32_t closed;            /* its last datagram is shorter: nothing may follow */
+    uint32_t pieces;            /* of iov[]: one for each datagram, or one for all */
     struct iovec iov[MP_SEGMENTS_MAX];
+};
+
+/* What goes to one link in one call: one run, or several that have been put together in the stage's `gathered`. */
+struct batch {
+    struct run *only;           /* NULL: gathered */
+    uint32_t segment, total, count, closed;
 };
 
 struct mp_egress {
@@ -40,6 +49,7 @@ struct mp_egress {
     struct mp_bucket resends;
     uint32_t runs;
     struct run run[RUNS];
+    struct iovec gathered[MP_SEGMENTS_MAX];
     uint8_t last[FLOWS];        /* 1 + the run that has the flow's last datagram: the next goes there or later */
     struct mp_target target[MP_LINKS_MAX];
 };
@@ -78,7 +88,7 @@ static void refresh_targets(struct mp_worker *w)
     }
 }
 
-/* ---- one run to all its links ---- */
+/* ---- runs to their links ---- */
 
 static void send_to_link(struct mp_worker *w, struct iovec *iov, uint32_t count, uint32_t total, uint32_t segment,
                          uint32_t link)
@@ -102,26 +112,87 @@ static void send_to_link(struct mp_worker *w, struct iovec *iov, uint32_t count,
     }
 }
 
-static void send_to_links(struct mp_worker *w, struct iovec *iov, uint32_t count, uint32_t total, uint32_t segment,
-                          const uint64_t *links, uint32_t words, uint32_t except)
+static void send_batch(struct mp_worker *w, struct batch *b, uint32_t link)
 {
-    for (uint32_t i = 0; i < words; i++)
-        for (uint64_t rest = links[i]; rest; rest &= rest - 1) {
-            uint32_t link = i * 64 + (uint32_t)__builtin_ctzll(rest);
-            if (link != except)
-                send_to_link(w, iov, count, total, segment, link);
-        }
+    if (b->only)
+        send_to_link(w, b->only->iov, b->only->pieces, b->total, b->segment, link);
+    else if (b->count)
+        send_to_link(w, w->egress->gathered, b->count, b->total, b->segment, link);
+    *b = (struct batch){ 0 };
+}
+
+/* Puts the datagrams of a run behind `count` others, each as a piece of its own. */
+static void gather(struct mp_egress *s, uint32_t count, const struct run *r)
+{
+    if (r->pieces == r->count) {
+        memcpy(s->gathered + count, r->iov, r->pieces * sizeof r->iov[0]);
+        return;
+    }
+    for (uint32_t at = 0; at < r->total; at += r->segment) {
+        uint32_t left = r->total - at;
+        s->gathered[count++] = (struct iovec){ (char *)r->iov[0].iov_base + at, left < r->segment ? left : r->segment };
+    }
+}
+
+static void add_to_batch(struct mp_worker *w, struct batch *b, struct run *r, uint32_t link)
+{
+    if (b->count && (b->closed || b->segment != r->segment || b->count + r->count > MP_SEGMENTS_MAX ||
+                     b->total + r->total > MP_RUN_BYTES_MAX))
+        send_batch(w, b, link);
+    if (!b->count) {
+        *b = (struct batch){ .only = r, .segment = r->segment };
+    } else {
+        if (b->only)
+            gather(w->egress, 0, b->only);
+        b->only = NULL;
+        gather(w->egress, b->count, r);
+    }
+    b->total += r->total;
+    b->count += r->count;
+    b->closed = r->closed;
+}
+
+static uint64_t links_in(const struct run *r, uint32_t word)
+{
+    uint64_t except = r->except / 64 == word ? UINT64_C(1) << r->except % 64 : 0;
+    return word < r->words ? r->links[word] & ~except : 0;
 }
 
 static void flush_runs(struct mp_worker *w)
 {
     struct mp_egress *s = w->egress;
-    for (uint32_t i = 0; i < s->runs; i++) {
-        struct run *r = &s->run[i];
-        send_to_links(w, r->iov, r->count, r->total, r->segment, r->links, r->words, MP_NO_LINK);
+    uint32_t words = 0;
+    for (uint32_t i = 0; i < s->runs; i++)
+        words = s->run[i].words > words ? s->run[i].words : words;
+    for (uint32_t word = 0; word < words; word++) {
+        uint64_t any = 0;
+        for (uint32_t i = 0; i < s->runs; i++)
+            any |= links_in(&s->run[i], word);
+        for (; any; any &= any - 1) {
+            uint32_t bit = (uint32_t)__builtin_ctzll(any), link = word * 64 + bit;
+            struct batch b = { 0 };
+            for (uint32_t i = 0; i < s->runs; i++)
+                if (links_in(&s->run[i], word) >> bit & 1)
+                    add_to_batch(w, &b, &s->run[i], link);
+            send_batch(w, &b, link);
+        }
     }
     s->runs = 0;
     memset(s->last, 0, sizeof s->last);
+}
+
+static struct run *new_run(struct mp_worker *w, const uint64_t *links, uint32_t words, uint32_t segment)
+{
+    struct mp_egress *s = w->egress;
+    if (s->runs == RUNS)
+        flush_runs(w);
+    struct run *r = &s->run[s->runs++];
+    r->links = links;
+    r->words = words;
+    r->except = MP_NO_LINK;
+    r->segment = segment;
+    r->pieces = r->count = r->total = r->closed = 0;
+    return r;
 }
 
 /* ---- host ring ---- */
@@ -143,21 +214,15 @@ static struct run *find_run(struct mp_worker *w, const struct mp_slot *slot)
             return &s->run[i];
     if (last && has_place(&s->run[last - 1], slot))
         return &s->run[last - 1];
-    if (s->runs == RUNS)
-        flush_runs(w);
-    struct run *r = &s->run[s->runs++];
-    r->links = slot->links;
-    r->words = slot->words;
-    r->segment = slot->length;
-    r->count = r->total = r->closed = 0;
-    return r;
+    return new_run(w, slot->links, slot->words, slot->length);
 }
 
 static void add_to_run(struct mp_worker *w, struct mp_slot *slot)
 {
     struct run *r = find_run(w, slot);
     w->egress->last[slot->flow % FLOWS] = (uint8_t)(r - w->egress->run + 1);
-    r->iov[r->count++] = (struct iovec){ mp_slot_packet(slot) - MP_HEADER_BYTES, slot->length };
+    r->iov[r->pieces++] = (struct iovec){ mp_slot_packet(slot) - MP_HEADER_BYTES, slot->length };
+    r->count++;
     r->total += slot->length;
     r->closed = slot->length < r->segment;
 }
@@ -182,6 +247,18 @@ static uint32_t host_burst(struct mp_worker *w)
 
 /* ---- overlay ring ---- */
 
+static void add_relayed(struct mp_worker *w, struct mp_super *super, const struct mp_run *relayed)
+{
+    struct run *r = new_run(w, relayed->links, relayed->words, super->segment);
+    r->except = relayed->came_from;
+    r->total = relayed->length;
+    r->count = (relayed->length + super->segment - 1) / super->segment;
+    r->closed = relayed->length % super->segment != 0;
+    r->pieces = 1;
+    r->iov[0] = (struct iovec){ super->data + relayed->offset, relayed->length };
+    mp_count(w->count[MP_OVERLAY_EGRESS], MP_COUNT_relayed, r->count);
+}
+
 static uint32_t overlay_burst(struct mp_worker *w)
 {
     struct mp_cursor *own = &w->lane->overlay[1];
@@ -189,13 +266,10 @@ static uint32_t overlay_burst(struct mp_worker *w)
     uint32_t count = ready < RELAY_BURST ? (uint32_t)ready : RELAY_BURST;
     for (uint32_t i = 0; i < count; i++) {
         struct mp_super *super = mp_overlay_slot(w->region, w->config.lane, at + i);
-        for (uint32_t k = 0; k < super->runs; k++) {
-            struct mp_run *r = &super->run[k];
-            struct iovec iov = { super->data + r->offset, r->length };
-            send_to_links(w, &iov, 1, r->length, super->segment, r->links, r->words, r->came_from);
-            mp_count(w->count[MP_OVERLAY_EGRESS], MP_COUNT_relayed, (r->length + super->segment - 1) / super->segment);
-        }
+        for (uint32_t k = 0; k < super->runs; k++)
+            add_relayed(w, super, &super->run[k]);
     }
+    flush_runs(w);
     if (count)
         mp_release(own, count, mp_history_slots(w->region, w->region->geometry.overlay_slots));
     return count;
