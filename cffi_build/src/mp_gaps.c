@@ -25,8 +25,9 @@ void mp_gaps_note(struct mp_worker *w, struct mp_gaps *g, struct mp_heard *heard
         wait(w, g, heard, atomic_load_explicit(&heard->name, memory_order_relaxed), via);
 }
 
-void mp_gaps_init(struct mp_worker *w)
+void mp_gaps_init(struct mp_worker *w, struct mp_gaps *g)
 {
+    g->credit = MP_GAP_CREDIT * MP_GAP_SHARE;
     struct mp_heard *heard = mp_heard_table(w->region);
     for (uint32_t i = 0; i < MP_HEARD; i++)
         atomic_store_explicit(&heard[i].waits, 0u, memory_order_relaxed);
@@ -41,17 +42,36 @@ static uint64_t digest_of(const struct mp_gap *gap)
     return gap->count ? digest | 1 : 0;
 }
 
-/* Returns 0 if the limit says: later. */
-static int tell(struct mp_worker *w, struct mp_heard *heard, const struct mp_gap *gap)
+/* Leaves out the newest numbers of which control has not been told and for which there is no credit.  Returns what the
+ * others cost. */
+static uint32_t limit_to_credit(const struct mp_gaps *g, struct mp_gap *gap, uint32_t told_last)
 {
+    uint32_t known = 0, afford = g->credit / MP_GAP_SHARE;
+    while (known < gap->count && (int32_t)(gap->number[known] - told_last) <= 0)
+        known++;
+    uint32_t news = gap->count - known < afford ? gap->count - known : afford;
+    gap->count = known + news;
+    return news * MP_GAP_SHARE;
+}
+
+/* Returns 0 if the limits leave something for later. */
+static int tell(struct mp_worker *w, struct mp_gaps *g, struct mp_heard *heard, struct mp_gap *gap)
+{
+    uint32_t told_last = atomic_load_explicit(&heard->told_last, memory_order_relaxed), missing = gap->count;
+    uint32_t cost = limit_to_credit(g, gap, told_last);
     uint64_t digest = digest_of(gap);
-    if (atomic_load_explicit(&heard->told, memory_order_relaxed) == digest)
-        return 1;
-    if (!mp_punt_add(w, MP_OVERLAY_INGRESS, MP_PUNT_GAP, gap, (uint32_t)sizeof *gap))
-        return 0;
-    atomic_store_explicit(&heard->told, digest, memory_order_relaxed);
-    mp_count(w->count[MP_OVERLAY_INGRESS], MP_COUNT_gaps_told, 1);
-    return 1;
+    if (atomic_load_explicit(&heard->told, memory_order_relaxed) != digest) {
+        if (!mp_punt_add(w, MP_OVERLAY_INGRESS, MP_PUNT_GAP, gap, (uint32_t)sizeof *gap))
+            return 0;
+        g->credit -= cost;
+        if (cost)
+            atomic_store_explicit(&heard->told_last, gap->number[gap->count - 1], memory_order_relaxed);
+        atomic_store_explicit(&heard->told, digest, memory_order_relaxed);
+        mp_count(w->count[MP_OVERLAY_INGRESS], MP_COUNT_gaps_told, 1);
+    }
+    if (gap->count < missing)
+        mp_count(w->count[MP_OVERLAY_INGRESS], MP_COUNT_gaps_untold, 1);
+    return gap->count == missing;
 }
 
 void mp_gaps_tell(struct mp_worker *w, struct mp_gaps *g)
@@ -68,7 +88,7 @@ void mp_gaps_tell(struct mp_worker *w, struct mp_gaps *g)
         uint32_t newest;
         atomic_store_explicit(&each.heard->waits, 0u, memory_order_relaxed);
         gap.count = mp_heard_missing(each.heard, each.last, gap.number, MP_GAP_NUMBERS);
-        int told = tell(w, each.heard, &gap);
+        int told = tell(w, g, each.heard, &gap);
         uint32_t highest = atomic_load_explicit(&each.heard->highest, memory_order_relaxed);
         int more = mp_heard_missing(each.heard, highest, &newest, 1) && (int32_t)(newest - each.last) > 0;
         if (!told || more)

@@ -7,6 +7,9 @@
  * Packets that take turns overtake each other all the time.  So a gap is told when it has been there for a while, and
  * only numbers that were passed over when the waiting began; and again when some of them have come.  A punt is all that
  * is missing, never a change, so the next repairs one that is lost.
+ *
+ * Where much is missing for long, a path is full, and repairs would fill it more.  So the numbers told of are bounded by
+ * a share of those that come; a burst of some hundred mends what a relay that dies takes along.
  */
 #ifndef MP_GAPS_H
 #define MP_GAPS_H
@@ -16,6 +19,8 @@
 #define MP_GAP_WAIT_NS UINT64_C(10000000) /* half of the shortest time after which an engine asks for what is missing */
 #define MP_GAPS_WAITING 256u    /* streams in which something is missing at one instant, of MP_HEARD */
 #define MP_GAP_NUMBERS 64u      /* of one punt: as many as one NACK asks for */
+#define MP_GAP_SHARE 20u        /* a number is told of for every so many that come: repairs are 5 % of the streams */
+#define MP_GAP_CREDIT 512u      /* numbers that may be told of at once: a third of 11 Mbit/s for 1.5 s, until routes change */
 
 /* What control gets (MP_PUNT_GAP). */
 struct mp_gap {
@@ -34,11 +39,18 @@ struct mp_gap_waiting {
 
 struct mp_gaps {                /* a queue in the order of due_ns, as all wait equally long */
     uint32_t head, tail;
+    uint32_t credit;            /* of numbers that control may be told of, in shares of one */
     struct mp_gap_waiting waiting[MP_GAPS_WAITING];
 };
 
 /* What a predecessor was about to tell is to be noted again.  (Another lane may then tell something twice.) */
-void mp_gaps_init(struct mp_worker *w);
+void mp_gaps_init(struct mp_worker *w, struct mp_gaps *g);
+
+/* A datagram of a stream that is repaired has come. */
+static inline void mp_gaps_earn(struct mp_gaps *g)
+{
+    g->credit += g->credit < MP_GAP_CREDIT * MP_GAP_SHARE;
+}
 
 /* What is missing in the stream may have changed. */
 void mp_gaps_note(struct mp_worker *w, struct mp_gaps *g, struct mp_heard *heard, uint32_t via);

@@ -43,6 +43,7 @@ static void begin(struct mp_heard *h, uint64_t name, uint32_t sequence)
     }
     atomic_store_explicit(&h->highest, sequence, memory_order_relaxed);
     atomic_store_explicit(&h->told, 0, memory_order_relaxed);
+    atomic_store_explicit(&h->told_last, sequence, memory_order_relaxed);
     atomic_store_explicit(&h->waits, 0, memory_order_relaxed);
     /* release pairs with the acquire in mp_heard_find: who sees the name sees a whole map */
     atomic_store_explicit(&h->name, name, memory_order_release);

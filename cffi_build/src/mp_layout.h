@@ -273,7 +273,8 @@ struct mp_heard {
     _Atomic uint32_t highest;   /* number of all that have come */
     _Atomic uint32_t waits;     /* some worker is about to tell what is missing */
     _Atomic uint64_t told;      /* digest of what control was told last, 0: nothing */
-    uint64_t reserved[4];
+    _Atomic uint32_t told_last; /* the highest number that it was told of, if `told` has ever been set */
+    uint32_t reserved[7];
     _Atomic uint64_t word[MP_HEARD_WORDS];
 };
 _Static_assert(sizeof(struct mp_heard) == 192, "three lines");

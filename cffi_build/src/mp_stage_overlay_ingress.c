@@ -23,7 +23,9 @@
 
 #define SCATTERED 8u            /* packets a write, below which a longer list is worth its cache misses */
 
-struct forward {                /* the last look-up: consecutive datagrams mostly share it */
+#define FORWARDS 64u            /* cached look-ups, direct-mapped */
+
+struct forward {                /* what is known of a flow that comes by a link; valid for one version of the table */
     uint64_t version;           /* of the table, plus 1 */
     uint32_t origin, via, entry;
     uint32_t refused, undelivered;  /* the policy's counters for all, and for this host; 0: allowed */
@@ -40,7 +42,8 @@ struct mp_ingress {
     struct mp_peers *peers;
     struct mp_delivery delivery[MP_DELIVERIES_MAX];
     uint32_t deliveries;
-    struct forward forward;
+    struct forward *last;       /* consecutive datagrams mostly share it */
+    struct forward forwards[FORWARDS];
     struct mp_gaps gaps;
     struct mp_fib_value besides; /* of besides_origin() */
     uint32_t scattered;         /* the last delivery found many flows: gather from all super-buffers of a burst */
@@ -53,7 +56,8 @@ int mp_ingress_init(struct mp_worker *w)
     w->ingress = calloc(1, sizeof *w->ingress);
     if (!w->ingress)
         return -ENOMEM;
-    mp_gaps_init(w);
+    w->ingress->last = w->ingress->forwards;
+    mp_gaps_init(w, &w->ingress->gaps);
     w->ingress->peers = mp_peers_new(w);
     return w->ingress->peers ? 0 : -ENOMEM;
 }
@@ -145,12 +149,29 @@ static const struct mp_fib_value *in_turn(const struct mp_region *r, struct forw
     return &f->later;
 }
 
-static struct forward *look_up(struct mp_worker *w, const struct mp_packet *p, uint32_t origin, uint32_t via,
-                                     uint64_t version)
+static int is_same(const struct forward *f, const struct mp_packet *p, uint32_t origin, uint32_t via, uint64_t version)
 {
-    struct forward *f = &w->ingress->forward;
-    if (f->version != version || f->origin != origin || f->via != via ||
-        memcmp(f->destination, p->destination, 16) || memcmp(f->source, p->source, 16)) {
+    return f->version == version && f->origin == origin && f->via == via &&
+           !memcmp(f->destination, p->destination, 16) && !memcmp(f->source, p->source, 16);
+}
+
+/* The place of a flow in the cache: packets that take turns come by several links one after the other. */
+static struct forward *place_of(struct mp_ingress *s, const struct mp_packet *p, uint32_t via)
+{
+    uint64_t a, b;
+    memcpy(&a, p->source + 8, 8);
+    memcpy(&b, p->destination + 8, 8);
+    return &s->forwards[((a ^ (b << 7 | b >> 57)) + via) * UINT64_C(0x9e3779b97f4a7c15) >> 58];
+}
+_Static_assert(FORWARDS == 64, "six bits of a hash");
+
+static struct forward *look_up(struct mp_worker *w, const struct mp_packet *p, uint32_t origin, uint32_t via,
+                               uint64_t version)
+{
+    struct forward *f = w->ingress->last;
+    if (!is_same(f, p, origin, via, version))
+        w->ingress->last = f = place_of(w->ingress, p, via);
+    if (!is_same(f, p, origin, via, version)) {
         f->version = version;
         f->origin = origin;
         f->via = via;
@@ -231,6 +252,7 @@ static void keep(struct mp_worker *w, struct mp_super *super, uint32_t offset, s
             memset(super->stream, 0, sizeof super->stream);
         super->stream[which] = (uint16_t)f->value.stream;
     }
+    mp_gaps_earn(&w->ingress->gaps);
     if (!f->heard || !mp_heard_is(f->heard, name))
         f->heard = mp_heard_find(w->region, name, o->stream_sequence);
     if (mp_heard_note(f->heard, o->stream_sequence, w->now_ns))
