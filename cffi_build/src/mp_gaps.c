@@ -6,17 +6,24 @@
 
 #include "mp_heard.h"
 
-static void wait(struct mp_worker *w, struct mp_gaps *g, struct mp_heard *heard, uint64_t name, uint32_t via)
+static void enqueue(struct mp_worker *w, struct mp_gaps *g, const struct mp_gap_waiting *each)
 {
     if (g->head - g->tail == MP_GAPS_WAITING) {
         mp_count(w->count[MP_OVERLAY_INGRESS], MP_COUNT_gaps_untold, 1);
         return;
     }
-    atomic_store_explicit(&heard->waits, 1u, memory_order_relaxed);
-    g->waiting[g->head++ % MP_GAPS_WAITING] = (struct mp_gap_waiting){
-        .heard = heard, .name = name, .due_ns = w->now_ns + MP_GAP_WAIT_NS,
-        .last = atomic_load_explicit(&heard->highest, memory_order_relaxed), .via = via,
-    };
+    atomic_store_explicit(&each->heard->waits, 1u, memory_order_relaxed);
+    g->waiting[g->head % MP_GAPS_WAITING] = *each;
+    g->waiting[g->head++ % MP_GAPS_WAITING].due_ns = w->now_ns + MP_GAP_WAIT_NS;
+}
+
+static void wait(struct mp_worker *w, struct mp_gaps *g, struct mp_heard *heard, uint64_t name, uint32_t via)
+{
+    uint32_t numbers[MP_HEARD_NUMBERS];
+    struct mp_gap_waiting each = { .heard = heard, .name = name, .via = via };
+    each.last = atomic_load_explicit(&heard->highest, memory_order_relaxed);
+    each.missing = mp_heard_missing(heard, each.last, numbers, MP_HEARD_NUMBERS);
+    enqueue(w, g, &each);
 }
 
 void mp_gaps_note(struct mp_worker *w, struct mp_gaps *g, struct mp_heard *heard, uint32_t via)
@@ -74,6 +81,27 @@ static int tell(struct mp_worker *w, struct mp_gaps *g, struct mp_heard *heard, 
     return gap->count == missing;
 }
 
+static void look_at(struct mp_worker *w, struct mp_gaps *g, struct mp_gap_waiting *each)
+{
+    uint32_t numbers[MP_HEARD_NUMBERS], newest;
+    uint32_t missing = mp_heard_missing(each->heard, each->last, numbers, MP_HEARD_NUMBERS);
+    atomic_store_explicit(&each->heard->waits, 0u, memory_order_relaxed);
+    if (missing && missing < each->missing && each->rounds < MP_GAP_ROUNDS) {
+        each->missing = missing;
+        each->rounds++;
+        enqueue(w, g, each);
+        return;
+    }
+    struct mp_gap gap = { .origin = mp_heard_origin(each->name), .stream = mp_heard_stream(each->name), .via = each->via };
+    gap.count = missing < MP_GAP_NUMBERS ? missing : MP_GAP_NUMBERS;
+    memcpy(gap.number, numbers + missing - gap.count, gap.count * sizeof numbers[0]);
+    int told = tell(w, g, each->heard, &gap);
+    uint32_t highest = atomic_load_explicit(&each->heard->highest, memory_order_relaxed);
+    int more = mp_heard_missing(each->heard, highest, &newest, 1) && (int32_t)(newest - each->last) > 0;
+    if (!told || more)
+        wait(w, g, each->heard, each->name, each->via);
+}
+
 void mp_gaps_tell(struct mp_worker *w, struct mp_gaps *g)
 {
     while (g->head != g->tail) {
@@ -81,18 +109,8 @@ void mp_gaps_tell(struct mp_worker *w, struct mp_gaps *g)
         if (each.due_ns > w->now_ns)
             return;
         g->tail++;
-        if (!mp_heard_has_place(each.heard, each.name))
-            continue;
-        struct mp_gap gap = { .origin = mp_heard_origin(each.name), .stream = mp_heard_stream(each.name),
-                              .via = each.via };
-        uint32_t newest;
-        atomic_store_explicit(&each.heard->waits, 0u, memory_order_relaxed);
-        gap.count = mp_heard_missing(each.heard, each.last, gap.number, MP_GAP_NUMBERS);
-        int told = tell(w, g, each.heard, &gap);
-        uint32_t highest = atomic_load_explicit(&each.heard->highest, memory_order_relaxed);
-        int more = mp_heard_missing(each.heard, highest, &newest, 1) && (int32_t)(newest - each.last) > 0;
-        if (!told || more)
-            wait(w, g, each.heard, each.name, each.via);
+        if (mp_heard_has_place(each.heard, each.name))
+            look_at(w, g, &each);
     }
 }
 
