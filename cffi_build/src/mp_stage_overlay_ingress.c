@@ -3,7 +3,8 @@
  * overlay_ingress: opens what peers send, delivers it into the TUN, hands on what must be relayed, answers probes.
  *
  * Steps of a super-buffer, in this order below: receive into the overlay ring → every datagram: header, key, replay
- * window, open → forwarding entry, policy → delivery list and relay runs → delivery → publish for overlay_egress.
+ * window, open → forwarding entry, policy → delivery list, in the order of the stream where packets take turns, and relay
+ * runs → delivery → publish for overlay_egress.
  * A datagram is verified before anything is done with it.  A super-buffer that is neither relayed nor kept for repair
  * leaves its slot unused.
  */
@@ -17,12 +18,16 @@
 #include "mp_heard.h"
 #include "mp_peers.h"
 #include "mp_seal.h"
+#include "mp_sequence.h"
 #include "mp_tables.h"
 #include "mp_tun.h"
 #include "mp_udp.h"
 
 #define SCATTERED 8u            /* packets a write, below which a longer list is worth its cache misses */
 
+/* How long a datagram that is early may wait for those before it. */
+#define HOLD_TURNS_NS UINT64_C(20000000) /* trees of one network differ by less */
+#define HOLD_REPAIR_NS UINT64_C(100000000) /* what a local network loses comes after some 50 ms, or is asked for once more */
 #define FORWARDS 64u            /* cached look-ups, direct-mapped */
 
 struct forward {                /* what is known of a flow that comes by a link; valid for one version of the table */
@@ -45,11 +50,14 @@ struct mp_ingress {
     struct forward *last;       /* consecutive datagrams mostly share it */
     struct forward forwards[FORWARDS];
     struct mp_gaps gaps;
+    struct mp_sequence *sequence; /* NULL with several lanes: none sees all of a stream */
     struct mp_fib_value besides; /* of besides_origin() */
     uint32_t scattered;         /* the last delivery found many flows: gather from all super-buffers of a burst */
     uint8_t opened[MP_RECEIVE_BURST][MP_SUPER_BYTES];   /* plain text, at the offsets of the sealed super-buffer */
     struct mp_super spare[MP_RECEIVE_BURST]; /* received into when the overlay ring is full */
 };
+
+static void deliver_in_order(void *worker, const uint8_t *bytes, uint32_t length);
 
 int mp_ingress_init(struct mp_worker *w)
 {
@@ -59,6 +67,9 @@ int mp_ingress_init(struct mp_worker *w)
     w->ingress->last = w->ingress->forwards;
     mp_gaps_init(w, &w->ingress->gaps);
     w->ingress->peers = mp_peers_new(w);
+    if (w->region->geometry.lanes == 1 &&
+        !(w->ingress->sequence = mp_sequence_new(w->region->geometry.mtu, deliver_in_order, w)))
+        return -ENOMEM;
     return w->ingress->peers ? 0 : -ENOMEM;
 }
 
@@ -67,13 +78,16 @@ void mp_ingress_exit(struct mp_worker *w)
     if (!w->ingress)
         return;
     mp_peers_free(w->ingress->peers);
+    mp_sequence_free(w->ingress->sequence);
     free(w->ingress);
 }
 
 uint64_t mp_ingress_due_ns(const struct mp_worker *w)
 {
-    uint64_t probes = mp_peers_due_ns(w->ingress->peers), gaps = mp_gaps_due_ns(&w->ingress->gaps);
-    return probes < gaps ? probes : gaps;
+    const struct mp_ingress *s = w->ingress;
+    uint64_t probes = mp_peers_due_ns(s->peers), gaps = mp_gaps_due_ns(&s->gaps);
+    uint64_t held = s->sequence ? mp_sequence_due_ns(s->sequence) : UINT64_MAX, due = probes < gaps ? probes : gaps;
+    return held < due ? held : due;
 }
 
 /* ---- deliver ---- */
@@ -87,6 +101,8 @@ static void flush_deliveries(struct mp_worker *w)
                                      w->count[MP_OVERLAY_INGRESS]);
     s->scattered = writes * SCATTERED > s->deliveries;
     s->deliveries = 0;
+    if (s->sequence)
+        mp_sequence_recycle(s->sequence);
 }
 
 /* All packets of a datagram are of the flow that its first was looked up by: a member that lies gains nothing. */
@@ -106,6 +122,14 @@ static void deliver(struct mp_worker *w, const struct mp_packet *first, const ui
         bytes += p.length;
         length -= p.length;
     }
+}
+
+/* For mp_sequence: a datagram's turn to be delivered has come. */
+static void deliver_in_order(void *worker, const uint8_t *bytes, uint32_t length)
+{
+    struct mp_packet p;
+    if (!mp_packet_parse(bytes, length, &p))
+        deliver(worker, &p, bytes, length);
 }
 
 /* ---- look up ---- */
@@ -241,22 +265,45 @@ static int has_links_besides(const struct mp_fib_value *v, uint32_t via)
 
 /* ---- repair ---- */
 
-/* Keeps the datagram for who may lack it, and notes that it has come. */
-static void keep(struct mp_worker *w, struct mp_super *super, uint32_t offset, struct forward *f,
-                 const struct mp_opened *o)
+/* Is it one of a stream of which the order and what is missing matter? */
+static int is_tracked(const struct forward *f)
+{
+    return f->entry != MP_NO_ENTRY && f->value.stream && (f->value.turns > 1 || f->value.flags & MP_ENTRY_REPAIR);
+}
+
+/* Notes that the datagram has come, and keeps it for who may lack it. */
+static void track(struct mp_worker *w, struct mp_super *super, uint32_t offset, struct forward *f,
+                  const struct mp_opened *o)
 {
     uint32_t which = offset / super->segment;
     uint64_t name = mp_heard_name(o->origin, f->value.stream, o->epoch);
+    if (!f->heard || !mp_heard_is(f->heard, name))
+        f->heard = mp_heard_find(w->region, name, o->stream_sequence);
+    int changed = mp_heard_note(f->heard, o->stream_sequence, w->now_ns);
+    if (!(f->value.flags & MP_ENTRY_REPAIR))
+        return;
     if (which < MP_RUNS_MAX) {
         if (!super->kept++)
             memset(super->stream, 0, sizeof super->stream);
         super->stream[which] = (uint16_t)f->value.stream;
     }
     mp_gaps_earn(&w->ingress->gaps);
-    if (!f->heard || !mp_heard_is(f->heard, name))
-        f->heard = mp_heard_find(w->region, name, o->stream_sequence);
-    if (mp_heard_note(f->heard, o->stream_sequence, w->now_ns))
+    if (changed)
         mp_gaps_note(w, &w->ingress->gaps, f->heard, o->via);
+}
+
+static void deliver_tracked(struct mp_worker *w, const struct forward *f, const struct mp_opened *o,
+                            const struct mp_packet *p)
+{
+    struct mp_ingress *s = w->ingress;
+    if (!s->sequence) {
+        deliver(w, p, o->body, o->length);
+        return;
+    }
+    uint64_t hold_ns = f->value.flags & MP_ENTRY_REPAIR ? HOLD_REPAIR_NS : HOLD_TURNS_NS;
+    mp_sequence_take(s->sequence, (uint32_t)(f->heard - mp_heard_table(w->region)),
+                     mp_heard_name(o->origin, f->value.stream, o->epoch), o->stream_sequence, o->body, o->length,
+                     w->now_ns, hold_ns);
 }
 
 /* ---- one datagram ---- */
@@ -291,8 +338,9 @@ static void take_data(struct mp_worker *w, struct mp_super *super, uint32_t offs
         mp_count(c, refused, 1);
         return;
     }
-    if (f->entry != MP_NO_ENTRY && f->value.flags & MP_ENTRY_REPAIR)
-        keep(w, super, offset, f, o);
+    int tracked = is_tracked(f);
+    if (tracked)
+        track(w, super, offset, f, o);
     int local = f->entry != MP_NO_ENTRY && f->value.flags & MP_ENTRY_LOCAL;
     const struct mp_fib_value *hops = f->entry != MP_NO_ENTRY ? in_turn(w->region, f, o->stream_sequence) : NULL;
     if (hops)
@@ -300,6 +348,8 @@ static void take_data(struct mp_worker *w, struct mp_super *super, uint32_t offs
     int onward = hops && has_links_besides(hops, o->via);
     if (local && f->undelivered)
         mp_count(c, f->undelivered, 1);
+    else if (local && tracked)
+        deliver_tracked(w, f, o, &p);
     else if (local)
         deliver(w, &p, o->body, o->length);
     if (onward)
@@ -351,6 +401,9 @@ uint32_t mp_ingress_burst(struct mp_worker *w)
     mp_peers_refresh(s->peers);
     mp_peers_probe(s->peers);
     mp_gaps_tell(w, &s->gaps);
+    if (s->sequence)
+        mp_sequence_expire(s->sequence, w->now_ns);
+    flush_deliveries(w);
     for (uint32_t i = 0; i < MP_RECEIVE_BURST; i++) {
         super[i] = room >= MP_RECEIVE_BURST ? mp_overlay_slot(w->region, w->config.lane, at + i) : &s->spare[i];
         in[i].data = super[i]->data;

@@ -202,7 +202,7 @@ class Lab:
         for host in self.hosts:
             _batch(host.netns, self._host_commands(host))
         if not self.offloads:
-            self._disable_offloads()
+            self.disable_offloads()
         self.bridge.run([nft, "-f", "-"], stdin=self._ruleset())
 
     def _host_commands(self, host: Host) -> list[str]:
@@ -213,7 +213,8 @@ class Lab:
             f"link set {UNDERLAY_PORT} up",
         ]
 
-    def _disable_offloads(self) -> None:
+    def disable_offloads(self) -> None:
+        """As `offloads=False`, from now on."""
         switches = [word for feature in _OFFLOADS for word in (feature, "off")]
         for host in self.hosts:
             host.run([require("ethtool"), "-K", UNDERLAY_PORT, *switches])

@@ -228,7 +228,7 @@ class ForwardingTable:
             return None
         links = self._sets.share(frozenset(self._links[node] for node in route.next_hops if node in self._up))
         stream = 0
-        if key.side is Side.HOST or route.repairs:
+        if key.side is Side.HOST or route.repairs or route.turns > 1:
             stream = self._streams.take(key)
         else:
             self._streams.drop(key)
@@ -261,7 +261,7 @@ class ForwardingTable:
 
 
 class Streams:
-    """Stream numbers 1 … STREAMS_MAX, one for each group sent to or repaired; 0, the shared one, when all are taken.
+    """Stream numbers 1 … STREAMS_MAX, one for each group that needs it; 0, the shared one, when all are taken.
 
     A number that becomes free goes to the end of the queue: receivers have long forgotten what it counted before.
     """

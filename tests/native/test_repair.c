@@ -239,12 +239,14 @@ static void sent_once_more(int sealed, uint32_t helper)
     CHECK_EQUAL(counted(1, MP_COUNT_gaps_told), 0);
     open_repairing(1 << 1 | 1 << 2);
     send_packets(13, 10);
-    CHECK(delivered(1) == ((1 << 23) - 1) - (7 << 10) && delivered(2) == (1 << 23) - 1);
+    uint64_t first = delivered(1);      /* the rest waits for those that are missing, unless this machine is very slow */
+    CHECK((first == (1 << 10) - 1 || first == ((1 << 23) - 1) - (7 << 10)) && delivered(2) == (1 << 23) - 1);
     wait_gap(1, &gap);
     CHECK(gap.origin == origin_of(0) && gap.stream == STREAM && gap.via == 0 && gap.count == 3);
     CHECK(gap.number[0] == 10 && gap.number[1] == 11 && gap.number[2] == 12);
     order(helper, 1, &gap);
-    CHECK_EQUAL(delivered(1), 7 << 10);
+    uint64_t then = delivered(1);
+    CHECK((first & then) == 0 && (first | then) == (1 << 23) - 1);
     CHECK_EQUAL(counted(helper, MP_COUNT_resent), 3);
     CHECK_EQUAL(counted(helper, MP_COUNT_resent_bytes), 3 * (20 + 28 + 1316 + (sealed ? 16 : 0)));
     wait_gap(1, &gap);

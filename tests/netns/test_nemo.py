@@ -5,20 +5,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import psutil
 import pytest
 
-from pipeline.cli.instance import Instance
 from pipeline.cli.programs import wait_until
 from pipeline.sim.experiment import Scenario, run
 from tests.netns.network import Network, drops, fresh_group
 from tests.netns.traffic import Receiver, Sender
+from tests.netns.trees import TURNS, Tables, reaches
 
 HOSTS = 7
-TURNS = 3
-"""Crew members that carry a stream in turn."""
 RATE = 1_500_000 / 8 / 1316
 """Packets a second of a stream of 1.5 Mbit/s."""
 
@@ -27,32 +24,6 @@ RATE = 1_500_000 / 8 / 1316
 def nemo() -> Iterator[Network]:
     with Network(HOSTS, workers=1, extra=("--overlay", "nemo")) as network:
         yield network
-
-
-def trees(instances: list[Instance], source: Instance, group: str) -> list[dict[str, str]]:
-    """For each turn: by whom each node that the source reaches gets the group's packets, as the tables stand."""
-    rows = {each.name: [row for row in each.show("routes") if row["group"] == group] for each in instances}
-    return [_tree(rows, source.name, turn) for turn in range(TURNS)]
-
-
-def _tree(rows: dict[str, list[dict[str, Any]]], source: str, turn: int) -> dict[str, str]:
-    parents: dict[str, str] = {}
-    waiting = [(source, "host", "")]
-    while waiting:
-        node, side, came_from = waiting.pop()
-        of_turn = [row for row in rows[node] if row["side"] == side and row["turn"] in (None, turn)]
-        found = [row for row in of_turn if row["via"] in (None, came_from or None)]
-        found.sort(key=lambda row: row["via"] is None)
-        for hop in found[0]["next_hops"] if found else ():
-            if hop not in (came_from, source) and hop not in parents:
-                parents[hop] = node
-                waiting.append((hop, "overlay", node))
-    return parents
-
-
-def reaches(instances: list[Instance], source: Instance, group: str, names: set[str]) -> bool:
-    """Whether the source reaches just those nodes, in every turn."""
-    return all(set(parents) == names for parents in trees(instances, source, group))
 
 
 def test_a_stream_over_relays(nemo: Network, measured: Callable[..., None]) -> None:
@@ -74,7 +45,7 @@ def test_a_stream_over_relays(nemo: Network, measured: Callable[..., None]) -> N
         assert (counts["unique"], counts["duplicates"]) == (sent, 0)
     for each, old in zip(nemo.instances, before, strict=True):
         assert {reason: count for reason, count in drops(each).items() if count != old.get(reason, 0)} == {}, each.name
-    parents = [parent for tree in trees(nemo.instances, source, group) for parent in tree.values()]
+    parents = [parent for tree in Tables(nemo.instances).trees(source, group) for parent in tree.values()]
     degrees = [parents.count(each.name) / TURNS for each in nemo.instances]
     foretold = run(Scenario(engine="nemo", nodes=HOSTS, duration_s=60, warmup_s=30, join_s=5, rate=RATE))
     measured(sent=sent, degree_max=max(degrees), foretold=foretold["out_degree"]["max"])
@@ -133,7 +104,7 @@ def test_a_forwarder_is_killed(nemo: Network, measured: Callable[..., None]) -> 
     primer.process.kill()
     sender = Sender(source.host, group, mbit=1.5, seconds=12)
     time.sleep(2)
-    served = Counter(parent for tree in trees(nemo.instances, source, group) for parent in tree.values())
+    served = Counter(parent for tree in Tables(nemo.instances).trees(source, group) for parent in tree.values())
     victim = max(members, key=lambda member: served[member.name])
     root = psutil.Process(victim.process.popen.pid)
     for process in (root, *root.children(recursive=True)):

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * mp_sequence: datagrams back in their order.  See mp_sequence.h.
+ */
+#include "mp_sequence.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct held {
+    uint64_t due_ns;
+    uint32_t length;
+};
+
+struct stream {
+    uint64_t name;              /* without the epoch; 0: unused */
+    uint32_t next;              /* number that is waited for, or comes next */
+    uint32_t count;             /* held */
+    uint16_t place[MP_SEQUENCE_WINDOW];     /* 1 + where number n is held, at n % MP_SEQUENCE_WINDOW; 0: it is not */
+};
+
+struct mp_sequence {
+    mp_emit *emit;
+    void *context;
+    uint32_t bytes_max;
+    uint32_t free_count, spent_count, active_count;
+    uint16_t free[MP_SEQUENCE_HELD];
+    uint16_t spent[MP_SEQUENCE_HELD];       /* emitted, not yet delivered */
+    uint16_t active[MP_SEQUENCE_STREAMS];   /* streams that hold something */
+    struct held held[MP_SEQUENCE_HELD];
+    struct stream streams[MP_HEARD];
+    uint8_t bytes[];
+};
+
+struct mp_sequence *mp_sequence_new(uint32_t bytes_max, mp_emit *emit, void *context)
+{
+    uint32_t places = MP_SEQUENCE_BYTES / bytes_max < MP_SEQUENCE_HELD ? MP_SEQUENCE_BYTES / bytes_max : MP_SEQUENCE_HELD;
+    struct mp_sequence *s = calloc(1, sizeof *s + (size_t)places * bytes_max);
+    if (!s)
+        return NULL;
+    s->emit = emit;
+    s->context = context;
+    s->bytes_max = bytes_max;
+    while (s->free_count < places) {
+        s->free[s->free_count] = (uint16_t)s->free_count;
+        s->free_count++;
+    }
+    return s;
+}
+
+void mp_sequence_free(struct mp_sequence *s)
+{
+    free(s);
+}
+
+/* ---- held datagrams ---- */
+
+static uint8_t *bytes_at(struct mp_sequence *s, uint32_t place)
+{
+    return s->bytes + (size_t)place * s->bytes_max;
+}
+
+static void forget_active(struct mp_sequence *s, uint32_t which)
+{
+    for (uint32_t i = 0; i < s->active_count; i++)
+        if (s->active[i] == which) {
+            s->active[i] = s->active[--s->active_count];
+            return;
+        }
+}
+
+/* Returns 0 if there is no place. */
+static int hold(struct mp_sequence *s, uint32_t which, uint32_t number, const uint8_t *bytes, uint32_t length,
+                uint64_t due_ns)
+{
+    struct stream *stream = &s->streams[which];
+    uint16_t *at = &stream->place[number % MP_SEQUENCE_WINDOW];
+    if (!s->free_count || length > s->bytes_max || *at || (!stream->count && s->active_count == MP_SEQUENCE_STREAMS))
+        return 0;
+    if (!stream->count++)
+        s->active[s->active_count++] = (uint16_t)which;
+    uint32_t place = s->free[--s->free_count];
+    s->held[place] = (struct held){ due_ns, length };
+    memcpy(bytes_at(s, place), bytes, length);
+    *at = (uint16_t)(place + 1);
+    return 1;
+}
+
+/* Emits the next datagram if it is held. */
+static int emit_next(struct mp_sequence *s, uint32_t which)
+{
+    struct stream *stream = &s->streams[which];
+    uint16_t *at = &stream->place[stream->next % MP_SEQUENCE_WINDOW];
+    if (!stream->count || !*at)
+        return 0;
+    uint32_t place = *at - 1u;
+    *at = 0;
+    stream->next++;
+    if (!--stream->count)
+        forget_active(s, which);
+    s->emit(s->context, bytes_at(s, place), s->held[place].length);
+    s->spent[s->spent_count++] = (uint16_t)place;   /* after it: who emits may recycle what was emitted before */
+    return 1;
+}
+
+/* Gives up what is waited for: on to the first that is held, and all behind it without a gap. */
+static void give_up(struct mp_sequence *s, uint32_t which)
+{
+    struct stream *stream = &s->streams[which];
+    while (stream->count && !stream->place[stream->next % MP_SEQUENCE_WINDOW])
+        stream->next++;
+    while (emit_next(s, which))
+        ;
+}
+
+static uint64_t due_of(const struct mp_sequence *s, uint32_t which)
+{
+    const struct stream *stream = &s->streams[which];
+    for (uint32_t n = stream->next; n != stream->next + MP_SEQUENCE_WINDOW; n++)
+        if (stream->place[n % MP_SEQUENCE_WINDOW])
+            return s->held[stream->place[n % MP_SEQUENCE_WINDOW] - 1u].due_ns;
+    return UINT64_MAX;
+}
+
+/* ---- the interface ---- */
+
+void mp_sequence_take(struct mp_sequence *s, uint32_t which, uint64_t name, uint32_t number, const uint8_t *bytes,
+                      uint32_t length, uint64_t now_ns, uint64_t hold_ns)
+{
+    struct stream *stream = &s->streams[which];
+    int32_t ahead = (int32_t)(number - stream->next);
+    if (stream->name != name >> 16 || ahead >= (int32_t)MP_SEQUENCE_WINDOW || ahead < -(int32_t)MP_HEARD_NUMBERS) {
+        while (stream->count)
+            give_up(s, which);
+        stream->name = name >> 16;
+        stream->next = number;
+        ahead = 0;
+    }
+    if (ahead > 0 && hold(s, which, number, bytes, length, now_ns + hold_ns))
+        return;
+    if (ahead > 0) {
+        while (stream->count)
+            give_up(s, which);
+        stream->next = number;
+        ahead = 0;
+    }
+    s->emit(s->context, bytes, length);
+    if (ahead)
+        return;
+    stream->next++;
+    while (emit_next(s, which))
+        ;
+}
+
+void mp_sequence_expire(struct mp_sequence *s, uint64_t now_ns)
+{
+    for (uint32_t i = s->active_count; i-- > 0;) {
+        uint32_t which = s->active[i];
+        while (s->streams[which].count && due_of(s, which) <= now_ns)
+            give_up(s, which);
+    }
+}
+
+uint64_t mp_sequence_due_ns(const struct mp_sequence *s)
+{
+    uint64_t due = UINT64_MAX;
+    for (uint32_t i = 0; i < s->active_count; i++) {
+        uint64_t each = due_of(s, s->active[i]);
+        due = each < due ? each : due;
+    }
+    return due;
+}
+
+void mp_sequence_recycle(struct mp_sequence *s)
+{
+    while (s->spent_count)
+        s->free[s->free_count++] = s->spent[--s->spent_count];
+}

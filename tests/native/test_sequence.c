@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * Goal: datagrams of a stream come out in their order, each once, none later than it may be held, whatever comes in.
+ * Method: by hand; and streams shuffled and with losses (seeded) against what the rules say of any of them.
+ */
+#include "check.h"
+
+#include "mp_sequence.h"
+
+#define HOLD_NS 100u
+#define NAME(n) ((uint64_t)(n) << 16 | 1u)
+
+struct out {
+    uint32_t count;
+    uint32_t number[4096];
+    struct mp_sequence *recycles;   /* at each datagram, as a full delivery list would */
+};
+
+static void take_out(void *context, const uint8_t *bytes, uint32_t length)
+{
+    struct out *out = context;
+    uint32_t number, again;
+    CHECK(length == 1000 && out->count < 4096);
+    if (out->recycles)
+        mp_sequence_recycle(out->recycles);
+    memcpy(&number, bytes, sizeof number);
+    memcpy(&again, bytes + length - sizeof again, sizeof again);
+    CHECK_EQUAL(number, again);
+    out->number[out->count++] = number;
+}
+
+static void put(struct mp_sequence *s, uint32_t which, uint32_t number, uint64_t now_ns)
+{
+    uint8_t bytes[1000] = { 0 };
+    memcpy(bytes, &number, sizeof number);
+    memcpy(bytes + sizeof bytes - sizeof number, &number, sizeof number);
+    mp_sequence_take(s, which, NAME(7 + which), number, bytes, sizeof bytes, now_ns, HOLD_NS);
+}
+
+static void expect(struct out *out, uint32_t count, const uint32_t *numbers)
+{
+    CHECK_EQUAL(out->count, count);
+    for (uint32_t i = 0; i < count; i++)
+        CHECK_EQUAL(out->number[i], numbers[i]);
+    out->count = 0;
+}
+
+static void by_hand(void)
+{
+    static const uint32_t starts[] = { 0, 1000, UINT32_MAX - 1 };
+    for (uint32_t i = 0; i < 3; i++) {
+        struct out out = { 0 };
+        struct mp_sequence *s = mp_sequence_new(1436, take_out, &out);
+        uint32_t a = starts[i];
+        CHECK_EQUAL(mp_sequence_due_ns(s), UINT64_MAX);
+        put(s, 3, a, 0);
+        put(s, 3, a + 1, 0);
+        expect(&out, 2, (uint32_t[]){ a, a + 1 });
+        put(s, 3, a + 4, 10);                       /* early */
+        put(s, 3, a + 3, 20);
+        expect(&out, 0, NULL);
+        CHECK_EQUAL(mp_sequence_due_ns(s), 20 + HOLD_NS);
+        put(s, 3, a + 2, 30);
+        expect(&out, 3, (uint32_t[]){ a + 2, a + 3, a + 4 });
+        CHECK_EQUAL(mp_sequence_due_ns(s), UINT64_MAX);
+        put(s, 3, a + 6, 40);                       /* 5 is lost, and so is 8 */
+        put(s, 3, a + 7, 45);
+        put(s, 3, a + 9, 50);
+        mp_sequence_expire(s, 39 + HOLD_NS);
+        expect(&out, 0, NULL);
+        mp_sequence_expire(s, 40 + HOLD_NS);
+        expect(&out, 2, (uint32_t[]){ a + 6, a + 7 });
+        CHECK_EQUAL(mp_sequence_due_ns(s), 50 + HOLD_NS);
+        put(s, 3, a + 5, 60 + HOLD_NS);             /* too late to wait for, and delivered */
+        expect(&out, 1, (uint32_t[]){ a + 5 });
+        mp_sequence_expire(s, 60 + HOLD_NS);
+        expect(&out, 1, (uint32_t[]){ a + 9 });
+        put(s, 3, a + 11, 300);
+        put(s, 3, a + 11 + MP_SEQUENCE_WINDOW, 300);    /* from elsewhere: a new beginning */
+        put(s, 3, a + 12 + MP_SEQUENCE_WINDOW, 300);
+        expect(&out, 3, (uint32_t[]){ a + 11, a + 11 + MP_SEQUENCE_WINDOW, a + 12 + MP_SEQUENCE_WINDOW });
+        mp_sequence_free(s);
+    }
+}
+
+static void another_stream_in_its_place(void)
+{
+    struct out out = { 0 };
+    struct mp_sequence *s = mp_sequence_new(1436, take_out, &out);
+    put(s, 1, 5, 0);
+    put(s, 1, 7, 0);
+    mp_sequence_take(s, 1, NAME(99), 70, (uint8_t[1000]){ 70, [996] = 70 }, 1000, 0, HOLD_NS);
+    expect(&out, 3, (uint32_t[]){ 5, 7, 70 });
+    mp_sequence_free(s);
+}
+
+/* More than can be held: nothing is lost and nothing waits for ever. */
+static void full(void)
+{
+    struct out out = { 0 };
+    struct mp_sequence *s = mp_sequence_new(1436, take_out, &out);
+    for (uint32_t which = 0; which < 100; which++) {
+        put(s, which, 0, 0);
+        for (uint32_t n = 2; n < 30; n++)
+            put(s, which, n, 0);
+    }
+    mp_sequence_expire(s, HOLD_NS);
+    CHECK_EQUAL(out.count, 100 * 29);
+    CHECK_EQUAL(mp_sequence_due_ns(s), UINT64_MAX);
+    mp_sequence_recycle(s);
+    out.count = 0;
+    put(s, 0, 31, 0);
+    CHECK_EQUAL(out.count, 0);
+    mp_sequence_free(s);
+}
+
+/* Each datagram comes up to 20 numbers late or not at all; held ones are recycled as soon as that may be. */
+static void shuffled(void)
+{
+    enum { LENGTH = 4000 };
+    static uint32_t at[LENGTH + 64];
+    for (uint64_t seed = 1; seed < 20; seed++) {
+        struct out out = { 0 };
+        uint64_t state = seed;
+        struct mp_sequence *s = mp_sequence_new(1436, take_out, &out);
+        uint32_t sent = 0, lossy = seed % 2;
+        out.recycles = s;
+        memset(at, 0, sizeof at);
+        for (uint32_t n = 1; n < LENGTH; n++) {     /* at[t]: what comes then, one more than its number */
+            uint32_t t = n + check_random(&state, 20);
+            while (at[t])
+                t++;
+            if (n < 30 || !lossy || check_random(&state, 50))
+                at[t] = n;
+        }
+        put(s, 0, 0, 0);
+        for (uint32_t t = 0; t < LENGTH + 64; t++) {
+            if (at[t]) {
+                put(s, 0, at[t], 10 * t);
+                sent++;
+            }
+            mp_sequence_expire(s, 10 * t);
+        }
+        mp_sequence_expire(s, UINT64_MAX);
+        CHECK_EQUAL(out.count, sent + 1);
+        uint32_t back = 0;
+        for (uint32_t i = 1; i < out.count; i++)
+            back += out.number[i] < out.number[i - 1];
+        CHECK(lossy ? back < sent / 5 : back == 0 || HOLD_NS < 200);
+        mp_sequence_free(s);
+    }
+}
+
+int main(void)
+{
+    RUN(by_hand);
+    RUN(another_stream_in_its_place);
+    RUN(full);
+    RUN(shuffled);
+    return 0;
+}

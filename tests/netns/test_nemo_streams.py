@@ -1,0 +1,167 @@
+"""Twelve real daemons with the engine nemo: what it is used for, and what is lost and repaired on the way.
+
+All nodes are members of all groups from the start and stay so (by a program that does nothing else), so that the trees
+have grown when a test begins, and each test's own receivers change nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli.lab import Host
+from pipeline.cli.programs import Process, require
+from pipeline.cli.stream import StreamMeter
+from tests.netns.network import Network, fresh_group
+from tests.netns.traffic import PORT, Receiver, Sender
+from tests.netns.trees import wait_settled
+
+HOSTS = 12
+STREAMS = 7
+ANNOUNCEMENTS = "224.2.127.254"
+"""RFC 2974: where SAP announces sessions of global scope, on port 9875."""
+SAP_PORT = 9875
+SETTLE_S = 60.0
+
+Measured = Callable[..., None]
+
+
+def opened(network: Network, groups: list[str]) -> Network:
+    """All hosts are members of all groups, and trees from the first host have grown."""
+    for host in network.hosts:
+        Receiver(host, ",".join(groups), port=PORT + 1)
+    wait_settled(network.instances, network.instances[0], groups, SETTLE_S)
+    return network
+
+
+@pytest.fixture(scope="module")
+def groups() -> list[str]:
+    return [fresh_group() for _ in range(STREAMS)]
+
+
+@pytest.fixture(scope="module")
+def nemo(groups: list[str]) -> Iterator[Network]:
+    with Network(HOSTS, workers=1, extra=("--overlay", "nemo")) as network:
+        yield opened(network, [*groups, ANNOUNCEMENTS])
+
+
+def total(network: Network, counter: str) -> int:
+    """The sum of a counter over all nodes."""
+    return sum(each.show("counters")[counter] for each in network.instances)
+
+
+def test_announcements(nemo: Network) -> None:
+    """Goal: session announcements of every node arrive at every other.
+    Method: all send SAP packets of two sizes, two a second, and all listen; each of 12 × 12 streams is complete."""
+    receivers = [Receiver(host, ANNOUNCEMENTS, port=SAP_PORT, streams=HOSTS) for host in nemo.hosts]
+    senders = [
+        Sender(host, ANNOUNCEMENTS, port=SAP_PORT, stream=number, size=(180, 420), pps=2, count=5, ttl=15)
+        for number, host in enumerate(nemo.hosts, 1)
+    ]
+    sent = [sender.sent() for sender in senders]
+    for receiver in receivers:
+        account = receiver.account()
+        for number, count in enumerate(sent, 1):
+            account.assert_perfect(count, stream=number)
+
+
+def test_a_chat(nemo: Network, groups: list[str]) -> None:
+    """Goal: many who say little to one group are all heard by all.
+    Method: twelve senders of ten short messages a second each for 3 s; every host counts every stream."""
+    receivers = [Receiver(host, groups[0], streams=HOSTS) for host in nemo.hosts]
+    senders = [
+        Sender(host, groups[0], stream=number, size=(80, 300, 120), pps=10, seconds=3)
+        for number, host in enumerate(nemo.hosts, 1)
+    ]
+    sent = [sender.sent() for sender in senders]
+    for receiver in receivers:
+        account = receiver.account()
+        for number, count in enumerate(sent, 1):
+            account.assert_perfect(count, stream=number)
+
+
+def test_transport_stream(nemo: Network, groups: list[str], measured: Measured) -> None:
+    """Goal: video of 1.5 Mbit/s by plain ffmpeg arrives without a continuity error, over relays that take turns.
+    Method: ffmpeg sends a test picture for 5 s; three hosts' ffmpeg passes it on to a meter of continuity counters."""
+    ffmpeg = [require("ffmpeg"), "-nostdin", "-v", "warning"]
+    group, viewers = groups[1], nemo.hosts[3::4]
+    meters = [StreamMeter() for _ in viewers]
+    threads = [threading.Thread(target=view, args=(host, group, meter), daemon=True) for host, meter in
+               zip(viewers, meters, strict=True)]  # fmt: skip
+    for thread in threads:
+        thread.start()
+    time.sleep(2)  # players join; a stream that began before they have is no error, so nothing hangs on this
+    encoder = "-re -f lavfi -i testsrc2=size=320x240:rate=25 -t 5 -c:v mpeg2video -b:v 1.2M -maxrate 1.2M -minrate 1.2M"
+    muxer = ["-bufsize", "400k", "-muxrate", "1.5M", "-f", "mpegts", f"udp://{group}:5004?pkt_size=1316&ttl=1"]
+    nemo.hosts[0].run([*ffmpeg, *encoder.split(), *muxer])
+    time.sleep(0.5)
+    for host in viewers:
+        next(process for process in host.processes if process.label == "viewer").kill()
+    for thread, meter in zip(threads, meters, strict=True):
+        thread.join(5)
+        measured(packets=meter.packets, jitter_ms=meter.jitter_s * 1e3)
+        assert meter.packets > 4000
+        assert meter.continuity_errors == 0
+
+
+def view(host: Host, group: str, meter: StreamMeter) -> None:
+    """Feeds a meter with what a player gets."""
+    url = f"udp://{group}:5004?fifo_size=50000"
+    command = ["-nostdin", "-v", "warning", "-f", "data", "-i", url, "-map", "0", "-c", "copy", "-f", "data", "pipe:1"]
+    player: Process = host.spawn([require("ffmpeg"), *command], label="viewer", pipe=True)
+    while data := player.popen.stdout.read1(65536):  # type: ignore[union-attr]
+        meter.feed(data, time.monotonic())
+
+
+def test_seven_streams(nemo: Network, groups: list[str], measured: Measured) -> None:
+    """Goal: seven streams of 11 Mbit/s from one node reach eleven others.
+    Method: 77 Mbit/s for 4 s, each stream to its own group; every host counts all.  Two cores hardly have the time for
+    what 12 daemons and the receivers do then (850 Mbit/s delivered), so a ten-thousandth may be missing."""
+    source, *members = nemo.hosts
+    receivers = [Receiver(host, ",".join(groups), streams=STREAMS) for host in members]
+    senders = [Sender(source, group, stream=number, mbit=11, seconds=4) for number, group in enumerate(groups, 1)]
+    sent = [sender.sent() for sender in senders]
+    accounts = [receiver.account() for receiver in receivers]
+    counts = [account.stream(number) for account in accounts for number in range(1, STREAMS + 1)]
+    expected = len(members) * sum(sent)
+    lost = expected - sum(each["unique"] for each in counts)
+    overtaken = sum(each["reordered"] for each in counts)
+    measured(sent=sum(sent), lost=lost, overtaken_percent=100 * overtaken / expected)
+    assert not any(each["duplicates"] for each in counts)
+    assert lost <= expected / 10_000
+
+
+def lossy_stream(network: Network, group: str) -> tuple[int, int, int]:
+    """1.5 Mbit/s for 8 s while every link loses one packet in a hundred: expected, lost, sent once more."""
+    source, *members = network.hosts
+    network.lab.disable_offloads()  # so that each datagram is lost for itself
+    receivers = [Receiver(host, group) for host in members]
+    for host in network.hosts:
+        network.lab.loss(host, 1)
+    before = total(network, "resent")
+    sent = Sender(source, group, mbit=1.5, seconds=8).sent()
+    time.sleep(0.5)
+    network.lab.heal()
+    unique = sum(receiver.stop().stream()["unique"] for receiver in receivers)
+    return sent * len(members), sent * len(members) - unique, total(network, "resent") - before
+
+
+def test_loss_is_repaired(nemo: Network, groups: list[str], tmp_path: Path, measured: Measured) -> None:
+    """Goal: with 1 % of loss on every link repair delivers more than none does, for 5 % of the stream at the most.
+    Method: the same stream in this network and in one with repair = "none", of which nothing is repaired."""
+    expected, lost, resent = lossy_stream(nemo, groups[2])
+    config = tmp_path / "none.toml"
+    config.write_text('[overlay.nemo]\nrepair = "none"\n')
+    with Network(HOSTS, workers=1, extra=("--overlay", "nemo", "--config", str(config))) as plain:
+        opened(plain, groups[2:3])
+        plain_expected, plain_lost, plain_resent = lossy_stream(plain, groups[2])
+    measured(lost_percent=100 * lost / expected, without_percent=100 * plain_lost / plain_expected)
+    measured(repair_percent=100 * resent / expected)
+    assert plain_resent == 0
+    assert plain_lost > plain_expected / 100
+    assert lost < plain_lost / 5
+    assert 0 < resent < expected / 20
