@@ -5,6 +5,7 @@
  * order against a plain model; the edges of the number space; several threads on one window.
  */
 #include <pthread.h>
+#include <sched.h>
 
 #include "check.h"
 #include "mp_seal.h"
@@ -117,14 +118,22 @@ static void random_order(void)
     CHECK(newest > 300000);
 }
 
-static _Atomic uint32_t taken;
+static _Atomic uint32_t taken, reached[2];
 
-static void *take_all(void *unused)
+#define SHARED_NUMBERS 100000u
+
+/* Both take each number at the same moment: neither goes on before the other is there. */
+static void *take_all(void *which)
 {
-    for (uint64_t n = 0; n < 300000; n++)
+    uint32_t self = which != NULL;
+    for (uint32_t n = 1; n <= SHARED_NUMBERS; n++) {
+        atomic_store(&reached[self], n);
+        while (atomic_load(&reached[!self]) < n)
+            sched_yield();
         if (mp_window_take(&window, n))
             atomic_fetch_add(&taken, 1);
-    return unused;
+    }
+    return NULL;
 }
 
 static void threads_share_a_window(void)
@@ -132,10 +141,10 @@ static void threads_share_a_window(void)
     pthread_t thread[2];
     clear();
     for (int i = 0; i < 2; i++)
-        CHECK_EQUAL(pthread_create(&thread[i], NULL, take_all, NULL), 0);
+        CHECK_EQUAL(pthread_create(&thread[i], NULL, take_all, i ? &window : NULL), 0);
     for (int i = 0; i < 2; i++)
         CHECK_EQUAL(pthread_join(thread[i], NULL), 0);
-    CHECK_EQUAL(atomic_load(&taken), 300000);
+    CHECK_EQUAL(atomic_load(&taken), SHARED_NUMBERS);
 }
 
 int main(void)
