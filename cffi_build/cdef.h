@@ -68,7 +68,7 @@ struct mp_ring_view {
 };
 
 struct mp_link_view {
-    uint64_t tx_datagrams, tx_bytes, tx_errors, rx_datagrams, rx_bytes, probes, echoes, rtt_ns, loss_ppm;
+    uint64_t tx_datagrams, tx_bytes, tx_errors, rx_datagrams, rx_bytes, probes, echoes, answered, rtt_ns, loss_ppm;
     ...;
 };
 

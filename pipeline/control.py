@@ -60,8 +60,6 @@ CHECKPOINT_SHARE = 20
 ADOPT_S = 3.0
 """How long a restarted control leaves entries alone that it has not set again: membership is relearned meanwhile."""
 SWEEP_S = 30.0
-MEASURE_S = 2.0
-"""Stages probe a link once a second."""
 ROTATION_LOOK_S, ROTATION_STEP_S = 1.0, 0.05
 """Between looks at the sender key's age, and while one key gives way to the next."""
 SOCKETS_MAX = 5 * limits.NODES_MAX
@@ -249,7 +247,7 @@ class _Control:
         self._loop.call_later(ADOPT_S, self._expire_adopted)
         self._loop.call_later(SWEEP_S, self._sweep)
         self._loop.call_later(ROTATION_LOOK_S, self._rotate)
-        self._loop.call_later(MEASURE_S, self._measure)
+        self._loop.call_later(limits.PROBES_AGE_S, self._look_at_probes)
         self._drain(now)
         if self.given.service is not None:
             await self.given.service.attach(self)
@@ -486,12 +484,14 @@ class _Control:
         finally:
             self._loop.call_later(pause_s, self._rotate)  # whatever raises above: keys go on growing old
 
-    def _measure(self) -> None:
-        """Tells the engine how far its peers are, as the stages have measured it."""
-        self._loop.call_later(MEASURE_S, self._measure)
+    def _look_at_probes(self) -> None:
+        """Tells the node whom the stages have heard, and how far away its peers are."""
+        self._loop.call_later(limits.PROBES_AGE_S, self._look_at_probes)
         now = time.monotonic()
-        for peer, rtt_s in self.publisher.round_trips():
-            self.node.handle_rtt(peer, rtt_s, now)
+        for peer, figures, are_answered in self.publisher.probed():
+            self.node.handle_probes(peer, now, are_answered=are_answered)
+            if figures.rtt_ns:
+                self.node.handle_rtt(peer, figures.rtt_ns / 1e9, now)
         self._drain(now)
 
     def _expire_adopted(self) -> None:

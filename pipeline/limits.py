@@ -26,11 +26,25 @@ MESSAGE_BYTES_MAX = 1 << 20
 MESSAGES_PER_S, MESSAGE_BURST = 1000, 10_000
 """Control messages of one peer: a Heartbeat a second, one a change, and all of 65,536 groups are some hundred."""
 
-HELLO_INTERVAL_S = 1.0
+HELLO_INTERVAL_S = 0.75
 """Between heartbeats on a link, and between attempts on one that is down for the first time."""
 
+PROBED_HEARTBEAT_S, HEARTBEATS_PER_S = 5.0, 20.0
+"""Between heartbeats on a link whose probes are answered, which says as much each second at a tenth of the cost; with
+hundreds of peers so rarely that all together are no more than this."""
+
+PROBES_TRUSTED_S = 1.4
+"""So long after an answered probe was seen heartbeats may be rare: one more may be late, and the next heartbeat comes
+before the peer, who sees the same, gives this node up."""
+
+PROBES_AGE_S = 0.5
+"""Between looks at what the probes have shown."""
+
+PROBES_LOSS_MAX = 0.05
+"""On a path that loses more the word of the control link is wanted each second."""
+
 LINK_TIMEOUT_S = 2.5
-"""Silence after which a link is down: two heartbeats lost and a half to spare, under the 3 s promised."""
+"""Silence after which a link is down: two heartbeats lost and the third late, under the 3 s promised."""
 
 RECONNECT_INTERVAL_MAX_S = 30.0
 """Back-off of attempts on a peer that stays away: they never end, but cost next to nothing."""
@@ -78,7 +92,12 @@ ADDRESS_ATTEMPTS_MAX = 4096
 """Tries to find a free derived address: 1,024 nodes take 1.6 % of 10.77.0.0/16, so a few always do."""
 
 ENGINE_SYNC_INTERVAL_S = 0.75
-"""Between an engine's periodic messages to a peer: what was lost is repaired within two of them, under 2 s."""
+"""Between an engine's messages to a peer that repeat what has just changed: what was lost is repaired within two of
+them, under 2 s."""
+
+ENGINE_SYNC_INTERVAL_MAX_S, ENGINE_SYNCS_PER_S = 12.0, 20.0
+"""The interval doubles up to this while nothing changes, as in Trickle (RFC 6206); with hundreds of peers until all
+together are sent no more than so many."""
 
 ENGINE_MESSAGE_BYTES_MAX = 128 << 10
 """At which an engine splits what it has to say: 2,000 groups fit into one, 65,536 into some ten."""

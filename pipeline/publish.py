@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import structlog
 
+from pipeline import limits
 from pipeline.address import Address, NodeId, parse
 from pipeline.config_checks import split_endpoint
 from pipeline.errors import PipelineError
@@ -27,7 +28,7 @@ from pipeline.shm.tables import LinkFigures, TablesWriter, moved_endpoint
 
 Bells: TypeAlias = tuple[int, ...]
 """Eventfds of one stage, by lane."""
-NO_FIGURES = LinkFigures(0, 0, 0, 0, 0, 0, 0, 0, 0)
+NO_FIGURES = LinkFigures(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 log = structlog.get_logger()
 
@@ -45,6 +46,8 @@ class Publisher:
         self._nodes: dict[int, NodeId] = {}
         """By link."""
         self._up: dict[int, bool] = {}
+        self._probes: dict[int, tuple[int, int]] = {}
+        """Echoes heard and probes answered, as last looked at."""
         self._tables_changed = self._has_orders = False
         self._told: set[str] = set()
         self._stored: dict[FibKey, FibKey] = {}
@@ -91,6 +94,7 @@ class Publisher:
         """A peer is forgotten."""
         self._names.pop(link, None)
         self._nodes.pop(link, None)
+        self._probes.pop(link, None)
         self._up.pop(link, None)
         self._tables.clear_link(link)
         self._publish_sources(Side.OVERLAY, record.node_id, [])
@@ -220,12 +224,20 @@ class Publisher:
         """The peers behind link indices."""
         return [self._names.get(link, f"link {link}") for link in links]
 
-    def round_trips(self) -> Iterator[tuple[NodeId, float]]:
-        """Peers whose links are up and have been measured, and the round-trip time in seconds."""
+    def probed(self) -> Iterator[tuple[NodeId, LinkFigures, bool]]:
+        """Peers that have been heard by probe or echo since this was last asked: their links' figures, and whether this
+        node's own probes are answered.
+        """
         for link, node in self._nodes.items():
-            rtt_ns = self._tables.link_figures(link).rtt_ns if self._up.get(link) else 0
-            if rtt_ns:
-                yield node, rtt_ns / 1e9
+            if not self._up.get(link):
+                self._probes.pop(link, None)
+                continue
+            figures = self._tables.link_figures(link)
+            seen = self._probes.get(link)
+            self._probes[link] = figures.echoes, figures.answered
+            if seen is not None and seen != self._probes[link]:
+                has_echo = figures.echoes != seen[0]
+                yield node, figures, has_echo and figures.loss_ppm <= 1e6 * limits.PROBES_LOSS_MAX
 
     def link_figures(self, link: int | None) -> LinkFigures:
         """Traffic and quality of a link; zeros for None."""

@@ -128,6 +128,7 @@ int mp_link_get(const struct mp_region *r, uint32_t index, struct mp_link_view *
         out->rx_bytes += get64(&rx->bytes);
         out->probes += get64(&rx->probes);
         out->echoes += get64(&rx->echoes);
+        out->answered += get64(&rx->answered);
     }
     return 0;
 }

@@ -34,7 +34,7 @@ struct mp_link_view {           /* sums over lanes */
     uint64_t tx_bytes;          /* probes and echoes included */
     uint64_t tx_errors;
     uint64_t rx_datagrams, rx_bytes;
-    uint64_t probes, echoes;
+    uint64_t probes, echoes, answered;
     uint64_t rtt_ns;            /* of lane 0, which probes; 0: unknown */
     uint64_t loss_ppm;
 };

@@ -301,7 +301,7 @@ struct mp_link_rx {             /* by overlay_ingress of the lane */
     _Atomic uint64_t rtt_ns;            /* smoothed; 0: unknown */
     _Atomic uint64_t loss_ppm;          /* smoothed share of probes without an answer */
     _Atomic uint64_t probe_bytes;       /* sent by overlay_ingress itself */
-    uint64_t reserved;
+    _Atomic uint64_t answered;          /* the peer's probes */
 };
 _Static_assert(sizeof(struct mp_link_rx) == 64, "one line");
 

@@ -276,6 +276,8 @@ static void take_own_type(struct mp_peers *s, const struct mp_header *h, const s
         mp_count(s->count, MP_DROP_wire_header, 1);
         return;
     }
+    if (h->type == MP_TYPE_PROBE && link != MP_NO_LINK)
+        mp_count_in(&mp_link_rx(s->w->region, s->w->config.lane)[link].answered, 1);
     if (h->type == MP_TYPE_PROBE)
         send_own(s, MP_TYPE_ECHO, o->body, from, from->any.sa_family == AF_INET ? sizeof from->v4 : sizeof from->v6, link);
     else

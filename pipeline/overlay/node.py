@@ -220,6 +220,11 @@ class OverlayNode:
         self._now = now
         self._engine.handle_gap(group, origin, numbers, now, via=via)
 
+    def handle_probes(self, peer: NodeId, now: float, *, are_answered: bool) -> None:
+        """The data plane has heard a peer since this was last said; `are_answered`: and the peer hears this node."""
+        self._now = now
+        self._sessions.handle_probes(peer, now, are_answered=are_answered)
+
     def handle_rtt(self, peer: NodeId, rtt_s: float, now: float) -> None:
         """A link's measured round-trip time; only of links that are up."""
         held = self._sessions.peers.get(peer)

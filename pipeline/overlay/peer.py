@@ -11,6 +11,9 @@
     any        SILENCE        DOWN       nothing for LINK_TIMEOUT_S
     any        RESTARTED      DOWN       it is heard in a new life; another signal follows
 
+Heartbeats go out each second; rarely where the data plane's probes are answered, which are signs of life as well.  But
+however well those are, a peer that has said nothing for three such pauses is silent.
+
 What a driver calls "up" is UP; a link is up on each side on its own.  Because a node that has timed out its peer says
 UNKNOWN, a path that is broken in one direction is soon down in both.
 """
@@ -132,8 +135,13 @@ class Peer:
         """Of the latest Hello, Heartbeat or Goodbye."""
         self.away_since = now
         """When the node was last heard, or first heard of."""
+        self._said_at = now
+        """When it last said something itself."""
         self._backoff = Backoff(random, now, now)
         self._heartbeat_at = now
+        self._trusted_until = now
+        """Until then its probes say that all is well, and heartbeats may be `_rest_s` apart."""
+        self._rest_s = pace.heartbeat_s
 
     @property
     def is_up(self) -> bool:
@@ -156,17 +164,25 @@ class Peer:
         if self.state is PeerState.DOWN:
             forget_at = self.away_since + self._pace.forget_s
             return min(self._backoff.next_at, forget_at) if self.is_wanted else forget_at
-        silent_at = self.away_since + self._pace.silence_s
         if not self.is_wanted:
-            return silent_at
-        return min(self._heartbeat_at if self.is_up else self._backoff.next_at, silent_at)
+            return self._silent_at
+        return min(self._next_heartbeat_at if self.is_up else self._backoff.next_at, self._silent_at)
+
+    @property
+    def _next_heartbeat_at(self) -> float:
+        rested_at = self._heartbeat_at - self._pace.heartbeat_s + self._rest_s
+        return max(self._heartbeat_at, min(rested_at, self._trusted_until))
+
+    @property
+    def _silent_at(self) -> float:
+        return min(self.away_since + self._pace.silence_s, self._said_at + max(self._pace.silence_s, 3 * self._rest_s))
 
     def handle(self, signal: Signal, now: float) -> bool:
         """Feed a signal.  Returns whether the link went up or down."""
         before = self.state
         self.state = TRANSITIONS[before, signal]
         if signal in (Signal.ACKNOWLEDGED, Signal.OUTDATED, Signal.UNKNOWN):
-            self.away_since = now
+            self.heard(now)
         if self.state is not before:
             self._enter(now)
         return (before is PeerState.UP) is not self.is_up
@@ -176,9 +192,20 @@ class Peer:
         if self.state is PeerState.DOWN:
             if now >= self.away_since + self._pace.forget_s:
                 return Action.FORGET
-        elif now >= self.away_since + self._pace.silence_s:
+        elif now >= self._silent_at:
             return Action.SILENT
         return Action.SPEAK if now >= self.due else Action.NOTHING
+
+    def heard(self, now: float) -> None:
+        """It has said something."""
+        self.away_since = self._said_at = now
+
+    def probed(self, now: float, *, rest_s: float | None) -> None:
+        """The data plane has heard it; `rest_s`: and it hears us, so that heartbeats may be that far apart."""
+        self.away_since = max(self.away_since, now - limits.PROBES_AGE_S)
+        if rest_s is not None:
+            self._rest_s = rest_s
+            self._trusted_until = now + limits.PROBES_TRUSTED_S
 
     def spoke(self, now: float) -> None:
         """A Hello or a Heartbeat has been sent."""
@@ -198,12 +225,12 @@ class Peer:
         """After a restart of this control process: the link is up, as the peer believes."""
         self.state = PeerState.UP
         self.acknowledged = acknowledged
-        self.away_since = now
+        self.heard(now)
         self._heartbeat_at = now
 
     def call_now(self, now: float) -> None:
         """Something is to be said at once."""
-        self._heartbeat_at = self._backoff.next_at = now
+        self._heartbeat_at = self._trusted_until = self._backoff.next_at = now
 
     def _enter(self, now: float) -> None:
         """Timers of the new state: a peer that is greeted or lost is called at once, one that said goodbye is not."""

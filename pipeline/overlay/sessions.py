@@ -137,6 +137,14 @@ class Sessions:
                 peer.call_now(now)
             self._deadlines.set(node_id, peer.due)
 
+    def handle_probes(self, node_id: NodeId, now: float, *, are_answered: bool) -> None:
+        """The data plane has heard a peer's probes, or echoes of its own (`are_answered`: as it should)."""
+        peer = self.peers.get(node_id)
+        if peer is not None and peer.is_up:
+            rest_s = max(limits.PROBED_HEARTBEAT_S, len(self.peers) / limits.HEARTBEATS_PER_S)
+            peer.probed(now, rest_s=rest_s if are_answered else None)
+            self._deadlines.set(node_id, peer.due)
+
     # ---- messages
 
     def handle_message(self, message: AnyNodeMessage, hint: str, now: float) -> None:
@@ -158,7 +166,7 @@ class Sessions:
         peer = self.peers.get(message.sender)
         if peer is not None and peer.record.incarnation == message.incarnation:
             if peer.is_heard:
-                peer.away_since = now
+                peer.heard(now)
             return peer
         if (peer is None or message.incarnation > peer.record.incarnation) and message.sender != self.own.node_id:
             self.speaker.hello(endpoints.fill_in(message.endpoint, hint), known=None)

@@ -45,6 +45,7 @@ class LinkFigures:
     rx_bytes: int
     probes: int
     echoes: int
+    answered: int
     rtt_ns: int
     loss_ppm: int
 

@@ -80,28 +80,31 @@ class Mesh:
         """Groups whose routes may have changed, in the order of the changes: a set's order differs from run to run."""
         self._outputs: deque[Output] = deque()
         self._sync_at = now
+        self._sync_s = limits.ENGINE_SYNC_INTERVAL_S
+        """To the advert after that."""
 
     # ---- this node
 
     def join(self, group: Address, sources: SourceFilter, now: float) -> None:
         """This host wants the group from these sources."""
-        self._change(_MEMBER + group, _pack(sources))
+        self._change(_MEMBER + group, _pack(sources), now)
 
     def leave(self, group: Address, now: float) -> None:
         """This host wants the group no longer."""
-        self._change(_MEMBER + group, None)
+        self._change(_MEMBER + group, None, now)
 
     def register_source(self, group: Address, now: float) -> None:
         """A program of this host sends to the group."""
-        self._change(_PUBLISHER + group, b"")
+        self._change(_PUBLISHER + group, b"", now)
 
     def deregister_source(self, group: Address, now: float) -> None:
         """None does any more."""
-        self._change(_PUBLISHER + group, None)
+        self._change(_PUBLISHER + group, None, now)
 
-    def _change(self, key: bytes, value: bytes | None) -> None:
+    def _change(self, key: bytes, value: bytes | None, now: float) -> None:
         if self._own.set(key, value):
             self._behind |= self._up
+            self._quicken(now)
 
     # ---- the others
 
@@ -110,6 +113,7 @@ class Mesh:
         if state is LinkState.UP:
             if peer not in self._up:
                 self._up.add(peer)
+                self._quicken(now)
                 self._touch_groups_of(peer)
                 self._greet(peer)
             return
@@ -141,6 +145,7 @@ class Mesh:
             return MALFORMED
         match decoded:
             case Pull():
+                self._quicken(now)
                 self._send_updates(peer, decoded)
             case Advert():
                 if self._copy_of(peer).differs(decoded):
@@ -197,10 +202,17 @@ class Mesh:
 
     # ---- time
 
+    def _quicken(self, now: float) -> None:
+        """Something has changed, or was missed: adverts come quickly again."""
+        self._sync_s = limits.ENGINE_SYNC_INTERVAL_S
+        self._sync_at = min(self._sync_at, now + self._sync_s)
+
     def handle_timeout(self, now: float) -> None:
         """Tell every peer what it should have."""
         if now >= self._sync_at:
-            self._sync_at = now + limits.ENGINE_SYNC_INTERVAL_S
+            self._sync_at = now + self._sync_s
+            longest_s = max(limits.ENGINE_SYNC_INTERVAL_MAX_S, len(self._up) / limits.ENGINE_SYNCS_PER_S)
+            self._sync_s = min(2 * self._sync_s, longest_s)
             advert = _encode(self._own.advert())
             self._outputs.extend(Transmit(peer, advert) for peer in sorted(self._up - self._behind))
 
