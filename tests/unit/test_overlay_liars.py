@@ -15,6 +15,9 @@ from pipeline import limits, messages
 from pipeline.address import ANY_SOURCE, Address, parse
 from pipeline.errors import WireError
 from pipeline.messages import DirectoryUpdate, EngineMessage, Header, Heartbeat, Hello, NodeRecord
+from pipeline.overlay.api import EngineContext, LinkState, Transmit
+from pipeline.overlay.engines.nemo import talk
+from pipeline.overlay.engines.nemo.engine import Nemo
 from pipeline.overlay.events import Notice, NoticeKind, RecordGone
 from pipeline.overlay.node import OTHER_SEAL, OverlayNode
 from pipeline.overlay.replica import Advert, Copy, Original, Pull, Room, Update
@@ -151,30 +154,40 @@ def test_a_record_without_a_key_is_refused_where_datagrams_are_sealed(
     assert_all_is_well(net, a, b)
 
 
-def test_who_speaks_for_himself_comes_before_rumours(net: Net, pair: tuple[OverlayNode, OverlayNode]) -> None:
+@pytest.fixture
+def small_overlay(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A directory that is full soon."""
+    monkeypatch.setattr(limits, "NODES_MAX", 50)
+    return limits.NODES_MAX
+
+
+def test_who_speaks_for_himself_comes_before_rumours(
+    net: Net, pair: tuple[OverlayNode, OverlayNode], small_overlay: int
+) -> None:
     """A directory that a liar has filled with invented nodes still takes a real one."""
     a, b = pair
-    records = [invented(1000 + number) for number in range(limits.NODES_MAX + 100)]
-    for start in range(0, len(records), 200):
-        tell(a, DirectoryUpdate(records=records[start : start + 200], **LIAR), net.now)
-    assert len(a.records()) == limits.NODES_MAX
+    records = [invented(1000 + number) for number in range(small_overlay + 20)]
+    tell(a, DirectoryUpdate(records=records, **LIAR), net.now)
+    assert len(a.records()) == small_overlay
     c = net.add("c", peers=(a.record.endpoint,))
     net.run(1)
     assert "c" in up(a)
     assert "a" in up(c)
-    assert len(a.records()) == limits.NODES_MAX
+    assert len(a.records()) == small_overlay
     assert len(net.of(a, RecordGone)) >= 1
     assert b.record.name in up(a)
 
 
-def test_engines_of_invented_nodes_fill_neither_memory_nor_log(net: Net, pair: tuple[OverlayNode, OverlayNode]) -> None:
+def test_engines_of_invented_nodes_fill_neither_memory_nor_log(
+    net: Net, pair: tuple[OverlayNode, OverlayNode], small_overlay: int
+) -> None:
     a, _ = pair
     for number in range(3):
         net.run(limits.NODE_FORGET_S + 1)
-        records = [invented(1000 + number * 1000 + each, engine=f"e{each}") for each in range(900)]
-        for start in range(0, 900, 200):
-            tell(a, DirectoryUpdate(records=records[start : start + 200], **LIAR), net.now)
-    assert len(net.of(a, Notice)) <= limits.NODES_MAX
+        records = [invented(1000 + number * 1000 + each, engine=f"e{each}") for each in range(40)]
+        tell(a, DirectoryUpdate(records=records, **LIAR), net.now)
+    net.pump()
+    assert 40 < len(net.of(a, Notice)) <= small_overlay
 
 
 # ---- about memberships
@@ -230,3 +243,33 @@ def test_a_list_of_sources_is_bounded(net: Net, pair: tuple[OverlayNode, Overlay
             engine="mesh", body=body, sender=b.record.node_id, incarnation=b.record.incarnation, endpoint=""
         )
         assert tell(a, message, net.now) == verdict
+
+
+# ---- about trees
+
+
+def test_nemo_remembers_no_end_of_sources_or_groups(monkeypatch: pytest.MonkeyPatch, small_overlay: int) -> None:
+    monkeypatch.setattr(limits, "GROUPS_MAX", 100)
+    engine = Nemo(EngineContext(node_id=1, random=lambda: 0.5), 0.0)
+    engine.join(GROUP, ANY_SOURCE, 0.0)
+    for number in range(200):
+        said = talk.encode(talk.Source(GROUP, 1000 + number, 1))
+        assert engine.handle_message(7, said, 0.1) is None
+        other = bytes([239, 9, number >> 8, number & 0xFF])
+        assert engine.handle_message(7, talk.encode(talk.Find(other, 0, 0, 0)), 0.1) is None
+    assert len(list(engine.nodes())) == small_overlay
+    assert len(engine._rendezvous._roots) == 100
+
+
+def test_nemo_does_not_follow_a_view_beyond_all_versions() -> None:
+    """The leader's next one would be malformed, and all others would cut it off."""
+    engine = Nemo(EngineContext(node_id=1, random=lambda: 0.5), 0.0)
+    engine.handle_link(7, LinkState.UP, 0.0)
+    engine.join(GROUP, ANY_SOURCE, 0.0)
+    for version in ((1 << 62) - 1, talk.VERSION_SANE + 1):
+        view = talk.View(GROUP, 0, version, 1, {1: (), 7: ()}, (1,), ())
+        assert engine.handle_message(7, talk.encode(view), 0.1) is None
+    engine.handle_timeout(5.0)
+    while (output := engine.poll_output()) is not None:
+        if isinstance(output, Transmit):
+            talk.decoder.decode(output.message)
