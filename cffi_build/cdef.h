@@ -84,6 +84,7 @@ int mp_ring_get(const struct mp_region *r, uint32_t lane, uint32_t ring, struct 
 int mp_link_get(const struct mp_region *r, uint32_t index, struct mp_link_view *out);
 uint32_t mp_fib_entries(const struct mp_region *r);
 uint32_t mp_fib_version(const struct mp_region *r);
+uint32_t mp_fib_repairing(const struct mp_region *r);
 
 /* ---- mp_counter ---- */
 

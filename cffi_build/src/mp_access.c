@@ -142,3 +142,8 @@ uint32_t mp_fib_version(const struct mp_region *r)
 {
     return atomic_load_explicit(&mp_fib(r)->version, memory_order_acquire);
 }
+
+uint32_t mp_fib_repairing(const struct mp_region *r)
+{
+    return get32(&mp_tables(r)->repairing);
+}

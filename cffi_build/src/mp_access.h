@@ -64,5 +64,6 @@ int mp_link_get(const struct mp_region *r, uint32_t index, struct mp_link_view *
 /* Of the forwarding table. */
 uint32_t mp_fib_entries(const struct mp_region *r);
 uint32_t mp_fib_version(const struct mp_region *r);
+uint32_t mp_fib_repairing(const struct mp_region *r);    /* entries that ask for repair */
 
 #endif

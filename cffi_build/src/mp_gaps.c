@@ -86,7 +86,8 @@ static void look_at(struct mp_worker *w, struct mp_gaps *g, struct mp_gap_waitin
     uint32_t numbers[MP_HEARD_NUMBERS], newest;
     uint32_t missing = mp_heard_missing(each->heard, each->last, numbers, MP_HEARD_NUMBERS);
     atomic_store_explicit(&each->heard->waits, 0u, memory_order_relaxed);
-    if (missing && missing < each->missing && each->rounds < MP_GAP_ROUNDS) {
+    int late = w->now_ns - each->due_ns > MP_GAP_LATE_NS;
+    if (missing && (late || missing < each->missing) && each->rounds < MP_GAP_ROUNDS) {
         each->missing = missing;
         each->rounds++;
         enqueue(w, g, each);

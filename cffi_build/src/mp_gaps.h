@@ -4,11 +4,13 @@
  *
  *   a datagram that is not the next of its stream ─▶ waits MP_GAP_WAIT_NS ─▶ what is missing still, as one punt
  *                                                       ▲                │
- *                                                       └─ some has come ┘  at most MP_GAP_ROUNDS times
+ *                                                       └─ some has come, ┘  at most MP_GAP_ROUNDS times
+ *                                                          or this worker was late itself
  *
  * Packets that take turns overtake each other all the time, on busy hosts by tens of milliseconds.  So a gap is told when
- * it has been there for a while in which nothing of it has come, and only numbers that were passed over when the waiting
- * began.  A punt is all that is missing, never a change, so the next repairs one that is lost.
+ * it has been there for a while in which nothing of it has come and this worker has not been kept from its socket; and
+ * only numbers that were passed over when the waiting began.  A punt is all that is missing, never a change, so the next
+ * repairs one that is lost.
  *
  * Where much is missing for long, a path is full, and repairs would fill it more.  So the numbers told of are bounded by
  * a share of those that come; a burst of some hundred mends what a relay that dies takes along.
@@ -22,8 +24,9 @@
 #define MP_GAP_ROUNDS 8u        /* 80 ms: at 11 Mbit/s a fifth of what is remembered of a stream */
 #define MP_GAPS_WAITING 256u    /* streams in which something is missing at one instant, of MP_HEARD */
 #define MP_GAP_NUMBERS 64u      /* of one punt: as many as one NACK asks for */
-#define MP_GAP_SHARE 20u        /* a number is told of for every so many that come: repairs are 5 % of the streams */
-#define MP_GAP_CREDIT 512u      /* numbers that may be told of at once: a third of 11 Mbit/s for 1.5 s, until routes change */
+#define MP_GAP_LATE_NS (MP_GAP_WAIT_NS / 2) /* who wakes up so late has not had its share of the processor */
+#define MP_GAP_SHARE 25u        /* a number is told of for every so many that come: repairs stay below 5 % of the streams */
+#define MP_GAP_CREDIT 256u      /* numbers that may be told of at once: a third of 1.5 Mbit/s for 5 s, until routes change */
 
 /* What control gets (MP_PUNT_GAP). */
 struct mp_gap {

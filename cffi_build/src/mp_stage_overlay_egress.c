@@ -277,22 +277,30 @@ static uint32_t overlay_burst(struct mp_worker *w)
 
 /* ---- once more ---- */
 
+/* Sends the first of them that have one length, and perhaps a shorter one behind; returns how many. */
+static uint32_t send_alike(struct mp_worker *w, struct iovec *iov, uint32_t count, uint32_t link)
+{
+    uint32_t segment = (uint32_t)iov[0].iov_len, total = segment, n = 1;
+    while (n < count && iov[n - 1].iov_len == segment && iov[n].iov_len <= segment &&
+           total + iov[n].iov_len <= MP_RUN_BYTES_MAX)
+        total += (uint32_t)iov[n++].iov_len;
+    send_to_link(w, iov, n, total, segment, link);
+    mp_count(w->count[MP_OVERLAY_EGRESS], MP_COUNT_resent, n);
+    mp_count(w->count[MP_OVERLAY_EGRESS], MP_COUNT_resent_bytes, total);
+    return n;
+}
+
 static void carry_out(struct mp_worker *w, const struct mp_order *order)
 {
-    struct mp_counters *c = w->count[MP_OVERLAY_EGRESS];
-    struct iovec iov[MP_ORDER_NUMBERS];
-    uint32_t found = mp_history_find(w->region, w->config.lane, order, iov);
-    while (found) {
-        struct iovec *each = &iov[--found];     /* found newest first: sent in the stream's order */
-        uint32_t length = (uint32_t)each->iov_len;
-        if (!mp_bucket_take(&w->egress->resends, w->now_ns)) {
-            mp_count(c, MP_COUNT_resend_refused, 1);
-            continue;
-        }
-        send_to_link(w, each, 1, length, length, order->link);
-        mp_count(c, MP_COUNT_resent, 1);
-        mp_count(c, MP_COUNT_resent_bytes, length);
-    }
+    struct iovec found[MP_ORDER_NUMBERS], iov[MP_ORDER_NUMBERS];
+    uint32_t count = mp_history_find(w->region, w->config.lane, order, found), allowed = 0;
+    while (allowed < count && mp_bucket_take(&w->egress->resends, w->now_ns))
+        allowed++;
+    mp_count(w->count[MP_OVERLAY_EGRESS], MP_COUNT_resend_refused, count - allowed);
+    for (uint32_t i = 0; i < allowed; i++)      /* found newest first: sent in the stream's order */
+        iov[i] = found[allowed - 1 - i];
+    for (uint32_t i = 0; i < allowed;)
+        i += send_alike(w, iov + i, allowed - i, order->link);
 }
 
 /* Orders are left to the stage's own process, which so knows how many it has carried out, and keeps to the limit. */

@@ -14,7 +14,7 @@ from pipeline.cli.programs import LabError
 
 TURNS = 3
 """Crew members that carry a stream of nemo in turn."""
-SETTLED_S = 4.0
+SETTLED_S = 3.0
 """Trees that have not changed for so long have grown: clusters are looked at once a second."""
 
 Tree = dict[str, str]

@@ -243,3 +243,36 @@ def test_streams_that_run_out_are_shared() -> None:
     assert [streams.take(key) for key in keys] == [*range(1, limits.STREAMS_MAX + 1), 0]
     streams.drop(keys[0])
     assert streams.take(keys[-1]) == 1
+
+
+def test_turns_stand_before_the_entry_that_names_them() -> None:
+    memory = Memory({11: 0, 12: 1, 13: 2})
+    sets = frozenset({11}), frozenset({12}), frozenset({13})
+    memory.table.set_route(RouteChanged(RouteKey(Side.OVERLAY, GROUP, via=11), sets[0], "test", sets[1:]))
+    entries = [change for change in memory.drain() if isinstance(change, FibEntry) and change.key.kind is Kind.GROUP]
+    put_out = [(entry.key.turn, set(entry.links), entry.turns) for entry in entries]
+    assert put_out == [(2, {2}, 1), (1, {1}, 1), (0, {0}, 3)]
+    memory.table.set_route(RouteChanged(RouteKey(Side.OVERLAY, GROUP, via=11), sets[0], "test"))
+    changes = memory.drain()
+    assert isinstance(changes[0], FibEntry)
+    assert changes[0].turns == 1
+    assert {change.key.turn for change in changes[1:]} == {1, 2}
+
+
+def test_a_stream_that_is_repaired_has_one_number_on_both_sides() -> None:
+    memory = Memory({11: 0})
+    for side in Side:
+        memory.table.set_route(RouteChanged(RouteKey(side, GROUP), frozenset({11}), "test", repairs=True))
+    memory.drain()
+    number = memory.table.stream_of(GROUP)
+    assert number
+    assert memory.table.group_of(number) == GROUP
+    assert all(memory.entries[key].stream == number for key in (HOST_GROUP, OVERLAY_GROUP))
+    assert all(memory.entries[key].repairs for key in (HOST_GROUP, OVERLAY_GROUP))
+    memory.table.set_route(RouteChanged(RouteKey(Side.OVERLAY, GROUP), frozenset({11}), "test"))
+    memory.drain()
+    assert (memory.entries[OVERLAY_GROUP].stream, memory.entries[OVERLAY_GROUP].repairs) == (0, False)
+    memory.table.set_route(RouteChanged(RouteKey(Side.HOST, GROUP), None, "test"))
+    memory.drain()
+    assert memory.table.stream_of(GROUP) is None
+    assert memory.table.group_of(number) is None

@@ -79,6 +79,30 @@ def test_replace_and_delete(region: Region) -> None:
     assert len(table) == 0
 
 
+def test_entries_that_ask_for_repair_are_counted(region: Region) -> None:
+    """overlay_egress keeps a history as long as there are any."""
+    table = ForwardingTableWriter(region)
+
+    def repairing() -> int:
+        return int(lib.mp_fib_repairing(region.native))
+
+    table.set(GROUP, {1}, repairs=True)
+    table.set(KEYS[1], {1})
+    entry = table.lookup(GROUP)
+    assert entry is not None
+    assert entry.repairs
+    table.set(GROUP, {2}, repairs=True)
+    table.set(KEYS[1], {2}, repairs=True)
+    assert repairing() == 2
+    table = ForwardingTableWriter(region)
+    assert repairing() == 2
+    table.set(GROUP, {2})
+    assert repairing() == 1
+    table.delete(KEYS[1])
+    table.delete(GROUP)
+    assert repairing() == 0
+
+
 def test_flood_entries_are_found_as_c_asks_for_them() -> None:
     assert mapped(bytes(4)) == bytes(10) + b"\xff\xff" + bytes(4)
     assert mapped(bytes(16)) == bytes(16)
