@@ -67,7 +67,7 @@ class LinkWanted:
 class Resend:
     """Send these datagrams once more to that node, out of the data plane's own history.
 
-    What it has no more is left; what has not come yet is passed on to that node when it does.
+    What it has no more, or has not got yet, is left: who lacks something goes on asking.
     """
 
     peer: NodeId
