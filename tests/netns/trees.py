@@ -14,8 +14,8 @@ from pipeline.cli.programs import LabError
 
 TURNS = 3
 """Crew members that carry a stream of nemo in turn."""
-SETTLED_S = 3.0
-"""Trees that have not changed for so long have grown: clusters are looked at once a second."""
+SETTLED_S = 6.0
+"""Trees that have not changed for so long have grown: a cluster that is too large is split within 5 s and a look."""
 
 Tree = dict[str, str]
 """By whom each node that the source reaches gets the packets of one turn."""
