@@ -1,8 +1,8 @@
 """Fuzzing of the Python side with atheris (coverage-guided): `python -m tests.fuzz.fuzz_python SECONDS`.
 
-The first byte of an input picks the target; it begins with a message of every kind for each.  Where atheris has no
-wheel the same targets are fed with mutations only (mutation.py), which the unit tests do in any case.  Further
-arguments are libFuzzer's.
+The first byte of an input picks the target by its place in TARGETS, as in corpus/atheris; it begins with a message of
+every kind for each.  Where atheris has no wheel the same targets are fed with mutations only (mutation.py), which the
+unit tests do in any case.  Further arguments are libFuzzer's.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main() -> int:
             (begin / f"{number}-{name}").write_bytes(bytes([number]) + data)
     options = [f"-max_total_time={seconds}", "-max_len=4096", f"-artifact_prefix={found.parent}/"]
     options += ["-verbosity=0", "-print_final_stats=1", *sys.argv[2:]]
-    corpora = [str(found), str(HERE / "corpus" / "python"), str(begin)]
+    corpora = [str(found), str(HERE / "corpus" / "atheris"), str(begin)]
     atheris.Setup([sys.argv[0], *options, *corpora], one, custom_mutator=mutate)
     atheris.Fuzz()
     return 0

@@ -73,7 +73,7 @@ class Listener:
             now=0.0,
         )  # fmt: skip
         self.table = ForwardingTable()
-        self.publisher = Publisher(_region(), self.node, ())
+        self.publisher = Publisher(_region(), self.node, ingress_bells=(), egress_bells=())
         self.node.start(0.0)
         self.node.join(GROUP, ANY_SOURCE, 0.0)
         self.node.register_source(GROUP, 0.0)
@@ -228,7 +228,8 @@ def bodies() -> list[bytes]:
         talk.Beat(GROUP, 0, 7, 3, crew, 5.0, 4.0, 1.0, {9: 3.0}),
         talk.Beat(GROUP, 0, own, 3, crew, 5.0, 4.0, 1.0, {9: 3.0}),
         talk.Source(GROUP, 9, 3),
-        talk.Nack(GROUP, own, (1, 2, 3)),
+        talk.Nack(GROUP, own, (1, 2, 3), 9),
+        talk.Lack(GROUP, own, (1, 2, 3), crew),
     ]
     sources = parse("10.77.0.9") + parse("10.77.0.7")
     mesh = [

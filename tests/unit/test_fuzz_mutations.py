@@ -17,6 +17,16 @@ def test_seeds_are_sound(target: str) -> None:
         TARGETS[target](data)
 
 
+def test_corpus() -> None:
+    """Goal: what was found once stays found.  Method: what longer runs of fuzz_python.py have kept."""
+    inputs = sorted((mutation.CORPUS / "atheris").iterdir())
+    assert inputs
+    targets = list(TARGETS.values())
+    for path in inputs:
+        data = path.read_bytes()
+        targets[data[0] % len(targets)](data[1:])
+
+
 def test_mutations() -> None:
     """Goal: as above.  Method: 4 s of mutations."""
     assert mutation.run(4.0, seed=5) > 20

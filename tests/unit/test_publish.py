@@ -39,7 +39,7 @@ def standing(region: Region) -> set[FibKey]:
 
 def test_what_was_left_out_comes_in_when_others_go(region: Region, capsys: pytest.CaptureFixture[str]) -> None:
     """A member that fills the table and is cut off must not keep others' groups out for ever."""
-    publisher = Publisher(region, Net().add("a"), ())
+    publisher = Publisher(region, Net().add("a"), ingress_bells=(), egress_bells=())
     wanted = [entry(number) for number in range(ENTRIES + 100)]
     for each in wanted:
         publisher.publish_entry(each)
