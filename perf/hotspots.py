@@ -32,8 +32,8 @@ STAGES = {
 }
 """What a row is called, by how the process's name begins (the kernel keeps 15 characters)."""
 OTHERS = "programs and the rest"
-AREAS = {"[kernel.kallsyms]": "kernel", "libcrypto.so.3": "cipher", "_native.abi3.so": "own C"}
-"""By the file the code is in; the remainder is `other`."""
+AREAS = {"[kernel.kallsyms]": "kernel", "libIPSec_MB": "cipher", "libcrypto": "cipher", "_native.abi3.so": "own C"}
+"""By how the name of the file begins that the code is in; the remainder is `other`."""
 FREQUENCY = 2000
 LEAD_S = 1.0
 """From the stream's beginning to the first sample."""
@@ -80,7 +80,7 @@ def by_area(data: Path) -> dict[str, dict[str, float]]:
     for process, files in shares(data, "dso").items():
         row = found.setdefault(process, {})
         for file, percent in files.items():
-            add(row, AREAS.get(file, "other"), percent)
+            add(row, next((area for name, area in AREAS.items() if file.startswith(name)), "other"), percent)
     return found
 
 
@@ -115,7 +115,7 @@ def result(found: list[Hotspots], background: float, workers: int) -> Result:
     report = Result(
         "hotspots", {"hotspots": [asdict(each) for each in found], "workers": workers, "background_share": background}
     )
-    areas = [*AREAS.values(), "other"]
+    areas = [*dict.fromkeys(AREAS.values()), "other"]
     for each in found:
         rows: list[list[Cell]] = []
         for process in [*STAGES.values(), OTHERS]:
