@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [*(ROOT / "tests").rglob("test_*.py")]
 FUNCTIONS = {name for path in SOURCES for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)}
 FILES = {path.name for path in SOURCES}
-NATIVE = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "native").glob("test_*.c")}
+PROGRAMS = [*(ROOT / "tests" / "native").glob("test_*.c")]
+NATIVE = {path.stem.removeprefix("test_") for path in PROGRAMS}
+NATIVE |= {name for path in PROGRAMS for name in re.findall(r"\bRUN\((\w+)\)", path.read_text())}
 
 
 def rows() -> list[tuple[str, str]]:
