@@ -46,6 +46,11 @@ class Desk:
         """The round-trip time to another node as far as it is known."""
         return 0.0 if peer == self.own else self._rtts.get(peer, UNKNOWN_RTT_S)
 
+    def is_better(self, latency_s: float, present_s: float) -> bool:
+        """Whether a latency is so much less than the present one that it is worth a change."""
+        parameters = self.parameters
+        return latency_s <= min(parameters.better_share * present_s, present_s - parameters.better_floor_s)
+
     def knows_rtt(self, peer: NodeId) -> bool:
         """Whether it has been measured."""
         return peer in self._rtts

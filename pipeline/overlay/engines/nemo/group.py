@@ -316,11 +316,10 @@ class Group:
         if self.descent.is_refinement:
             seat = self.seats.get(layer)
             self.descent.stop()
-            is_leader = seat is None or seat.leader in (self.own, leader)
-            if not is_leader and seat is not None and layer == len(self.seats) - 1:
-                share = self.desk.parameters.better_share
-                if self.desk.rtt(leader) < share * self.desk.rtt(seat.leader):
-                    self.send_join(leader, layer, now)
+            if seat is None or seat.leader in (self.own, leader) or layer != len(self.seats) - 1:
+                return
+            if self.desk.is_better(self.desk.rtt(leader), self.desk.rtt(seat.leader)):
+                self.send_join(leader, layer, now)
             return
         target = self.descent.target
         if target <= top + 1:

@@ -238,8 +238,8 @@ def _recentre(group: Group, seat: Seat) -> bool:
     distance = _distance(group, seat)
     members = [group.own, *(node for node in seat.members if node != group.own)]
     centre = best_centre(members, distance)
-    limit = group.desk.parameters.better_share * radius(group.own, members, distance)
-    if centre == group.own or radius(centre, members, distance) > limit:
+    present_s = radius(group.own, members, distance)
+    if centre == group.own or not group.desk.is_better(radius(centre, members, distance), present_s):
         return False
     crew = (centre, *(node for node in seat.crew if node != centre))[: group.desk.parameters.crew_size]
     view = View(group.group, seat.layer, seat.version + 1, centre, dict(seat.members), crew, seat.super_crew)

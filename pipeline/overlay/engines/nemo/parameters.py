@@ -44,6 +44,8 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """After a join that nobody has answered."""
     better_share: Annotated[float, Meta(gt=0, le=1)] = 0.8
     """Another leader is closer, or a centre better, if its latency is at most this share of the present one's."""
+    better_floor_s: Seconds = 0.002
+    """And less by at least this: between hosts of one network the difference is how busy they are."""
     repair: Literal["nack", "none"] = "nack"
     nack_tries: Annotated[int, Meta(ge=1, le=16)] = 8
     nack_floor_s: Seconds = 0.02
