@@ -6,15 +6,15 @@
                             lane 0's TUN queue          ForwardingTable ──▶ shared memory ──▶ stages
 
 Everything happens in one asyncio loop: an input goes into a core, then `_drain` carries out all that the cores have
-to say.  It knows no protocol itself.  Its soft state is saved in the checkpoint, from which a successor goes on as if
-nothing had happened; while there is none the stages forward by the table as it stands.
+to say.  It knows no protocol itself, and what is looked at without an input stands in periodic.py.  Its soft state is
+saved in the checkpoint, from which a successor goes on as if nothing had happened; while there is none the stages
+forward by the table as it stands.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import os
 import random
 import signal
@@ -44,8 +44,9 @@ from pipeline.network_keys import NetworkKeys
 from pipeline.overlay import engines, events
 from pipeline.overlay.api import Resend
 from pipeline.overlay.node import NodeConfig, OverlayNode
+from pipeline.periodic import PeriodicLooks
 from pipeline.publish import Publisher
-from pipeline.rotation import KeyRotation, Phase, phase_of
+from pipeline.rotation import KeyRotation
 from pipeline.shm import counters, repair
 from pipeline.shm.policy import GroupList
 from pipeline.shm.region import ProcessState, Region
@@ -57,11 +58,6 @@ CHECKPOINT_DELAY_S = 0.2
 """Changes are saved together."""
 CHECKPOINT_SHARE = 20
 """Saving waits that many times as long as it took last, so that it costs a twentieth of a core at the most."""
-ADOPT_S = 3.0
-"""How long a restarted control leaves entries alone that it has not set again: membership is relearned meanwhile."""
-SWEEP_S = 30.0
-ROTATION_LOOK_S, ROTATION_STEP_S = 1.0, 0.05
-"""Between looks at the sender key's age, and while one key gives way to the next."""
 SOCKETS_MAX = 5 * limits.NODES_MAX
 """A DEALER for each of 2,048 endpoints and two keys at the most (io/peers.py), and a few: ZeroMQ's own 1,023 end when a
 member has invented as many nodes."""
@@ -213,6 +209,20 @@ class _Control:
             now=now,
         )
 
+    def _new_looks(self) -> PeriodicLooks:
+        return PeriodicLooks(
+            loop=self._loop,
+            region=self.given.region,
+            node=self.node,
+            table=self.table,
+            publisher=self.publisher,
+            sources=self.sources,
+            rotation=self._rotation,
+            network_keys=self._network_keys,
+            drain=self._drain,
+            save=self._save,
+        )
+
     # ---------------------------------------------------------------- life
 
     async def main(self) -> None:
@@ -244,10 +254,7 @@ class _Control:
         self.publisher.publish_sender(self.node.record)
         self.node.start(now)
         self.membership.start(now)
-        self._loop.call_later(ADOPT_S, self._expire_adopted)
-        self._loop.call_later(SWEEP_S, self._sweep)
-        self._loop.call_later(ROTATION_LOOK_S, self._rotate)
-        self._loop.call_later(limits.PROBES_AGE_S, self._look_at_probes)
+        self._new_looks().start()
         self._drain(now)
         if self.given.service is not None:
             await self.given.service.attach(self)
@@ -463,49 +470,6 @@ class _Control:
         state = _State(self.membership.snapshot(now), self.node.snapshot(now), self.addresses)
         self._checkpoint.save(msgspec.msgpack.encode(state))
         self._save_took_s = time.monotonic() - now
-
-    def _rotate(self) -> None:
-        """Looks after this node's sender key, see rotation.py."""
-        pause_s = ROTATION_LOOK_S
-        try:
-            now = time.monotonic()
-            if self._network_keys.look(now):
-                self._drain(now)
-            sent = counters.value(self.given.region, "sealed")
-            record, is_acknowledged = self.node.record, self.node.is_acknowledged
-            change = self._rotation.look(record, sent=sent, is_acknowledged=is_acknowledged, now=now)
-            if change is not None:
-                self.node.set_keys(now, **dataclasses.asdict(change))
-                self.publisher.publish_sender(self.node.record)
-                self._save()  # before anybody is told: a successor must not draw another key for this epoch
-                self._drain(now)
-            if phase_of(self.node.record) is not Phase.STEADY or self._rotation.pending:
-                pause_s = ROTATION_STEP_S
-        finally:
-            self._loop.call_later(pause_s, self._rotate)  # whatever raises above: keys go on growing old
-
-    def _look_at_probes(self) -> None:
-        """Tells the node whom the stages have heard, and how far away its peers are."""
-        self._loop.call_later(limits.PROBES_AGE_S, self._look_at_probes)
-        now = time.monotonic()
-        for peer, figures, are_answered in self.publisher.probed():
-            self.node.handle_probes(peer, now, are_answered=are_answered)
-            if figures.rtt_ns:
-                self.node.handle_rtt(peer, figures.rtt_ns / 1e9, now)
-        self._drain(now)
-
-    def _expire_adopted(self) -> None:
-        self.table.expire_adopted()
-        self.publisher.expire_adopted(record.node_id for record in self.node.records())
-        self._drain(time.monotonic())
-
-    def _sweep(self) -> None:
-        """Sources whose groups' entries have not been used for a while are sources no longer."""
-        self._loop.call_later(SWEEP_S, self._sweep)
-        now = time.monotonic()
-        for group in self.sources.idle(self.publisher.used_groups()):
-            self.node.deregister_source(group, now)
-        self._drain(now)
 
 
 def _tell_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ from pipeline.overlay.events import (
 )
 from pipeline.overlay.peer import Pace
 from pipeline.overlay.registry import node_id as derive_node_id
+from pipeline.overlay.roster import Roster
 from pipeline.overlay.sessions import Sessions, SessionsSnapshot
 
 OTHER_SEAL = "record_unsealed"
@@ -123,16 +124,14 @@ class OverlayNode:
             engine=config.engine,
             explicit_addresses=bool(config.addresses),
         )
-        self._sessions = Sessions(
+        self._roster = Roster(
             own,
-            config.peers,
-            derive_id=derive_id,
             random=random,
-            now=now,
             pace=config.pace,
             is_sparse=config.is_sparse,
             needed=lambda: set(self._engine.nodes()),
         )
+        self._sessions = Sessions(self._roster, config.peers, derive_id=derive_id, random=random, now=now)
         self._engine = self._new_engine(now)
         self._now = now
         """Of the last input."""
@@ -176,7 +175,7 @@ class OverlayNode:
         else:
             reason = None
             self._sessions.handle_message(message, endpoint_hint, now)
-        if message.sender in self._sessions.peers and self._proven.get(message.sender, 0) < network_key:
+        if message.sender in self._roster.peers and self._proven.get(message.sender, 0) < network_key:
             self._proven[message.sender] = network_key
         self._settle(now)
         return reason
@@ -227,7 +226,7 @@ class OverlayNode:
 
     def handle_rtt(self, peer: NodeId, rtt_s: float, now: float) -> None:
         """A link's measured round-trip time; only of links that are up."""
-        held = self._sessions.peers.get(peer)
+        held = self._roster.peers.get(peer)
         if held is not None and held.is_up:
             self._engine.handle_link(peer, LinkState.UP, now, rtt_s=rtt_s)
 
@@ -236,7 +235,7 @@ class OverlayNode:
     def set_keys(self, now: float, **keys: Any) -> None:
         """This node's record has other keys from now on, and the peers are told: the fields of rotation.KeyChange."""
         self._now = now
-        self._sessions.update_own(now, **keys)
+        self._roster.update_own(now, **keys)
 
     def has_proved(self, network_key: int) -> int:
         """How many nodes have sent a message by that network key or a newer one."""
@@ -248,7 +247,7 @@ class OverlayNode:
         What others tell of them is not believed any more, until they come themselves.
         """
         self._now = now
-        left = [node_id for node_id in self._sessions.peers if self._proven.get(node_id, 0) < network_key]
+        left = [node_id for node_id in self._roster.peers if self._proven.get(node_id, 0) < network_key]
         names = sorted(self.name_of(node_id) for node_id in left)
         for node_id in left:
             self._proven.pop(node_id, None)
@@ -259,7 +258,7 @@ class OverlayNode:
     @property
     def is_acknowledged(self) -> bool:
         """Whether every peer with a link up has this node's present record, and so its keys."""
-        return all(peer.acknowledged == self.record.stamp for peer in self._sessions.peers.values() if peer.is_up)
+        return all(peer.acknowledged == self.record.stamp for peer in self._roster.peers.values() if peer.is_up)
 
     # ---- outputs
 
@@ -286,11 +285,11 @@ class OverlayNode:
     @property
     def record(self) -> NodeRecord:
         """This node's own record: its id, its addresses."""
-        return self._sessions.own
+        return self._roster.own
 
     def links(self) -> list[LinkView]:
         """All known peers by name, then the seeds that have not answered."""
-        peers = sorted(self._sessions.peers.values(), key=lambda peer: peer.record.name)
+        peers = sorted(self._roster.peers.values(), key=lambda peer: peer.record.name)
         views = [
             LinkView(
                 node_id=peer.record.node_id,
@@ -298,7 +297,7 @@ class OverlayNode:
                 endpoint=peer.record.endpoint,
                 addresses=peer.record.addresses,
                 is_up=peer.is_up,
-                link=self._sessions.links.get(peer.record.node_id),
+                link=self._roster.links.get(peer.record.node_id),
             )
             for peer in peers
         ]
@@ -310,7 +309,7 @@ class OverlayNode:
 
     def records(self) -> list[NodeRecord]:
         """The directory without this node's own record."""
-        return list(self._sessions.registry.others())
+        return list(self._roster.registry.others())
 
     def hosts(self) -> Mapping[Address, NodeId]:
         """The owner of each overlay address within reach, this node's own included."""
@@ -326,12 +325,12 @@ class OverlayNode:
 
     def name_of(self, node_id: NodeId) -> str:
         """A node's name, or its id in hexadecimal if it is not known."""
-        record = self.record if node_id == self.record.node_id else self._sessions.registry.get(node_id)
+        record = self.record if node_id == self.record.node_id else self._roster.registry.get(node_id)
         return f"{node_id:08x}" if record is None else record.name
 
     def link_of(self, node_id: NodeId) -> int | None:
         """The link index of a known node."""
-        return self._sessions.links.get(node_id)
+        return self._roster.links.get(node_id)
 
     # ---- a restart of the control process
 
@@ -380,14 +379,14 @@ class OverlayNode:
 
     def _settle(self, now: float) -> None:
         """Let engine and claims know what the sessions have found, then hand it on."""
-        events = self._sessions.events
+        events = self._roster.events
         may_move = False
         while events:
             event = events.popleft()
             match event:
                 case RecordChanged(record=record):
                     self._note_life(record, now)
-                    peer = self._sessions.peers.get(record.node_id)
+                    peer = self._roster.peers.get(record.node_id)
                     may_move |= peer is not None and peer.is_up and self._claims.set(record)
                 case RecordGone(record=record):
                     self._incarnations.pop(record.node_id, None)
@@ -429,7 +428,7 @@ class OverlayNode:
         own = self.record
         if self._claims.must_move(own):
             self._address_attempt, addresses = self._claims.derive(own.name, own.node_id, self._address_attempt + 1)
-            self._sessions.update_own(now, addresses=addresses)
+            self._roster.update_own(now, addresses=addresses)
             self._events.append(AddressMoved(addresses))
         elif own.explicit_addresses:
             for rival in self._claims.rivals(own):
@@ -461,10 +460,10 @@ class OverlayNode:
                     self._transmit(output)
                 case LinkWanted(peer=peer_id, wanted=is_wanted):
                     # Unless the overlay is sparse, every node has a link to every other anyway.
-                    self._sessions.want(peer_id, self._now, is_wanted=is_wanted)
+                    self._roster.want(peer_id, self._now, is_wanted=is_wanted)
 
     def _transmit(self, output: Transmit) -> None:
-        peer = self._sessions.peers.get(output.peer)
+        peer = self._roster.peers.get(output.peer)
         if peer is not None:
             message = EngineMessage(engine=self._config.engine, body=output.message, **self._sessions.speaker.header())
             self._sessions.send_engine(peer, message, output.mentions, self._now)

@@ -1,4 +1,4 @@
-"""Goal: directory, address claims, link indices and endpoints follow their rules, in whatever order records arrive.
+"""Goal: directory, own identity, address claims, links and endpoints follow their rules, in any order of records.
 
 Method: every order of a few records; hypothesis for digests; examples for conflicts.
 """
@@ -18,6 +18,7 @@ from pipeline.messages import NodeRecord
 from pipeline.overlay import endpoint
 from pipeline.overlay.claims import Claims
 from pipeline.overlay.deadlines import Deadlines
+from pipeline.overlay.identity import Finding, Identity
 from pipeline.overlay.link import LinkTable
 from pipeline.overlay.registry import Merge, Registry, node_id
 
@@ -238,3 +239,38 @@ def test_what_cannot_be_dialled() -> None:
     wildcards.append("host.example:4747")  # a name would be looked up, by whom a member pleases
     assert all(endpoint.is_wildcard(each) for each in wildcards)
     assert not any(endpoint.is_wildcard(each) for each in ["192.0.2.1:4747", "[2001:db8::1]:4747"])
+
+
+# ---------------------------------------------------------------- identity
+
+
+@pytest.mark.parametrize(
+    ("theirs", "finding"),
+    [
+        ({"name": "a"}, Finding.ID_IS_THEIRS),
+        ({"name": "z"}, Finding.ID_IS_OURS),
+        ({"version": 6}, Finding.TOLD_BEFORE),
+        ({"version": 4}, Finding.NOTHING),
+        ({"version": 6 + limits.RESTORE_STEP}, Finding.NOTHING),
+        ({"incarnation": limits.INCARNATION_MAX, "host": "192.0.2.8"}, Finding.NOTHING),
+        ({"incarnation": 8}, Finding.CLOCK_WAS_AHEAD),
+        ({"incarnation": 8, "host": "192.0.2.8"}, Finding.NAMESAKE),
+        ({"incarnation": 6}, Finding.NOTHING),
+        ({"incarnation": 6, "host": "192.0.2.8"}, Finding.NOTHING),
+    ],
+)
+def test_what_a_record_in_our_own_name_means(theirs: dict[str, object], finding: Finding) -> None:
+    own = record(1, name="b", incarnation=7, version=5)
+    told = record(1, **{"name": "b", "incarnation": 7, "version": 5, **theirs})  # type: ignore[arg-type]
+    assert Identity().judge(own, told, 0.0, has_links=False) is finding
+
+
+def test_a_name_is_taken_by_an_older_life_that_is_told_of_for_longer_than_a_dead_one() -> None:
+    own, told = record(1, incarnation=7), record(1, incarnation=6, host="192.0.2.8")
+    another = msgspec.structs.replace(told, incarnation=5)
+    identity, late = Identity(), limits.NAME_TAKEN_S
+    assert identity.judge(own, told, 0.0, has_links=False) is Finding.NOTHING
+    assert identity.judge(own, told, late, has_links=True) is Finding.NOTHING  # a link says that we have the name
+    assert identity.judge(own, told, late - 0.1, has_links=False) is Finding.NOTHING
+    assert identity.judge(own, told, late, has_links=False) is Finding.NAME_TAKEN
+    assert identity.judge(own, another, late, has_links=False) is Finding.NOTHING  # its time begins anew
