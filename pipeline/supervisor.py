@@ -46,6 +46,7 @@ STEADY_S = 5.0
 """A process that has lived as long starts its row of restarts anew."""
 FAILURE_CODE = 70
 """Exit code of a child that met an error of ours: it is started again.  Any other says that this would not help."""
+END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 BUSY_POLL_US = 50
 MOVE_BYTES_MAX = 4096
 """Two addresses are some 40 bytes, as many as a node may have below 1,000."""
@@ -98,6 +99,8 @@ def launch(config: Config, service: control.Service | None = None) -> int:
     if not config.node.insecure and (code := keystore.fill(store, config.node.key or "")):
         return code
     control.check_engine(config.overlay.engine)
+    # From here on there is something to remove: a signal waits until the loop looks for it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
     directory = rundir.RuntimeDirectory(config.node.name)
     try:
         Region.unlink_stale(config.node.name)
@@ -220,9 +223,10 @@ class _Supervisor:
 
     def run(self) -> int:
         """Starts all, watches, stops all."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (*END_SIGNALS, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)
         self._poll.register(self._wake_read, select.POLLIN)
         self._poll.register(self._resources.ready_bell, select.POLLIN)
         self._poll.register(self._resources.moves[0].fileno(), select.POLLIN)
@@ -300,7 +304,7 @@ class _Supervisor:
     # ---------------------------------------------------------------- watching
 
     def _watch(self) -> None:
-        while not any(number in (signal.SIGTERM, signal.SIGINT) for number in self._signals):
+        while not any(number in END_SIGNALS for number in self._signals):
             self._drain()
             for child in self._children:
                 if child.pidfd >= 0 and self._has_ended(child):

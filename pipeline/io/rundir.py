@@ -77,6 +77,8 @@ def _make_private(path: Path) -> None:
 
 
 def _refusal(path: Path, error: OSError) -> PipelineError:
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno == errno.EROFS:
+        return PipelineError(f"{path}: read-only file system: mount {ROOT.parent} writable, it is for what runs")
+    if error.errno in (errno.EACCES, errno.EPERM):
         return PermissionDeniedError(f"{path}: no permission: run as root")
     return PipelineError(f"{path}: {os.strerror(error.errno or 0)}")

@@ -20,9 +20,9 @@ from pipeline.wire.report import (
     OldReport,
     Query,
     Record,
-    RecordType,
     Report,
     decode_code,
+    decode_records,
     encode_code,
     ticks,
 )
@@ -41,7 +41,6 @@ _V1_RESPONSE_S = 10.0
 
 _UNSPECIFIED = bytes(4)
 _MANTISSA_BITS = 4
-_RECORD_TYPES: dict[int, RecordType] = {int(kind): kind for kind in RecordType}
 _SHORT = struct.Struct("!BBH4s")
 _QUERY = struct.Struct("!BBH4sBBH")
 _RECORD = struct.Struct("!BBH4s")
@@ -55,7 +54,7 @@ def parse(message: bytes) -> Message | None:
         raise WireError("igmp_checksum")
     kind = message[0]
     if kind == TYPE_REPORT_V3:
-        return Report(_parse_records(message))
+        return Report(decode_records(message, address_bytes=4, truncated="igmp_truncated"))
     if kind == TYPE_REPORT_V2:
         return OldReport(2, message[4:8])
     if kind == TYPE_REPORT_V1:
@@ -65,29 +64,6 @@ def parse(message: bytes) -> Message | None:
     if kind == TYPE_QUERY:
         return _parse_query(message)
     return None
-
-
-def _parse_records(message: bytes) -> tuple[Record, ...]:
-    """RFC 9776 §4.2: both counts are checked against the octets that are there before anything is stored."""
-    count = message[6] << 8 | message[7]
-    size = len(message)
-    if 8 + 8 * count > size:
-        raise WireError("igmp_truncated")
-    records: list[Record] = []
-    at = 8
-    for _ in range(count):
-        if at + 8 > size:
-            raise WireError("igmp_truncated")
-        code, auxiliary_words, sources_count, group = _RECORD.unpack_from(message, at)
-        at += 8
-        end = at + 4 * sources_count
-        if end + 4 * auxiliary_words > size:
-            raise WireError("igmp_truncated")
-        kind = _RECORD_TYPES.get(code)
-        if kind is not None:
-            records.append(Record(kind, group, tuple(message[i : i + 4] for i in range(at, end, 4))))
-        at = end + 4 * auxiliary_words
-    return tuple(records)
 
 
 def _parse_query(message: bytes) -> Query:

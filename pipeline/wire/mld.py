@@ -21,9 +21,9 @@ from pipeline.wire.report import (
     OldReport,
     Query,
     Record,
-    RecordType,
     Report,
     decode_code,
+    decode_records,
     encode_code,
     ticks,
 )
@@ -40,7 +40,6 @@ QUERY_HEADER_BYTES = 28
 _UNSPECIFIED = bytes(16)
 _RESPONSE_MANTISSA_BITS = 12
 _INTERVAL_MANTISSA_BITS = 4
-_RECORD_TYPES: dict[int, RecordType] = {int(kind): kind for kind in RecordType}
 _SHORT = struct.Struct("!BBHHH16s")
 _QUERY = struct.Struct("!BBHHH16sBBH")
 _RECORD = struct.Struct("!BBH16s")
@@ -56,35 +55,12 @@ def parse(message: bytes, *, source: Address, destination: Address) -> Message |
     if not checksum_holds(pseudo_header(source, destination, len(message)) + message):
         raise WireError("mld_checksum")
     if kind == TYPE_REPORT_V2:
-        return Report(_parse_records(message))
+        return Report(decode_records(message, address_bytes=16, truncated="mld_truncated"))
     if kind == TYPE_REPORT_V1:
         return OldReport(1, message[8:24])
     if kind == TYPE_DONE:
         return Leave(message[8:24])
     return _parse_query(message)
-
-
-def _parse_records(message: bytes) -> tuple[Record, ...]:
-    """RFC 9777 §5.2: both counts are checked against the octets that are there before anything is stored."""
-    count = message[6] << 8 | message[7]
-    size = len(message)
-    if 8 + 20 * count > size:
-        raise WireError("mld_truncated")
-    records: list[Record] = []
-    at = 8
-    for _ in range(count):
-        if at + 20 > size:
-            raise WireError("mld_truncated")
-        code, auxiliary_words, sources_count, group = _RECORD.unpack_from(message, at)
-        at += 20
-        end = at + 16 * sources_count
-        if end + 4 * auxiliary_words > size:
-            raise WireError("mld_truncated")
-        kind = _RECORD_TYPES.get(code)
-        if kind is not None:
-            records.append(Record(kind, group, tuple(message[i : i + 16] for i in range(at, end, 16))))
-        at = end + 4 * auxiliary_words
-    return tuple(records)
 
 
 def _parse_query(message: bytes) -> Query:

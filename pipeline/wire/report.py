@@ -1,6 +1,7 @@
-"""What membership messages say, whichever of IGMP and MLD carries it: values, record types, floating-point codes.
+"""What membership messages say, whichever of IGMP and MLD carries it: values, group records, floating-point codes.
 
-Does not know a byte layout (igmp.py, mld.py) nor what a message does to state (membership/rules.py).
+Does not know the layout of a message (igmp.py, mld.py), only what both have in it, which differs in the length of an
+address; nor what a message does to state (membership/rules.py).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from pipeline.address import Address, show
+from pipeline.errors import WireError
 
 
 class RecordType(enum.IntEnum):
@@ -80,6 +82,36 @@ Message: TypeAlias = Query | Report | OldReport | Leave
 
 QRV_MAX = 7
 """The field has three bits; a larger Robustness Variable is sent as 0 (RFC 9776 §4.1, RFC 9777 §5.1)."""
+
+
+_RECORD_TYPES: dict[int, RecordType] = {int(kind): kind for kind in RecordType}
+
+
+def decode_records(message: bytes, *, address_bytes: int, truncated: str) -> tuple[Record, ...]:
+    """The records of an IGMPv3 or MLDv2 report, unknown types left out; WireError(truncated) if they do not fit.
+
+    RFC 9776 §4.2, RFC 9777 §5.2: both counts are checked against the octets that are there before anything is stored.
+    """
+    count = message[6] << 8 | message[7]
+    head_bytes, size = 4 + address_bytes, len(message)
+    if 8 + head_bytes * count > size:
+        raise WireError(truncated)
+    records: list[Record] = []
+    at = 8
+    for _ in range(count):
+        begin = at + head_bytes
+        if begin > size:
+            raise WireError(truncated)
+        end = begin + address_bytes * (message[at + 2] << 8 | message[at + 3])
+        after = end + 4 * message[at + 1]
+        if after > size:
+            raise WireError(truncated)
+        kind = _RECORD_TYPES.get(message[at])
+        if kind is not None:
+            sources = tuple(message[i : i + address_bytes] for i in range(begin, end, address_bytes))
+            records.append(Record(kind, message[at + 4 : begin], sources))
+        at = after
+    return tuple(records)
 
 
 def decode_code(code: int, mantissa_bits: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import pytest
 from pipeline.cli.instance import launch, launch_command, network_key, program
 from pipeline.cli.lab import Host, Lab
 from pipeline.cli.programs import require
+from pipeline.io import rundir
 from tests.netns.network import INTERFACE, assert_one_line
 from tests.netns.sockets import Sockets
 
@@ -177,3 +179,28 @@ def test_asking_what_does_not_run(make_lab: MakeLab) -> None:
     for words in (["status"], ["status", "--wait", "0.2"], ["show", "links"], ["stop"]):
         done = host.run([program(), *words, "--name", host.name], check=False)
         assert_one_line(done, 69, host.name)
+
+
+def test_read_only_runtime_directory(make_lab: MakeLab) -> None:
+    """Goal: who is root already is not told to run as root, but what is in the way.
+    Method: a read-only tmpfs over the runtime directory, in a mount namespace; one line that says so."""
+    host = make_lab(1).hosts[0]
+    mount = f"mkdir -p {rundir.ROOT} && mount -t tmpfs -o ro none {rundir.ROOT}"
+    done = refused(host, in_private_mounts(launch_command(host, key=None), mount))
+    assert_one_line(done, FAILURE, f"{rundir.ROOT / host.name}: read-only file system")
+
+
+def test_ended_in_the_middle_of_its_start(make_lab: MakeLab) -> None:
+    """Goal: a signal between the first thing that a launch makes and its last leaves none of them.
+    Method: SIGTERM as soon as the runtime directory stands, ten times; exit code 0, directory and region are gone."""
+    host = make_lab(1).hosts[0]
+    directory = rundir.ROOT / host.name
+    for _ in range(10):
+        process = host.spawn(launch_command(host, key=None), label="launch")
+        while process.alive() and not directory.exists():
+            pass
+        process.signal(signal.SIGTERM)
+        assert process.popen.wait(10) == 0, process.log
+        assert not directory.exists()
+        assert not list(Path("/dev/shm").glob(f"*{host.name}*"))
+        assert host.interface(INTERFACE) is None

@@ -28,19 +28,6 @@ HUGE = (1 << 63) - 1
 LIAR = Header(sender=99, incarnation=1, endpoint="192.0.2.99:4747")
 
 
-@pytest.fixture
-def net() -> Net:
-    return Net()
-
-
-@pytest.fixture
-def pair(net: Net) -> tuple[OverlayNode, OverlayNode]:
-    a = net.add("a")
-    b = net.add("b", peers=("192.0.2.1:4747",))
-    net.run(0.2)
-    return a, b
-
-
 def tell(node: OverlayNode, message: messages.AnyNodeMessage, now: float) -> str | None:
     return node.handle_message("192.0.2.99", messages.encode_node(message), now)
 

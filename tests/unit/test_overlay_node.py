@@ -30,19 +30,6 @@ from tests.unit.overlay_net import Net, key_of, up
 GROUP = parse("239.1.2.3")
 
 
-@pytest.fixture
-def net() -> Net:
-    return Net()
-
-
-@pytest.fixture
-def pair(net: Net) -> tuple[OverlayNode, OverlayNode]:
-    a = net.add("a")
-    b = net.add("b", peers=("192.0.2.1:4747",))
-    net.run(0.2)
-    return a, b
-
-
 # ---- links
 
 

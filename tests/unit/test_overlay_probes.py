@@ -5,26 +5,11 @@ Method: two OverlayNodes by hand on virtual time, told every half second what th
 
 from __future__ import annotations
 
-import pytest
-
 from pipeline import limits
 from pipeline.overlay.node import OverlayNode
 from tests.unit.overlay_net import Net, up
 
 Pair = tuple[OverlayNode, OverlayNode]
-
-
-@pytest.fixture
-def net() -> Net:
-    return Net()
-
-
-@pytest.fixture
-def pair(net: Net) -> Pair:
-    a = net.add("a")
-    b = net.add("b", peers=("192.0.2.1:4747",))
-    net.run(0.2)
-    return a, b
 
 
 def run_probed(net: Net, pair: Pair, seconds: float, *, heard: bool = True, answered: bool = True) -> int:
