@@ -261,9 +261,12 @@ class _Supervisor:
         res.region.set_process_state(child.index, ProcessState.STARTING)
         parent = os.getpid()
         child.started, child.due = time.monotonic(), None
+        # Until the child has its own ways: it would take one that comes at once as this process does, and live on.
+        signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
         child.pid = os.fork()
         if child.pid == 0:
             self._become(child, parent)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)
         child.pidfd = os.pidfd_open(child.pid)
         res.region.set_process_pid(child.index, child.pid)
         self._poll.register(child.pidfd, select.POLLIN)
