@@ -44,13 +44,22 @@ static void look_at(struct search *s, uint8_t *datagram, uint32_t length)
     s->left--;
 }
 
+/* The slots that the last stage has passed and not given back. */
+struct kept {
+    uint64_t at, freed;
+};
+
+static struct kept kept_by(struct mp_cursor *own)
+{
+    return (struct kept){ .at = atomic_load_explicit(&own->at, memory_order_relaxed),
+                          .freed = atomic_load_explicit(&own->freed, memory_order_relaxed) };
+}
+
 static void search_host(struct search *s, const struct mp_region *r, uint32_t lane)
 {
-    struct mp_cursor *own = &mp_lane(r, lane)->host[2];
-    uint64_t at = atomic_load_explicit(&own->at, memory_order_relaxed);
-    uint64_t freed = atomic_load_explicit(&own->freed, memory_order_relaxed);
-    while (at != freed && s->left) {
-        struct mp_slot *slot = mp_host_slot(r, lane, --at);
+    struct kept kept = kept_by(&mp_lane(r, lane)->host[2]);
+    while (kept.at != kept.freed && s->left) {
+        struct mp_slot *slot = mp_host_slot(r, lane, --kept.at);
         if (slot->words && slot->stream == s->order->stream)
             look_at(s, mp_slot_packet(slot) - MP_HEADER_BYTES, slot->length);
     }
@@ -58,11 +67,9 @@ static void search_host(struct search *s, const struct mp_region *r, uint32_t la
 
 static void search_overlay(struct search *s, const struct mp_region *r, uint32_t lane)
 {
-    struct mp_cursor *own = &mp_lane(r, lane)->overlay[1];
-    uint64_t at = atomic_load_explicit(&own->at, memory_order_relaxed);
-    uint64_t freed = atomic_load_explicit(&own->freed, memory_order_relaxed);
-    while (at != freed && s->left) {
-        struct mp_super *super = mp_overlay_slot(r, lane, --at);
+    struct kept kept = kept_by(&mp_lane(r, lane)->overlay[1]);
+    while (kept.at != kept.freed && s->left) {
+        struct mp_super *super = mp_overlay_slot(r, lane, --kept.at);
         uint32_t offset = 0;
         for (uint32_t i = 0; super->kept && i < MP_RUNS_MAX && offset < super->length; i++, offset += super->segment) {
             uint32_t left = super->length - offset;
