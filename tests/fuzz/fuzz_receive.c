@@ -3,7 +3,8 @@
  * Goal: nothing that arrives at the data port, and nothing that a member who knows all keys sends, breaks a node.
  * Method: libFuzzer on node 1 of the network of tests/native/network.h.  The input is a row of datagrams: two bytes length
  * and how it is dressed, then its bytes.  Raw ones arrive as they are; dressed ones get a header of a known origin with
- * the next sequence number and, if the network seals, a tag, so that the fuzzer also sees what lies behind the seal.
+ * the next sequence number and, if the network seals, a tag, so that the fuzzer also sees what lies behind the seal; their
+ * stream takes two turns and is repaired, and its numbers go on, jump or go back.
  * What was delivered is read back: whole IP packets only.
  */
 #include "network.h"
@@ -15,6 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct mp_cipher *cipher;
 static uint64_t sequence;
+static uint32_t stream_sequence;
 static int sealed;
 static const struct mp_policy policy = { .bound_sources = 1, .peer_pps = 1000000, .receive_pps = 1000000 };
 
@@ -25,7 +27,8 @@ static void open_once(void)
     open_network(sealed, 1);
     make_key(key, 0);
     cipher = mp_cipher_new(mp_gcm_new(), key, 1);
-    set_route(1, MP_SIDE_OVERLAY, MP_KIND_GROUP, GROUP, 1 << 2, 1);
+    set_turn(1, MP_SIDE_OVERLAY, GROUP, 0, 2, 1 << 2, MP_ENTRY_LOCAL | MP_ENTRY_REPAIR);
+    set_turn(1, MP_SIDE_OVERLAY, GROUP, 1, 1, 1 << 0 | 1 << 2, MP_ENTRY_LOCAL | MP_ENTRY_REPAIR);
     set_route(1, MP_SIDE_OVERLAY, MP_KIND_UNICAST, 0x0a4d0002, 0, 1);
     set_route(1, MP_SIDE_OVERLAY, MP_KIND_FLOOD, 0, 0, 1);
     struct mp_fib_key key_of = { .via = MP_NO_LINK, .side = MP_SIDE_OVERLAY, .kind = MP_KIND_SOURCE, .origin = origin_of(0) };
@@ -45,13 +48,15 @@ static void send_datagram(const uint8_t *bytes, uint32_t length, uint8_t dress)
     static uint8_t datagram[MP_HEADER_BYTES + 2048 + MP_TAG_BYTES];
     struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(nodes[1].endpoint.port),
                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    static const uint32_t steps[] = { 1, 3, UINT32_MAX - 1, 700 };
     if (!(dress & 0x80)) {
         sendto(nodes[0].udp, bytes, length, 0, (struct sockaddr *)&to, sizeof to);
         return;
     }
     struct mp_header h = { .type = dress & 3, .flags = sealed ? MP_FLAG_SEALED : 0, .hop_limit = dress >> 2 & 7,
                            .epoch = KEY_EPOCH, .origin = origin_of(0),
-                           .sequence = mp_space(0, (dress & 3) > 1) | sequence++ };
+                           .sequence = mp_space(0, (dress & 3) > 1) | sequence++,
+                           .stream_sequence = stream_sequence += steps[dress >> 5 & 3] };
     mp_header_write(datagram, &h);
     memcpy(datagram + MP_HEADER_BYTES, bytes, length);
     if (sealed)
