@@ -199,6 +199,17 @@ def trace(*, membership: bool, name: str | None, seconds: str | None, as_json: b
 
 @app.command()
 @_instance_flag
+def top(name: str | None) -> int:
+    """Traffic, workers, links and groups of a running node, each second; q ends it."""
+    from pipeline.cli import top as view
+    from pipeline.cli.client import instance_name
+
+    view.watch(instance_name(name))
+    return 0
+
+
+@app.command()
+@_instance_flag
 def reload(name: str | None) -> int:
     """Read the key file again: a running node moves to the key that stands first in it, see `keygen --rotate`."""
     from pipeline.cli import client

@@ -33,7 +33,7 @@ def render(noun: str, value: Any, *, detail: bool) -> None:
 
 def _render(console: Console, noun: str, value: Any, *, detail: bool) -> None:
     if noun == "status":
-        console.print(_status_line(value))
+        console.print(status_line(value))
     elif noun == "counters":
         _counters(console, value, detail=detail)
     elif isinstance(value, list):
@@ -48,7 +48,7 @@ def _render(console: Console, noun: str, value: Any, *, detail: bool) -> None:
 # ---------------------------------------------------------------- one line
 
 
-def _status_line(status: Row) -> Text:
+def status_line(status: Row) -> Text:
     """“a: ready, mcast0 10.77.0.1/16, 4 workers, 3 of 3 peers up, 12 groups, up 2 h 5 min”."""
     parts = [
         str(status["state"]),
@@ -86,6 +86,11 @@ def size(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def _rate(value: float) -> str:
+    """Megabits a second, to the kilobit where there are few."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _cell(value: Any) -> str:
@@ -134,6 +139,8 @@ _COLUMNS: Mapping[str, Sequence[str]] = MappingProxyType(
         "groups": ("group", "filter_mode", "sources", "compatibility", "expires_s", "local", "members"),
         "workers": ("role", "lane", "pid", "state", "restarts", "cpu_percent", "packets"),
         "check": ("name", "state", "detail"),
+        "link rates": ("peer", "endpoint", "state", "rtt_ms", "loss", "tx_mbit_per_s", "rx_mbit_per_s"),
+        "worker rates": ("role", "lane", "pid", "state", "restarts", "cpu_percent", "packets_per_s"),
     }
 )
 """The brief columns; a noun that is not here shows all."""
@@ -143,6 +150,10 @@ _WRITERS: Mapping[str, Writer] = MappingProxyType(
         "state": _state,
         "rtt_ms": _milliseconds,
         "loss": _percent,
+        "tx_mbit_per_s": _rate,
+        "rx_mbit_per_s": _rate,
+        "mbit_per_s": _rate,
+        "packets_per_s": lambda value: f"{value:,.0f}",
         "tx_bytes": lambda value: size(value or 0),
         "rx_bytes": lambda value: size(value or 0),
         "expires_s": _time,
@@ -155,7 +166,8 @@ _WRITERS: Mapping[str, Writer] = MappingProxyType(
 )
 
 _HEADINGS = {"expires_s": "expires", "rtt_ms": "rtt", "tx_bytes": "sent", "rx_bytes": "received",
-             "cpu_percent": "cpu %", "filter_mode": "mode"}  # fmt: skip
+             "cpu_percent": "cpu %", "filter_mode": "mode", "tx_mbit_per_s": "sent Mbit/s",
+             "rx_mbit_per_s": "received Mbit/s", "mbit_per_s": "Mbit/s", "packets_per_s": "packets/s"}  # fmt: skip
 
 
 # ---------------------------------------------------------------- tables
@@ -169,6 +181,11 @@ def _table(console: Console, noun: str, rows: Sequence[Any], *, detail: bool) ->
         for row in rows:
             console.print(_cell(row))
         return
+    console.print(table_of(noun, rows, detail=detail))
+
+
+def table_of(noun: str, rows: Sequence[Row], *, detail: bool = False) -> Table:
+    """Rows as a table with the columns of their noun."""
     every = list(dict.fromkeys(key for row in rows for key in row))
     brief = [key for key in _COLUMNS.get(noun, ()) if key in every]
     columns = brief + [key for key in every if key not in brief] if detail or not brief else brief
@@ -179,7 +196,7 @@ def _table(console: Console, noun: str, rows: Sequence[Any], *, detail: bool) ->
                          overflow="fold", no_wrap=not _is_list(rows, key))  # fmt: skip
     for row in rows:
         table.add_row(*(_WRITERS.get(key, _cell)(row.get(key)) for key in columns))
-    console.print(table)
+    return table
 
 
 def _is_number(value: Any) -> bool:
