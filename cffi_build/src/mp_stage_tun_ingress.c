@@ -5,8 +5,8 @@
  * Under load the TUN is read once a batch, not once a packet, as every batch passes through all stages and hosts: reads
  * then begin at an interval in which a run's worth of packets comes.  At low rates each packet is read at once.
  *
- * When the ring is full it stops reading; the TUN queue then pushes back on the programs, and what the kernel drops
- * there is counted at the interface.
+ * When the ring is full it stops reading; the interface's queue then fills, and what the kernel drops there
+ * is counted as drops.tun_queue.
  */
 #include "mp_tun.h"
 #include "mp_worker.h"
