@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -154,7 +153,7 @@ def draw(loads: list[Load]) -> None:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = arguments(__doc__ or "", seconds=3.0)
-    parser.add_argument("--kinds", default="ours-4,vxlan,native", help=f"some of: {','.join(peers.kinds())}")
+    peers.add_kinds(parser, "ours-4,vxlan,native")
     parser.add_argument("--mbit", default=None, help=f"rates to offer (by default {MBIT}, with --quick {QUICK_MBIT})")
     parser.add_argument("--receivers", type=int, default=3)
     return parser.parse_args(argv)
@@ -162,11 +161,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
-    kinds = options.kinds.split(",")
-    unknown = sorted(set(kinds) - set(peers.kinds()))
-    if unknown:
-        print(f"iperf_load: no such kind: {', '.join(unknown)}; there are {', '.join(peers.kinds())}", file=sys.stderr)
-        return 2
+    kinds: list[str] = options.kinds
     packages.install(["iperf", *(program for kind in kinds for program in peers.programs(kind))])
     seconds = min(options.seconds, 1.0) if options.quick else options.seconds
     rates = options.mbit or (QUICK_MBIT if options.quick else MBIT)

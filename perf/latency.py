@@ -11,7 +11,6 @@ rounds is printed, and for the goals the median of the differences within a roun
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import dataclass, field
 
 from perf import packages, peers
@@ -110,7 +109,7 @@ def draw(plan: Plan) -> None:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = arguments(__doc__ or "", seconds=4.0, rounds=5)
-    parser.add_argument("--kinds", default="ours-4,vxlan,native", help=f"some of: {','.join(peers.kinds())}")
+    peers.add_kinds(parser, "ours-4,vxlan,native")
     parser.add_argument("--rates", default="100,1000,10000", help="packets a second")
     parser.add_argument("--receivers", type=int, default=1)
     return parser.parse_args(argv)
@@ -118,11 +117,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
-    kinds = options.kinds.split(",")
-    unknown = sorted(set(kinds) - set(peers.kinds()))
-    if unknown:
-        print(f"latency: no such kind: {', '.join(unknown)}; there are {', '.join(peers.kinds())}", file=sys.stderr)
-        return 2
+    kinds: list[str] = options.kinds
     packages.install(program for kind in kinds for program in peers.programs(kind))
     plan = Plan(
         kinds=kinds,

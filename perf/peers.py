@@ -5,6 +5,7 @@ Each is a `Network` (network.py); `kinds()` names them all.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -113,6 +114,17 @@ def kinds() -> dict[str, Factory]:
     for kind in classes:
         found[kind.title] = kind
     return found
+
+
+def add_kinds(parser: argparse.ArgumentParser, default: str | None) -> None:
+    """The option --kinds: names as in "ours-4,vxlan", as a list."""
+
+    def names_in(text: str) -> list[str]:
+        if unknown := sorted(set(text.split(",")) - set(kinds())):
+            raise argparse.ArgumentTypeError(f"no such kind: {', '.join(unknown)}")
+        return text.split(",")
+
+    parser.add_argument("--kinds", type=names_in, default=default, help=f"some of: {','.join(kinds())}")
 
 
 def _pipeline(workers: int, *, sealed: bool) -> Factory:

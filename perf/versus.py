@@ -11,7 +11,6 @@ ratios are taken within a round and their median is printed.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,10 +61,7 @@ class Plan:
     def networks(self) -> list[tuple[str, int]]:
         """Every network of a round, kinds in turn for each number of receivers."""
         return [
-            (kind, count)
-            for count in self.receivers
-            for kind in self.kinds
-            if count == 3 or kind in self.everywhere
+            (kind, count) for count in self.receivers for kind in self.kinds if count == 3 or kind in self.everywhere
         ]
 
     def sizes(self, kind: str, receivers: int) -> list[int]:
@@ -227,39 +223,39 @@ def draw(plan: Plan) -> None:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = arguments(__doc__ or "", seconds=1.0, rounds=3)
-    parser.add_argument("--kinds", default=None, help=f"some of: {','.join(peers.kinds())}")
+    peers.add_kinds(parser, None)
     parser.add_argument("--receivers", default="1,3,7", help="numbers of receivers")
     parser.add_argument("--minutes", type=float, default=60.0, help="no round begins that would end much later")
     parser.add_argument("--no-offloads", action="store_true", help="the underlay carries no super-packets")
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    options = parse(argv)
-    default = QUICK_KINDS if options.quick else tuple(peers.kinds())
-    kinds = options.kinds.split(",") if options.kinds else list(default)
-    unknown = sorted(set(kinds) - set(peers.kinds()))
-    if unknown:
-        print(f"versus: no such kind: {', '.join(unknown)}; there are {', '.join(peers.kinds())}", file=sys.stderr)
-        return 2
-    programs = [program for kind in kinds for program in peers.programs(kind)]
-    packages.install(programs)
-    plan = Plan(
+def plan(options: argparse.Namespace) -> Plan:
+    quick = options.quick
+    kinds: list[str] = options.kinds or list(QUICK_KINDS if quick else peers.kinds())
+    return Plan(
         kinds=kinds,
         receivers=[int(word) for word in options.receivers.split(",")],
-        rounds=min(options.rounds, 2) if options.quick else options.rounds,
-        seconds=min(options.seconds, 0.5) if options.quick else options.seconds,
-        quick=options.quick,
-        everywhere=QUICK_EVERYWHERE if options.quick and not options.kinds else tuple(kinds),
+        rounds=min(options.rounds, 2) if quick else options.rounds,
+        seconds=min(options.seconds, 0.5) if quick else options.seconds,
+        quick=quick,
+        everywhere=QUICK_EVERYWHERE if quick and not options.kinds else tuple(kinds),
         offloads=not options.no_offloads,
     )
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = parse(argv)
+    measured = plan(options)
+    programs = [program for kind in measured.kinds for program in peers.programs(kind)]
+    packages.install(programs)
     background = background_share()
     began = time.monotonic()
     minutes = min(options.minutes, QUICK_MINUTES) if options.quick else options.minutes
-    measure(plan, time.monotonic() + minutes * 60)
+    measure(measured, time.monotonic() + minutes * 60)
     say(f"measured for {time.monotonic() - began:.0f} s")
-    found = result(plan, background, packages.versions(programs))
-    draw(plan)
+    found = result(measured, background, packages.versions(programs))
+    draw(measured)
     found.publish(as_json=options.json)
     return 0
 

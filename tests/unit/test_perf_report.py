@@ -89,7 +89,7 @@ def test_groups_in_a_row() -> None:
 def test_versus_goals() -> None:
     """Goal: each goal compares what it names.
     Method: a plan with two rounds of made-up trials, ours 5 times VXLAN, 8 times the best VPN."""
-    plan = versus.Plan(["ours-4", "vxlan", "tinc", "fastd"], [3], 2, 1.0, quick=False, offloads=True)
+    plan = versus.plan(versus.parse(["--kinds", "ours-4,vxlan,tinc,fastd", "--receivers", "3"]))
     for slow in (1.0, 0.1):
         for kind, pps in (("ours-4", 80_000), ("vxlan", 16_000), ("tinc", 10_000), ("fastd", 8_000)):
             case = versus.Case(kind, 3, versus.SIZE)
@@ -105,9 +105,18 @@ def test_versus_goals() -> None:
 
 def test_quick_measures_less() -> None:
     """Goal: the short version is short: networks other than ours and VXLAN with 3 receivers only.  Method: the plan."""
-    plan = versus.Plan(list(versus.QUICK_KINDS), [1, 3, 7], 1, 0.5, quick=True, offloads=True)
+    plan = versus.plan(versus.parse(["--quick"]))
     assert {kind for kind, count in plan.networks() if count != 3} == {"ours-4", "vxlan"}
     assert set(versus.QUICK_KINDS) <= set(peers.kinds())
+
+
+def test_kinds_that_are_named_are_measured_with_all_receivers() -> None:
+    """Goal: nothing that was asked for is left out, and nothing unknown taken.  Method: the plan of such options."""
+    asked = ["--quick", "--kinds", "ours-4,ours-4-insecure", "--receivers", "1,4"]
+    plan = versus.plan(versus.parse(asked))
+    assert len(plan.networks()) == 4
+    with pytest.raises(SystemExit, match="2"):
+        versus.parse(["--kinds", "ours-4,nix"])
 
 
 CLIENT = """[  1] local 10.77.0.1 port 58023 connected with 239.77.0.1 port 5002
