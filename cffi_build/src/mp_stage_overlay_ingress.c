@@ -358,8 +358,9 @@ static void take_data(struct mp_worker *w, struct mp_super *super, uint32_t offs
         mp_count(c, MP_DROP_not_wanted, 1);
 }
 
-static void take_super(struct mp_worker *w, struct mp_super *super, const struct mp_received *in, uint8_t *opened,
-                       uint64_t version)
+/* Returns how many datagrams are in it. */
+static uint32_t take_super(struct mp_worker *w, struct mp_super *super, const struct mp_received *in, uint8_t *opened,
+                           uint64_t version)
 {
     struct mp_ingress *s = w->ingress;
     super->length = in->length;
@@ -378,6 +379,7 @@ static void take_super(struct mp_worker *w, struct mp_super *super, const struct
     mp_count(w->count[MP_OVERLAY_INGRESS], MP_COUNT_overlay_rx_datagrams, datagrams);
     mp_count(w->count[MP_OVERLAY_INGRESS], MP_COUNT_overlay_rx_bytes, in->length);
     mp_peers_received(s->peers, via, datagrams, in->length);
+    return datagrams;
 }
 
 /* ---- the stage ---- */
@@ -408,13 +410,13 @@ uint32_t mp_ingress_burst(struct mp_worker *w)
         super[i] = room >= MP_RECEIVE_BURST ? mp_overlay_slot(w->region, w->config.lane, at + i) : &s->spare[i];
         in[i].data = super[i]->data;
     }
-    uint32_t count = mp_udp_receive(w->config.udp, in, MP_RECEIVE_BURST);
+    uint32_t count = mp_udp_receive(w->config.udp, in, MP_RECEIVE_BURST), datagrams = 0;
     if (!count)
         return 0;
     mp_count(w->count[MP_OVERLAY_INGRESS], MP_COUNT_overlay_rx_calls, 1);
     uint64_t version = (uint64_t)atomic_load_explicit(&mp_fib(w->region)->version, memory_order_acquire) + 1;
     for (uint32_t i = 0; i < count; i++) {
-        take_super(w, super[i], &in[i], s->opened[s->scattered ? i : 0], version);
+        datagrams += take_super(w, super[i], &in[i], s->opened[s->scattered ? i : 0], version);
         if (super[i]->runs && room < MP_RECEIVE_BURST)
             mp_count(w->count[MP_OVERLAY_INGRESS], MP_DROP_relay_full, datagrams_in(super[i]));
         else if (super[i]->runs || super[i]->kept)
@@ -425,5 +427,5 @@ uint32_t mp_ingress_burst(struct mp_worker *w)
         mp_publish(own, used);
         mp_wake(w, MP_OVERLAY_EGRESS, count == MP_RECEIVE_BURST);
     }
-    return count;
+    return datagrams;
 }

@@ -8,6 +8,7 @@
 #include "mp_bucket.h"
 #include "mp_gcm.h"
 #include "mp_ring.h"
+#include "mp_schedule.h"
 #include "mp_stage.h"
 
 #define MP_PUNT_SLOTS 256u      /* more than a burst can punt: the ring is emptied after each */
@@ -44,6 +45,7 @@ struct mp_worker {
     uint32_t window_packets;
     uint32_t wait_ns;           /* not 0: the last window was full, reads are moderated */
     uint64_t read_at_ns;        /* the TUN is left to fill until then */
+    struct mp_schedule schedule;
     struct mp_bucket reports, news, gaps;
     uint32_t punt_head, punt_tail;
     struct mp_punt *punts;

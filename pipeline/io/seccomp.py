@@ -92,6 +92,8 @@ _NUMBERS: Mapping[str, tuple[int | None, int | None]] = {
     "epoll_create1": (291, 20),
     "recvmmsg": (299, 243),
     "sendmmsg": (307, 269),
+    "sched_setattr": (314, 274),
+    "sched_getattr": (315, 275),
     "getrandom": (318, 278),
     "rseq": (334, 293),
     "clone3": (435, 435),
@@ -152,6 +154,7 @@ X32_BIT = 0x40000000
 ALWAYS = frozenset(
     {"munmap", "brk", "mremap", "madvise", "futex", "sched_yield", "getrandom"}  # memory and locks
     | {"clock_gettime", "clock_nanosleep", "nanosleep", "gettimeofday", "time"}
+    | {"sched_getattr", "sched_setattr"}  # its own turns, by load
     | {"read", "write", "poll", "ppoll", "restart_syscall"}  # doorbells, the log's last line
     | {"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "getpid", "gettid", "exit", "exit_group"}
 )

@@ -20,6 +20,7 @@ from pipeline.io import privileges, seccomp
 
 STAGES = tuple(seccomp.STAGES)
 SYSCALL_GETPPID = {"x86_64": 110, "aarch64": 173}.get(platform.machine(), 0)
+SYSCALL_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}.get(platform.machine(), 0)
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -73,6 +74,7 @@ def test_what_the_loop_needs_is_allowed(stage: str) -> None:
         libc.usleep(10)
         os.write(2, b"")
         os.getpid()
+        libc.syscall(SYSCALL_SCHED_SETATTR, 0, None, 0)
 
     assert outcome((stage,), work) == 0
 
