@@ -5,12 +5,31 @@ Events are state changes, never packets; fields are worker, peer, link, group, s
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+from typing import TextIO, cast
 
 import structlog
 
 from pipeline.config import LogSection
+
+
+class _Stderr:
+    """Standard error, whose full disk or gone reader ends nothing: what cannot be said is lost."""
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+
+
+def complain(text: str) -> None:
+    """The one line of an error that ends a command."""
+    _Stderr().write(f"pipeline: {text}\n")
 
 
 def configure(settings: LogSection) -> None:
@@ -26,5 +45,5 @@ def configure(settings: LogSection) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
     )

@@ -284,15 +284,13 @@ class _Supervisor:
             child.main()
             code = 0
         except PipelineError as error:
-            sys.stderr.write(f"pipeline: {error}\n")
+            logs.complain(str(error))
             code = error.exit_code
         except Exception as error:  # noqa: BLE001  the boundary of the process: one line, and a new one is started
             log.warning("process failed", worker=child.role, lane=child.lane, error=f"{type(error).__name__}: {error}")
             if os.environ.get("MCAST_PIPELINE_DEBUG"):
                 sys.excepthook(*sys.exc_info())
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
             os._exit(code)
 
     def _close_all_but(self, keep: Iterable[int]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 INTERRUPTED = 130
 """128 + SIGINT, as a shell would report it."""
@@ -21,6 +22,7 @@ BROKEN_PIPE = 141
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code.  Whatever goes wrong ends in one line on stderr and never in a traceback."""
+    _open_standard_files()
     try:
         from pipeline.cli.app import run
 
@@ -29,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit complains
+        _give_up(sys.stdout)
         code = BROKEN_PIPE
     except Exception as error:  # noqa: BLE001  # the last resort of a program that promises one line
         code = _complain(error)
@@ -42,8 +44,24 @@ def _complain(error: Exception) -> int:
 
         traceback.print_exception(error)
     code, text = _explain(error)
-    sys.stderr.write("pipeline: " + " ".join(text.split()) + "\n")
+    try:
+        sys.stderr.write("pipeline: " + " ".join(text.split()) + "\n")
+    except OSError:
+        _give_up(sys.stderr)
     return code
+
+
+def _open_standard_files() -> None:
+    """Who starts us may have closed some: the next descriptor opened would be one, and what is said go into it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
+
+
+def _give_up(file: TextIO) -> None:
+    """Nobody takes what is still to be written there: the flush at exit would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
 def _explain(error: Exception) -> tuple[int, str]:
@@ -55,6 +73,7 @@ def _explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, PermissionError):
         return PermissionDeniedError.exit_code, f"{error.filename or 'no permission'}: {error.strerror or error}"
     if isinstance(error, OSError):
-        return PipelineError.exit_code, f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        where = f"{error.filename}: " if error.filename else ""
+        return PipelineError.exit_code, where + (error.strerror or str(error)).lower()
     kind = type(error).__name__
     return PipelineError.exit_code, f"{kind}: {error} (a bug; MCAST_PIPELINE_DEBUG=1 shows where)"

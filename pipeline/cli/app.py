@@ -164,17 +164,18 @@ def status(name: str | None, wait: str | None, as_json: bool) -> int:
 def show(noun: str, name: str | None, detail: bool, form: str, as_json: bool) -> int:
     """What a running node knows."""
     from pipeline.cli.client import ask, instance_name
+    from pipeline.cli.pictures import FORMATS, draw
 
     if noun not in SHOW_NOUNS:
         near = difflib.get_close_matches(noun, SHOW_NOUNS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(SHOW_NOUNS)}"
         raise UsageError(f"show {noun}: unknown ({hint})")
+    if form not in FORMATS:
+        raise UsageError(f"--format {form}: one of {', '.join(FORMATS)}")
     if form != "text" and noun != "graph":
         raise UsageError(f"--format {form}: only a graph has formats")
     value = ask(instance_name(name), "show", noun)
     if noun == "graph" and not as_json:
-        from pipeline.cli.pictures import draw
-
         sys.stdout.write(draw(value, form))
     else:
         _print(noun, value, as_json=as_json, detail=detail)
@@ -182,17 +183,15 @@ def show(noun: str, name: str | None, detail: bool, form: str, as_json: bool) ->
 
 
 @app.command()
-@click.option("--membership", is_flag=True, help="Rules of IGMP and MLD as they fire: time, group, host, rule.")
+@click.option("--membership", is_flag=True, help="Rules of IGMP and MLD as they fire (all there is to trace).")
 @_instance_flag
 @click.option("--seconds", metavar="S", help="End after S seconds; else Ctrl-C does.")
 @_json_flag
-def trace(*, membership: bool, name: str | None, seconds: str | None, as_json: bool) -> int:
-    """What a running node does, as it does it."""
+def trace(*, membership: bool, name: str | None, seconds: str | None, as_json: bool) -> int:  # noqa: ARG001
+    """What a running node does, as it does it: time, group, host, rule."""
     from pipeline.cli.client import instance_name
     from pipeline.cli.trace import follow
 
-    if not membership:
-        raise UsageError("trace what? there is --membership")
     follow(instance_name(name), seconds=_seconds("--seconds", seconds) if seconds else None, as_json=as_json)
     return 0
 

@@ -34,7 +34,6 @@ def lock(fd: int) -> mmap.mmap:
 
 def fill(fd: int, path: str) -> int:
     """Puts the keys of a key file there without reading them here; 0, or the exit code of an error that was printed."""
-    sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -42,11 +41,10 @@ def fill(fd: int, path: str) -> int:
             save(fd, keys.load_network_keys(path))
             code = 0
         except PipelineError as error:
-            sys.stderr.write(f"pipeline: {error}\n")
             code = error.exit_code
-        finally:
             with contextlib.suppress(OSError):
-                sys.stderr.flush()
+                sys.stderr.write(f"pipeline: {error}\n")
+        finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 

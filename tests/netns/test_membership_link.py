@@ -419,7 +419,7 @@ def test_a_storm_is_bounded_and_said_once(link: Segment) -> None:
 
 def test_trace_on_the_command_line(link: Segment) -> None:
     """Goal: `pipeline trace --membership` says which rule fired for which group of which host (issue, item 6).
-    Method: the command for 1.5 s as JSON lines, a join and a leave meanwhile; then the words for people, and usage."""
+    Method: the command for 1.5 s as JSON lines, a join and a leave meanwhile."""
     group = fresh_group()
     command = [program(), "trace", "--membership", "--name", link.instance.name, "--seconds", "1.5"]
     following = link.instance.host.spawn([*command, "--json"], label="trace", pipe=True)
@@ -437,6 +437,3 @@ def test_trace_on_the_command_line(link: Segment) -> None:
         ("10.77.200.1", "EXCLUDE (X,Y) + TO_IN (A)"),
     ]
     assert abs(events[0]["time_s"] - time.time()) < 30
-    refused = link.instance.host.run([program(), "trace", "--name", link.instance.name], check=False)
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert "--membership" in refused.stderr

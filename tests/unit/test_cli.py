@@ -237,6 +237,21 @@ def test_closed_pipe_is_silent():
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+def test_full_disk_changes_no_exit_code():
+    """Goal: output that cannot be written is an error of one line, an error that cannot be said keeps its code.
+    Method: /dev/full as either, and either closed."""
+    shell = ["sh", "-c", 'exec "$@" >/dev/full', "sh", *COMMAND]
+    done = subprocess.run([*shell, "config", "show"], capture_output=True, text=True, check=False, timeout=30)
+    assert_error(done, 1, "no space left on device")
+    for redirection in (">&-", "2>/dev/full", "2>&-"):
+        shell = ["sh", "-c", f'exec "$@" {redirection}', "sh", *COMMAND]
+        done = subprocess.run([*shell, "lanch"], capture_output=True, text=True, check=False, timeout=30)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+        done = subprocess.run([*shell, "config", "show"], capture_output=True, text=True, check=False, timeout=30)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_unexpected_error_is_one_line(tmp_path):
     """Goal: even a bug is one line and 1, and its traceback on demand.  Method: break a module."""
     code = (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.cli.app import run
 from pipeline.cli.pictures import draw
 from pipeline.errors import UsageError
 
@@ -44,4 +45,4 @@ def test_mermaid() -> None:
 
 def test_other_formats_are_refused() -> None:
     with pytest.raises(UsageError, match="--format png"):
-        draw(GRAPH, "png")
+        run(["show", "graph", "--format", "png", "--name", "nobody"])

@@ -1,0 +1,49 @@
+"""Goal: what is logged never ends what it tells about.  Method: a disk that is full, a reader that has gone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import structlog
+
+from pipeline import logs
+from pipeline.config import LogSection
+
+
+@pytest.fixture(autouse=True)
+def _usual_logs() -> object:
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.mark.parametrize("as_format", ["text", "json"])
+def test_a_full_disk_ends_nothing(monkeypatch: pytest.MonkeyPatch, as_format: str) -> None:
+    """Goal: an instance runs on when its log cannot be written.  Method: /dev/full as standard error."""
+    full = Path("/dev/full").open("w")
+    monkeypatch.setattr(sys, "stderr", full)
+    logs.configure(LogSection(format=as_format))
+    for _ in range(1000):
+        structlog.get_logger().warning("restarting", worker="classify")
+    logs.complain("an error")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
+    full.close()
+
+
+def test_a_reader_that_has_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: the same for `pipeline launch 2>&1 | head`.  Method: a pipe without its other end."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    gone = os.fdopen(writer, "w")
+    monkeypatch.setattr(sys, "stderr", gone)
+    logs.configure(LogSection())
+    structlog.get_logger().warning("restarting", worker="classify")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), gone.fileno())
+    gone.close()
+
+
+def test_complaint_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.complain("port 4747 is in use")
+    assert capsys.readouterr().err == "pipeline: port 4747 is in use\n"
