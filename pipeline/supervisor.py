@@ -32,7 +32,7 @@ from pipeline.address import derive, show
 from pipeline.config import Config
 from pipeline.config_checks import CHECKS
 from pipeline.errors import PipelineError
-from pipeline.io import checkpoint, keystore, netlink, notify, privileges, process, rundir, tun, udp
+from pipeline.io import checkpoint, interface, keystore, netlink, notify, privileges, process, rundir, tun, udp
 from pipeline.overlay import engines
 from pipeline.shm.policy import Policy
 from pipeline.shm.region import Geometry, ProcessState, Region
@@ -79,6 +79,7 @@ class _Resources:
 
     region: Region
     queues: list[int]
+    interface: interface.Interface
     data: list[socket.socket]
     control_socket: socket.socket
     bells: list[tuple[int, ...]]
@@ -104,7 +105,7 @@ def launch(config: Config, service: control.Service | None = None) -> int:
     directory = rundir.RuntimeDirectory(config.node.name)
     try:
         Region.unlink_stale(config.node.name)
-        return _Supervisor(config, store, service).run()
+        return _Supervisor(config, directory, store, service).run()
     finally:
         Region.unlink_stale(config.node.name)
         directory.remove()
@@ -119,12 +120,14 @@ def node_addresses(config: Config) -> tuple[str, ...]:
 
 
 class _Supervisor:
-    def __init__(self, config: Config, store: int, service: control.Service | None) -> None:
+    def __init__(
+        self, config: Config, directory: rundir.RuntimeDirectory, store: int, service: control.Service | None
+    ) -> None:
         self._config = config
+        self._directory = directory
         self._service = service
         self._store = store
         self._store_page = keystore.lock(store)
-        self._addresses = node_addresses(config)
         self._signals: list[int] = []
         self._exit_code = 0
         self._ready = False
@@ -161,6 +164,7 @@ class _Supervisor:
         return _Resources(
             region=region,
             queues=queues,
+            interface=interface.Interface(config.tun, queues, mtu=self._mtu, addresses=node_addresses(config)),
             data=data,
             control_socket=control_socket,
             bells=[tuple(os.eventfd(0, os.EFD_NONBLOCK) for _ in graph.Stage) for _ in range(lanes)],
@@ -230,19 +234,13 @@ class _Supervisor:
         self._poll.register(self._wake_read, select.POLLIN)
         self._poll.register(self._resources.ready_bell, select.POLLIN)
         self._poll.register(self._resources.moves[0].fileno(), select.POLLIN)
+        self._poll.register(self._resources.interface.fileno(), select.POLLIN)
         gc.freeze()  # children share the modules' pages
-        config = self._config
         try:
             workers = self._children[1:]
             for child in workers:
                 self._start(child)
-            netlink.configure(
-                config.tun.interface,
-                mtu=self._mtu,
-                queue_length=config.tun.queue_length,
-                addresses=self._addresses,
-                routes=config.tun.routes,
-            )
+            self._resources.interface.configure()
             has_locked_keys = self._resources.region.lock_keys()
             if not (privileges.lock_memory() and has_locked_keys):
                 log.warning("keys may be swapped to disk", reason="no right to lock all memory (LimitMEMLOCK=infinity)")
@@ -296,7 +294,7 @@ class _Supervisor:
     def _close_all_but(self, keep: Iterable[int]) -> None:
         res = self._resources
         mine = {self._wake_read, self._wake_write, res.control_socket.fileno(), *res.queues}
-        mine |= {self._store, res.checkpoint}
+        mine |= {self._store, res.checkpoint, res.interface.fileno()}
         mine |= {sock.fileno() for sock in (*res.data, *res.moves)} | {bell for bells in res.bells for bell in bells}
         mine |= {other.pidfd for other in self._children if other.pidfd >= 0} | self._service_fds()
         for fd in mine - set(keep):
@@ -313,9 +311,11 @@ class _Supervisor:
                     if self._exit_code:
                         return
                 if child.due is not None and child.due <= time.monotonic():
+                    self._directory.restore()
                     self._start(child)
             self._announce_ready()
             self._move_addresses()
+            self._resources.interface.look()
             self._poll.poll(self._patience_ms())
 
     def _drain(self) -> None:
@@ -333,12 +333,9 @@ class _Supervisor:
         if wanted is None:
             return
         try:
-            new = _checked_addresses(tuple(wanted.decode("ascii").split()))
-            netlink.replace_addresses(self._config.tun.interface, self._addresses, new)
+            self._resources.interface.move(_checked_addresses(tuple(wanted.decode("ascii").split())))
         except (ValueError, PipelineError) as error:
             log.warning("addresses not moved", reason=str(error))
-        else:
-            self._addresses = new
 
     def _patience_ms(self) -> float | None:
         due = [child.due for child in self._children if child.due is not None]
@@ -409,6 +406,7 @@ class _Supervisor:
             os.close(fd)
         for sock in [*res.data, res.control_socket, *res.moves]:
             sock.close()
+        res.interface.close()
         if self._ready:
             log.info("stopped", name=self._config.node.name)
 

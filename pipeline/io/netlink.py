@@ -24,6 +24,7 @@ OVERHEAD_V4, OVERHEAD_V6 = 64, 84
 MTU_USUAL, MTU_MIN = 1436, 1280
 """What fits Ethernet's 1500 over IPv4, and the least that IPv6 runs on."""
 
+IFF_UP = 0x1
 IFA_F_NODAD = 0x02
 RT_TABLE_LOCAL = 255
 V6_METRIC = 64
@@ -41,6 +42,23 @@ def configure(interface: str, *, mtu: int, queue_length: int, addresses: Iterabl
         ip.link("set", index=index, state="up")
         for route in routes:
             _add_route(ip, index, route)
+
+
+def is_up(interface: str) -> bool | None:
+    """Whether it is up; None if there is none of that name."""
+    with IPRoute() as ip, _plain_errors(interface):
+        found = ip.link_lookup(ifname=interface)
+        return bool(ip.get_links(found[0])[0]["flags"] & IFF_UP) if found else None
+
+
+def put_back(interface: str, addresses: Iterable[str], routes: Iterable[str]) -> list[str]:
+    """Adds the addresses and routes that it lacks; which those were."""
+    lacking = []
+    with IPRoute() as ip, _plain_errors(interface):
+        index = ip.link_lookup(ifname=interface)[0]
+        for add, things in ((_add_address, addresses), (_add_route, routes)):
+            lacking += [thing for thing in things if add(ip, index, thing)]
+    return lacking
 
 
 def replace_addresses(interface: str, old: Iterable[str], new: Iterable[str]) -> None:
@@ -85,20 +103,49 @@ def _mtu_towards(ip: IPRoute, target: str) -> int | None:
         return None  # not reachable now; the usual MTU will do
 
 
-def _add_address(ip: IPRoute, index: int, address: str) -> None:
+def _add_address(ip: IPRoute, index: int, address: str) -> bool:
+    """Whether it was not there."""
     parsed = ipaddress.ip_interface(address)
     flags = {"flags": IFA_F_NODAD} if parsed.version == 6 else {}
-    with _ignoring(errno.EEXIST):
+    try:
         ip.addr("add", index=index, address=str(parsed.ip), prefixlen=parsed.network.prefixlen, **flags)
+    except NetlinkError as error:
+        if error.code != errno.EEXIST:
+            raise
+        return False
+    return True
 
 
 def _delete_address(ip: IPRoute, index: int, address: str) -> None:
     parsed = ipaddress.ip_interface(address)
-    with _ignoring(errno.EADDRNOTAVAIL):
+    try:
         ip.addr("del", index=index, address=str(parsed.ip), prefixlen=parsed.network.prefixlen)
+    except NetlinkError as error:
+        if error.code != errno.EADDRNOTAVAIL:
+            raise
 
 
-def _add_route(ip: IPRoute, index: int, route: str) -> None:
+def _add_route(ip: IPRoute, index: int, route: str) -> bool:
+    """Whether it was not there; NetlinkError if another interface has it."""
+    try:
+        _add_new_route(ip, index, route)
+    except NetlinkError as error:
+        if error.code != errno.EEXIST or not _has_route(ip, index, route):
+            raise
+        return False
+    return True
+
+
+def _has_route(ip: IPRoute, index: int, route: str) -> bool:
+    network = ipaddress.ip_network(route)
+    family = socket.AF_INET6 if network.version == 6 else socket.AF_INET
+    return any(
+        found["dst_len"] == network.prefixlen and found.get("dst") == str(network.network_address)
+        for found in ip.get_routes(family=family, oif=index)
+    )
+
+
+def _add_new_route(ip: IPRoute, index: int, route: str) -> None:
     if ipaddress.ip_network(route).version == 6:
         where = {"table": RT_TABLE_LOCAL, "priority": V6_METRIC, "type": "multicast"}
         ip.route("add", family=socket.AF_INET6, dst=route, oif=index, **where)
@@ -120,15 +167,6 @@ def _set_switches(interface: str) -> None:
     ):
         with contextlib.suppress(OSError):  # a kernel without IPv6, or /proc/sys read-only: as the host wants it
             Path(f"/proc/sys/net/{family}/conf/{interface}/{switch}").write_text(value)
-
-
-@contextlib.contextmanager
-def _ignoring(code: int) -> Iterator[None]:
-    try:
-        yield
-    except NetlinkError as error:
-        if error.code != code:
-            raise
 
 
 @contextlib.contextmanager

@@ -33,26 +33,45 @@ class RuntimeDirectory:
 
     def __init__(self, name: str) -> None:
         """Creates and locks the directory; what a killed predecessor left in it is removed."""
+        self._name = name
         self._path = ROOT / name
+        self._lock = self._locked()
+
+    def _locked(self) -> int:
+        """The descriptor of the lock, held."""
         try:
             ROOT.mkdir(mode=0o755, exist_ok=True)
             self._path.mkdir(mode=0o700, exist_ok=True)
             _make_private(self._path)
-            self._lock = os.open(self._path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            lock = os.open(self._path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise _refusal(self._path, error) from None
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._lock)
+            os.close(lock)
+            name = self._name
             raise PipelineError(
                 f"an instance named {name} is running: choose another --name, or end it: pipeline stop --name {name}"
             ) from None
         for path in self._path.iterdir():
             if path.name != "lock":
                 path.unlink(missing_ok=True)
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        return lock
+
+    def restore(self) -> None:
+        """Makes it again if somebody has removed it: sockets cannot be bound without."""
+        if not self._stands():
+            os.close(self._lock)
+            self._lock = self._locked()
+
+    def _stands(self) -> bool:
+        try:
+            return (self._path / "lock").stat().st_ino == os.fstat(self._lock).st_ino
+        except OSError:
+            return False
 
     def remove(self) -> None:
         """Removes the directory, and the root if this was the last."""

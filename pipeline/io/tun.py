@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Iterable
 
 from pipeline.errors import PermissionDeniedError, PipelineError
 
@@ -29,8 +30,8 @@ def open_queues(interface: str, count: int) -> list[int]:
     """
     queues: list[int] = []
     try:
-        # The first must make the interface, not join another instance's.
-        queues.extend(_open_queue(interface, 0 if number else IFF_TUN_EXCL) for number in range(count))
+        queues.extend(_open_device() for _ in range(count))
+        attach(queues, interface)
     except BaseException:
         for queue in queues:
             os.close(queue)
@@ -38,26 +39,36 @@ def open_queues(interface: str, count: int) -> list[int]:
     return queues
 
 
-def _open_queue(interface: str, more_flags: int) -> int:
-    flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE | more_flags
+def attach(queues: Iterable[int], interface: str) -> None:
+    """Creates the interface with these queues, which have none or whose interface was taken away."""
+    for number, queue in enumerate(queues):
+        # The first must make the interface, not join another instance's.
+        _attach_queue(queue, interface, 0 if number else IFF_TUN_EXCL)
+
+
+def _open_device() -> int:
     try:
-        fd = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        return os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
             raise PermissionDeniedError(f"{DEVICE}: no permission: run as root or with CAP_NET_ADMIN") from None
         raise PipelineError(f"{DEVICE}: {os.strerror(error.errno or 0)}: load the module (modprobe tun)") from None
+
+
+def _attach_queue(queue: int, interface: str, more_flags: int) -> None:
+    flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE | more_flags
     try:
-        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", interface.encode(), flags))
+        fcntl.ioctl(queue, TUNSETIFF, struct.pack("16sH22x", interface.encode(), flags))
     except OSError as error:
-        os.close(fd)
         if error.errno == errno.EPERM:
             raise PermissionDeniedError(
                 f"interface {interface}: no permission: run as root or with CAP_NET_ADMIN"
             ) from None
         if error.errno in (errno.EBUSY, errno.EINVAL):
             raise PipelineError(f"interface {interface} exists already: choose another with --tun") from None
+        if error.errno == errno.EEXIST:
+            raise PipelineError(f"interface {interface}: has got another name or namespace: restart") from None
         raise PipelineError(f"interface {interface}: {os.strerror(error.errno or 0)}") from None
-    return fd
 
 
 def takes_super_packets(queue: int) -> bool:

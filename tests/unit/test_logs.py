@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 import pytest
 import structlog
@@ -22,7 +21,7 @@ def _usual_logs() -> object:
 @pytest.mark.parametrize("as_format", ["text", "json"])
 def test_a_full_disk_ends_nothing(monkeypatch: pytest.MonkeyPatch, as_format: str) -> None:
     """Goal: an instance runs on when its log cannot be written.  Method: /dev/full as standard error."""
-    full = Path("/dev/full").open("w")
+    full = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
     monkeypatch.setattr(sys, "stderr", full)
     logs.configure(LogSection(format=as_format))
     for _ in range(1000):

@@ -6,6 +6,7 @@ Method: a runtime directory in a temporary place, in which something else stands
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -54,5 +55,20 @@ def test_it_is_private_whatever_it_was(root: Path) -> None:
     directory = rundir.RuntimeDirectory("a")
     assert stat.S_IMODE((root / "a").stat().st_mode) == 0o700
     assert [path.name for path in (root / "a").iterdir()] == ["lock"]
+    directory.remove()
+    assert not root.exists()
+
+
+def test_it_comes_back_when_somebody_has_removed_it(root: Path) -> None:
+    """A control that is restarted binds its sockets there, and the commands look for the lock."""
+    directory = rundir.RuntimeDirectory("a")
+    before = os.stat(root / "a" / "lock").st_ino
+    directory.restore()
+    assert os.stat(root / "a" / "lock").st_ino == before
+    shutil.rmtree(root)
+    directory.restore()
+    assert (root / "a" / "lock").read_text() == f"{os.getpid()}\n"
+    with pytest.raises(PipelineError, match="is running"):
+        rundir.RuntimeDirectory("a")
     directory.remove()
     assert not root.exists()

@@ -1,0 +1,60 @@
+"""The interface and the runtime directory changed by somebody else while the node runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+
+import pytest
+
+from pipeline.cli.instance import INTERFACE, Instance, program
+from pipeline.cli.programs import wait_until
+from pipeline.io import rundir
+from tests.netns.network import Network, fresh_group, fresh_group6, wait_route, worker_pid
+from tests.netns.sockets import Sockets, read_datagrams
+
+PACKETS = 20
+
+
+def lasting_routes(instance: Instance) -> set[str]:
+    """Its interface's routes but those that name a link-local address, which is another each time."""
+    return {route for route in instance.host.routes() if INTERFACE in route and "local fe80" not in route}
+
+
+def assert_delivers(source: Instance, member: Instance, sockets: Sockets, group: str) -> None:
+    receiver = sockets.member(member.host, group, 5001)
+    wait_route(source, group, [member])
+    sender = sockets.sender(source.host, group)
+    for _ in range(PACKETS):
+        sender.sendto(b"x", (group, 5001))
+    assert len(read_datagrams(receiver, PACKETS)) == PACKETS
+
+
+@pytest.mark.parametrize("commands", [("set mcast0 down", "set mcast0 up"), ("del mcast0",)])
+def test_interface_comes_back(network: Network, sockets: Sockets, commands: tuple[str, ...]) -> None:
+    """Goal: a link that goes down or is deleted loses its addresses and routes, or all: the node mends it and says so.
+    Method: `ip link` in the host of a running node; the routes are those from before, groups of both families arrive
+    in both directions, no process was restarted."""
+    one, other = network.instances[:2]
+    routes, pids = lasting_routes(one), one.pids()
+    for command in commands:
+        one.host.run(["ip", "link", *command.split()])
+    wait_until(lambda: lasting_routes(one) == routes, 3, f"{one} has its routes again")
+    for group in (fresh_group(), fresh_group6()):
+        assert_delivers(one, other, sockets, group)
+        assert_delivers(other, one, sockets, group)
+    assert one.pids() == pids
+    assert '"level": "warning"' in one.process.log.splitlines()[-1]
+
+
+def test_runtime_directory_comes_back(network: Network) -> None:
+    """Goal: somebody has emptied /run: a control that is restarted needs its sockets' directory.
+    Method: remove it, kill control; the command line reaches the node again."""
+    instance = network.instances[0]
+    control = worker_pid(instance, "control")
+    shutil.rmtree(rundir.ROOT / instance.name)
+    os.kill(control, signal.SIGKILL)
+    status = instance.host.run([program(), "status", "--name", instance.name, "--wait", "3"])
+    assert "ready" in status.stdout
+    instance.forget()
