@@ -397,7 +397,10 @@ class _Control:
                 self.publisher.publish_resend(event, self.table.stream_of(group))
             case events.RecordChanged(record=record, link=link):
                 self.table.set_link(record.node_id, link)
+                left = self.publisher.endpoint_of(link)
                 self.publisher.publish_record(record, link)
+                if left not in (None, record.endpoint):
+                    self._peers.close_sender(left)
             case events.RecordGone(record=record, link=link):
                 self.table.remove_link(record.node_id)
                 self.publisher.remove_record(record, link)

@@ -46,6 +46,8 @@ class Publisher:
         self._nodes: dict[int, NodeId] = {}
         """By link."""
         self._up: dict[int, bool] = {}
+        self._endpoints: dict[int, str] = {}
+        """Where each link's peer says that it listens, by which its datagrams need not come."""
         self._probes: dict[int, tuple[int, int]] = {}
         """Echoes heard and probes answered, as last looked at."""
         self._tables_changed = self._has_orders = False
@@ -86,9 +88,17 @@ class Publisher:
     def publish_link(self, record: NodeRecord, link: int, *, up: bool) -> None:
         """Where a peer's datagrams go, and whether probes are sent."""
         host, port = split_endpoint(record.endpoint)
-        self._up[link] = up
-        self._tables.set_link(link, node=record.node_id, up=up, endpoint=(parse(host), port))
+        endpoint: tuple[Address, int] | None = parse(host), port
+        known = self._tables.link(link)
+        if known and up and self._up.get(link) and self._endpoints.get(link) == record.endpoint:
+            endpoint = known.endpoint  # where it was heard last
+        self._up[link], self._endpoints[link] = up, record.endpoint
+        self._tables.set_link(link, node=record.node_id, up=up, endpoint=endpoint)
         self._tables_changed = True
+
+    def endpoint_of(self, link: int) -> str | None:
+        """Where the link's peer listened when it was published last."""
+        return self._endpoints.get(link)
 
     def remove_record(self, record: NodeRecord, link: int) -> None:
         """A peer is forgotten."""
@@ -96,6 +106,7 @@ class Publisher:
         self._nodes.pop(link, None)
         self._probes.pop(link, None)
         self._up.pop(link, None)
+        self._endpoints.pop(link, None)
         self._tables.clear_link(link)
         self._publish_sources(Side.OVERLAY, record.node_id, [])
         self._forget_keys(record, but=set())

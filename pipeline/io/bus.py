@@ -24,6 +24,11 @@ from pipeline import keys, limits
 
 HANDSHAKE_MS = 2000
 RECONNECT_MS, RECONNECT_MAX_MS = 50, 5000
+UNACKNOWLEDGED_MS = 5000
+"""What a host does not acknowledge for so long, it will not: it has gone, or we have another address.  TCP itself would
+wait for a quarter of an hour, and after a long partition for its next try."""
+KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT = 60, 10, 3
+"""Who has called us and gone without a word holds a descriptor for a minute and a half."""
 SEND_QUEUE = 4096
 """Messages to one peer that the network has not taken yet; more are dropped and repaired by anti-entropy."""
 PUNT_QUEUE = 16384
@@ -86,6 +91,10 @@ def peer_receiver(
     sock.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     sock.setsockopt(zmq.MAXMSGSIZE, limits.MESSAGE_BYTES_MAX)
     sock.setsockopt(zmq.RCVHWM, SEND_QUEUE)
+    sock.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    sock.setsockopt(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S)
+    sock.setsockopt(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL_S)
+    sock.setsockopt(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_COUNT)
     sock.setsockopt(zmq.IPV6, int(endpoint.startswith("[")))
     if curve:
         sock.setsockopt(zmq.CURVE_SERVER, 1)
@@ -105,6 +114,7 @@ def peer_sender(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, curve: C
     sock.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
     sock.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
     sock.setsockopt(zmq.CONNECT_TIMEOUT, HANDSHAKE_MS)
+    sock.setsockopt(zmq.TCP_MAXRT, UNACKNOWLEDGED_MS)
     sock.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     sock.setsockopt(zmq.IPV6, int(endpoint.startswith("[")))
     if curve:

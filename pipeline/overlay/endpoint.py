@@ -35,6 +35,7 @@ def is_wildcard(endpoint: str) -> bool:
         return True
 
 
+@functools.lru_cache(maxsize=4096)
 def fill_in(endpoint: str, hint: str) -> str:
     """A wildcard endpoint with the address of `hint` ("ADDR", "ADDR:PORT" or empty: the caller saw nothing)."""
     parts = split(endpoint)

@@ -130,6 +130,7 @@ class Sessions:
         """The peer that sent a message in its present life, a sign of which it is; a stranger is sent a Hello."""
         peer = self._roster.peers.get(message.sender)
         if peer is not None and peer.record.incarnation == message.incarnation:
+            self._follow(peer, message.endpoint, hint, now)
             if peer.is_heard:
                 peer.heard(now)
             return peer
@@ -137,6 +138,12 @@ class Sessions:
         if is_stranger and message.sender != self._roster.own.node_id:
             self.speaker.hello(endpoints.fill_in(message.endpoint, hint), known=None)
         return None
+
+    def _follow(self, peer: Peer, listens: str, hint: str, now: float) -> None:
+        """A peer that listens on any address of its host is where it was seen last."""
+        seen = endpoints.fill_in(listens, hint)
+        if seen not in (listens, peer.record.endpoint):
+            self._learn(msgspec.structs.replace(peer.record, endpoint=seen), now, is_direct=True)
 
     def _on_hello(self, hello: Hello, hint: str, now: float) -> None:
         record = msgspec.structs.replace(hello.record, endpoint=endpoints.fill_in(hello.record.endpoint, hint))

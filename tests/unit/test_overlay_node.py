@@ -174,6 +174,23 @@ def test_wildcard_endpoints_are_filled_in(net: Net) -> None:
     assert a.links()[0].endpoint == "192.0.2.2:4747"
 
 
+def test_a_wildcard_endpoint_follows_its_peer(net: Net) -> None:
+    """A host gets another address: it is answered there from the first message on, and no link goes down."""
+    a = net.add("a", at="192.0.2.1:4747")
+    b = OverlayNode(
+        NodeConfig(name="b", endpoint="0.0.0.0:4747", incarnation=1, sender_key=key_of("b"), peers=("192.0.2.1:4747",)),
+        random=random.Random(1).random,
+        now=net.now,
+    )
+    net.put("192.0.2.2:4747", b)
+    net.run(2)
+    net.nodes["192.0.2.9:4747"] = net.nodes.pop("192.0.2.2:4747")
+    net.events["192.0.2.9:4747"] = net.events.pop("192.0.2.2:4747")
+    net.run(10)
+    assert a.links()[0].endpoint == "192.0.2.9:4747"
+    assert [event.up for node in (a, b) for event in net.of(node, PeerChanged)] == [True, True]
+
+
 # ---- names, ids, addresses
 
 

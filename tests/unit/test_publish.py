@@ -6,14 +6,19 @@ Method: the publisher against a real region with a small forwarding table, read 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 
+import msgspec
 import pytest
+from pipeline.shm._native import ffi
 
+from pipeline.address import parse
 from pipeline.forwarding.route import FibDelete, FibEntry, FibKey, Kind, Side
 from pipeline.publish import Publisher
 from pipeline.shm.fib import ForwardingTableWriter
 from pipeline.shm.region import Geometry, Region
+from pipeline.shm.tables import TablesWriter
 from tests.unit.overlay_net import Net
 
 ENTRIES = 256
@@ -50,3 +55,29 @@ def test_what_was_left_out_comes_in_when_others_go(region: Region, capsys: pytes
     for each in wanted[:150]:
         publisher.publish_entry(FibDelete(each.key))
     assert standing(region) == {each.key for each in wanted[150:-1]}
+
+
+def heard_from(link: int, address: str, port: int) -> bytes:
+    """What overlay_ingress punts when a peer's verified datagram comes from elsewhere."""
+    punt = ffi.new("struct mp_endpoint *")
+    punt.family, punt.port = socket.AF_INET, port
+    ffi.memmove(punt.address, parse(address), 4)
+    return link.to_bytes(4, "little") + bytes(ffi.buffer(punt))
+
+
+def test_a_new_record_does_not_undo_where_a_peer_was_heard(region: Region) -> None:
+    """Behind a NAT a peer is not where its record says; its key is renewed each hour, and no datagram may go astray."""
+    publisher, tables = Publisher(region, Net().add("a"), ingress_bells=(), egress_bells=()), TablesWriter(region)
+    record = Net().add("b", at="192.0.2.2:4747").record
+    publisher.publish_record(record, 3)
+    publisher.publish_link(record, 3, up=True)
+    publisher.endpoint_moved(heard_from(3, "198.51.100.7", 61000))
+    publisher.publish_record(msgspec.structs.replace(record, version=record.version + 1), 3)
+    assert tables.link(3).endpoint == (parse("198.51.100.7"), 61000)
+    assert publisher.endpoint_of(3) == "192.0.2.2:4747"
+    publisher.publish_record(msgspec.structs.replace(record, endpoint="192.0.2.9:4747"), 3)
+    assert tables.link(3).endpoint == (parse("192.0.2.9"), 4747)
+    publisher.endpoint_moved(heard_from(3, "198.51.100.7", 61000))
+    for is_up in (False, True):
+        publisher.publish_link(record, 3, up=is_up)
+    assert tables.link(3).endpoint == (parse("192.0.2.2"), 4747)
