@@ -17,7 +17,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias, get_origin
+from typing import Any, Literal, TypeAlias, get_args, get_origin
 
 import msgspec
 
@@ -308,7 +308,7 @@ def _checked(key: str, given: _Given) -> Any:
     try:
         value = msgspec.convert(value, _FIELDS[key].type, strict=given.rank >= 2)
     except msgspec.ValidationError as error:
-        raise given.error(key, _plain(str(error))) from error
+        raise given.error(key, _choices(_FIELDS[key].type) or _plain(str(error))) from error
     if key == "node.key" and value is not None and given.base is not None:
         value = str(given.base / value)
     check = CHECKS.get(key)
@@ -372,6 +372,15 @@ _TYPE_WORDS = {
 def _nearest(word: str, known: list[str], prefix: str = "") -> str:
     found = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
     return f" (did you mean {prefix}{found[0]}?)" if found else ""
+
+
+def _choices(kind: Any) -> str:
+    """“expected one of: adaptive, busy, sleep” for a type that has words; empty for any other."""
+    parts = [kind] if get_origin(kind) is Literal else get_args(kind)
+    if not any(get_origin(part) is Literal for part in parts):
+        return ""
+    words = [word for part in parts for word in (get_args(part) if get_origin(part) is Literal else ["a whole number"])]
+    return f"expected one of: {', '.join(words)}"
 
 
 def _plain(message: str) -> str:

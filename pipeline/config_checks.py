@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -56,6 +56,12 @@ def split_endpoint(text: str) -> tuple[str, int]:
 def join_endpoint(host: str, port: int) -> str:
     """The text of an endpoint: ADDR:PORT, an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def out_of_reach(listen: str, peers: Iterable[str]) -> list[str]:
+    """The peers that a socket there does not reach: one on [::] reaches both families, any other its own."""
+    host = split_endpoint(listen)[0]
+    return [peer for peer in peers if host != "::" and (":" in split_endpoint(peer)[0]) is not (":" in host)]
 
 
 def _endpoint(text: str) -> str:

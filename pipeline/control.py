@@ -30,6 +30,7 @@ import zmq
 from pipeline import limits, views
 from pipeline.address import Address, is_multicast
 from pipeline.config import Config
+from pipeline.config_checks import out_of_reach
 from pipeline.errors import PipelineError, WireError
 from pipeline.forwarding.route import RouteChanged
 from pipeline.forwarding.table import ForwardingTable
@@ -98,6 +99,8 @@ class Given:
     ready_bell: int
     moves: socket.socket
     """To the supervisor, which has the right to change the interface's addresses."""
+    started: float
+    """When the instance was launched, on the monotonic clock."""
     service: Service | None = None
 
     @property
@@ -129,7 +132,6 @@ def run(given: Given) -> None:
 class _Control:
     def __init__(self, given: Given) -> None:
         self.given = given
-        self.started = time.time()
         self._loop: asyncio.AbstractEventLoop
         self._stopping = asyncio.Event()
         self._end: PipelineError | None = None
@@ -250,6 +252,9 @@ class _Control:
         self._requests = bus.request_receiver(self._context, rundir.control_endpoint(name))
         bus.attach(self._loop, punts, self._take_punts)
         self._look_for_requests = bus.attach(self._loop, self._requests, self._take_requests)
+        node = self.given.config.node
+        for peer in out_of_reach(node.listen, node.peers):
+            log.warning("peer cannot be reached: listen on [::] for both families", peer=peer, listen=node.listen)
         now = time.monotonic()
         self.publisher.publish_sender(self.node.record)
         self.node.start(now)

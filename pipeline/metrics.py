@@ -130,7 +130,7 @@ class Collector:
         info = {key: str(status[key]) for key in ("name", "version", "interface", "overlay", "node_id")}
         yield InfoMetricFamily(f"{PREFIX}_node", "The node and its version.", value=info)
         yield GaugeMetricFamily(f"{PREFIX}_ready", "1 once all processes are ready.", value=int(status["ready"]))
-        yield GaugeMetricFamily(f"{PREFIX}_uptime_seconds", "Since control was started.", value=status["uptime_s"])
+        yield GaugeMetricFamily(f"{PREFIX}_uptime_seconds", "Since the launch.", value=status["uptime_s"])
 
     def _counters(self) -> Iterator[Metric]:
         found = views.counts(self._control)

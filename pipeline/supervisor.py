@@ -213,6 +213,7 @@ class _Supervisor:
             egress_bells=tuple(bells[graph.Stage.OVERLAY_EGRESS] for bells in res.bells),
             ready_bell=res.ready_bell,
             moves=res.moves[1],
+            started=time.monotonic(),
             service=self._service,
         )
         kept = frozenset({given.keystore, given.queue, given.listener, given.checkpoint, given.moves.fileno()})

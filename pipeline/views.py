@@ -80,7 +80,7 @@ def status(control: Control) -> Row:
         "ready": is_ready,
         "state": "ready" if is_ready else "starting",
         "pid": os.getppid(),
-        "uptime_s": round(time.time() - control.started, 1),
+        "uptime_s": round(time.monotonic() - control.given.started, 1),
         "interface": config.tun.interface,
         "mtu": control.given.mtu,
         "addresses": list(control.addresses),

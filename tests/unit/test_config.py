@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from pipeline.config import FLAGS, Config, MembershipConfig, load, load_with_origins
-from pipeline.config_checks import join_endpoint, split_endpoint
+from pipeline.config_checks import join_endpoint, out_of_reach, split_endpoint
 from pipeline.errors import ConfigError, UsageError
 from pipeline.overlay.engines.nemo.parameters import Parameters
 from pipeline.overlay.engines.nemo.parameters import read as read_parameters
@@ -106,13 +106,13 @@ def test_unset_flags_do_not_count(tmp_path):
         ("[membership]\nigmp_version = 4\n", ["membership.igmp_version"]),
         ('[membership]\nquerier_address = "2001:db8::1"\n', ["link-local"]),
         ("[tun]\nmtu = 100\n", ["tun.mtu", "1280"]),
-        ('[tun]\nmtu = "large"\n', ["tun.mtu", "large"]),
+        ('[tun]\nmtu = "large"\n', ["tun.mtu", "large", "a whole number, auto"]),
         ('[tun]\nroutes = ["10.0.0.0/8"]\n', ["tun.routes", "10.0.0.0/8"]),
         ('[tun]\nroutes = ["239.0.0.1/8"]\n', ["tun.routes", "host bits"]),
         ('[tun]\ninterface = "averylonginterface"\n', ["tun.interface"]),
         ("[workers]\ncount = 3\n", ["workers.count", "3"]),
         ('[workers]\ncount = "4"\n', ["workers.count", "whole number"]),
-        ('[workers]\nidle = "lazy"\n', ["workers.idle", "lazy"]),
+        ('[workers]\nidle = "lazy"\n', ["workers.idle", "lazy", "adaptive, busy, sleep"]),
         ("[workers]\naffinity = [0, 1]\n", ["workers.affinity", "each of the 4"]),
         ("[rings]\nhost_slots = 1000\n", ["rings.host_slots", "power of two"]),
         ("[wrokers]\ncount = 4\n", ["wrokers", "did you mean workers?"]),
@@ -272,6 +272,20 @@ def test_endpoints(text, endpoint):
     """Goal: the forms of ADDR:PORT.  Method: split, and join back."""
     assert split_endpoint(text) == endpoint
     assert split_endpoint(join_endpoint(*endpoint)) == endpoint
+
+
+@pytest.mark.parametrize(
+    ("listen", "left_out"),
+    [
+        ("0.0.0.0:4747", ["[2001:db8::1]:4747"]),
+        ("192.0.2.9:4747", ["[2001:db8::1]:4747"]),
+        ("[2001:db8::9]:4747", ["192.0.2.1:4747"]),
+        ("[::]:4747", []),
+    ],
+)
+def test_peers_of_the_other_family(listen, left_out):
+    """Goal: a peer that no datagram can be sent to is told of.  Method: one of each, from each kind of address."""
+    assert out_of_reach(listen, ("192.0.2.1:4747", "[2001:db8::1]:4747")) == left_out
 
 
 def test_config_crosses_processes():
