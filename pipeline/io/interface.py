@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import structlog
 
 from pipeline.config import TunSection
+from pipeline.errors import PipelineError
 from pipeline.io import netlink, tun
 
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
@@ -54,7 +55,7 @@ class Interface:
     def configure(self) -> None:
         """Brings it up with all that it should have."""
         config = self._config
-        self._index = socket.if_nametoindex(self._name)
+        self._index = _index_of(self._name)
         netlink.configure(
             self._name,
             mtu=self._mtu,
@@ -62,7 +63,6 @@ class Interface:
             addresses=self.addresses,
             routes=config.routes,
         )
-        self._has_changed()  # by us
 
     def move(self, addresses: tuple[str, ...]) -> None:
         """Gives it other addresses."""
@@ -70,21 +70,33 @@ class Interface:
         self.addresses = addresses
 
     def look(self) -> None:
-        """Mends what others have changed; PipelineError if there is no interface any more and can be none."""
+        """Mends what others have changed; PipelineError if there is no interface any more and can be none.
+
+        What changes once more while it is looked at is looked at again: the kernel tells of that too.
+        """
         if not self._has_changed():
             return
-        is_up = netlink.is_up(self._name)
-        if is_up is None:
+        is_gone = _index_of(self._name) == 0
+        if is_gone:
             log.warning("interface was taken away, and is made again", interface=self._name)
             tun.attach(self._queues, self._name)
-            self.configure()
-        elif is_up:
+        try:
+            if is_gone:
+                self.configure()
+            else:
+                self._mend()
+        except PipelineError as error:
+            log.warning("interface is not as it should be", interface=self._name, reason=str(error))
+
+    def _mend(self) -> None:
+        is_up = netlink.is_up(self._name)
+        if is_up:
             lacking = netlink.put_back(self._name, self.addresses, self._config.routes)
             if lacking:
                 log.warning("interface has lost addresses or routes, put back", interface=self._name, lacking=lacking)
         elif self._was_up:
             log.warning("interface was set down: no packets pass until it is up", interface=self._name)
-        self._was_up = is_up is not False
+        self._was_up = is_up
 
     def _has_changed(self) -> bool:
         """Empties the socket; whether any of it was about this interface."""
@@ -97,4 +109,13 @@ class Interface:
             except OSError:  # ENOBUFS: more changes than the socket holds
                 found = True
             else:
-                found |= len(message) < INDEX.size or INDEX.unpack_from(message)[0] == self._index
+                about_all = not self._index or len(message) < INDEX.size
+                found |= about_all or INDEX.unpack_from(message)[0] == self._index
+
+
+def _index_of(interface: str) -> int:
+    """0 if there is none of that name."""
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:
+        return 0

@@ -44,11 +44,10 @@ def configure(interface: str, *, mtu: int, queue_length: int, addresses: Iterabl
             _add_route(ip, index, route)
 
 
-def is_up(interface: str) -> bool | None:
-    """Whether it is up; None if there is none of that name."""
+def is_up(interface: str) -> bool:
+    """Whether the interface is up."""
     with IPRoute() as ip, _plain_errors(interface):
-        found = ip.link_lookup(ifname=interface)
-        return bool(ip.get_links(found[0])[0]["flags"] & IFF_UP) if found else None
+        return bool(ip.get_links(ip.link_lookup(ifname=interface)[0])[0]["flags"] & IFF_UP)
 
 
 def put_back(interface: str, addresses: Iterable[str], routes: Iterable[str]) -> list[str]:
@@ -86,21 +85,21 @@ def underlay_mtu(listen: str, peers: Iterable[str]) -> int:
     """The inner MTU that fits the way to the peers without fragments; at most what all of an overlay can share."""
     host, _ = split_endpoint(listen)
     overhead = OVERHEAD_V6 if ipaddress.ip_address(host).version == 6 else OVERHEAD_V4
-    targets = [split_endpoint(peer)[0] for peer in peers]
-    if not ipaddress.ip_address(host).is_unspecified:
-        targets.append(host)
     with IPRoute() as ip:
-        mtus = [_mtu_towards(ip, target) for target in targets]
+        mtus = [_mtu_towards(ip, split_endpoint(peer)[0]) for peer in peers]
+        mtus += [_mtu_of(ip, found["index"]) for found in ip.get_addr(address=host)]
     return max(MTU_MIN, min([MTU_USUAL, *(mtu - overhead for mtu in mtus if mtu)]))
 
 
 def _mtu_towards(ip: IPRoute, target: str) -> int | None:
     try:
-        found = ip.route("get", dst=target)
-        index = found[0].get("oif")
-        return int(ip.get_links(index)[0].get("mtu"))
-    except (NetlinkError, IndexError, TypeError):
+        return _mtu_of(ip, ip.route("get", dst=target)[0].get("oif"))
+    except (NetlinkError, IndexError):
         return None  # not reachable now; the usual MTU will do
+
+
+def _mtu_of(ip: IPRoute, index: int) -> int:
+    return int(ip.get_links(index)[0].get("mtu"))
 
 
 def _add_address(ip: IPRoute, index: int, address: str) -> bool:

@@ -93,6 +93,16 @@ def test_memory_and_idle_cpu(make_network: MakeNetwork, measured: Measured) -> N
     assert pss_mb <= 120
 
 
+def test_mtu_fits_the_underlay(make_lab: MakeLab) -> None:
+    """Goal: `mtu = "auto"` derives it from the way to the peers, and from the address to listen on (design §4).
+    Method: interfaces of 1400 bytes; a node that names a peer, and one that only listens."""
+    lab = make_lab(2, mtu=1400)
+    nodes = [launch(host, key=network_key(lab), workers=1, peers=lab.hosts[: host.index - 1]) for host in lab.hosts]
+    for node in nodes:
+        node.wait_ready()
+        assert node.ask("status")["mtu"] == 1400 - 64
+
+
 def test_ready_is_notified(make_lab: MakeLab) -> None:
     """Goal: sd_notify READY=1 when every worker reports ready (issue, item 2).
     Method: a socket of our own in NOTIFY_SOCKET; on READY=1 `status` must say ready at once."""
