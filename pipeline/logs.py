@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
 import sys
 from typing import TextIO, cast
 
@@ -16,15 +17,29 @@ from pipeline.config import LogSection
 
 
 class _Stderr:
-    """Standard error, whose full disk or gone reader ends nothing: what cannot be said is lost."""
+    """Standard error, which ends nothing and holds nothing up.
+
+    What a full disk, a reader that has gone, or one that does not read has no room for is lost.
+    """
 
     def write(self, text: str) -> None:
         with contextlib.suppress(OSError):
-            sys.stderr.write(text)
+            if _has_room():
+                sys.stderr.write(text)
 
     def flush(self) -> None:
         with contextlib.suppress(OSError):
             sys.stderr.flush()
+
+
+def _has_room() -> bool:
+    """Whether a line can be written without waiting."""
+    look = select.poll()
+    try:
+        look.register(sys.stderr.fileno(), select.POLLOUT)
+    except (OSError, ValueError):  # no descriptor behind it
+        return True
+    return bool(look.poll(0))
 
 
 def complain(text: str) -> None:
@@ -45,5 +60,5 @@ def configure(settings: LogSection) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Stderr())),
     )

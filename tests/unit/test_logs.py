@@ -43,6 +43,23 @@ def test_a_reader_that_has_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) ->
     gone.close()
 
 
+def test_a_reader_that_does_not_read_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: a stopped terminal or a forgotten pipe does not stop the node.  Method: more than a pipe holds."""
+    reader, writer = os.pipe()
+    unread = os.fdopen(writer, "w")
+    monkeypatch.setattr(sys, "stderr", unread)
+    logs.configure(LogSection())
+    for number in range(2000):
+        structlog.get_logger().warning("restarting", worker="classify", number=number)
+    first = os.read(reader, 1 << 20).splitlines()
+    assert b'"number": 0' in first[0]
+    assert all(line.startswith(b"{") and line.endswith(b"}") for line in first)
+    structlog.get_logger().warning("restarting", worker="classify", number=-1)
+    assert b'"number": -1' in os.read(reader, 1 << 20)
+    unread.close()
+    os.close(reader)
+
+
 def test_complaint_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     logs.complain("port 4747 is in use")
     assert capsys.readouterr().err == "pipeline: port 4747 is in use\n"
