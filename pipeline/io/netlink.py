@@ -24,6 +24,7 @@ OVERHEAD_V4, OVERHEAD_V6 = 64, 84
 MTU_USUAL, MTU_MIN = 1436, 1280
 """What fits Ethernet's 1500 over IPv4, and the least that IPv6 runs on."""
 
+IF_INET6 = Path("/proc/net/if_inet6")
 IFF_UP = 0x1
 IFA_F_NODAD = 0x02
 RT_TABLE_LOCAL = 255
@@ -37,11 +38,21 @@ def configure(interface: str, *, mtu: int, queue_length: int, addresses: Iterabl
     with IPRoute() as ip, _plain_errors(interface):
         index = ip.link_lookup(ifname=interface)[0]
         ip.link("set", index=index, mtu=mtu, txqlen=queue_length)
-        for address in addresses:
+        for address in usable(addresses):
             _add_address(ip, index, address)
         ip.link("set", index=index, state="up")
-        for route in routes:
+        for route in usable(routes):
             _add_route(ip, index, route)
+
+
+def has_ipv6() -> bool:
+    """Whether this kernel has IPv6 and it is not switched off as a whole."""
+    return IF_INET6.exists()
+
+
+def usable(things: Iterable[str]) -> list[str]:
+    """Those addresses or networks whose family this kernel has."""
+    return [thing for thing in things if ":" not in thing or has_ipv6()]
 
 
 def is_up(interface: str) -> bool:
@@ -56,7 +67,7 @@ def put_back(interface: str, addresses: Iterable[str], routes: Iterable[str]) ->
     with IPRoute() as ip, _plain_errors(interface):
         index = ip.link_lookup(ifname=interface)[0]
         for add, things in ((_add_address, addresses), (_add_route, routes)):
-            lacking += [thing for thing in things if add(ip, index, thing)]
+            lacking += [thing for thing in usable(things) if add(ip, index, thing)]
     return lacking
 
 
@@ -66,7 +77,7 @@ def replace_addresses(interface: str, old: Iterable[str], new: Iterable[str]) ->
     An IPv4 address of the old one's subnet would be its secondary and go with it, and with the last address all routes
     of the interface: so each stands there as a /32 meanwhile.
     """
-    old, new = tuple(old), tuple(new)
+    old, new = usable(old), usable(new)
     bridges = [f"{ip}/32" for ip in (ipaddress.ip_interface(address).ip for address in new) if ip.version == 4]
     with IPRoute() as ip, _plain_errors(interface):
         index = ip.link_lookup(ifname=interface)[0]

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.errors import PermissionDeniedError, PipelineError
-from pipeline.io import rundir, tun, udp
+from pipeline.io import netlink, rundir, tun, udp
 
 KERNEL_MIN = (5, 10)
 """UDP_SEGMENT, UDP_GRO, pidfd and eventfds as used here all work in it; Debian 11 has it."""
@@ -152,6 +152,6 @@ def _port(listen: str) -> Finding:
 
 
 def _ipv6() -> Finding:
-    if not Path("/proc/net/if_inet6").exists():
+    if not netlink.has_ipv6():
         return Finding("ipv6", NOTE, "switched off in this kernel: IPv4 groups only")
     return Finding("ipv6", OK, "present")
