@@ -46,6 +46,9 @@ PROBES_LOSS_MAX = 0.05
 LINK_TIMEOUT_S = 2.5
 """Silence after which a link is down: two heartbeats lost and the third late, under the 3 s promised."""
 
+ANSWER_EXPECTED_S = 10.0
+"""A given peer that has not answered for so long is told of: nodes that are started together need less."""
+
 RECONNECT_INTERVAL_MAX_S = 30.0
 """Back-off of attempts on a peer that stays away: they never end, but cost next to nothing."""
 

@@ -17,6 +17,7 @@ from rich.text import Text
 
 Row = Mapping[str, Any]
 
+COLUMN_GAP = 2
 WIDTH_MAX = 400
 """On a pipe: wide enough that no line of ours is folded."""
 
@@ -181,7 +182,19 @@ def _table(console: Console, noun: str, rows: Sequence[Any], *, detail: bool) ->
         for row in rows:
             console.print(_cell(row))
         return
-    console.print(table_of(noun, rows, detail=detail))
+    table = table_of(noun, rows, detail=detail)
+    console.width = max(console.width, _width_needed(console, table))
+    console.print(table)
+
+
+def _width_needed(console: Console, table: Table) -> int:
+    """That of the columns that do not fold: a narrow terminal breaks lines, as with `ip`, but hides nothing."""
+    options = console.options.update(max_width=WIDTH_MAX)
+    needed = 0
+    for column in table.columns:
+        sizes = [console.measure(cell, options=options) for cell in (column.header, *column.cells)]
+        needed += max(size.maximum if column.no_wrap else size.minimum for size in sizes) + COLUMN_GAP
+    return needed
 
 
 def table_of(noun: str, rows: Sequence[Row], *, detail: bool = False) -> Table:

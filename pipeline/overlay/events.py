@@ -77,6 +77,8 @@ class NoticeKind(enum.StrEnum):
     """Two nodes were given the same address by `--address`."""
     ENGINE_MISMATCH = "engine_mismatch"
     """A node runs another engine: it gets no packets."""
+    NO_ANSWER = "no_answer"
+    """An endpoint given by `--peer` has not answered: a typing error, a firewall, another network key."""
     OVERLAY_FULL = "overlay_full"
     """There are NODES_MAX nodes already."""
 

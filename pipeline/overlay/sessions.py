@@ -324,6 +324,9 @@ class Sessions:
             seed.backoff.restart(now, delay_s=self._roster.pace.silence_s)
         else:
             self.speaker.hello(seed.endpoint, known=None, to=seed.endpoint)
+            if seed.node_id is None and now - seed.backoff.since >= limits.ANSWER_EXPECTED_S:
+                text = f"no answer from {seed.endpoint}: is a node there, has it this network key, is its port open?"
+                self._roster.notice(NoticeKind.NO_ANSWER, seed.endpoint, text)
             seed.backoff.called(now)
         self._roster.deadlines.set(seed.endpoint, seed.backoff.next_at)
 

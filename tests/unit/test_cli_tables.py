@@ -76,3 +76,12 @@ def test_durations(seconds, text):
 def test_sizes():
     """Goal: binary units."""
     assert [size(n) for n in (0, 1023, 1536, 5 << 30, 3 << 40)] == ["0 B", "1023 B", "1.5 KiB", "5.0 GiB", "3.0 TiB"]
+
+
+def test_a_narrow_terminal_hides_nothing(capsys, monkeypatch):
+    """Goal: every figure is there however few columns the terminal has.  Method: one of 20 columns."""
+    for name, value in {"FORCE_COLOR": "1", "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "20", "LINES": "10"}.items():
+        monkeypatch.setenv(name, value)
+    text = rendered(capsys, "links", LINKS)
+    for word in ("192.0.2.2:4747", "0.21 ms", "1.2 %", "2.0 KiB", "down", "received"):
+        assert word in text, text

@@ -18,6 +18,7 @@ from pipeline.overlay import engines
 from pipeline.overlay.events import (
     AddressMoved,
     NodeIdMoved,
+    Notice,
     NoticeKind,
     PeerChanged,
     RecordChanged,
@@ -70,6 +71,16 @@ def test_a_node_that_starts_later_is_found(net: Net) -> None:
     net.run(limits.RECONNECT_SHARE * 31 * 1.25)
     assert up(b) == {"a"}
     assert len(b.links()) == 1
+
+
+def test_a_seed_that_does_not_answer_is_told_of_once(net: Net) -> None:
+    """A mistyped address or another network key is to be seen in the log, not guessed."""
+    b = net.add("b", at="192.0.2.2:4747", peers=("192.0.2.1:4747",))
+    net.run(limits.ANSWER_EXPECTED_S - 1)
+    assert net.notices(b) == []
+    net.run(100)
+    assert net.notices(b) == [NoticeKind.NO_ANSWER]
+    assert "192.0.2.1:4747" in net.of(b, Notice)[0].text
 
 
 def test_a_seed_may_be_oneself(net: Net) -> None:
@@ -203,7 +214,7 @@ def test_a_living_nodes_name_is_not_taken_over(net: Net) -> None:
     assert up(a) == {"b"}
     assert a.links()[0].endpoint == old.record.endpoint
     assert [event.up for event in net.of(a, PeerChanged)] == [True], "no flapping"
-    assert net.notices(new) == [NoticeKind.NAME_TAKEN]
+    assert net.notices(new)[0] is NoticeKind.NAME_TAKEN, "which ends it"
     assert net.notices(a) == [NoticeKind.NAMESAKE]
 
 
