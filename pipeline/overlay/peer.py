@@ -11,8 +11,9 @@
     any        SILENCE        DOWN       nothing for LINK_TIMEOUT_S
     any        RESTARTED      DOWN       it is heard in a new life; another signal follows
 
-Heartbeats go out each second; rarely where the data plane's probes are answered, which are signs of life as well.  But
-however well those are, a peer that has said nothing for three such pauses is silent.
+Heartbeats go out each second; rarely where the data plane's probes are answered, which are signs of life as well.  Each
+side judges its own probes, so a peer that probes may speak rarely whatever becomes of ours.  But however well probes
+are, a peer that has said nothing for three such pauses is silent.
 
 What a driver calls "up" is UP; a link is up on each side on its own.  Because a node that has timed out its peer says
 UNKNOWN, a path that is broken in one direction is soon down in both.
@@ -140,8 +141,9 @@ class Peer:
         self._backoff = Backoff(random, now, now)
         self._heartbeat_at = now
         self._trusted_until = now
-        """Until then its probes say that all is well, and heartbeats may be `_rest_s` apart."""
+        """Until then our probes say that it hears us, and our heartbeats may be `_rest_s` apart."""
         self._rest_s = pace.heartbeat_s
+        """Between heartbeats of a side whose probes are answered."""
 
     @property
     def is_up(self) -> bool:
@@ -200,11 +202,11 @@ class Peer:
         """It has said something."""
         self.away_since = self._said_at = now
 
-    def probed(self, now: float, *, rest_s: float | None) -> None:
-        """The data plane has heard it; `rest_s`: and it hears us, so that heartbeats may be that far apart."""
+    def probed(self, now: float, *, rest_s: float, are_answered: bool) -> None:
+        """The data plane has heard it, so its heartbeats may be `rest_s` apart; and if it hears us, ours."""
         self.away_since = max(self.away_since, now - limits.PROBES_AGE_S)
-        if rest_s is not None:
-            self._rest_s = rest_s
+        self._rest_s = rest_s
+        if are_answered:
             self._trusted_until = now + limits.PROBES_TRUSTED_S
 
     def spoke(self, now: float) -> None:

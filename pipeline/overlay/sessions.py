@@ -107,7 +107,7 @@ class Sessions:
         peer = self._roster.peers.get(node_id)
         if peer is not None and peer.is_up:
             rest_s = max(limits.PROBED_HEARTBEAT_S, len(self._roster.peers) / limits.HEARTBEATS_PER_S)
-            peer.probed(now, rest_s=rest_s if are_answered else None)
+            peer.probed(now, rest_s=rest_s, are_answered=are_answered)
             self._roster.deadlines.set(node_id, peer.due)
 
     # ---- messages

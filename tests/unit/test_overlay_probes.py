@@ -39,6 +39,17 @@ def test_probes_that_are_not_answered_save_nothing(net: Net, pair: Pair) -> None
     assert run_probed(net, pair, 60, answered=False) >= 2 * 60 / limits.HELLO_INTERVAL_S - 4
 
 
+def test_one_side_without_answers_takes_the_other_for_alive(net: Net, pair: Pair) -> None:
+    """Goal: a probe lost on one side does not end the link.  Method: both are heard, one is answered and speaks rarely."""
+    answered, other = pair
+    events = [len(each) for each in net.events.values()]
+    for _ in range(int(30 / limits.PROBES_AGE_S)):
+        net.run(limits.PROBES_AGE_S)
+        answered.handle_probes(other.record.node_id, net.now, are_answered=True)
+        other.handle_probes(answered.record.node_id, net.now, are_answered=False)
+    assert [len(each) for each in net.events.values()] == events
+
+
 def test_data_path_that_breaks_leaves_the_link_up(net: Net, pair: Pair) -> None:
     """Goal: heartbeats take over before anybody gives the other up.  Method: probes end at ten moments."""
     for tenth in range(10):
