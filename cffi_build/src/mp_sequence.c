@@ -122,6 +122,15 @@ static uint64_t due_of(const struct mp_sequence *s, uint32_t which)
     return UINT64_MAX;
 }
 
+/* The first that has come is not always the first that is on its way.  Returns how far it is ahead. */
+static int32_t begin(struct stream *stream, uint64_t name, uint32_t number)
+{
+    uint32_t behind = number < MP_SEQUENCE_BEHIND ? number : MP_SEQUENCE_BEHIND;
+    stream->name = name >> 16;
+    stream->next = number - behind;
+    return (int32_t)behind;
+}
+
 /* ---- the interface ---- */
 
 void mp_sequence_take(struct mp_sequence *s, uint32_t which, uint64_t name, uint32_t number, const uint8_t *bytes,
@@ -132,9 +141,8 @@ void mp_sequence_take(struct mp_sequence *s, uint32_t which, uint64_t name, uint
     if (stream->name != name >> 16 || ahead >= (int32_t)MP_SEQUENCE_WINDOW || ahead < -(int32_t)MP_HEARD_NUMBERS) {
         while (stream->count)
             give_up(s, which);
-        stream->name = name >> 16;
-        stream->next = number;
-        ahead = 0;
+        ahead = begin(stream, name, number);
+        hold_ns = hold_ns < MP_SEQUENCE_BEGIN_NS ? hold_ns : MP_SEQUENCE_BEGIN_NS;
     }
     if (ahead > 0 && hold(s, which, number, bytes, length, now_ns + hold_ns))
         return;

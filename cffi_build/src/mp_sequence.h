@@ -9,7 +9,8 @@
  *   the next one         is emitted, and what was held behind it
  *   a later one          is held, unless no place is free
  *   an earlier one       is emitted at once: it was given up
- *   one from elsewhere   the stream begins anew with it; what was held is emitted first
+ *   one from elsewhere   the stream begins anew; what was held is emitted first.  It may have overtaken some itself: it is
+ *                        held for those, unless it is number 0, with which every stream begins at its origin
  *
  * It orders what one lane gets.  With several lanes, peers' datagrams come by different ones, and nothing is held.
  */
@@ -19,6 +20,8 @@
 #include "mp_layout.h"
 
 #define MP_SEQUENCE_WINDOW 256u /* numbers ahead of the next one: a fifth of a second of 11 Mbit/s */
+#define MP_SEQUENCE_BEHIND 32u  /* numbers before the first that comes: of a burst, as a player's buffer is filled with */
+#define MP_SEQUENCE_BEGIN_NS UINT64_C(20000000) /* trees of one network differ by less; whoever joins waits so long */
 #define MP_SEQUENCE_HELD 1024u  /* datagrams held at one instant, of all streams, and of 2 MiB in all */
 #define MP_SEQUENCE_BYTES (2u << 20)
 #define MP_SEQUENCE_STREAMS 64u /* streams in which something is missing at one instant; others are not held up */

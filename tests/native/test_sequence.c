@@ -55,6 +55,7 @@ static void by_hand(void)
         CHECK_EQUAL(mp_sequence_due_ns(s), UINT64_MAX);
         put(s, 3, a, 0);
         put(s, 3, a + 1, 0);
+        mp_sequence_expire(s, HOLD_NS);             /* none of those before it comes */
         expect(&out, 2, (uint32_t[]){ a, a + 1 });
         put(s, 3, a + 4, 10);                       /* early */
         put(s, 3, a + 3, 20);
@@ -78,9 +79,33 @@ static void by_hand(void)
         put(s, 3, a + 11, 300);
         put(s, 3, a + 11 + MP_SEQUENCE_WINDOW, 300);    /* from elsewhere: a new beginning */
         put(s, 3, a + 12 + MP_SEQUENCE_WINDOW, 300);
+        mp_sequence_expire(s, 300 + HOLD_NS);
         expect(&out, 3, (uint32_t[]){ a + 11, a + 11 + MP_SEQUENCE_WINDOW, a + 12 + MP_SEQUENCE_WINDOW });
         mp_sequence_free(s);
     }
+}
+
+/* The first datagrams of a stream overtake each other as any others do; with number 0 nothing is waited for. */
+static void beginnings(void)
+{
+    struct out out = { 0 };
+    struct mp_sequence *s = mp_sequence_new(1436, take_out, &out);
+    put(s, 1, 0, 0);
+    expect(&out, 1, (uint32_t[]){ 0 });
+    for (uint32_t which = 2; which < 4; which++) {
+        uint32_t a = which == 2 ? 0 : 1000;
+        put(s, which, a + 2, 0);
+        put(s, which, a + 1, 10);
+        put(s, which, a, 20);
+        put(s, which, a + 3, 30);
+        if (a)
+            mp_sequence_expire(s, 20 + HOLD_NS);
+        expect(&out, 4, (uint32_t[]){ a, a + 1, a + 2, a + 3 });
+    }
+    uint8_t late[1000] = { 0 };
+    mp_sequence_take(s, 4, NAME(11), 500, late, sizeof late, 0, 5 * MP_SEQUENCE_BEGIN_NS);
+    CHECK_EQUAL(mp_sequence_due_ns(s), MP_SEQUENCE_BEGIN_NS);
+    mp_sequence_free(s);
 }
 
 static void another_stream_in_its_place(void)
@@ -90,7 +115,9 @@ static void another_stream_in_its_place(void)
     put(s, 1, 5, 0);
     put(s, 1, 7, 0);
     mp_sequence_take(s, 1, NAME(99), 70, (uint8_t[1000]){ 70, [996] = 70 }, 1000, 0, HOLD_NS);
-    expect(&out, 3, (uint32_t[]){ 5, 7, 70 });
+    expect(&out, 2, (uint32_t[]){ 5, 7 });
+    mp_sequence_expire(s, HOLD_NS);
+    expect(&out, 1, (uint32_t[]){ 70 });
     mp_sequence_free(s);
 }
 
@@ -154,6 +181,7 @@ static void shuffled(void)
 int main(void)
 {
     RUN(by_hand);
+    RUN(beginnings);
     RUN(another_stream_in_its_place);
     RUN(full);
     RUN(shuffled);
