@@ -259,7 +259,7 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, _Given]:
     for variable in sorted(env):
         name = variable.removeprefix(ENV_PREFIX)
         if name != variable and name not in known and name not in _SHORT_ENV and name not in _OTHER_ENV:
-            hint = _nearest(name, [*known, *_SHORT_ENV, *_OTHER_ENV], ENV_PREFIX)
+            hint = nearest(name, [*known, *_SHORT_ENV, *_OTHER_ENV], ENV_PREFIX)
             raise ConfigError(f"{variable}: no such setting{hint}")
     return found
 
@@ -276,7 +276,7 @@ def _from_file(path: Path | None) -> dict[str, _Given]:
     found: dict[str, _Given] = {}
     for section, table in document.items():
         if section not in _SECTIONS:
-            raise ConfigError(f"{path}: {section}: no such section{_nearest(section, list(_SECTIONS))}")
+            raise ConfigError(f"{path}: {section}: no such section{nearest(section, list(_SECTIONS))}")
         if not isinstance(table, dict):
             raise ConfigError(f"{path}: {section}: must be a table, [{section}]")
         if section == "overlay":
@@ -284,7 +284,7 @@ def _from_file(path: Path | None) -> dict[str, _Given]:
         keys = [field.name for field in msgspec.structs.fields(_SECTIONS[section])]
         for name, value in table.items():
             if name not in keys:
-                raise ConfigError(f"{path}: {section}.{name}: no such key{_nearest(name, keys, section + '.')}")
+                raise ConfigError(f"{path}: {section}.{name}: no such key{nearest(name, keys, section + '.')}")
             found[f"{section}.{name}"] = _Given(value, f"file {path}", 2, path.parent)
     return found
 
@@ -369,7 +369,8 @@ _TYPE_WORDS = {
 }
 
 
-def _nearest(word: str, known: list[str], prefix: str = "") -> str:
+def nearest(word: str, known: list[str], prefix: str = "") -> str:
+    """“ (did you mean crew_size?)” for a word that is not known."""
     found = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
     return f" (did you mean {prefix}{found[0]}?)" if found else ""
 

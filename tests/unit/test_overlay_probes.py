@@ -40,7 +40,7 @@ def test_probes_that_are_not_answered_save_nothing(net: Net, pair: Pair) -> None
 
 
 def test_one_side_without_answers_takes_the_other_for_alive(net: Net, pair: Pair) -> None:
-    """Goal: a probe lost on one side does not end the link.  Method: both are heard, one is answered and speaks rarely."""
+    """Goal: a probe lost on one side does not end the link.  Method: both are heard, one is answered and rests."""
     answered, other = pair
     events = [len(each) for each in net.events.values()]
     for _ in range(int(30 / limits.PROBES_AGE_S)):

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from pipeline import limits
+from pipeline.config import nearest
 from pipeline.errors import ConfigError
 
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
@@ -57,6 +58,10 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 def read(options: Mapping[str, object]) -> Parameters:
     """The parameters in the engine's table of the configuration; ConfigError if one is not usable."""
+    keys = list(Parameters.__struct_fields__)
+    for key in options:
+        if key not in keys:
+            raise ConfigError(f"overlay.nemo.{key}: no such key{nearest(key, keys, 'overlay.nemo.')}")
     try:
         found = msgspec.convert(dict(options), Parameters, strict=False)
     except msgspec.ValidationError as error:
