@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
@@ -19,6 +19,13 @@ class Clock:
     def call_at(self, time: float, function: Callable[..., object], *arguments: Any) -> None:
         """Plan a call; a time that has passed means now."""
         heapq.heappush(self._queue, (max(time, self.now), next(self._ticket), function, arguments))
+
+    def call_each(self, calls: Iterable[tuple[float, Callable[..., object], object]], *arguments: Any) -> None:
+        """Plan calls of several functions with the same arguments, each in so many seconds from now; what else stands
+        with them is not looked at."""
+        now, queue, ticket, push = self.now, self._queue, self._ticket, heapq.heappush
+        for delay_s, function, _ in calls:
+            push(queue, (now + delay_s, next(ticket), function, arguments))
 
     def run_until(self, time: float) -> None:
         """Let everything happen up to and including that time."""

@@ -288,8 +288,9 @@ class Host:
         for (origin, _, group), stream in self._streams.items():
             if (origin, group) == (order.origin, order.group) and endpoint is not None:
                 for number in order.numbers:
-                    if number in stream.kept:
-                        self._network.send(self.endpoint, (endpoint, "data"), stream.kept[number])
+                    packet = stream.get(number)
+                    if packet is not None:
+                        self._network.send(self.endpoint, (endpoint, "data"), packet)
 
     def _on_packet(self, sender: str, packet: Packet) -> None:
         name = packet.origin, packet.sequence

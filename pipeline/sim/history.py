@@ -6,37 +6,46 @@ nothing and reads no clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 P = TypeVar("P")
 
 
-@dataclass(slots=True)
 class Stream(Generic[P]):
     """One origin's stream to one group, in one life of the origin."""
 
-    kept_max: int
-    """The paper's buffer: packets that can be resent, and how far back a gap is worth a word."""
-    highest: int = -1
-    missing: set[int] = field(default_factory=set)
-    kept: dict[int, P] = field(default_factory=dict)
+    __slots__ = ("_kept", "_numbers", "highest", "missing", "span")
+
+    def __init__(self, span: int) -> None:
+        self.span = span
+        """The paper's buffer: packets that can be resent, and how far back a gap is worth a word."""
+        self.highest = -1
+        self.missing: set[int] = set()
+        self._numbers = [-1] * span
+        self._kept: list[P | None] = [None] * span
 
     def add(self, number: int, packet: P) -> bool:
         """A datagram has come.  Returns whether that changes what is missing."""
+        place = number % self.span
+        if number > self._numbers[place]:
+            self._numbers[place], self._kept[place] = number, packet
+        if number == self.highest + 1 and not self.missing:
+            self.highest = number
+            return False
         before = len(self.missing)
         is_changed = False
         if number > self.highest:
             if self.highest >= 0 and number > self.highest + 1:
-                self.missing.update(range(max(self.highest + 1, number - self.kept_max), number))
+                self.missing.update(range(max(self.highest + 1, number - self.span), number))
                 is_changed = True
             self.highest = number
-            if self.missing:
-                oldest = number - self.kept_max
-                self.missing = {each for each in self.missing if each >= oldest}
+            oldest = number - self.span
+            self.missing = {each for each in self.missing if each >= oldest}
         else:
             self.missing.discard(number)
-        self.kept[number] = packet
-        if len(self.kept) > self.kept_max:
-            del self.kept[next(iter(self.kept))]
         return is_changed or len(self.missing) != before
+
+    def get(self, number: int) -> P | None:
+        """A datagram that has come, if none has come since that takes its place in the buffer."""
+        place = number % self.span
+        return self._kept[place] if self._numbers[place] == number else None

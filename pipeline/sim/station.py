@@ -24,17 +24,18 @@ if TYPE_CHECKING:
     from pipeline.sim.measures import Measures
 
 
-Hops: TypeAlias = tuple[tuple[int, Callable[..., None]], ...]
-"""Hosts by number, and what a packet does there."""
+Hops: TypeAlias = tuple[tuple[float, Callable[..., None], int], ...]
+"""Of each copy of a packet: how long it is under way, what it does there, and the number of the host."""
 
 
 class Flight:
     """One packet and what becomes of it."""
 
-    __slots__ = ("duplicates", "expected", "got", "is_sampled", "life", "number", "origin", "sent_at", "start")
+    __slots__ = ("duplicates", "expected", "got", "is_sampled", "number", "origin", "sent_at", "start", "stream")
 
     def __init__(self, *, origin: NodeId, start: int, life: int, number: int, sent_at: float, hosts: int) -> None:
-        self.origin, self.start, self.life, self.number, self.sent_at = origin, start, life, number, sent_at
+        self.origin, self.start, self.number, self.sent_at = origin, start, number, sent_at
+        self.stream = origin, life
         self.got = bytearray(hosts)
         self.expected = b""
         self.duplicates = 0
@@ -124,36 +125,38 @@ class Station(Host):
         """A packet comes from host number `via`."""
         if not self.is_running:
             return
-        if flight.got[self.index]:
+        index, got = self.index, flight.got
+        if got[index]:
             flight.duplicates += 1
             return
         if flight.origin not in self._keys:
             self.drops["no_key"] += 1
             return
-        flight.got[self.index] = 1
+        got[index] = 1
         self._keep(flight, via)
-        if self._pass_on(flight, via):
-            if self.heard_at is None:
-                self.heard_at = self._clock.now
-                self._measures.heard(self)
-            self._measures.delivered(flight, self.index, self._clock.now)
+        if not self._pass_on(flight, via):
+            return
+        if self.heard_at is None:
+            self.heard_at = self._clock.now
+            self._measures.heard(self)
+        if flight.is_sampled:
+            self._measures.delivered(flight, index, self._clock.now)
 
     def _pass_on(self, flight: Flight, via: int) -> bool:
+        """Send it on; returns whether it is delivered here."""
         key = flight.origin, via
         found = self._resolved.get(key)
         if found is None:
             found = self._resolved[key] = self._resolve(flight.origin, via)
         is_local, turns = found
-        if turns:
-            own, carry, size = self.index, self._underlay.carry, self._packet_bytes
-            hops = turns[flight.number % len(turns)]
-            for index, arrive in hops:
-                carry(own, index, size, arrive, flight, own)
+        hops = turns[flight.number % len(turns)] if turns else ()
+        if hops:
+            self._underlay.spread(self.index, hops, self._packet_bytes, flight, self.index)
             if self._measures.is_on:
                 self.copies += len(hops)
                 if flight.is_sampled:
-                    for index, _ in hops:
-                        self._measures.crossed(own, index)
+                    for _, _, index in hops:
+                        self._measures.crossed(self.index, index)
         return is_local
 
     def _resolve(self, origin: NodeId, via: int) -> tuple[bool, list[Hops]]:
@@ -177,15 +180,17 @@ class Station(Host):
     def _hops(self, entry: FibEntry | None, but: set[int]) -> Hops:
         links = sorted(entry.links) if entry is not None else ()
         found = (self._hosts_by_id[self._links[link][0]] for link in links)
-        return tuple((index, self._stations[index].arrive) for index in found if index not in but)
+        delay_s = self._underlay.delay_s
+        return tuple(
+            (delay_s(self.index, index), self._stations[index].arrive, index) for index in found if index not in but
+        )
 
     # ---- repair
 
     def _keep(self, flight: Flight, via: int) -> None:
-        name = flight.origin, flight.life
-        stream = self._flights.get(name)
+        stream = self._flights.get(flight.stream)
         if stream is None:
-            stream = self._flights[name] = Stream(HISTORY_PACKETS)
+            stream = self._flights[flight.stream] = Stream(HISTORY_PACKETS)
         if stream.add(flight.number, flight):
             upstream = self._stations[via].node_id if via >= 0 else None
             missing = tuple(sorted(stream.missing))
@@ -198,10 +203,10 @@ class Station(Host):
             return
         for (origin, _), stream in self._flights.items():
             for number in order.numbers if origin == order.origin else ():
-                if number in stream.kept:
+                flight = stream.get(number)
+                if flight is not None:
                     self._measures.resent += 1
                     arrive = self._stations[index].arrive
-                    flight = stream.kept[number]
                     self._underlay.carry(self.index, index, self._packet_bytes, arrive, flight, self.index)
 
 

@@ -51,18 +51,22 @@ class Underlay(Network):
         self._numbers = numbers
         self._delays: list[dict[int, float]] = [{} for _ in numbers]
         self._island: list[int] = [0] * len(numbers)
+        self._is_plain = not loss and bandwidth_bps is None
+        """Nothing happens to packets but delay."""
         self._bandwidth_bps = bandwidth_bps
         self._up_links = [Access() for _ in numbers]
         self._down_links = [Access() for _ in numbers]
 
     def separate(self, hosts: Iterable[int]) -> None:
         """Cut these off from all others."""
+        self._is_plain = False
         for host in hosts:
             self._island[host] = 1
 
     def reunite(self) -> None:
         """End the partition."""
         self._island = [0] * len(self._island)
+        self._is_plain = not self.loss and self._bandwidth_bps is None
 
     def delay_s(self, one: int, other: int) -> float:
         """One way."""
@@ -96,6 +100,16 @@ class Underlay(Network):
             self.packets_lost += 1
         else:
             self._clock.call_at(self._clock.now + delay_s, deliver, *arguments)
+
+    def spread(
+        self, one: int, hops: Iterable[tuple[float, Callable[..., object], int]], size: int, *arguments: Any
+    ) -> None:
+        """A packet's copies to several hosts, each with the delay to it (as of `delay_s`) and its `deliver`."""
+        if self._is_plain:
+            self._clock.call_each(hops, *arguments)
+        else:
+            for _, deliver, other in hops:
+                self.carry(one, other, size, deliver, *arguments)
 
     def _transfer(self, one: int, other: int, size: int) -> float | None:
         """Seconds on the way; None if it is lost."""

@@ -95,14 +95,16 @@ def test_access_links_queue_and_drop() -> None:
 
 
 def test_streams_know_their_gaps() -> None:
-    stream: Stream[str] = Stream(kept_max=4)
+    stream: Stream[str] = Stream(span=4)
     assert not stream.add(0, "a")
     assert stream.add(3, "d")
     assert stream.missing == {1, 2}
     assert stream.add(2, "c")
     assert stream.add(9, "j")
     assert stream.missing == {5, 6, 7, 8}, "no farther back than what can be resent"
-    assert set(stream.kept) == {0, 3, 2, 9}
+    assert [stream.get(number) for number in (0, 2, 3, 9)] == ["a", "c", "d", "j"]
+    assert not stream.add(5, "f")
+    assert (stream.get(5), stream.get(9)) == (None, "j"), "what is older than the buffer takes no newer one's place"
 
 
 def seats_of_two_clusters() -> dict[int, dict[int, Seat]]:
