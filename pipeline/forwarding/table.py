@@ -105,7 +105,7 @@ class ForwardingTable:
             self._routes_by_peer[peer].pop(key, None)
         if route is not None:
             self._routes[key] = route
-            for peer in sorted(route.next_hops):
+            for peer in route.next_hops:
                 self._routes_by_peer.setdefault(peer, {})[key] = None
         if key.side is Side.OVERLAY:
             self._index_overlay(key)

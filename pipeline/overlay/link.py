@@ -19,20 +19,28 @@ class LinkTable:
 
     def __init__(self) -> None:
         self._index: dict[NodeId, int] = {}
-        self._free: deque[int] = deque(range(limits.NODES_MAX))
+        self._fresh = 0
+        """From here on indices have never been given."""
+        self._freed: deque[int] = deque()
 
     def allocate(self, node_id: NodeId) -> int | None:
         """The node's index, now if it has none yet; None if all are taken."""
         index = self._index.get(node_id)
-        if index is None and self._free:
-            index = self._index[node_id] = self._free.popleft()
+        if index is None:
+            if self._fresh < limits.NODES_MAX:
+                index, self._fresh = self._fresh, self._fresh + 1
+            elif self._freed:
+                index = self._freed.popleft()
+            else:
+                return None
+            self._index[node_id] = index
         return index
 
     def release(self, node_id: NodeId) -> int | None:
         """The index that was the node's; it may soon be another's."""
         index = self._index.pop(node_id, None)
         if index is not None:
-            self._free.append(index)
+            self._freed.append(index)
         return index
 
     def get(self, node_id: NodeId) -> int | None:
@@ -49,4 +57,5 @@ class LinkTable:
         if len(taken) != len(indices) or not taken <= set(range(limits.NODES_MAX)):
             raise ValueError("link indices of the snapshot clash")
         self._index = dict(indices)
-        self._free = deque(index for index in range(limits.NODES_MAX) if index not in taken)
+        self._fresh = max(taken, default=-1) + 1
+        self._freed = deque(index for index in range(self._fresh) if index not in taken)

@@ -135,6 +135,8 @@ class OverlayNode:
         self._engine = self._new_engine(now)
         self._now = now
         """Of the last input."""
+        self._is_drained = False
+        """Whether the engine has said all that it has to say of the inputs so far."""
         self._incarnations: dict[NodeId, int] = {}
         self._proven: dict[NodeId, int] = {}
         """The newest network key that each peer has proved to know."""
@@ -145,9 +147,13 @@ class OverlayNode:
 
     # ---- inputs
 
+    def _begin(self, now: float) -> None:
+        """An input comes."""
+        self._now, self._is_drained = now, False
+
     def start(self, now: float) -> None:
         """Begin to call peers."""
-        self._now = now
+        self._begin(now)
         self._claims.set(self.record)
         self._sessions.start(now)
         self._settle(now)
@@ -163,17 +169,17 @@ class OverlayNode:
 
         Returns a reason word if it is nonsense: the driver logs it once and cuts the peer off.
         """
-        self._now = now
+        self._begin(now)
         try:
             message = messages.decode_node(data)
         except WireError as error:
             return str(error)
-        if any(bool(told.sender_key) is not bool(self.record.sender_key) for told in messages.records_of(message)):
-            return OTHER_SEAL
+        reason = None
         if isinstance(message, EngineMessage):
             reason = self._handle_engine_message(message, endpoint_hint, now)
+        elif any(bool(told.sender_key) is not bool(self.record.sender_key) for told in messages.records_of(message)):
+            return OTHER_SEAL
         else:
-            reason = None
             self._sessions.handle_message(message, endpoint_hint, now)
         if message.sender in self._roster.peers and self._proven.get(message.sender, 0) < network_key:
             self._proven[message.sender] = network_key
@@ -182,7 +188,7 @@ class OverlayNode:
 
     def handle_timeout(self, now: float) -> None:
         """The time of `poll_timeout` has come."""
-        self._now = now
+        self._begin(now)
         self._sessions.handle_timeout(now)
         due = self._engine.poll_timeout()
         if due is not None and due <= now:
@@ -191,7 +197,7 @@ class OverlayNode:
 
     def join(self, group: Address, sources: SourceFilter, now: float) -> None:
         """This host wants the group from these sources; again when they change."""
-        self._now = now
+        self._begin(now)
         if sources.is_empty:
             self._engine.leave(group, now)
         else:
@@ -199,33 +205,34 @@ class OverlayNode:
 
     def leave(self, group: Address, now: float) -> None:
         """This host wants the group no longer."""
-        self._now = now
+        self._begin(now)
         self._engine.leave(group, now)
 
     def register_source(self, group: Address, now: float) -> None:
         """A program of this host sends to the group."""
-        self._now = now
+        self._begin(now)
         self._engine.register_source(group, now)
 
     def deregister_source(self, group: Address, now: float) -> None:
         """None does any more."""
-        self._now = now
+        self._begin(now)
         self._engine.deregister_source(group, now)
 
     def handle_gap(
         self, group: Address, origin: NodeId, numbers: tuple[int, ...], now: float, *, via: NodeId | None = None
     ) -> None:
         """The data plane has seen that these datagrams of a stream are missing."""
-        self._now = now
+        self._begin(now)
         self._engine.handle_gap(group, origin, numbers, now, via=via)
 
     def handle_probes(self, peer: NodeId, now: float, *, are_answered: bool) -> None:
         """The data plane has heard a peer since this was last said; `are_answered`: and the peer hears this node."""
-        self._now = now
+        self._begin(now)
         self._sessions.handle_probes(peer, now, are_answered=are_answered)
 
     def handle_rtt(self, peer: NodeId, rtt_s: float, now: float) -> None:
         """A link's measured round-trip time; only of links that are up."""
+        self._begin(now)
         held = self._roster.peers.get(peer)
         if held is not None and held.is_up:
             self._engine.handle_link(peer, LinkState.UP, now, rtt_s=rtt_s)
@@ -234,7 +241,7 @@ class OverlayNode:
 
     def set_keys(self, now: float, **keys: Any) -> None:
         """This node's record has other keys from now on, and the peers are told: the fields of rotation.KeyChange."""
-        self._now = now
+        self._begin(now)
         self._roster.update_own(now, **keys)
 
     def has_proved(self, network_key: int) -> int:
@@ -246,7 +253,7 @@ class OverlayNode:
 
         What others tell of them is not believed any more, until they come themselves.
         """
-        self._now = now
+        self._begin(now)
         left = [node_id for node_id in self._roster.peers if self._proven.get(node_id, 0) < network_key]
         names = sorted(self.name_of(node_id) for node_id in left)
         for node_id in left:
@@ -277,8 +284,10 @@ class OverlayNode:
 
     def poll_timeout(self) -> float | None:
         """When `handle_timeout` is due."""
-        times = [time for time in (self._sessions.poll_timeout(), self._engine.poll_timeout()) if time is not None]
-        return min(times, default=None)
+        sessions, engine = self._sessions.poll_timeout(), self._engine.poll_timeout()
+        if sessions is None or engine is None:
+            return engine if sessions is None else sessions
+        return min(sessions, engine)
 
     # ---- views
 
@@ -452,6 +461,9 @@ class OverlayNode:
             self._events.append(HostsChanged(hosts))
 
     def _drain_engine(self) -> None:
+        if self._is_drained:
+            return
+        self._is_drained = True
         while (output := self._engine.poll_output()) is not None:
             match output:
                 case RouteChanged() | Resend():

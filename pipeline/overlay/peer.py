@@ -22,6 +22,7 @@ UNKNOWN, a path that is broken in one direction is soon down in both.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -30,6 +31,8 @@ from pipeline.messages import NodeRecord, Stamp
 
 JITTER = 0.25
 """Attempts are spread by ± this share, so that nodes that lost each other together do not call in step."""
+LOOKS = 8
+"""In the time after which a node is forgotten, at those who are not wanted."""
 
 
 class PeerState(enum.StrEnum):
@@ -165,10 +168,15 @@ class Peer:
         """When `next_action` is to be asked."""
         if self.state is PeerState.DOWN:
             forget_at = self.away_since + self._pace.forget_s
-            return min(self._backoff.next_at, forget_at) if self.is_wanted else forget_at
+            return min(self._backoff.next_at, forget_at) if self.is_wanted else self._together(forget_at)
         if not self.is_wanted:
-            return self._silent_at
+            return self._together(self._silent_at)
         return min(self._next_heartbeat_at if self.is_up else self._backoff.next_at, self._silent_at)
+
+    def _together(self, at: float) -> float:
+        """A while later: there are many whom nobody misses, and they are looked at together."""
+        step_s = self._pace.forget_s / LOOKS
+        return math.ceil(at / step_s) * step_s
 
     @property
     def _next_heartbeat_at(self) -> float:
