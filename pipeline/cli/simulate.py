@@ -43,7 +43,7 @@ def scenario(
     options: tuple[str, ...],
 ) -> experiment.Scenario:
     """The scenario that the flags describe; the line of an error names the flag."""
-    count = int(number("--nodes", nodes, 2, 100_000))
+    count = whole("--nodes", nodes, 2, 100_000)
     duration_s = number("--duration", duration, 1, 1e6)
     warmup_s = number("--warmup", warmup, 0, 1e6) if warmup else duration_s / 4
     if warmup_s >= duration_s:
@@ -51,24 +51,26 @@ def scenario(
     kind = place or ("matrix" if rtt_matrix else "plane")
     if kind not in TOPOLOGIES or (kind == "matrix" and rtt_matrix is None):
         raise UsageError(f"--topology {kind}: one of plane, transit-stub, power-law; or give --rtt-matrix FILE")
+    if kind != "matrix" and rtt_matrix is not None:
+        raise UsageError(f"--topology {kind}: leave it out, --rtt-matrix {rtt_matrix} says where nodes are")
     engines.load(engine)
     return experiment.Scenario(
         engine=engine,
         options=_options(options),
         nodes=count,
-        seed=int(number("--seed", seed, 0, 1 << 62)),
+        seed=whole("--seed", seed, 0, 1 << 62),
         duration_s=duration_s,
         join_s=warmup_s / 2,
         warmup_s=warmup_s,
         rate=number("--rate", rate, 0.01, 1e5),
-        packet_bytes=int(number("--packet-bytes", packet_bytes, 1, 65507)),
+        packet_bytes=whole("--packet-bytes", packet_bytes, 1, 65507),
         topology=kind,
         matrix=_read("--rtt-matrix", rtt_matrix, topology.read_matrix) if rtt_matrix else (),
         loss=number("--loss", loss, 0, 1),
         bandwidth_bps=number("--bandwidth", bandwidth, 1, 1e6) * 1e6 if bandwidth else None,
         mttf_s=number("--mttf", mttf, 0.1, 1e9) if mttf else None,
         mttr_s=number("--mttr", mttr, 0.1, 1e9),
-        trace=_read("--trace", trace, churn.read) if trace else None,
+        trace=_read("--trace", trace, lambda text: churn.read(text, count)) if trace else None,
         partition=_partition(partition, duration_s) if partition else None,
     )
 
@@ -81,6 +83,14 @@ def number(flag: str, text: str, least: float, most: float) -> float:
         value = float("nan")
     if not least <= value <= most:
         raise UsageError(f"{flag} {text}: expected a number from {least:g} to {most:g}")
+    return value
+
+
+def whole(flag: str, text: str, least: int, most: int) -> int:
+    """A flag's value within bounds, without a fraction."""
+    value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
+    if not least <= value <= most:
+        raise UsageError(f"{flag} {text}: expected a whole number from {least} to {most}")
     return value
 
 
@@ -99,6 +109,8 @@ def _partition(text: str, duration_s: float) -> tuple[float, float, float]:
     if len(words) != 3:
         raise UsageError(f"--partition {text}: expected BEGIN,END,SHARE")
     begin, end = (number("--partition", word, 0, duration_s) for word in words[:2])
+    if begin >= end:
+        raise UsageError(f"--partition {text}: it has to begin before it ends")
     return begin, end, number("--partition", words[2], 0, 1)
 
 
@@ -107,6 +119,8 @@ def _read(flag: str, path: str, parse: Any) -> Any:
         return parse(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{flag} {path}: {(error.strerror or str(error)).lower()}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{flag} {path}: no text") from error
     except ValueError as error:
         raise ConfigError(f"{flag} {path}: {error}") from error
 

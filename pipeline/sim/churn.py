@@ -5,6 +5,7 @@ Up and down times are exponential.  A trace is text too, one event a line: secon
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -40,14 +41,23 @@ def write(turns: Collection[Turn]) -> str:
     return "".join(f"{turn.at_s:.6f} {turn.host} {'up' if turn.up else 'down'}\n" for turn in turns)
 
 
-def read(text: str) -> list[Turn]:
-    """A trace out of its text; ValueError with the line that is wrong."""
+def read(text: str, hosts: int) -> list[Turn]:
+    """A trace of so many hosts out of its text; ValueError with the line that is wrong."""
     turns = []
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words:
             continue
-        if len(words) != 3 or words[2] not in ("up", "down"):
+        try:
+            at, host, word = words
+            turn = Turn(float(at), int(host), word == "up")
+        except ValueError:
+            word = ""
+        if word not in ("up", "down"):
             raise ValueError(f"line {number}: expected seconds, host and up or down")
-        turns.append(Turn(float(words[0]), int(words[1]), words[2] == "up"))
+        if not 0 <= turn.at_s < math.inf:
+            raise ValueError(f"line {number}: {words[0]} is no time")
+        if not 0 < turn.host < hosts:
+            raise ValueError(f"line {number}: host {turn.host} is none of 1 … {hosts - 1} (0 is the source)")
+        turns.append(turn)
     return sorted(turns)

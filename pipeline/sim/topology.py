@@ -10,6 +10,7 @@ import heapq
 import itertools
 import math
 import random
+from array import array
 from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
@@ -49,10 +50,22 @@ class Matrix:
 
 
 def read_matrix(text: str) -> list[list[float]]:
-    """Rows of numbers, round-trip times in ms; ValueError if it is not square."""
-    rows = [[float(word) for word in line.replace(",", " ").split()] for line in text.splitlines() if line.strip()]
-    if not rows or any(len(row) != len(rows) for row in rows):
-        raise ValueError("a matrix of round-trip times has as many numbers in each row as it has rows")
+    """Rows of numbers, round-trip times in ms; ValueError with the line that is wrong."""
+    rows: list[list[float]] = []
+    lines = [(number, line.replace(",", " ").split()) for number, line in enumerate(text.splitlines(), 1)]
+    lines = [(number, words) for number, words in lines if words]
+    if not lines:
+        raise ValueError("expected round-trip times in ms, a row a line")
+    for number, words in lines:
+        if len(words) != len(lines):
+            raise ValueError(f"line {number} has {len(words)} numbers: expected as many as there are rows, {len(lines)}")
+        try:
+            row = [float(word) for word in words]
+        except ValueError:
+            row = [math.nan]
+        if not all(0 <= each < math.inf for each in row):
+            raise ValueError(f"line {number}: expected round-trip times in ms, 0 or more")
+        rows.append(row)
     return rows
 
 
@@ -78,7 +91,7 @@ class Routers:
         self._graph = graph
         """Of each router: its neighbours and the delay to them."""
         self._place = places
-        self._trees: dict[int, tuple[list[float], list[int]]] = {}
+        self._trees: dict[int, tuple[array[float], array[int]]] = {}
 
     def delay_s(self, one: int, other: int) -> float:
         """Along the shortest way, and the last mile at both ends."""
@@ -97,7 +110,7 @@ class Routers:
             b = previous[b]
         return links
 
-    def _tree(self, root: int) -> tuple[list[float], list[int]]:
+    def _tree(self, root: int) -> tuple[array[float], array[int]]:
         """Delays from a router, and the router before each on the shortest way (Dijkstra)."""
         found = self._trees.get(root)
         if found is not None:
@@ -114,8 +127,9 @@ class Routers:
                 if through < distance[neighbour]:
                     distance[neighbour], previous[neighbour] = through, router
                     heapq.heappush(queue, (through, neighbour))
-        self._trees[root] = distance, previous
-        return distance, previous
+        # Thousands of hosts at thousands of routers: lists would take three times the memory.
+        found = self._trees[root] = array("d", distance), array("i", previous)
+        return found
 
 
 def _connect(graph: list[dict[int, float]], one: int, other: int, delay_s: float) -> None:

@@ -1,0 +1,86 @@
+"""Goal: what cannot be simulated is refused in one line that names the flag and says what is expected.
+
+Method: the command line with nonsense of each kind, and with files that are missing or wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = (sys.executable, "-m", "pipeline.cli", "simulate", "--nodes", "5", "--duration", "4")
+USAGE, CONFIG = 2, 78
+
+
+def simulate(*flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*RUN, *flags], capture_output=True, text=True, timeout=60, check=False)
+
+
+def refusal(*flags: str, code: int) -> str:
+    found = simulate(*flags)
+    assert found.returncode == code, found
+    assert found.stdout == ""
+    assert found.stderr.count("\n") == 1, found.stderr
+    assert "bug" not in found.stderr
+    return found.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        ("--nodes", "2.5", "expected a whole number from 2"),
+        ("--nodes", "nan", "expected a whole number from 2"),
+        ("--seed", "-1", "expected a whole number from 0"),
+        ("--rate", "0", "expected a number from 0.01"),
+        ("--loss", "2", "expected a number from 0 to 1"),
+        ("--partition", "3,1,0.5", "begin before it ends"),
+        ("--partition", "1,2", "BEGIN,END,SHARE"),
+        ("--topology", "moon", "one of plane"),
+        ("--warmup", "700", "nothing is left"),
+        ("--option", "k", "NAME=VALUE"),
+    ],
+)
+def test_nonsense_is_refused(flag: str, value: str, words: str) -> None:
+    line = refusal(flag, value, code=USAGE)
+    assert f"{flag} {value}" in line
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("flag", "content", "words"),
+    [
+        ("--trace", b"1 99 down\n", "line 1: host 99 is none of 1"),
+        ("--trace", b"1 1 down\nx 1 up\n", "line 2: expected seconds"),
+        ("--trace", b"nan 1 up\n", "line 1: nan is no time"),
+        ("--rtt-matrix", b"0 nan\n1 0\n", "line 1: expected round-trip times"),
+        ("--rtt-matrix", b"0 1\n-1 0\n", "line 2: expected round-trip times"),
+        ("--rtt-matrix", b"0 1\n0\n", "line 2 has 1 numbers"),
+        ("--rtt-matrix", b"", "expected round-trip times"),
+        ("--rtt-matrix", b"\xff\xfe", "no text"),
+        ("--rtt-matrix", None, "no such file"),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path: Path, flag: str, content: bytes | None, words: str) -> None:
+    file = tmp_path / "given"
+    if content is not None:
+        file.write_bytes(content)
+    line = refusal(flag, str(file), code=CONFIG)
+    assert f"{flag} {file}" in line
+    assert words in line
+
+
+def test_a_matrix_and_a_trace_are_used(tmp_path: Path) -> None:
+    matrix, trace = tmp_path / "matrix", tmp_path / "trace"
+    matrix.write_text("0 100 100\n100 0 100\n100 100 0\n")
+    trace.write_text("2 3 down\n3 3 up\n")
+    found = simulate("--rtt-matrix", str(matrix), "--trace", str(trace), "--json")
+    assert found.returncode == 0, found.stderr
+    figures = json.loads(found.stdout)["simulation"]
+    assert figures["topology"] == "matrix"
+    assert figures["latency_ms"]["max"] >= 50
+    refused = refusal("--rtt-matrix", str(matrix), "--topology", "plane", code=USAGE)
+    assert "leave it out" in refused
