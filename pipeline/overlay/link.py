@@ -57,5 +57,5 @@ class LinkTable:
         if len(taken) != len(indices) or not taken <= set(range(limits.NODES_MAX)):
             raise ValueError("link indices of the snapshot clash")
         self._index = dict(indices)
-        self._fresh = max(taken, default=-1) + 1
-        self._freed = deque(index for index in range(self._fresh) if index not in taken)
+        self._fresh = limits.NODES_MAX
+        self._freed = deque(index for index in range(limits.NODES_MAX) if index not in taken)

@@ -22,7 +22,8 @@ class Clock:
 
     def call_each(self, calls: Iterable[tuple[float, Callable[..., object], object]], *arguments: Any) -> None:
         """Plan calls of several functions with the same arguments, each in so many seconds from now; what else stands
-        with them is not looked at."""
+        with them is not looked at.
+        """
         now, queue, ticket, push = self.now, self._queue, self._ticket, heapq.heappush
         for delay_s, function, _ in calls:
             push(queue, (now + delay_s, next(ticket), function, arguments))

@@ -58,7 +58,7 @@ def read_matrix(text: str) -> list[list[float]]:
         raise ValueError("expected round-trip times in ms, a row a line")
     for number, words in lines:
         if len(words) != len(lines):
-            raise ValueError(f"line {number} has {len(words)} numbers: expected as many as there are rows, {len(lines)}")
+            raise ValueError(f"line {number} has {len(words)} numbers: expected as many as rows, {len(lines)}")
         try:
             row = [float(word) for word in words]
         except ValueError:

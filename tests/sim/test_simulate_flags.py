@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
-RUN = (sys.executable, "-m", "pipeline.cli", "simulate", "--nodes", "5", "--duration", "4")
+PIPELINE = (sys.executable, "-c", "from pipeline.cli import main; raise SystemExit(main())")
+SMALL = ("--nodes", "5", "--duration", "4")
 USAGE, CONFIG = 2, 78
 
 
 def simulate(*flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*RUN, *flags], capture_output=True, text=True, timeout=60, check=False)
+    command = [*PIPELINE, "simulate", *SMALL, *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def refusal(*flags: str, code: int) -> str:
