@@ -61,9 +61,9 @@ def test_a_partition_ends() -> None:
 
 
 def test_traces_as_text() -> None:
-    turns = churn.exponential(range(5), begin_s=10, end_s=500, mttf_s=60, mttr_s=20, generator=random.Random(1))
-    assert churn.write(churn.read(churn.write(turns), 5)) == churn.write(turns)
-    for host in range(5):
+    turns = churn.exponential(range(1, 6), begin_s=10, end_s=500, mttf_s=60, mttr_s=20, generator=random.Random(1))
+    assert churn.write(churn.read(churn.write(turns), 6)) == churn.write(turns)
+    for host in range(1, 6):
         assert [turn.up for turn in turns if turn.host == host][:2] == [False, True]
     with pytest.raises(ValueError, match="line 2"):
         churn.read("1 2 up\n1 2 sideways\n", 5)
