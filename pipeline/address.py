@@ -21,6 +21,7 @@ NodeId: TypeAlias = int
 
 OVERLAY_V4 = ipaddress.IPv4Network("10.77.0.0/16")
 OVERLAY_V6 = ipaddress.IPv6Network("fd77::/64")
+LINK_LOCAL_V6 = ipaddress.IPv6Network("fe80::/64")
 
 _SSM_V4 = bytes([232])
 _V4_LINK_SCOPE = bytes([224, 0, 0])
@@ -81,6 +82,11 @@ def derive(name: str, attempt: int) -> tuple[Address, Address]:
         last = 253
     v4, v6 = OVERLAY_V4.network_address.packed, OVERLAY_V6.network_address.packed
     return v4[:2] + bytes([third, last]), v6[:8] + digest[:8]
+
+
+def link_local(address: Address) -> Address:
+    """The IPv6 link-local address that goes with an IPv6 overlay address: fe80::/64 and its last 64 bits."""
+    return LINK_LOCAL_V6.network_address.packed[:8] + address[8:]
 
 
 class FilterMode(enum.StrEnum):

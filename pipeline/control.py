@@ -28,7 +28,7 @@ import structlog
 import zmq
 
 from pipeline import limits, views
-from pipeline.address import Address, is_multicast
+from pipeline.address import Address, is_multicast, link_local
 from pipeline.config import Config
 from pipeline.config_checks import out_of_reach
 from pipeline.errors import PipelineError, WireError
@@ -415,7 +415,8 @@ class _Control:
                 self.publisher.publish_link(record, link, up=up)
                 log.info("link up" if up else "link down", peer=record.name, endpoint=record.endpoint, reason=why)
             case events.HostsChanged(hosts=hosts):
-                self.table.set_hosts(hosts, own=self.node.record.node_id)
+                local = {link_local(address): node for address, node in hosts.items() if len(address) == 16}
+                self.table.set_hosts({**local, **hosts}, own=self.node.record.node_id)
             case events.AddressMoved(addresses=moved):
                 self.publisher.publish_own_addresses(self.node.record)
                 self._move_addresses(moved)

@@ -16,6 +16,7 @@ from pathlib import Path
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from pipeline.address import link_local, show
 from pipeline.config_checks import split_endpoint
 from pipeline.errors import PermissionDeniedError, PipelineError
 
@@ -27,6 +28,8 @@ MTU_USUAL, MTU_MIN = 1436, 1280
 IF_INET6 = Path("/proc/net/if_inet6")
 IFF_UP = 0x1
 IFA_F_NODAD = 0x02
+ADDR_GEN_NONE = "1"
+"""No link-local address of the kernel's choice: peers must know it."""
 RT_TABLE_LOCAL = 255
 V6_METRIC = 64
 """Before the ff00::/8 routes (metric 256) that the kernel gives every interface."""
@@ -34,7 +37,10 @@ V6_METRIC = 64
 
 def configure(interface: str, *, mtu: int, queue_length: int, addresses: Iterable[str], routes: Iterable[str]) -> None:
     """Brings the interface up with its addresses ("10.77.0.1/16") and multicast routes ("224.0.0.0/4")."""
+    addresses = tuple(addresses)
     _set_switches(interface)
+    if any(":" in address for address in addresses):  # else the kernel's own is the source that MLD needs
+        _set_switch(interface, "ipv6", "addr_gen_mode", ADDR_GEN_NONE)
     with IPRoute() as ip, _plain_errors(interface):
         index = ip.link_lookup(ifname=interface)[0]
         ip.link("set", index=index, mtu=mtu, txqlen=queue_length)
@@ -115,7 +121,11 @@ def _mtu_of(ip: IPRoute, index: int) -> int:
 
 def _add_address(ip: IPRoute, index: int, address: str) -> bool:
     """Whether it was not there."""
-    parsed = ipaddress.ip_interface(address)
+    added = [_add_one(ip, index, parsed) for parsed in _with_link_local(address)]
+    return any(added)
+
+
+def _add_one(ip: IPRoute, index: int, parsed: ipaddress.IPv4Interface | ipaddress.IPv6Interface) -> bool:
     flags = {"flags": IFA_F_NODAD} if parsed.version == 6 else {}
     try:
         ip.addr("add", index=index, address=str(parsed.ip), prefixlen=parsed.network.prefixlen, **flags)
@@ -127,12 +137,20 @@ def _add_address(ip: IPRoute, index: int, address: str) -> bool:
 
 
 def _delete_address(ip: IPRoute, index: int, address: str) -> None:
+    for parsed in _with_link_local(address):
+        try:
+            ip.addr("del", index=index, address=str(parsed.ip), prefixlen=parsed.network.prefixlen)
+        except NetlinkError as error:
+            if error.code != errno.EADDRNOTAVAIL:
+                raise
+
+
+def _with_link_local(address: str) -> list[ipaddress.IPv4Interface | ipaddress.IPv6Interface]:
+    """The address, and with one of IPv6 the link-local one that peers expect this node to have."""
     parsed = ipaddress.ip_interface(address)
-    try:
-        ip.addr("del", index=index, address=str(parsed.ip), prefixlen=parsed.network.prefixlen)
-    except NetlinkError as error:
-        if error.code != errno.EADDRNOTAVAIL:
-            raise
+    if parsed.version == 4:
+        return [parsed]
+    return [parsed, ipaddress.ip_interface(f"{show(link_local(parsed.ip.packed))}/64")]
 
 
 def _add_route(ip: IPRoute, index: int, route: str) -> bool:
@@ -175,8 +193,12 @@ def _set_switches(interface: str) -> None:
         ("ipv6", "accept_ra", "0"),
         ("ipv6", "router_solicitations", "0"),
     ):
-        with contextlib.suppress(OSError):  # a kernel without IPv6, or /proc/sys read-only: as the host wants it
-            Path(f"/proc/sys/net/{family}/conf/{interface}/{switch}").write_text(value)
+        _set_switch(interface, family, switch, value)
+
+
+def _set_switch(interface: str, family: str, switch: str, value: str) -> None:
+    with contextlib.suppress(OSError):  # a kernel without IPv6, or /proc/sys read-only: as the host wants it
+        Path(f"/proc/sys/net/{family}/conf/{interface}/{switch}").write_text(value)
 
 
 @contextlib.contextmanager

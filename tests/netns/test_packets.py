@@ -111,10 +111,11 @@ def test_nothing_else_leaves_by_the_overlay(network: Network, sockets: Sockets) 
 @pytest.mark.parametrize("size", [56, 1400, 8000])
 def test_ping(network: Network, size: int) -> None:
     """Goal: unicast between overlay addresses, in fragments too (design §1).
-    Method: the ping of iputils, IPv4 and IPv6, three packets to each other host, none lost."""
+    Method: the ping of iputils, IPv4 and IPv6, three packets to each other host, none lost; to the link-local address
+    that goes with the IPv6 one too, as what was asked from such an address is answered to it."""
     source, *others = network.instances
     for other in others:
-        for address in (other.ip4, other.ip6):
+        for address in (other.ip4, other.ip6, f"fe80::{other.host.index:x}%mcast0"):
             command = [require("ping"), "-n", "-q", "-c", "3", "-i", "0.01", "-W", "2", "-s", str(size), address]
             assert " 0% packet loss" in source.host.run(command, timeout_s=10).stdout
 

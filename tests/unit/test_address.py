@@ -68,3 +68,11 @@ def test_filters() -> None:
     assert not include([one]).accepts(other)
     assert include([]).is_empty
     assert not ANY_SOURCE.is_empty
+
+
+@pytest.mark.parametrize(
+    ("text", "link_local"),
+    [("fd77::1", "fe80::1"), ("fd77:0:0:0:1:2:3:4", "fe80::1:2:3:4"), ("2001:db8:1:2::a", "fe80::a")],
+)
+def test_link_local_address_has_the_last_64_bits(text: str, link_local: str) -> None:
+    assert show(address.link_local(parse(text))) == link_local
