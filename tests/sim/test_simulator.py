@@ -103,7 +103,8 @@ def test_streams_know_their_gaps() -> None:
     assert stream.add(9, "j")
     assert stream.missing == {5, 6, 7, 8}, "no farther back than what can be resent"
     assert [stream.get(number) for number in (0, 2, 3, 9)] == ["a", "c", "d", "j"]
-    assert not stream.add(5, "f")
+    assert stream.add(5, "f")
+    assert stream.missing == {6, 7, 8}
     assert (stream.get(5), stream.get(9)) == (None, "j"), "what is older than the buffer takes no newer one's place"
 
 
