@@ -119,6 +119,7 @@ class Roster:
     def _renew(self, peer: Peer, record: NodeRecord, now: float) -> None:
         if (peer.record.incarnation, peer.record.name) != (record.incarnation, record.name):
             peer.number_heard = -1
+            peer.told.clear()
             self.signal(peer, Signal.RESTARTED, now, "restarted")
         peer.record = record
         if not peer.is_up:

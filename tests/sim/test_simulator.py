@@ -13,7 +13,7 @@ from pipeline.overlay.engines.nemo import clusters, forwarding
 from pipeline.overlay.engines.nemo.clusters import Seat
 from pipeline.sim import churn, topology
 from pipeline.sim.clock import Clock
-from pipeline.sim.experiment import Experiment, Scenario, run, trace_of
+from pipeline.sim.experiment import GROUP, Experiment, Scenario, run, trace_of
 from pipeline.sim.history import Stream
 from pipeline.sim.underlay import Underlay
 
@@ -33,16 +33,21 @@ def test_engines_share_places_and_churn() -> None:
     assert delays[0] == delays[1]
 
 
+STILL = {"repair": "none", "merge_probability": 0, "refine_probability": 0, "refine_undersized_probability": 0}
+"""Options of nemo: once all have joined, nobody moves."""
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("engine", ["mesh", "nemo"])
-def test_nothing_is_lost_or_doubled_without_trouble(engine: str) -> None:
-    figures = run(Scenario(engine=engine, options={"repair": "none"} if engine == "nemo" else {}, **SMALL))  # type: ignore[arg-type]
+def test_nothing_is_lost_or_doubled_without_trouble(engine: str, seed: int) -> None:
+    figures = run(Scenario(engine=engine, options=STILL if engine == "nemo" else {}, seed=seed, **SMALL))  # type: ignore[arg-type]
     assert (figures["delivery_ratio"], figures["duplicates_per_packet"]) == (1.0, 0.0)
     assert figures["packets"] >= 200
     assert figures["out_degree"]["mean"] == pytest.approx(11 / 12, rel=0.01)
 
 
 def test_a_sparse_overlay_delivers_as_the_dense_one() -> None:
-    options = {"crew_size": 2, "repair": "none"}
+    options = {**STILL, "crew_size": 2}
     figures = run(Scenario(engine="nemo", is_sparse=True, options=options, **SMALL))  # type: ignore[arg-type]
     assert (figures["delivery_ratio"], figures["duplicates_per_packet"]) == (1.0, 0.0)
 
@@ -135,6 +140,30 @@ def test_each_turn_has_a_tree_over_all() -> None:
         assert reached == set(range(1, 9))
 
 
+def test_a_cluster_of_two_does_not_hang_on_its_leader_in_all_turns() -> None:
+    """1 leads 1 and 2, and is of the crew above with 5 and 6."""
+    crew = (1, 2)
+    low = Seat(0, 1, 1, {1: (), 2: ()}, crew, super_crew=(5, 1, 6))
+    trees = [set(forwarding.edges(2, {0: low}, turn)) for turn in range(3)]
+    assert trees == [{1}, {1}, {1, 6}], "in turn 2 it stands for the cluster itself, and 6 for the one above"
+    assert forwarding.providers(2, {0: low}, 2, 9, None)[0] == 6
+
+
+def test_who_is_down_has_no_outage() -> None:
+    """A host that fails before it is known that it has missed a packet."""
+    experiment = Experiment(Scenario(nodes=3, warmup_s=5.0, join_s=1.0, duration_s=30.0))
+    experiment.clock.run_until(10.05)
+    station = experiment.stations[2]
+    experiment.underlay.separate([2])
+    experiment.clock.run_until(12.25)
+    station.crash()
+    experiment.measures.went_down(2)
+    experiment.underlay.reunite()
+    experiment.clock.run_until(25.0)
+    station.begin()
+    assert experiment.run()["repair_s"]["count"] == 0
+
+
 def test_strays_do_not_go_back_to_their_crew() -> None:
     found = forwarding.hops(2, seats_of_two_clusters()[2], 3)
     assert found.default[1] == {1, 3, 4, 5}, "2 stands for its cluster in turn 1; 5 stands for the layer above"
@@ -152,3 +181,14 @@ def test_splits_keep_both_halves_large_enough() -> None:
     assert leader in away
     assert sorted(away) == [5, 6, 7, 8]
     assert clusters.best_centre([0, 1, 2, 3, 4], distance) == 2
+
+
+def test_who_comes_back_at_once_is_told_everything_anew() -> None:
+    """Sparse: what the former life had been told of is unknown to the next."""
+    experiment = Experiment(Scenario(engine="nemo", is_sparse=True, nodes=24, join_s=3.0, warmup_s=5.0))
+    experiment.clock.run_until(10.0)
+    for station in experiment.stations[1:]:
+        station.crash()
+        station.begin()
+        experiment.clock.run_until(experiment.clock.now + 1.0)
+        assert station.node.members(GROUP), station.name

@@ -1,7 +1,8 @@
 """Clusters as values: who leads, who is crew, where the centre is, how to split.  No messages, no time.
 
-The crew of a cluster is its leader and co-leaders.  The representative of a cluster in turn t is member t (mod its
-size) of its crew: it stands for the cluster in the tree that packets of that turn take (forwarding.py).
+The crew of a cluster is its leader and co-leaders.  The representative of a cluster in turn t is member t of its crew,
+or the last if it has not so many: it stands for the cluster in the tree that packets of that turn take (forwarding.py).
+(Were it the leader again, nothing would reach a cluster of two but by way of its leader.)
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Seat:
 
 def representative(crew: Crew, turn: int) -> NodeId:
     """Who stands for a cluster in that turn."""
-    return crew[turn % len(crew)]
+    return crew[min(turn, len(crew) - 1)]
 
 
 def choose_crew(seat: Seat, own: NodeId, size: int, rtt: Callable[[NodeId], float]) -> Crew:

@@ -148,7 +148,9 @@ class Nemo:
         if rtt_s is not None:
             self._desk.measured(peer, rtt_s)
         if state is LinkState.UP:
-            self._desk.up.add(peer)
+            if peer not in self._desk.up:
+                self._desk.up.add(peer)
+                self._ask_again(peer, now)
             return
         self._desk.up.discard(peer)
         if state is LinkState.GONE:
@@ -156,6 +158,13 @@ class Nemo:
         for address, group in self._groups.items():
             if any(peer in seat.members for seat in group.seats.values()):
                 maintenance.handle_death(group, peer, now)
+                self._touched[address] = None
+
+    def _ask_again(self, peer: NodeId, now: float) -> None:
+        """Groups whose entrance was out of reach when it was asked need not wait until that is tried again."""
+        for address, group in self._groups.items():
+            if group.descent.phase is Phase.FINDING and self._rendezvous.of(address) == peer:
+                group.descent.find(peer, group.descent.target, now)
                 self._touched[address] = None
 
     def handle_hosts(self, hosts: Mapping[Address, NodeId], now: float) -> None:

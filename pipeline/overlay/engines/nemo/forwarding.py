@@ -118,4 +118,5 @@ def providers(own: NodeId, seats: Mapping[int, Seat], turn: int, origin: NodeId,
 
 def _from_turn(crew: Crew, turn: int) -> list[NodeId]:
     """The crew, the representative first."""
-    return [crew[(turn + step) % len(crew)] for step in range(len(crew))]
+    first = min(turn, len(crew) - 1)
+    return [*crew[first:], *crew[:first]]

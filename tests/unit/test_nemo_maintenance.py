@@ -1,0 +1,45 @@
+"""Goal: clusters that are a danger to those below do not last.
+
+Method: one node with seats given by hand; time passes.
+"""
+
+from __future__ import annotations
+
+from pipeline.address import NodeId, parse
+from pipeline.overlay.api import Transmit
+from pipeline.overlay.engines.nemo import maintenance, talk
+from pipeline.overlay.engines.nemo.clusters import Seat
+from pipeline.overlay.engines.nemo.desk import Desk
+from pipeline.overlay.engines.nemo.group import Group
+from pipeline.overlay.engines.nemo.parameters import Parameters
+
+GROUP = parse("239.1.2.3")
+OWN, CHILD, ABOVE, NEAR = 1, 2, 3, 4
+
+
+def joins_said(members: list[NodeId]) -> list[tuple[NodeId, int]]:
+    """Whom a node asks to be taken in, and in which layer, that leads a cluster of these in layer 1."""
+    desk = Desk(OWN, Parameters(), lambda: 0.99)
+    desk.measured(NEAR, 0.001)
+    group = Group(GROUP, desk, 0.0)
+    low, middle = (OWN, CHILD), tuple(members)
+    group.seats = {
+        0: Seat(0, OWN, 1, {OWN: (), CHILD: ()}, low, super_crew=middle),
+        1: Seat(1, OWN, 1, {OWN: low, **{node: (node,) for node in members if node != OWN}}, middle, (ABOVE,)),
+        2: Seat(2, ABOVE, 1, {ABOVE: (ABOVE,), NEAR: (NEAR,), OWN: middle}, (ABOVE,)),
+    }
+    for seat in group.seats.values():
+        seat.heard = dict.fromkeys(seat.members, 0.0)
+    maintenance.handle_timeout(group, lambda: ABOVE, 1.0)
+    said = [
+        (output.peer, talk.decoder.decode(output.message)) for output in desk.outputs if isinstance(output, Transmit)
+    ]
+    return [(peer, message.layer) for peer, message in said if isinstance(message, talk.Join)]
+
+
+def test_who_is_alone_above_its_cluster_moves_to_the_nearest() -> None:
+    assert joins_said([OWN]) == [(NEAR, 1)]
+
+
+def test_a_small_cluster_is_moved_now_and_then_only() -> None:
+    assert joins_said([OWN, 9]) == []
