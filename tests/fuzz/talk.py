@@ -229,7 +229,7 @@ def bodies() -> list[bytes]:
         talk.Beat(GROUP, 0, own, 3, crew, 5.0, 4.0, 1.0, {9: 3.0}),
         talk.Source(GROUP, 9, 3),
         talk.Nack(GROUP, own, (1, 2, 3), 9),
-        talk.Lack(GROUP, own, (1, 2, 3), crew),
+        talk.Lack(GROUP, own, (1, 2, 3), crew, is_yours=False),
     ]
     sources = parse("10.77.0.9") + parse("10.77.0.7")
     mesh = [

@@ -62,7 +62,7 @@ def test_a_parent_that_lacks_it_too_is_waited_for() -> None:
     for _ in range(1 + LACKS_MAX):
         now = bench.pass_time()
         assert list(bench.said()) == [(PARENT, nack(7))]
-        bench.recovery.handle_lack(PARENT, talk.Lack(GROUP, SOURCE, (7,), (ABOVE,)), now + RTT_S)
+        bench.recovery.handle_lack(PARENT, talk.Lack(GROUP, SOURCE, (7,), (ABOVE,), is_yours=False), now + RTT_S)
     bench.pass_time()
     assert list(bench.said()) == [(ABOVE, nack(7))], "then whom the parent would ask"
     assert bench.suspects == []
@@ -85,7 +85,7 @@ def test_what_was_just_passed_on_is_not_sent_again() -> None:
     bench = Bench()
     bench.recovery.handle_gap(SOURCE, (7,), PARENT, 0.0)
     bench.recovery.handle_nack(CHILD, nack(7), 0.01)
-    assert list(bench.said()) == [(CHILD, talk.Lack(GROUP, SOURCE, (7,), (PARENT, OTHER)))]
+    assert list(bench.said()) == [(CHILD, talk.Lack(GROUP, SOURCE, (7,), (PARENT, OTHER), is_yours=False))]
     bench.recovery.handle_gap(SOURCE, (), PARENT, 0.1)
     for now, is_sent in ((0.1 + RTT_S / 2, False), (0.1 + 2 * RTT_S, True)):
         bench.recovery.handle_nack(CHILD, nack(7), now)

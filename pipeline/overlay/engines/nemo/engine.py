@@ -154,7 +154,7 @@ class Nemo:
             return
         self._desk.up.discard(peer)
         if state is LinkState.GONE:
-            self._rendezvous.forget(peer)
+            self._rendezvous.forget(peer, now)
         for address, group in self._groups.items():
             if any(peer in seat.members for seat in group.seats.values()):
                 maintenance.handle_death(group, peer, now)
@@ -192,7 +192,7 @@ class Nemo:
                 root = self._rendezvous.root(
                     decoded.group, peer, now, is_root=is_root, instead=decoded.instead, layers=decoded.layers
                 )
-                if root != peer or not is_root:
+                if root and (root != peer or not is_root):
                     self._desk.send(peer, talk.Root(decoded.group, root), (root,))
             case talk.Root(root=0):
                 self._rendezvous.withdraw(decoded.group, peer)
@@ -243,7 +243,9 @@ class Nemo:
                 self._hear_of_source(group, peer, origin, count, now)
 
     def _found_root(self, group: Group, root: NodeId, now: float) -> None:
-        """The rendezvous knows who leads the top cluster."""
+        """The rendezvous knows who leads the top cluster, or with 0 that this will be known soon."""
+        if not root:
+            return
         own, top = self._desk.own, len(group.seats) - 1
         if group.descent.phase is Phase.FINDING:
             if root != own:
@@ -304,7 +306,7 @@ class Nemo:
                 self._found_root(group, root, now)
             elif group.is_root and self._rendezvous.of(address) == self._desk.own:
                 root = self._rendezvous.root(
-                    address, self._desk.own, now, is_root=True, instead=group.followed, layers=len(group.seats)
+                    address, self._desk.own, now, is_root=True, instead=group.followed, layers=group.height
                 )
                 self._found_root(group, root, now)
 

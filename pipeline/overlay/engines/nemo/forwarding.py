@@ -90,27 +90,31 @@ def hops(own: NodeId, seats: Mapping[int, Seat], turns: int) -> Hops:
 def providers(own: NodeId, seats: Mapping[int, Seat], turn: int, origin: NodeId, via: NodeId | None) -> list[NodeId]:
     """Who may have a packet of that turn: first who should have sent it, which is this node's parent in its tree.
 
-    The source is taken to be above, unless it is a member of this node's own cluster; `via`, who sent the last packet
-    of any turn, is second and shows the way where it is not.
+    The source is taken to be above, unless it is a member of a cluster that this node stands for.  Second is a source
+    that is a peer, which has the packet in any case, then `via`, who sent the last packet of any turn: where the source
+    is not above, it shows the way.
     """
     if 0 not in seats:
         return []
-    found: list[NodeId] = []
     led = [seat for _, seat in sorted(seats.items()) if representative(seat.crew, turn) == own]
+    near = next((seat for seat in led if origin in seat.members), None)
+    above = _from_turn(led[-1].super_crew, turn) if led else []
+    found: list[NodeId] = []
     if not led:
-        found += _from_turn(seats[0].crew, turn)[:1]
-    elif origin in seats[0].members:
-        found.append(origin)
+        found.append(representative(seats[0].crew, turn))
+    elif near is not None:
+        found.append(representative(near.members[origin] or (origin,), turn))
+    elif above and above[0] == led[-1].leader:
+        # The leader, which stands for the cluster above, is in this one a member like others.
+        below = led[-1].members.get(above[0], ())
+        found.append(representative(below or (above[0],), turn))
     else:
-        seat = led[-1]
-        above = _from_turn(seat.super_crew, turn)
-        if above and above[0] == seat.leader:
-            # The leader, which stands for the cluster above, is in this one a member like others.
-            below = seat.members.get(seat.leader, ())
-            found.append(representative(below, turn) if seat.layer and below else seat.leader)
-        found += above
+        found += above[:1]
+    if any(origin in seat.members for seat in seats.values()):
+        found.append(origin)
     if via is not None:
         found.append(via)
+    found += above
     found += _from_turn(seats[0].super_crew, turn)
     found += _from_turn(seats[0].crew, turn)
     return [node for node in dict.fromkeys(found) if node != own]

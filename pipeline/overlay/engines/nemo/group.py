@@ -97,6 +97,11 @@ class Group:
         top = len(self.seats) - 1
         return top >= 0 and self.leads(top) and not self.seats[top].super_crew
 
+    @property
+    def height(self) -> int:
+        """Of the hierarchy that this node leads: its layers; 0 if nobody else is in them."""
+        return len(self.seats) if len(self.seats) > 1 or len(self.seats[0].members) > 1 else 0
+
     def crew_below(self, layer: int) -> Crew:
         """The crew of the cluster by which this node sits in that layer."""
         return self.seats[layer - 1].crew if layer and layer - 1 in self.seats else ()
@@ -256,6 +261,8 @@ class Group:
             seat = self.seats.get(layer)
             leader = seat.leader if seat is not None and seat.leader != peer else 0
             self.desk.send(peer, Redirect(self.group, layer, leader), (leader,))
+            if leader == join.replaces:
+                self.suspect(leader, now)  # it has died one layer below
             return
         seat = self.seats[layer]
         if len(seat.members) >= CLUSTER_MAX:

@@ -83,7 +83,7 @@ def _beat(group: Group, rendezvous: Callable[[], NodeId], now: float) -> None:
                 group.tell(layer)
     entrance = rendezvous()
     if group.is_root and entrance != group.own:
-        group.desk.send(entrance, Find(group.group, group.own, group.followed, len(group.seats)))
+        group.desk.send(entrance, Find(group.group, group.own, group.followed, group.height))
 
 
 def _check(group: Group, rendezvous: Callable[[], NodeId], now: float) -> None:

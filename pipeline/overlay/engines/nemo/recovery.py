@@ -34,8 +34,8 @@ LATE_SHARE = 0.9
 """Of the packets that come by themselves come within the time that is waited."""
 NUMBERS_MAX = 64
 """Of one Nack: twice the paper's buffer."""
-LACKS_MAX = 2
-"""So often is a parent that lacks a packet itself asked again before others are."""
+LACKS_MAX = 4
+"""So often is a parent that lacks a packet itself asked again, after twice the time each, before others are."""
 SILENT_S = 2.0
 """How long nobody asks again who has not answered: by then its cluster has another in its place."""
 RECOVERED_MAX = 256
@@ -187,9 +187,9 @@ class Recovery:
             if number not in lacking:
                 each.passed.add(peer)
                 each.due = now + self._answer_s(peer) / 2
-            elif each.is_parent and each.lacks < LACKS_MAX:
+            elif each.is_parent and not lack.is_yours and each.lacks < LACKS_MAX:
                 each.lacks += 1
-                each.due = now + self._patience(lack.origin, peer) * each.lacks
+                each.due = now + self._patience(lack.origin, peer) * 2 ** (each.lacks - 1)
             else:
                 each.passed.add(peer)
                 each.referred = lack.crew
@@ -210,11 +210,9 @@ class Recovery:
         )
         if given and self._repairs:
             self._desk.outputs.append(Resend(peer, self._group, nack.origin, given))
-        crew: Crew = ()
-        if lacks:
-            asked = self._providers(nack.origin, lacks[-1], self._via[nack.origin])
-            crew = tuple(node for node in asked if node != peer)[: limits.TURNS_MAX]
-        self._desk.send(peer, Lack(self._group, nack.origin, lacks, crew), crew)
+        asked = self._providers(nack.origin, lacks[-1], self._via[nack.origin]) if lacks else []
+        crew = tuple(node for node in asked if node != peer)[: limits.TURNS_MAX]
+        self._desk.send(peer, Lack(self._group, nack.origin, lacks, crew, is_yours=asked[:1] == [peer]), crew)
 
     def _plan(self) -> None:
         due = min((each.due for wanted in self._missing.values() for each in wanted.values()), default=None)

@@ -18,6 +18,8 @@ from pipeline.overlay.registry import node_id
 
 GRACES = 2
 """A leader that has not been heard for so many grace periods leads no more; for one, if another says that it leads."""
+HEIRS_S = 3.0
+"""How long a group whose leader is gone waits for who follows it; then whoever asks begins it anew."""
 
 
 class Rendezvous:
@@ -28,7 +30,8 @@ class Rendezvous:
         self.named = [node_id(name, 0) for name in desk.parameters.rendezvous]
         """First choice first; one that is not linked is tried all the same."""
         self._roots: dict[Address, tuple[NodeId, float, int]] = {}
-        """Who leads each group's top cluster, until when that is believed, and how many layers it leads."""
+        """Who leads each group's top cluster, or 0 for an heir of whom nothing has been heard yet; until when that is
+        believed; and how many layers it leads."""
 
     def of(self, group: Address) -> NodeId:
         """The group's entrance as this node sees it."""
@@ -40,7 +43,7 @@ class Rendezvous:
     def root(
         self, group: Address, asker: NodeId, now: float, *, is_root: bool, instead: NodeId = 0, layers: int = 0
     ) -> NodeId:
-        """Who leads the group's top cluster; the asker if nobody does, or nobody of so many layers.
+        """Who leads the group's top cluster; the asker if nobody does, or nobody of so many layers; 0: ask again.
 
         `instead`: whom the asker has followed.
         """
@@ -49,7 +52,7 @@ class Rendezvous:
         if known is not None and known[1] - (GRACES - 1) * grace_s * is_root <= now:
             known = None
         until = now + GRACES * grace_s
-        if known is None or known[0] == asker or (is_root and (known[0] == instead or layers > known[2])):
+        if known is None or known[0] == asker or (is_root and (known[0] in (0, instead) or layers > known[2])):
             self._roots.pop(group, None)
             if len(self._roots) >= limits.GROUPS_MAX:
                 del self._roots[next(iter(self._roots))]  # the one of which nothing has been heard for longest
@@ -57,10 +60,11 @@ class Rendezvous:
             return asker
         return known[0]
 
-    def forget(self, node: NodeId) -> None:
-        """A node is no more."""
-        for group in [group for group, (root, _, _) in self._roots.items() if root == node]:
-            del self._roots[group]
+    def forget(self, node: NodeId, now: float) -> None:
+        """A node is no more, or knows nothing any more.  Who followed it has the first claim to its places."""
+        for group, (root, _, layers) in list(self._roots.items()):
+            if root == node:
+                self._roots[group] = 0, now + HEIRS_S if layers else now, layers
 
     def withdraw(self, group: Address, node: NodeId) -> None:
         """A node leads the group no more."""

@@ -46,7 +46,7 @@ class Find(_Message, frozen=True, tag="f"):
     instead: Node
     """The leader of the top cluster that the sender has followed, if it has."""
     layers: Layer
-    """That the sender leads: of two hierarchies the higher one stays."""
+    """Of the hierarchy that the sender leads: of two the higher one stays; 0: nobody else is in it."""
 
 
 class Root(_Message, frozen=True, tag="r"):
@@ -142,12 +142,14 @@ class Nack(_Message, frozen=True, tag="n"):
 
 
 class Lack(_Message, frozen=True, tag="k"):
-    """The answer to a Nack: I live, and lack these too; what else I have of the rest is on its way."""
+    """The answer to a Nack: I live, and lack these too; what I have of the rest is on its way."""
 
     origin: Node
     numbers: Numbers
     crew: Crew
     """Whom I would ask for them."""
+    is_yours: bool
+    """Whether I would ask the asker first: then it is of no use to wait for me."""
 
 
 Message: TypeAlias = Find | Root | Query | Answer | Join | Leave | View | Redirect | Beat | Source | Nack | Lack
