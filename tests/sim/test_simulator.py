@@ -6,6 +6,7 @@ Method: small runs twice; topologies, traces, streams, access links and clusters
 from __future__ import annotations
 
 import random
+import statistics
 
 import pytest
 
@@ -53,11 +54,15 @@ def test_a_sparse_overlay_delivers_as_the_dense_one() -> None:
 
 
 def test_repair_helps_against_loss() -> None:
+    """In the mean: control messages are lost as well, and what a run loses by one of those is chance."""
     scenario = {**SMALL, "loss": 0.02, "nodes": 20}
-    without = run(Scenario(engine="nemo", options={"repair": "none"}, **scenario))  # type: ignore[arg-type]
-    repaired = run(Scenario(engine="nemo", **scenario))  # type: ignore[arg-type]
-    assert without["delivery_ratio"] < 0.97
-    assert repaired["delivery_ratio"] > 0.985
+
+    def delivery(**options: object) -> float:
+        runs = (run(Scenario(engine="nemo", options=options, seed=seed, **scenario)) for seed in range(1, 5))  # type: ignore[arg-type]
+        return statistics.fmean(figures["delivery_ratio"] for figures in runs)
+
+    assert delivery(repair="none") < 0.96
+    assert delivery() > 0.985
 
 
 def test_a_partition_ends() -> None:

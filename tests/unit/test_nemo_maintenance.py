@@ -37,9 +37,9 @@ def joins_said(members: list[NodeId]) -> list[tuple[NodeId, int]]:
     return [(peer, message.layer) for peer, message in said if isinstance(message, talk.Join)]
 
 
-def test_who_is_alone_above_its_cluster_moves_to_the_nearest() -> None:
-    assert joins_said([OWN]) == [(NEAR, 1)]
+def test_a_cluster_without_a_whole_crew_moves_to_the_nearest() -> None:
+    assert joins_said([OWN]) == joins_said([OWN, 8]) == [(NEAR, 1)]
 
 
-def test_a_small_cluster_is_moved_now_and_then_only() -> None:
-    assert joins_said([OWN, 9]) == []
+def test_a_cluster_with_one_stays() -> None:
+    assert joins_said([OWN, 8, 9]) == []

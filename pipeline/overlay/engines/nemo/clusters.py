@@ -1,8 +1,7 @@
 """Clusters as values: who leads, who is crew, where the centre is, how to split.  No messages, no time.
 
-The crew of a cluster is its leader and co-leaders.  The representative of a cluster in turn t is member t of its crew,
-or the last if it has not so many: it stands for the cluster in the tree that packets of that turn take (forwarding.py).
-(Were it the leader again, nothing would reach a cluster of two but by way of its leader.)
+The crew of a cluster is its leader and co-leaders.  The representative of a cluster in turn t is member t of its crew:
+it stands for the cluster in the tree that packets of that turn take (forwarding.py).
 """
 
 from __future__ import annotations
@@ -42,9 +41,14 @@ class Seat:
             table.pop(node, None)
 
 
-def representative(crew: Crew, turn: int) -> NodeId:
-    """Who stands for a cluster in that turn."""
-    return crew[min(turn, len(crew) - 1)]
+def representative(crew: Crew, turn: int, layer: int) -> NodeId:
+    """Who stands for a cluster of that layer in that turn.
+
+    Crews are small in layer 0 and at the top, clusters between move if they are (maintenance.py).  Turns that are left
+    over are the last's in layer 0 and the leader's at the top: then nobody is in the way of all turns, as would be a
+    leader in layer 0 that is the last of the crew above.
+    """
+    return crew[turn % len(crew) if layer else min(turn, len(crew) - 1)]
 
 
 def choose_crew(seat: Seat, own: NodeId, size: int, rtt: Callable[[NodeId], float]) -> Crew:

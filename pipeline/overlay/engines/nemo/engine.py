@@ -27,7 +27,10 @@ Where it is silent, or where forwarding in C asks for it, this is ours:
     say so: a gap in one turn's packets is noticed within seconds while the other turns flow.  A node whose packets stop
     in all turns sees no gap and has the paper's grace period, as with a crew of 1.
   - A leader alone says who is in its cluster, in versioned views; co-leaders act in forwarding only.  The first of the
-    crew that is alive follows a dead leader.
+    crew that is alive follows a dead leader; it looks for the leader's place above too, which tells those there that it
+    is dead.  The rendezvous keeps the place of a dead root for a while for its heir.
+  - Turns that a small crew leaves over are given so that no node is in the way of all of them (clusters.py), and a
+    cluster above layer 0 without a whole crew moves at once, not with 1 %: otherwise whole branches hang on one node.
   - A link that the sessions report down is as good as the grace period: in the daemon that is after 2.5 s.
   - Sources that are no members have a seat like members; source filters are left to the receiving host.
   - Members that the view of this node does not show are not listed by `members`.

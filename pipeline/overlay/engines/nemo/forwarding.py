@@ -45,17 +45,19 @@ def edges(own: NodeId, seats: Mapping[int, Seat], turn: int) -> dict[NodeId, set
             found.setdefault(node, set()).update(crew)
 
     for layer, seat in seats.items():
-        is_representative = representative(seat.crew, turn) == own
-        if layer == 0 and not is_representative:
-            add(representative(seat.crew, turn), seat.crew)
-        if not is_representative:
+        head = representative(seat.crew, turn, layer)
+        if layer == 0 and head != own:
+            add(head, seat.crew)
+        if head != own:
             continue
         for member, crew in seat.members.items():
             if member != own:
                 below = crew if layer and crew else (member,)
-                add(representative(below, turn), below)
-        if seat.super_crew and representative(seat.super_crew, turn) != seat.leader:
-            add(representative(seat.super_crew, turn), seat.super_crew)
+                add(representative(below, turn, layer - 1), below)
+        if seat.super_crew:
+            above = representative(seat.super_crew, turn, layer + 1)
+            if above != seat.leader:
+                add(above, seat.super_crew)
     return found
 
 
@@ -96,18 +98,18 @@ def providers(own: NodeId, seats: Mapping[int, Seat], turn: int, origin: NodeId,
     """
     if 0 not in seats:
         return []
-    led = [seat for _, seat in sorted(seats.items()) if representative(seat.crew, turn) == own]
+    led = [seat for layer, seat in sorted(seats.items()) if representative(seat.crew, turn, layer) == own]
     near = next((seat for seat in led if origin in seat.members), None)
     above = _from_turn(led[-1].super_crew, turn) if led else []
     found: list[NodeId] = []
     if not led:
-        found.append(representative(seats[0].crew, turn))
+        found.append(representative(seats[0].crew, turn, 0))
     elif near is not None:
-        found.append(representative(near.members[origin] or (origin,), turn))
+        found.append(representative(near.members[origin] or (origin,), turn, near.layer - 1))
     elif above and above[0] == led[-1].leader:
         # The leader, which stands for the cluster above, is in this one a member like others.
         below = led[-1].members.get(above[0], ())
-        found.append(representative(below or (above[0],), turn))
+        found.append(representative(below or (above[0],), turn, led[-1].layer - 1))
     else:
         found += above[:1]
     if any(origin in seat.members for seat in seats.values()):
@@ -122,5 +124,4 @@ def providers(own: NodeId, seats: Mapping[int, Seat], turn: int, origin: NodeId,
 
 def _from_turn(crew: Crew, turn: int) -> list[NodeId]:
     """The crew, the representative first."""
-    first = min(turn, len(crew) - 1)
-    return [*crew[first:], *crew[:first]]
+    return [crew[(turn + step) % len(crew)] for step in range(len(crew))]

@@ -4,7 +4,7 @@ Operations of a leader, at most one in `operation_gap_s`, looked for every `chec
 
     more than 3k - 1 members     split in two (always)
     fewer than k                 move all to the nearest neighbour (1 %), if there is one
-    alone, but in layer 0        the same, always (ours): whom it leads below hangs on it in all turns
+    fewer than a crew, above 0   the same, always (ours): those below would hang on one node in all turns
     another centre is better     hand the lead over (as often as a refinement)
     alone at the top             the layer goes
 
@@ -171,8 +171,8 @@ def _operate(group: Group, layer: int, now: float) -> bool:
         group.publish(layer - 1)
         return True
     if size < parameters.k and layer + 1 in group.seats:
-        is_alone = layer > 0 and size == 1
-        return (is_alone or draw < parameters.merge_probability) and _merge(group, seat, now)
+        is_brittle = layer > 0 and size < parameters.crew_size
+        return (is_brittle or draw < parameters.merge_probability) and _merge(group, seat, now)
     return draw < parameters.refine_probability and _recentre(group, seat)
 
 
