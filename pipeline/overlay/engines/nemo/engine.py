@@ -291,8 +291,9 @@ class Nemo:
     def nodes(self) -> Iterable[NodeId]:
         """Nodes that this engine counts on, beside those that it wants links to."""
         origins = {origin for sources in self._sources.values() for origin in sources}
-        above = {node for group in self._groups.values() for seat in group.seats.values() for node in seat.super_crew}
-        return {*self._rendezvous.named, *origins, *above}
+        seats = [seat for group in self._groups.values() for seat in group.seats.values()]
+        crews = {node for seat in seats for crew in (seat.super_crew, *seat.members.values()) for node in crew}
+        return {*self._rendezvous.named, *origins, *crews}
 
     # ---- time
 

@@ -58,7 +58,8 @@ class Group:
         """Peers whose leader has been told that they do not answer, and until when it is not told again."""
         self.beat_at = now
         self.check_at = now
-        self.operation_at = now
+        self.operation_at: dict[int, float] = {}
+        """When each layer's cluster may be operated on again."""
         self.exchange_at = now
         self.followed: NodeId = 0
         """Whose lead this node has taken over last."""

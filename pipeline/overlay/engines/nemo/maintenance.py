@@ -1,6 +1,6 @@
 """What a node does for its clusters when time passes: heartbeats, failures, searches for a place, and operations.
 
-Operations of a leader, at most one in `operation_gap_s`, looked for every `check_s`:
+Operations of a leader, at most one on a cluster in `operation_gap_s`, looked for every `check_s`:
 
     more than 3k - 1 members     split in two (always)
     fewer than k                 move all to the nearest neighbour (1 %), if there is one
@@ -93,11 +93,14 @@ def _check(group: Group, rendezvous: Callable[[], NodeId], now: float) -> None:
             group.publish(layer)
     group.unsaid.clear()
     _seek(group, rendezvous, now)
-    if now < group.operation_at or not group.seats:
+    if not group.seats:
         return
-    if any(_operate(group, layer, now) for layer in list(group.seats) if group.leads(layer)):
-        group.operation_at = now + group.desk.parameters.operation_gap_s
-    else:
+    gap_s = group.desk.parameters.operation_gap_s
+    for layer in reversed(list(group.seats)):
+        if now >= group.operation_at.get(layer, 0.0) and _operate(group, layer, now):
+            group.operation_at[layer] = now + gap_s
+    top = len(group.seats) - 1
+    if top >= 0 and now >= group.operation_at.get(top, 0.0):
         _refine(group, now)
 
 

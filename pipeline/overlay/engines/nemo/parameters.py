@@ -34,7 +34,7 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     check_s: Seconds = 1.0
     """Between two looks at the clusters."""
     operation_gap_s: Seconds = 5.0
-    """At least so long between two operations on clusters."""
+    """At least so long between two operations on a cluster."""
     merge_probability: Probability = 0.01
     split_probability: Probability = 1.0
     refine_probability: Probability = 0.01
