@@ -122,6 +122,11 @@ class Seed:
 class Peer:
     """One session.  The owner feeds signals and asks `next_action` at `due`."""
 
+    __slots__ = (
+        "_backoff", "_heartbeat_at", "_pace", "_rest_s", "_said_at", "_trusted_until",
+        "acknowledged", "away_since", "is_wanted", "number_heard", "record", "state", "told",
+    )  # fmt: skip
+
     def __init__(
         self, record: NodeRecord, *, random: Callable[[], float], now: float, pace: Pace, is_wanted: bool = True
     ) -> None:

@@ -83,6 +83,8 @@ class Roster:
         elif record.node_id in self._excluded:
             return None
         peer = self.peers.get(record.node_id)
+        if peer is None and self.is_sparse and self.registry.is_full:
+            self._thin_out(now)
         is_live = peer is not None and peer.is_heard
         match self.registry.merge(record, is_live=is_live, is_direct=is_direct):
             case Merge.NEW:
@@ -172,6 +174,13 @@ class Roster:
         assert link is not None, "every peer has an index"
         self.events.append(RecordGone(peer.record, link))
         return True
+
+    def _thin_out(self, now: float) -> None:
+        """Sparse: of those whom the engine has no use for, an eighth of all goes: whoever has been silent for longest."""
+        needed = {*self._wanted, *self._needed()}
+        idle = [peer for node_id, peer in self.peers.items() if node_id not in needed]
+        for peer in sorted(idle, key=lambda peer: peer.away_since)[: limits.NODES_MAX // 8]:
+            self.forget(peer, now)
 
     def exclude(self, node_id: NodeId) -> None:
         """Believe nobody who tells of a node but itself."""

@@ -244,7 +244,7 @@ def test_nemo_remembers_no_end_of_sources_or_groups(monkeypatch: pytest.MonkeyPa
         assert engine.handle_message(7, said, 0.1) is None
         other = bytes([239, 9, number >> 8, number & 0xFF])
         assert engine.handle_message(7, talk.encode(talk.Find(other, 0, 0, 0)), 0.1) is None
-    assert len(list(engine.nodes())) == small_overlay
+    assert len(list(engine.nodes())) == small_overlay + 1, "the sources, and whom the rendezvous names"
     assert len(engine._rendezvous._roots) == 100
 
 

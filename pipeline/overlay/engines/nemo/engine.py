@@ -293,7 +293,7 @@ class Nemo:
         origins = {origin for sources in self._sources.values() for origin in sources}
         seats = [seat for group in self._groups.values() for seat in group.seats.values()]
         crews = {node for seat in seats for crew in (seat.super_crew, *seat.members.values()) for node in crew}
-        return {*self._rendezvous.named, *origins, *crews}
+        return {*self._rendezvous.named, *self._rendezvous.roots(), *origins, *crews}
 
     # ---- time
 

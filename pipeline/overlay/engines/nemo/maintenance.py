@@ -2,7 +2,7 @@
 
 Operations of a leader, at most one on a cluster in `operation_gap_s`, looked for every `check_s`:
 
-    more than 3k - 1 members     split in two (always)
+    more than 3k - 1 members     split in two (always; a crowd of newcomers again at the next look)
     fewer than k                 move all to the nearest neighbour (1 %), if there is one
     fewer than a crew, above 0   the same, always (ours): those below would hang on one node in all turns
     another centre is better     hand the lead over (as often as a refinement)
@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 from pipeline.address import NodeId
 from pipeline.overlay.engines.nemo.clusters import Seat, best_centre, radius, split
-from pipeline.overlay.engines.nemo.group import Group
+from pipeline.overlay.engines.nemo.group import CROWD, Group
 from pipeline.overlay.engines.nemo.joining import Phase
 from pipeline.overlay.engines.nemo.talk import Find, Redirect, View
 
@@ -97,7 +97,8 @@ def _check(group: Group, rendezvous: Callable[[], NodeId], now: float) -> None:
         return
     gap_s = group.desk.parameters.operation_gap_s
     for layer in reversed(list(group.seats)):
-        if now >= group.operation_at.get(layer, 0.0) and _operate(group, layer, now):
+        is_crowd = layer in group.seats and len(group.seats[layer].members) > CROWD
+        if (is_crowd or now >= group.operation_at.get(layer, 0.0)) and _operate(group, layer, now):
             group.operation_at[layer] = now + gap_s
     top = len(group.seats) - 1
     if top >= 0 and now >= group.operation_at.get(top, 0.0):

@@ -10,6 +10,7 @@ The paper leaves the rendezvous open.  Here it is one of the nodes within reach,
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 from pipeline import limits
 from pipeline.address import Address, NodeId
@@ -39,6 +40,10 @@ class Rendezvous:
         if self.named:
             return next((node for node in self.named if node == desk.own or node in desk.up), self.named[0])
         return max((desk.own, *desk.up), key=lambda node: _weight(group, node))
+
+    def roots(self) -> Iterator[NodeId]:
+        """All whom this node names to those who ask."""
+        return (root for root, _, _ in self._roots.values() if root)
 
     def root(
         self, group: Address, asker: NodeId, now: float, *, is_root: bool, instead: NodeId = 0, layers: int = 0
