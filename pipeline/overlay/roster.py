@@ -176,7 +176,7 @@ class Roster:
         return True
 
     def _thin_out(self, now: float) -> None:
-        """Sparse: of those whom the engine has no use for, an eighth of all goes: whoever has been silent for longest."""
+        """Sparse: an eighth goes, of those whom the engine has no use for: whoever has been silent for longest."""
         needed = {*self._wanted, *self._needed()}
         idle = [peer for node_id, peer in self.peers.items() if node_id not in needed]
         for peer in sorted(idle, key=lambda peer: peer.away_since)[: limits.NODES_MAX // 8]:
