@@ -32,7 +32,7 @@
 #include <stdint.h>
 
 #define MP_MAGIC UINT64_C(0x314e4950534d434d) /* "MCMSPIN1" */
-#define MP_VERSION 2u
+#define MP_VERSION 3u
 #define MP_CACHE_LINE 64u
 
 /* Bounds, each with its reason. */
@@ -58,6 +58,7 @@
 
 #define MP_NO_LINK 0xffffu      /* a datagram from no known link; an entry for any incoming link */
 #define MP_NO_ENTRY 0xffffffffu
+#define MP_WAITING 16u          /* packets of a lane that wait for a route */
 
 enum mp_stage_id { MP_TUN_INGRESS, MP_CLASSIFY, MP_OVERLAY_EGRESS, MP_OVERLAY_INGRESS, MP_STAGES };
 
@@ -81,7 +82,7 @@ struct mp_region {
     uint64_t size;
     struct mp_geometry geometry;
     uint64_t processes_at, tables_at, sender_at, fib_at, fib_buckets_at, links_at, keys_at, lanes_at, counters_at;
-    uint64_t link_tx_at, link_rx_at, streams_at, rates_at, heard_at, orders_at, host_slots_at, overlay_slots_at;
+    uint64_t link_tx_at, link_rx_at, streams_at, rates_at, heard_at, orders_at, waiting_at, host_slots_at, overlay_slots_at;
     uint64_t lazy_at;           /* from here on pages are reserved when first needed */
     uint64_t fib_entries_at, windows_at;
 };
@@ -226,8 +227,9 @@ struct mp_lane {
     struct mp_cursor data_sequence;     /* classify: taken before use, never given back */
     struct mp_cursor probe_sequence;    /* overlay_ingress */
     struct mp_cursor orders;            /* overlay_egress: how many it has carried out */
+    struct mp_cursor waiting[2];        /* classify puts packets in, tun_ingress takes them out */
 };
-_Static_assert(sizeof(struct mp_lane) == 64 * 12, "");
+_Static_assert(sizeof(struct mp_lane) == 64 * 14, "");
 
 /* A slot of the host ring, in the order of its stages. */
 struct mp_slot {
@@ -236,12 +238,20 @@ struct mp_slot {
     uint16_t flow;              /* hash of source and destination: what has one hash must leave in order */
     uint16_t stream;            /* where it is to be kept for repair, else 0 */
     uint16_t reserved;
-    uint64_t read_ns;           /* when tun_ingress took it, for traces; 0 if not sampled */
+    uint64_t waits_ns;          /* since when it has waited for a route; 0: it comes from the TUN */
     uint64_t links[MP_LINK_WORDS];
     uint8_t padding[40];
     uint8_t headroom[MP_HEADROOM];  /* the packet follows; vnet and overlay header end where it begins */
 };
 _Static_assert(sizeof(struct mp_slot) == 256, "the inner packet begins on a line");
+
+/* A packet that waits for a route, see mp_waiting.h; its bytes follow. */
+struct mp_waiting {
+    _Alignas(MP_CACHE_LINE) uint64_t since_ns;
+    uint32_t length;
+    uint32_t reserved[13];
+};
+_Static_assert(sizeof(struct mp_waiting) == 64, "");
 
 /* A slot of the overlay ring: one super-buffer and what of it goes where. */
 struct mp_run {
@@ -336,6 +346,13 @@ static inline struct mp_window *mp_windows(const struct mp_region *r) { return m
 static inline _Atomic uint32_t *mp_streams(const struct mp_region *r) { return mp_at(r, r->streams_at); }
 
 static inline struct mp_heard *mp_heard_table(const struct mp_region *r) { return mp_at(r, r->heard_at); }
+/* Place `at` (mod MP_WAITING) of a lane; the packet's bytes lie behind it. */
+static inline struct mp_waiting *mp_waiting(const struct mp_region *r, uint32_t lane, uint64_t at)
+{
+    uint64_t place = MP_WAITING * (uint64_t)lane + at % MP_WAITING;
+    return mp_at(r, r->waiting_at + place * (sizeof(struct mp_waiting) + r->geometry.mtu / 64 * 64 + 64));
+}
+
 static inline struct mp_order *mp_orders(const struct mp_region *r) { return mp_at(r, r->orders_at); }
 
 static inline _Atomic uint64_t *mp_rates(const struct mp_region *r) { return mp_at(r, r->rates_at); }

@@ -9,9 +9,13 @@
 
 void mp_bell_ring(struct mp_bell *bell, int fd)
 {
+    if (mp_bell_wanted(bell))
+        mp_bell_write(fd);
+}
+
+void mp_bell_write(int fd)
+{
     const uint64_t one = 1;
-    if (!mp_bell_wanted(bell))
-        return;
     /* EAGAIN means that the eventfd's counter is full, so it is readable already. */
     while (write(fd, &one, sizeof one) < 0 && errno == EINTR)
         ;

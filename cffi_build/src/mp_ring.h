@@ -102,6 +102,9 @@ static inline int mp_bell_wanted(struct mp_bell *bell)
 /* Rings the eventfd if its consumer sleeps.  A full eventfd has been rung already: nothing can fail. */
 void mp_bell_ring(struct mp_bell *bell, int fd);
 
+/* Wakes the process that polls the eventfd, whatever it sleeps for. */
+void mp_bell_write(int fd);
+
 /* Empties the eventfd after a wake-up. */
 void mp_bell_clear(int fd);
 

@@ -2,9 +2,9 @@
  *
  * classify: parse, punt membership, look up, pack, seal.  All work that is done once for a packet.
  *
- * Steps of a packet, in this order below: parse → punt or flow → policy, forwarding entry → own datagram, or a place behind
- * the flow's waiting small packets → header, seal → hand on.  Datagrams are open only within a burst: nothing
- * ever waits for a later packet.
+ * Steps of a packet, in this order below: parse → punt or flow → policy, forwarding entry, or wait for one → own
+ * datagram, or a place behind the flow's waiting small packets → header, seal → hand on.  Datagrams are open only within
+ * a burst: nothing ever waits for a later packet.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,6 +12,7 @@
 #include "mp_fib.h"
 #include "mp_seal.h"
 #include "mp_tables.h"
+#include "mp_waiting.h"
 #include "mp_worker.h"
 
 #define BURST 128u              /* slots at a time: small packets fill eight datagrams, and egress need not wait long */
@@ -23,6 +24,7 @@ struct flow {
     uint8_t source[16], destination[16];
     uint64_t version;           /* of the table, plus 1; 0: unused */
     uint64_t asked_ns;
+    uint64_t first_ns;          /* when control was asked first: what comes soon after that waits for the answer */
     uint32_t entry;             /* or MP_NO_ENTRY */
     uint32_t drop;              /* counter, 0: forward */
     uint32_t refused;           /* the policy's counter, 0: allowed */
@@ -95,10 +97,33 @@ static int punt_source(struct mp_worker *w, struct flow *f, const uint8_t *bytes
         return 1;
     if (p->class != MP_CLASS_GROUP || (f->asked_ns && w->now_ns - f->asked_ns < ASK_AGAIN_NS))
         return 1;
+    if (!f->asked_ns)
+        f->first_ns = w->now_ns;
     f->asked_ns = w->now_ns;
     if (!mp_has_stage(w, MP_CLASSIFY))
         return 0;
     mp_punt_add(w, MP_CLASSIFY, MP_PUNT_SOURCE, bytes, p->length < 64 ? p->length : 64);
+    return 1;
+}
+
+/* ---- wait ---- */
+
+static int may_wait(const struct mp_worker *w, const struct flow *f, const struct mp_slot *slot)
+{
+    uint64_t since = slot->waits_ns ? slot->waits_ns : f->first_ns;
+    return f->drop == MP_DROP_no_member && f->asked_ns && w->now_ns - since < MP_WAITING_NS;
+}
+
+/* Returns 0 if the stage's own process must do it. */
+static int wait_for_route(struct mp_worker *w, const struct mp_slot *slot, const uint8_t *bytes, uint32_t length)
+{
+    uint64_t since = slot->waits_ns ? slot->waits_ns : w->now_ns;
+    if (!mp_has_stage(w, MP_CLASSIFY))
+        return 0;
+    if (mp_waiting_add(w->region, w->config.lane, bytes, length, since))
+        mp_bell_write(w->config.bell[MP_TUN_INGRESS]);
+    else
+        mp_count(w->count[MP_CLASSIFY], MP_DROP_no_member, 1);
     return 1;
 }
 
@@ -264,6 +289,8 @@ static int classify_slot(struct mp_worker *w, struct mp_slot *slot, uint64_t ver
         mp_fib_touch(w->region, f->entry);
     if (!punt_source(w, f, bytes, &p))
         return 0;
+    if (f->drop && may_wait(w, f, slot))
+        return wait_for_route(w, slot, bytes, p.length);
     if (f->drop)
         mp_count(c, f->drop, 1);
     else if (!w->classify->sender_known)

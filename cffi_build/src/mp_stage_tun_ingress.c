@@ -5,16 +5,21 @@
  * Under load the TUN is read once a batch, not once a packet, as every batch passes through all stages and hosts: reads
  * then begin at an interval in which a run's worth of packets comes.  At low rates each packet is read at once.
  *
+ * Packets that wait for a route go first, when there may be one: see mp_waiting.h.
+ *
  * When the ring is full it stops reading; the interface's queue then fills, and what the kernel drops there
  * is counted as drops.tun_queue.
  */
+#include "mp_fib.h"
 #include "mp_tun.h"
+#include "mp_waiting.h"
 #include "mp_worker.h"
 
 #define BURST 64u               /* reads before the slots are handed on: a full run for overlay_egress */
 #define LOAD_WINDOW_NS 2000000u /* the rate is taken over about this time */
 #define LOADED_PER_WINDOW 8u    /* 4,000 packets/s: below, each packet is worth a wake-up of its own */
 #define BATCH_PACKETS 44u       /* an interval is to collect a full run of full-size datagrams */
+#define LOOK_MIN_NS 1000000u    /* between two looks for a route that packets wait for; later ones are farther apart */
 #define WAIT_MIN_NS 50000u      /* below, the wake-up costs as much as it saves */
 
 /* How long to let the TUN fill, by the rate of the last load window; 0 if it was not under load, or is not to wait. */
@@ -39,6 +44,37 @@ static void moderate(struct mp_worker *w, uint32_t count)
     w->read_at_ns = count && count < BURST && w->wait_ns ? w->now_ns + w->wait_ns : 0;
 }
 
+/* ---- packets that wait ---- */
+
+uint64_t mp_waiting_due_ns(struct mp_worker *w)
+{
+    if (!mp_waiting_ready(w->lane))
+        return UINT64_MAX;
+    uint64_t since = mp_waiting_since_ns(w->region, w->config.lane), age = w->now_ns - since;
+    uint64_t look = w->now_ns + LOOK_MIN_NS + age / 2, over = since + MP_WAITING_NS;
+    return look < over ? look : over;
+}
+
+/* Puts those that wait into the ring again if there is another table, or the oldest has waited for long enough. */
+static uint32_t take_waiting(struct mp_worker *w, uint64_t at, uint64_t room)
+{
+    uint64_t ready = mp_waiting_ready(w->lane);
+    if (!ready)
+        return 0;
+    uint32_t version = atomic_load_explicit(&mp_fib(w->region)->version, memory_order_relaxed), count = 0;
+    if (version == w->waiting_version &&
+        w->now_ns - mp_waiting_since_ns(w->region, w->config.lane) < MP_WAITING_NS)
+        return 0;
+    w->waiting_version = version;
+    while (count < ready && count < room) {
+        mp_waiting_take(w->region, w->config.lane, mp_host_slot(w->region, w->config.lane, at + count));
+        count++;
+    }
+    return count;
+}
+
+/* ---- the stage ---- */
+
 uint32_t mp_tun_ingress_burst(struct mp_worker *w)
 {
     struct mp_cursor *own = &w->lane->host[0];
@@ -46,6 +82,12 @@ uint32_t mp_tun_ingress_burst(struct mp_worker *w)
     const struct mp_geometry *g = &w->region->geometry;
     uint64_t room = mp_room(own, &w->lane->host[2], g->host_slots), at = mp_position(own), bytes = 0;
     uint32_t size = g->host_slot_bytes - (uint32_t)sizeof(struct mp_slot), count = 0;
+    uint32_t waited = take_waiting(w, at, room);
+    if (waited) {
+        mp_publish(own, waited);
+        mp_wake(w, MP_CLASSIFY, 1);
+        return waited;
+    }
     if (w->now_ns < w->read_at_ns)
         return 0;
     while (count < BURST && count < room) {
@@ -55,6 +97,7 @@ uint32_t mp_tun_ingress_burst(struct mp_worker *w)
             break;
         slot->length = (uint32_t)n;
         slot->words = 0;
+        slot->waits_ns = 0;
         bytes += (uint32_t)n;
         count++;
     }

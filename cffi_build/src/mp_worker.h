@@ -45,6 +45,7 @@ struct mp_worker {
     uint32_t window_packets;
     uint32_t wait_ns;           /* not 0: the last window was full, reads are moderated */
     uint64_t read_at_ns;        /* the TUN is left to fill until then */
+    uint32_t waiting_version;   /* of the forwarding table, when tun_ingress last looked for routes of packets that wait */
     struct mp_schedule schedule;
     struct mp_bucket reports, news, gaps;
     uint32_t punt_head, punt_tail;
@@ -69,6 +70,9 @@ uint64_t mp_now_ns(void);
 /* ---- the stages: each returns how many packets or datagrams it moved ---- */
 
 uint32_t mp_tun_ingress_burst(struct mp_worker *w);
+
+/* When tun_ingress wants to look for routes of packets that wait; UINT64_MAX: none does. */
+uint64_t mp_waiting_due_ns(struct mp_worker *w);
 
 int mp_classify_init(struct mp_worker *w);
 void mp_classify_exit(struct mp_worker *w);
