@@ -66,6 +66,8 @@ class NodeConfig:
     is_sparse: bool = False
     """An overlay of many thousands, in simulations: see sessions.py for what it lacks."""
     pace: Pace = field(default_factory=Pace)
+    share: Callable[[NodeRecord], NodeRecord] = lambda record: record
+    """Of equal records the one to hold: nodes of one process, in simulations, need one copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ class OverlayNode:
             random=random,
             pace=config.pace,
             is_sparse=config.is_sparse,
+            share=config.share,
             needed=lambda: set(self._engine.nodes()),
         )
         self._sessions = Sessions(self._roster, config.peers, derive_id=derive_id, random=random, now=now)

@@ -37,6 +37,7 @@ class Roster:
         random: Callable[[], float],
         pace: Pace,
         is_sparse: bool = False,
+        share: Callable[[NodeRecord], NodeRecord] = lambda record: record,
         needed: Callable[[], Collection[NodeId]] = tuple,
     ) -> None:
         self.registry = Registry(own)
@@ -48,6 +49,7 @@ class Roster:
         self.pace = pace
         self.is_sparse = is_sparse
         self._random = random
+        self._share = share
         self._needed = needed
         """Sparse: nodes whose records are not to be forgotten."""
         self._wanted: set[NodeId] = set()
@@ -86,6 +88,7 @@ class Roster:
         if peer is None and self.is_sparse and self.registry.is_full:
             self._thin_out(now)
         is_live = peer is not None and peer.is_heard
+        record = self._share(record)
         match self.registry.merge(record, is_live=is_live, is_direct=is_direct):
             case Merge.NEW:
                 self.add(record, now)

@@ -25,6 +25,10 @@ from pipeline.overlay.peer import Peer
 from pipeline.overlay.registry import Registry
 
 
+TOLD_MAX = 64
+"""Remembered of one peer; beyond it what would be told again anyway is forgotten."""
+
+
 class Speaker:
     """The voice of one node."""
 
@@ -83,6 +87,8 @@ class Speaker:
                 peer.told.clear()
             peer.told[node_id] = record, now + again_s
             news.append(record)
+        if len(peer.told) > TOLD_MAX:
+            peer.told = {node_id: told for node_id, told in peer.told.items() if now < told[1]}
         self.records(peer.record.endpoint, news)
 
     def _next_number(self) -> int:

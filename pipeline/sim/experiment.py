@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.address import parse
+from pipeline.address import NodeId, parse
+from pipeline.messages import NodeRecord, Stamp
 from pipeline.overlay import engines
 from pipeline.overlay.node import NodeConfig
 from pipeline.overlay.peer import Pace
@@ -102,6 +103,18 @@ def trace_of(scenario: Scenario) -> list[churn.Turn]:
     )
 
 
+class SharedRecords:
+    """All nodes' records, each once: every node holds those of hundreds of others."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[NodeId, Stamp], NodeRecord] = {}
+
+    def share(self, record: NodeRecord) -> NodeRecord:
+        """The record that was first of those that are equal."""
+        held = self._held.setdefault((record.node_id, record.stamp), record)
+        return held if held == record else record
+
+
 class Experiment:
     """A run, ready to go."""
 
@@ -131,6 +144,7 @@ class Experiment:
             heartbeat_s, grace_s = (float(str(options.get(key, default))) for key, default in _PACE.items())
             pace = Pace(heartbeat_s * SESSION_SHARE, grace_s * SESSION_SHARE, FORGET_S)
         hosts_by_id: dict[int, int] = {}
+        records = SharedRecords()
         chance = generator(scenario, "hosts")
         for index in range(scenario.nodes):
             config = NodeConfig(
@@ -143,6 +157,7 @@ class Experiment:
                 peers=(endpoint_of(0),),
                 is_sparse=is_sparse,
                 pace=pace,
+                share=records.share,
             )
             self.stations.append(
                 Station(

@@ -197,3 +197,12 @@ def test_who_comes_back_at_once_is_told_everything_anew() -> None:
         station.begin()
         experiment.clock.run_until(experiment.clock.now + 1.0)
         assert station.node.members(GROUP), station.name
+
+
+def test_equal_records_are_held_once() -> None:
+    experiment = Experiment(Scenario(nodes=4, join_s=1.0))
+    experiment.clock.run_until(5.0)
+    first, second, third = (station.node for station in experiment.stations[1:])
+    known = [next(record for record in node.records() if record.name == "n3") for node in (first, second)]
+    assert known[0] is known[1]
+    assert known[0] == third.record
