@@ -24,7 +24,6 @@ from pipeline.overlay import endpoint as endpoints
 from pipeline.overlay.peer import Peer
 from pipeline.overlay.registry import Registry
 
-
 TOLD_MAX = 64
 """Remembered of one peer; beyond it what would be told again anyway is forgotten."""
 
