@@ -308,7 +308,7 @@ def _checked(key: str, given: _Given) -> Any:
     try:
         value = msgspec.convert(value, _FIELDS[key].type, strict=given.rank >= 2)
     except msgspec.ValidationError as error:
-        raise given.error(key, _choices(_FIELDS[key].type) or _plain(str(error))) from error
+        raise given.error(key, expected(_FIELDS[key].type, error)) from error
     if key == "node.key" and value is not None and given.base is not None:
         value = str(given.base / value)
     check = CHECKS.get(key)
@@ -373,6 +373,11 @@ def nearest(word: str, known: list[str], prefix: str = "") -> str:
     """“ (did you mean crew_size?)” for a word that is not known."""
     found = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
     return f" (did you mean {prefix}{found[0]}?)" if found else ""
+
+
+def expected(kind: Any, error: msgspec.ValidationError) -> str:
+    """What a value of that type would have been: “expected a whole number, got text”."""
+    return _choices(kind) or _plain(str(error))
 
 
 def _choices(kind: Any) -> str:

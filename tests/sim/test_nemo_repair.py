@@ -7,6 +7,7 @@ and without the means that are tested.
 from __future__ import annotations
 
 import random
+import statistics
 from collections.abc import Iterator
 
 import pytest
@@ -123,9 +124,9 @@ def test_who_provides_packets() -> None:
     assert set(forwarding.providers(4, {0: low}, 0, 9, 7)) == {1, 2, 3, 5, 6, 7}, "anybody who may have it"
 
 
-def death_of_the_busiest(**options: object) -> dict[str, float]:
+def death_of_the_busiest(*, seed: int = 3, **options: object) -> dict[str, float]:
     """The longest outage, the duplicates and the delivery of a run in which the node that sends most dies."""
-    scenario = Scenario(engine="nemo", nodes=40, seed=3, duration_s=60, warmup_s=30, join_s=5, options=options)
+    scenario = Scenario(engine="nemo", nodes=40, seed=seed, duration_s=60, warmup_s=30, join_s=5, options=options)
     experiment = Experiment(scenario)
 
     def kill() -> None:
@@ -148,6 +149,6 @@ def test_a_dead_forwarder_is_replaced_long_before_its_grace_period() -> None:
 
 
 def test_what_it_did_not_send_is_repaired_once() -> None:
-    found = death_of_the_busiest()
-    assert found["delivery"] > 0.9995
-    assert found["duplicates"] < 0.3  # it was 3.8 when repairs were promised for later
+    runs = [death_of_the_busiest(seed=seed) for seed in range(1, 5)]
+    assert all(found["delivery"] > 0.9995 for found in runs)
+    assert statistics.fmean(found["duplicates"] for found in runs) < 0.2

@@ -134,6 +134,7 @@ def test_config_check(tmp_path):
         ("[overlay.nemo]\ncrew_size = 99\n", "crew_size"),
         ("[overlay.nemo]\ncrew = 3\n", "did you mean overlay.nemo.crew_size?"),
         ("[overlay.nemo]\ngrace_s = 2\n", "heartbeat_s"),
+        ('[overlay.nemo]\nrepair = "maybe"\n', "expected one of: nack, none"),
         ("[node]\nkey = 'none.key'\n", "none.key"),
     ):
         path.write_text(text)

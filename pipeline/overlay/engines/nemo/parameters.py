@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from pipeline import limits
-from pipeline.config import nearest
+from pipeline.config import expected, nearest
 from pipeline.errors import ConfigError
 
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
@@ -58,14 +58,16 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 def read(options: Mapping[str, object]) -> Parameters:
     """The parameters in the engine's table of the configuration; ConfigError if one is not usable."""
-    keys = list(Parameters.__struct_fields__)
-    for key in options:
-        if key not in keys:
-            raise ConfigError(f"overlay.nemo.{key}: no such key{nearest(key, keys, 'overlay.nemo.')}")
-    try:
-        found = msgspec.convert(dict(options), Parameters, strict=False)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"[overlay.nemo]: {error}") from error
+    kinds = {field.name: field.type for field in msgspec.structs.fields(Parameters)}
+    values = {}
+    for key, value in options.items():
+        if key not in kinds:
+            raise ConfigError(f"overlay.nemo.{key}: no such key{nearest(key, list(kinds), 'overlay.nemo.')}")
+        try:
+            values[key] = msgspec.convert(value, kinds[key], strict=False)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"overlay.nemo.{key} = {value!r}: {expected(kinds[key], error)}") from error
+    found = Parameters(**values)
     if found.grace_s <= found.heartbeat_s:
         raise ConfigError(f"[overlay.nemo]: grace_s {found.grace_s:g} must exceed heartbeat_s {found.heartbeat_s:g}")
     return found
