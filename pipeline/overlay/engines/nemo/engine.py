@@ -153,7 +153,7 @@ class Nemo:
         if state is LinkState.UP:
             if peer not in self._desk.up:
                 self._desk.up.add(peer)
-                self._ask_again(peer, now)
+                self._reached(peer, now)
             return
         self._desk.up.discard(peer)
         if state is LinkState.GONE:
@@ -163,12 +163,16 @@ class Nemo:
                 maintenance.handle_death(group, peer, now)
                 self._touched[address] = None
 
-    def _ask_again(self, peer: NodeId, now: float) -> None:
-        """Groups whose entrance was out of reach when it was asked need not wait until that is tried again."""
+    def _reached(self, peer: NodeId, now: float) -> None:
+        """Groups whose entrance has come into reach ask it at once, or tell it who leads here: the other side may too."""
         for address, group in self._groups.items():
-            if group.descent.phase is Phase.FINDING and self._rendezvous.of(address) == peer:
+            if self._rendezvous.of(address) != peer:
+                continue
+            if group.descent.phase is Phase.FINDING:
                 group.descent.find(peer, group.descent.target, now)
-                self._touched[address] = None
+            elif group.is_root:
+                group.beat_at = now
+            self._touched[address] = None
 
     def handle_hosts(self, hosts: Mapping[Address, NodeId], now: float) -> None:
         """Addresses do not matter here."""
