@@ -101,6 +101,8 @@ def _options(engine: str, texts: tuple[str, ...]) -> dict[str, object]:
         name, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f"--option {text}: expected NAME=VALUE")
+        if name == "rendezvous":
+            raise UsageError(f"--option {text}: in a simulation it is node n0, which is the source too")
         found[name] = value
     try:
         make = engines.load(engine)

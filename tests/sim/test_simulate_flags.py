@@ -63,6 +63,7 @@ def test_nonsense_is_refused(flag: str, value: str, words: str) -> None:
         ("repair=x", "expected one of: nack, none"),
         ("grace_s=1", "must exceed heartbeat_s"),
         ("crew=3", "did you mean overlay.nemo.crew_size?"),
+        ("rendezvous=n1", "it is node n0"),
     ],
 )
 def test_an_engine_refuses_options(option: str, words: str) -> None:
