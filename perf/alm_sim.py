@@ -150,7 +150,8 @@ def plot(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
         axis.set_yticks(list(places), list(found))
         axis.set_xlabel(label)
         axis.legend()
-    axes[0].set_xlim(left=0.9)
+    least = min(each["delivery_ratio"] for runs in found.values() for each in runs)
+    axes[0].set_xlim(min(0.9, least), 1)
     figure.savefig(path)
 
 
