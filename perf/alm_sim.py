@@ -104,14 +104,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="all figures of all runs")
     parser.add_argument("--plot", type=Path, help="delivery and duplicates as a picture")
     given = parser.parse_args()
+    rows = [row for row in (SIZES if given.sizes else ROWS) if given.only in row.name]
+    if not rows:
+        parser.error(f"--only {given.only}: no row's name contains it")
     gc.set_threshold(*GC_THRESHOLDS)
     print(f"{2400 * given.share:.0f} virtual s, seeds 1 … {given.seeds}\n")
     head = ("", "delivery", "paper", "duplicates", "paper", "control", "paper", "cost")
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head), flush=True)
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in SIZES if given.sizes else ROWS:
-        if given.only not in row.name:
-            continue
+    for row in rows:
         runs = found[row.name] = []
         for seed in range(1, given.seeds + 1):
             runs.append(simulate(row, seed=seed, share=given.share))
@@ -149,7 +150,8 @@ def plot(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
         axis.set_yticks(list(places), list(found))
         axis.set_xlabel(label)
         axis.legend()
-    axes[0].set_xlim(left=0.9)
+    least = min(each["delivery_ratio"] for runs in found.values() for each in runs)
+    axes[0].set_xlim(min(0.9, least), 1)
     figure.savefig(path)
 
 

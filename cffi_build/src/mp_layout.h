@@ -58,7 +58,7 @@
 
 #define MP_NO_LINK 0xffffu      /* a datagram from no known link; an entry for any incoming link */
 #define MP_NO_ENTRY 0xffffffffu
-#define MP_WAITING 16u          /* packets of a lane that wait for a route */
+#define MP_WAITING 64u          /* packets of a lane that wait for a route: the first ones of some flows */
 
 enum mp_stage_id { MP_TUN_INGRESS, MP_CLASSIFY, MP_OVERLAY_EGRESS, MP_OVERLAY_INGRESS, MP_STAGES };
 

@@ -18,6 +18,7 @@
 #define BURST 128u              /* slots at a time: small packets fill eight datagrams, and egress need not wait long */
 #define FLOWS 128u              /* cached look-ups, direct-mapped */
 #define ASK_AGAIN_NS UINT64_C(1000000000) /* a flow without entry is punted once in that time */
+#define ASK_ANEW_NS (2 * ASK_AGAIN_NS)  /* who has paused may have been forgotten by control meanwhile: it waits again */
 
 /* What is known of a (source, destination) pair; valid for one version of the forwarding table. */
 struct flow {
@@ -25,6 +26,7 @@ struct flow {
     uint64_t version;           /* of the table, plus 1; 0: unused */
     uint64_t asked_ns;
     uint64_t first_ns;          /* when control was asked first: what comes soon after that waits for the answer */
+    uint32_t waits;             /* how many have been let wait since */
     uint32_t entry;             /* or MP_NO_ENTRY */
     uint32_t drop;              /* counter, 0: forward */
     uint32_t refused;           /* the policy's counter, 0: allowed */
@@ -97,8 +99,10 @@ static int punt_source(struct mp_worker *w, struct flow *f, const uint8_t *bytes
         return 1;
     if (p->class != MP_CLASS_GROUP || (f->asked_ns && w->now_ns - f->asked_ns < ASK_AGAIN_NS))
         return 1;
-    if (!f->asked_ns)
+    if (!f->asked_ns || w->now_ns - f->asked_ns > ASK_ANEW_NS) {
         f->first_ns = w->now_ns;
+        f->waits = 0;
+    }
     f->asked_ns = w->now_ns;
     if (!mp_has_stage(w, MP_CLASSIFY))
         return 0;
@@ -115,14 +119,17 @@ static int may_wait(const struct mp_worker *w, const struct flow *f, const struc
 }
 
 /* Returns 0 if the stage's own process must do it. */
-static int wait_for_route(struct mp_worker *w, const struct mp_slot *slot, const uint8_t *bytes, uint32_t length)
+static int wait_for_route(struct mp_worker *w, struct flow *f, const struct mp_slot *slot, const uint8_t *bytes,
+                          uint32_t length)
 {
     uint64_t since = slot->waits_ns ? slot->waits_ns : w->now_ns;
     if (!mp_has_stage(w, MP_CLASSIFY))
         return 0;
-    if (mp_waiting_add(w->region, w->config.lane, bytes, length, since))
+    int may = slot->waits_ns || f->waits < MP_WAITING_FLOW;
+    if (may && mp_waiting_add(w->region, w->config.lane, bytes, length, since)) {
+        f->waits += !slot->waits_ns;
         mp_bell_write(w->config.bell[MP_TUN_INGRESS]);
-    else
+    } else
         mp_count(w->count[MP_CLASSIFY], MP_DROP_no_member, 1);
     return 1;
 }
@@ -290,7 +297,7 @@ static int classify_slot(struct mp_worker *w, struct mp_slot *slot, uint64_t ver
     if (!punt_source(w, f, bytes, &p))
         return 0;
     if (f->drop && may_wait(w, f, slot))
-        return wait_for_route(w, slot, bytes, p.length);
+        return wait_for_route(w, f, slot, bytes, p.length);
     if (f->drop)
         mp_count(c, f->drop, 1);
     else if (!w->classify->sender_known)

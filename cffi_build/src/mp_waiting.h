@@ -18,6 +18,7 @@
 #include "mp_ring.h"
 
 #define MP_WAITING_NS UINT64_C(500000000)   /* some round trips around the world */
+#define MP_WAITING_FLOW 16u                 /* of one flow: a stream that nobody wants does not take all places */
 
 /* Keeps a packet; returns 0 if there is no place. */
 int mp_waiting_add(struct mp_region *r, uint32_t lane, const uint8_t *bytes, uint32_t length, uint64_t since_ns);

@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.errors import ConfigError, UsageError
 from pipeline.overlay import engines
+from pipeline.overlay.api import EngineContext
 from pipeline.sim import churn, experiment, topology
 
 TOPOLOGIES = ("plane", "transit-stub", "power-law", "matrix")
@@ -53,10 +54,9 @@ def scenario(
         raise UsageError(f"--topology {kind}: one of plane, transit-stub, power-law; or give --rtt-matrix FILE")
     if kind != "matrix" and rtt_matrix is not None:
         raise UsageError(f"--topology {kind}: leave it out, --rtt-matrix {rtt_matrix} says where nodes are")
-    engines.load(engine)
     return experiment.Scenario(
         engine=engine,
-        options=_options(options),
+        options=_options(engine, options),
         nodes=count,
         seed=whole("--seed", seed, 0, 1 << 62),
         duration_s=duration_s,
@@ -67,7 +67,7 @@ def scenario(
         topology=kind,
         matrix=_read("--rtt-matrix", rtt_matrix, topology.read_matrix) if rtt_matrix else (),
         loss=number("--loss", loss, 0, 1),
-        bandwidth_bps=number("--bandwidth", bandwidth, 1, 1e6) * 1e6 if bandwidth else None,
+        bandwidth_bps=number("--bandwidth", bandwidth, 0.01, 1e6) * 1e6 if bandwidth else None,
         mttf_s=number("--mttf", mttf, 0.1, 1e9) if mttf else None,
         mttr_s=number("--mttr", mttr, 0.1, 1e9),
         trace=_read("--trace", trace, lambda text: churn.read(text, count)) if trace else None,
@@ -94,13 +94,24 @@ def whole(flag: str, text: str, least: int, most: int) -> int:
     return value
 
 
-def _options(texts: tuple[str, ...]) -> dict[str, object]:
+def _options(engine: str, texts: tuple[str, ...]) -> dict[str, object]:
+    """The engine's options, which the engine itself has looked at."""
     found: dict[str, object] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f"--option {text}: expected NAME=VALUE")
+        if name == "rendezvous":
+            raise UsageError(f"--option {text}: in a simulation it is node n0, which is the source too")
         found[name] = value
+    try:
+        make = engines.load(engine)
+    except ConfigError as error:
+        raise UsageError(f"--overlay {engine}: {error}") from error
+    try:
+        make(EngineContext(node_id=1, random=lambda: 0.0, options=found), 0.0)
+    except ConfigError as error:
+        raise UsageError(f"--option {' --option '.join(texts)}: {error}") from error
     return found
 
 

@@ -18,10 +18,15 @@ static void open_source(void)
     set_route(1, MP_SIDE_OVERLAY, MP_KIND_GROUP, GROUP, 0, 1);
 }
 
-static void say(uint32_t number)
+static void say_to(uint32_t group, uint32_t number)
 {
     uint8_t packet[2048];
-    write_host(0, packet, make_packet(packet, GROUP, 100, number));
+    write_host(0, packet, make_packet(packet, group, 100, number));
+}
+
+static void say(uint32_t number)
+{
+    say_to(GROUP, number);
 }
 
 /* Runs a worker for some time; what it punts is thrown away. */
@@ -70,19 +75,49 @@ static void a_route_comes(void)
 static void none_comes(void)
 {
     open_source();
-    for (uint32_t i = 0; i < MP_WAITING + 4; i++)
+    for (uint32_t i = 0; i < MP_WAITING_FLOW + 4; i++)
         say(i);
     run_for(nodes[0].worker, 20);
     CHECK_EQUAL(counted(0, MP_DROP_no_member), 4);
     run_for(nodes[0].worker, MP_WAITING_NS / 1000000);
-    CHECK_EQUAL(counted(0, MP_DROP_no_member), MP_WAITING + 4);
+    CHECK_EQUAL(counted(0, MP_DROP_no_member), MP_WAITING_FLOW + 4);
     CHECK_EQUAL(mp_waiting_ready(mp_lane(nodes[0].region, 0)), 0);
     say(0);
     run_for(nodes[0].worker, 20);
-    CHECK_EQUAL(counted(0, MP_DROP_no_member), MP_WAITING + 5);         /* the group has been asked for before */
+    CHECK_EQUAL(counted(0, MP_DROP_no_member), MP_WAITING_FLOW + 5);    /* the group has been asked for before */
     set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP, 1 << 1, 0);
     run_for(nodes[0].worker, 20);
     CHECK_EQUAL(take_delivered(0), 0);
+    close_network();
+}
+
+/* The places are for several flows, but not for any number. */
+static void many_flows(void)
+{
+    const uint32_t flows = MP_WAITING / 2 + 1;
+    open_source();
+    for (uint32_t i = 0; i < 2 * flows; i++)
+        say_to(GROUP + i % flows, i);
+    run_for(nodes[0].worker, 20);
+    CHECK_EQUAL(mp_waiting_ready(mp_lane(nodes[0].region, 0)), MP_WAITING);
+    CHECK_EQUAL(counted(0, MP_DROP_no_member), 2);
+    close_network();
+}
+
+/* Who says something from time to time may be forgotten between, and is no worse off than at first. */
+static void after_a_pause(void)
+{
+    open_source();
+    say(0);
+    run_for(nodes[0].worker, 600);
+    CHECK_EQUAL(counted(0, MP_DROP_no_member), 1);
+    run_for(nodes[0].worker, 1500);
+    say(1);
+    run_for(nodes[0].worker, 20);
+    set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP, 1 << 1, 0);
+    run_for(nodes[0].worker, 20);
+    CHECK_EQUAL(take_delivered(1), 1);
+    CHECK_EQUAL(counted(0, MP_DROP_no_member), 1);
     close_network();
 }
 
@@ -136,6 +171,8 @@ int main(void)
 {
     RUN(a_route_comes);
     RUN(none_comes);
+    RUN(many_flows);
+    RUN(after_a_pause);
     RUN(stages_wake_each_other);
     return 0;
 }

@@ -43,12 +43,33 @@ def refusal(*flags: str, code: int) -> str:
         ("--partition", "1,2", "BEGIN,END,SHARE"),
         ("--topology", "moon", "one of plane"),
         ("--warmup", "700", "nothing is left"),
+        ("--overlay", "mseh", "did you mean mesh?"),
         ("--option", "k", "NAME=VALUE"),
+        ("--option", "k=3", "the engine has no options"),
     ],
 )
 def test_nonsense_is_refused(flag: str, value: str, words: str) -> None:
     line = refusal(flag, value, code=USAGE)
     assert f"{flag} {value}" in line
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("heartbeat_s=abc", "expected a number, got text"),
+        ("heartbeat_s=-1", "expected a number > 0"),
+        ("k=2.5", "expected a whole number, got text"),
+        ("repair=x", "expected one of: nack, none"),
+        ("grace_s=1", "must exceed heartbeat_s"),
+        ("crew=3", "did you mean overlay.nemo.crew_size?"),
+        ("rendezvous=n1", "it is node n0"),
+    ],
+)
+def test_an_engine_refuses_options(option: str, words: str) -> None:
+    """For many nodes too, where sessions follow the engine's pace."""
+    line = refusal("--overlay", "nemo", "--nodes", "100", "--option", option, code=USAGE)
+    assert f"--option {option}: " in line
     assert words in line
 
 
