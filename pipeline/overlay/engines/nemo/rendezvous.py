@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from pipeline import limits
 from pipeline.address import Address, NodeId
@@ -23,6 +24,17 @@ HEIRS_S = 3.0
 """How long a group whose leader is gone waits for who follows it; then whoever asks begins it anew."""
 
 
+class _Root(NamedTuple):
+    """Who leads a group's top cluster."""
+
+    node: NodeId
+    """0: an heir of whom nothing has been heard yet."""
+    until: float
+    """When that is not believed any more."""
+    layers: int
+    """That it leads."""
+
+
 class Rendezvous:
     """This node as the entrance of groups, and the way to those of others."""
 
@@ -30,9 +42,7 @@ class Rendezvous:
         self._desk = desk
         self.named = [node_id(name, 0) for name in desk.parameters.rendezvous]
         """First choice first; one that is not linked is tried all the same."""
-        self._roots: dict[Address, tuple[NodeId, float, int]] = {}
-        """Who leads each group's top cluster, or 0 for an heir of whom nothing has been heard yet; until when that is
-        believed; and how many layers it leads."""
+        self._roots: dict[Address, _Root] = {}
 
     def of(self, group: Address) -> NodeId:
         """The group's entrance as this node sees it."""
@@ -43,7 +53,7 @@ class Rendezvous:
 
     def roots(self) -> Iterator[NodeId]:
         """All whom this node names to those who ask."""
-        return (root for root, _, _ in self._roots.values() if root)
+        return (root.node for root in self._roots.values() if root.node)
 
     def root(
         self, group: Address, asker: NodeId, now: float, *, is_root: bool, instead: NodeId = 0, layers: int = 0
@@ -54,26 +64,29 @@ class Rendezvous:
         """
         known = self._roots.get(group)
         grace_s = self._desk.parameters.grace_s
-        if known is not None and known[1] - (GRACES - 1) * grace_s * is_root <= now:
+        if known is not None and known.until - (GRACES - 1) * grace_s * is_root <= now:
             known = None
-        until = now + GRACES * grace_s
-        if known is None or known[0] == asker or (is_root and (known[0] in (0, instead) or layers > known[2])):
-            self._roots.pop(group, None)
-            if len(self._roots) >= limits.GROUPS_MAX:
-                del self._roots[next(iter(self._roots))]  # the one of which nothing has been heard for longest
-            self._roots[group] = asker, until, layers
-            return asker
-        return known[0]
+        if known is not None and known.node != asker:
+            # An heir has as many layers as whom it has followed; fewer if that lives, and they were apart for a while.
+            is_heir = known.node == 0 or (known.node == instead and layers >= known.layers)
+            if not is_root or not (is_heir or layers > known.layers):
+                return known.node
+        self._roots.pop(group, None)
+        if len(self._roots) >= limits.GROUPS_MAX:
+            del self._roots[next(iter(self._roots))]  # the one of which nothing has been heard for longest
+        self._roots[group] = _Root(asker, now + GRACES * grace_s, layers)
+        return asker
 
     def forget(self, node: NodeId, now: float) -> None:
         """A node is no more, or knows nothing any more.  Who followed it has the first claim to its places."""
-        for group, (root, _, layers) in list(self._roots.items()):
-            if root == node:
-                self._roots[group] = 0, now + HEIRS_S if layers else now, layers
+        for group, root in list(self._roots.items()):
+            if root.node == node:
+                self._roots[group] = _Root(0, now + HEIRS_S if root.layers else now, root.layers)
 
     def withdraw(self, group: Address, node: NodeId) -> None:
         """A node leads the group no more."""
-        if self._roots.get(group, (0, 0.0, 0))[0] == node:
+        root = self._roots.get(group)
+        if root is not None and root.node == node:
             del self._roots[group]
 
 
