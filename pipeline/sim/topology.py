@@ -126,7 +126,9 @@ class Routers:
                 through = so_far + delay_s
                 if through < distance[neighbour]:
                     distance[neighbour], previous[neighbour] = through, router
-                    heapq.heappush(queue, (through, neighbour))
+                    # A router with one link leads nowhere else.
+                    if len(self._graph[neighbour]) > 1:
+                        heapq.heappush(queue, (through, neighbour))
         # Thousands of hosts at thousands of routers: lists would take three times the memory.
         found = self._trees[root] = array("d", distance), array("i", previous)
         return found
