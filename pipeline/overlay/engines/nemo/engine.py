@@ -164,7 +164,7 @@ class Nemo:
                 self._touched[address] = None
 
     def _reached(self, peer: NodeId, now: float) -> None:
-        """Groups whose entrance has come into reach ask it at once, or tell it who leads here: the other side may too."""
+        """Groups whose entrance has come into reach ask it, or tell it who leads here: others may too."""
         for address, group in self._groups.items():
             if self._rendezvous.of(address) != peer:
                 continue
