@@ -43,3 +43,21 @@ def test_a_cluster_without_a_whole_crew_moves_to_the_nearest() -> None:
 
 def test_a_cluster_with_one_stays() -> None:
     assert joins_said([OWN, 8, 9]) == []
+
+
+def test_who_loses_its_place_while_it_looks_for_a_closer_one_asks_all_above() -> None:
+    """The first of them is dead, so it must not be asked for ever."""
+    desk = Desk(OWN, Parameters(), lambda: 0.99)
+    group = Group(GROUP, desk, 0.0)
+    group.seats = {0: Seat(0, OWN, 1, {OWN: (), CHILD: ()}, (OWN, CHILD), super_crew=(ABOVE, NEAR))}
+    group.seats[0].heard = {OWN: 0.0, CHILD: 0.0}
+    group.descent.descend(ABOVE, 1, 0.0, layer=2)
+    asked = set()
+    for second in range(12):
+        group.seats[0].heard[CHILD] = float(second)
+        maintenance.handle_timeout(group, lambda: ABOVE, float(second))
+        while desk.outputs:
+            output = desk.outputs.popleft()
+            if isinstance(output, Transmit) and isinstance(talk.decoder.decode(output.message), talk.Join):
+                asked.add(output.peer)
+    assert asked == {ABOVE, NEAR}

@@ -70,8 +70,8 @@ class Descent:
             self.stop()
 
     def joining(self, now: float) -> None:
-        """A Join has been sent."""
-        self.phase = Phase.JOINING
+        """A Join has been sent: whatever was looked at before, a place is what is needed now."""
+        self.phase, self.is_refinement = Phase.JOINING, False
         self.due = now + self._desk.parameters.retry_s
 
     def retry(self, now: float) -> None:
