@@ -91,6 +91,36 @@ def test_many_sources_and_a_leave(nemo: Network) -> None:
             account.assert_perfect(count, stream=number)
 
 
+def test_a_partition(nemo: Network, measured: Callable[..., None]) -> None:
+    """Goal: a partition costs those nothing that the source still reaches, not at its end either, and the others little
+    more than its time.  Method: three members are cut off for 8 s within a stream; all count what they miss."""
+    source, *members = nemo.instances
+    group = fresh_group()
+    receivers = {member.name: Receiver(member.host, group) for member in members}
+    names = {member.name for member in members}
+    primer = Sender(source.host, group, stream=9, pps=10, seconds=60)
+    wait_until(lambda: reaches(nemo.instances, source, group, names), 30, "all members are in the tree")
+    primer.process.kill()
+    served = Counter(parent for tree in Tables(nemo.instances).trees(source, group) for parent in tree.values())
+    island = sorted(members, key=lambda member: served[member.name])[:3]
+    sender = Sender(source.host, group, pps=100, seconds=20)
+    time.sleep(1)
+    nemo.lab.partition([each.host for each in island])
+    time.sleep(8)
+    nemo.lab.heal()
+    healed = time.monotonic()
+    wait_until(lambda: reaches(nemo.instances, source, group, names), 30, "all members are in the tree again")
+    measured(whole_s=time.monotonic() - healed)
+    sent = sender.sent()
+    cut_off = {each.name for each in island}
+    accounts = {name: receiver.stop().stream(1) for name, receiver in receivers.items()}
+    for name, counts in accounts.items():
+        assert counts["duplicates"] == 0
+        assert sent - counts["unique"] == 0 or name in cut_off
+    measured(missed_s=max(sent - accounts[name]["unique"] for name in cut_off) / 100)
+    assert all((sent - accounts[name]["unique"]) / 100 < 15 for name in cut_off)
+
+
 def test_a_forwarder_is_killed(nemo: Network, measured: Callable[..., None]) -> None:
     """Goal: kill -9 of the busiest forwarder costs the others less than the paper's grace period of 15 s.
     Method: the node that serves most others is killed 2 s into a stream of 1.5 Mbit/s; the others count what they miss.

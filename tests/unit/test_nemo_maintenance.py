@@ -1,4 +1,4 @@
-"""Goal: clusters that are a danger to those below do not last.
+"""Goal: clusters that are a danger to those below do not last, and the dead have no place in one.
 
 Method: one node with seats given by hand; time passes.
 """
@@ -61,3 +61,21 @@ def test_who_loses_its_place_while_it_looks_for_a_closer_one_asks_all_above() ->
             if isinstance(output, Transmit) and isinstance(talk.decoder.decode(output.message), talk.Join):
                 asked.add(output.peer)
     assert asked == {ABOVE, NEAR}
+
+
+def test_an_heir_leaves_all_dead_behind() -> None:
+    """As after a partition: a view with the dead, newer than their own, would draw them out of the tree they are in."""
+    desk = Desk(OWN, Parameters(), lambda: 0.99)
+    group = Group(GROUP, desk, 0.0)
+    members = [ABOVE, OWN, CHILD, NEAR, 8]
+    group.seats = {0: Seat(0, ABOVE, 1, dict.fromkeys(members, ()), (ABOVE, NEAR, 8))}
+    group.seats[0].heard = dict.fromkeys(members, 0.0)
+    for node in (ABOVE, NEAR, 8):
+        maintenance.handle_death(group, node, 1.0)
+    maintenance.handle_timeout(group, lambda: OWN, 1.0)
+    said = [
+        (output.peer, talk.decoder.decode(output.message)) for output in desk.outputs if isinstance(output, Transmit)
+    ]
+    views = [(peer, each.leader, set(each.members), each.crew) for peer, each in said if isinstance(each, talk.View)]
+    assert views[-1] == (CHILD, OWN, {OWN, CHILD}, (OWN, CHILD))
+    assert {peer for peer, *_ in views} == {CHILD}

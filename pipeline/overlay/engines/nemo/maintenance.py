@@ -127,12 +127,14 @@ def _succeed(group: Group, seat: Seat, now: float) -> None:
     grace_s = group.desk.parameters.grace_s
     dead = seat.leader
     heirs = [node for node in (*seat.crew, *sorted(seat.members)) if node in seat.members and node != dead]
-    heirs = [node for node in dict.fromkeys(heirs) if now - seat.heard.get(node, now) < grace_s or node == group.own]
+    silent = {node for node in heirs if node != group.own and now - seat.heard.get(node, now) >= grace_s}
+    heirs = [node for node in dict.fromkeys(heirs) if node not in silent]
     silent_s = now - seat.heard[dead] - grace_s
     if silent_s < RANK_S * heirs.index(group.own):
         return
     super_crew = tuple(node for node in seat.super_crew if node != dead)
-    seat.forget(dead)
+    for node in (dead, *silent):
+        seat.forget(node)
     group.buried[dead] = now + BURIED_S
     seat.super_crew = super_crew
     seat.version += 1
