@@ -17,7 +17,11 @@ def draw(graph: Graph, form: str) -> str:
 
 
 def _branches(graph: Graph) -> Iterable[tuple[str, str, str]]:
-    """(node, next node, label) of each hop of each tree."""
+    """(node, next node, label) of each hop of each tree, once each: what is sent and what is relayed may go one way."""
+    return dict.fromkeys(_hops(graph))
+
+
+def _hops(graph: Graph) -> Iterable[tuple[str, str, str]]:
     for tree in graph["trees"]:
         label = tree["group"] if tree["source"] is None else f"{tree['source']} → {tree['group']}"
         yield from ((tree["from"], to, label + _turn(tree)) for to in tree["to"])

@@ -174,6 +174,7 @@ def test_strays_do_not_go_back_to_their_crew() -> None:
     assert found.default[1] == {1, 3, 4, 5}, "2 stands for its cluster in turn 1; 5 stands for the layer above"
     assert found.by_via[1][1] == {1, 3, 4, 5}, "the edge it came by is left out by the stages"
     assert found.by_via[3][0] == frozenset(), "from a crew member whose turn it is not: not to the crew"
+    assert set(found.by_via) == {1, 3}, "nothing comes by way of the node itself"
 
 
 def test_splits_keep_both_halves_large_enough() -> None:

@@ -43,6 +43,12 @@ def test_mermaid() -> None:
     assert 'n0 -->|"239.1.2.3 via b turn 2"| n2' in text
 
 
+@pytest.mark.parametrize(("form", "arrow"), [("dot", '"a" -> "b" [label='), ("mermaid", "n0 -->")])
+def test_an_arrow_for_what_is_sent_and_relayed_alike(form: str, arrow: str) -> None:
+    relay = {"group": "239.1.2.3", "via": None, "turn": None, "at": "a", "to": ["b"], "why": "nemo: crews in turn"}
+    assert draw({**GRAPH, "relays": [relay]}, form).count(arrow) == 1
+
+
 def test_other_formats_are_refused() -> None:
     with pytest.raises(UsageError, match="--format png"):
         run(["show", "graph", "--format", "png", "--name", "nobody"])

@@ -80,7 +80,7 @@ def hops(own: NodeId, seats: Mapping[int, Seat], turns: int) -> Hops:
     for turn, tree in enumerate(trees):
         for node, crew in tree.items():
             for via in crew:
-                if via not in tree:
+                if via != own and via not in tree:
                     shunned.setdefault(via, {}).setdefault(turn, set()).add(node)
     by_via = {
         via: tuple(nodes - out[turn] if turn in out else nodes for turn, nodes in enumerate(default))
