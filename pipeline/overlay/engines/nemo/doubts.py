@@ -35,9 +35,13 @@ class Doubts:
 
     def begin(self, node: NodeId, now: float) -> None:
         """Find out whether it lives."""
-        if node not in self._cases and self._good.get(node, 0.0) <= now and len(self._cases) < CASES_MAX:
+        if node not in self._cases and not self.is_good(node, now) and len(self._cases) < CASES_MAX:
             self._good = {each: until for each, until in self._good.items() if until > now}
             self._ask(node, 1, now)
+
+    def is_good(self, node: NodeId, now: float) -> bool:
+        """Whether it has answered just now."""
+        return self._good.get(node, 0.0) > now
 
     def end(self, node: NodeId, now: float) -> None:
         """It has been heard."""

@@ -65,6 +65,8 @@ class Group:
         """Whose lead this node has taken over last."""
         self.buried: dict[NodeId, float] = {}
         """Leaders that have been followed, and until when no word of theirs or of them is believed."""
+        self.claims: dict[int, tuple[NodeId, View]] = {}
+        """By layer: the view of an heir whose leader has been asked whether it lives after all, and from whom it came."""
         self.replaces: dict[int, NodeId] = {}
         """By layer: whose place there this node's next Join takes."""
         self.routes: dict[RouteKey, tuple[frozenset[NodeId], ...]] = {}
@@ -131,6 +133,15 @@ class Group:
         for seat in self.seats.values():
             if peer in seat.members:
                 seat.heard[peer] = now
+            if peer == seat.leader and seat.layer in self.claims:
+                self._decline(*self.claims.pop(seat.layer), seat)
+
+    def bury(self, seat: Seat, node: NodeId, now: float) -> None:
+        """A member of another's cluster is dead; if it led, who has claimed its place has it."""
+        seat.heard[node] = now - self.desk.parameters.grace_s
+        self.check_at = now
+        if node == seat.leader and seat.layer in self.claims:
+            self.handle_view(*self.claims.pop(seat.layer), now)
 
     # ---- leading
 
@@ -207,7 +218,24 @@ class Group:
             if seat.leader != view.leader:
                 self._decline(peer, view, seat)
             return
+        if seat is not None and self._is_claim(peer, view, seat, now):
+            self._examine(peer, view, seat, now)
+            return
         self._take_seat(peer, view, seat, now)
+
+    def _is_claim(self, peer: NodeId, view: View, seat: Seat, now: float) -> bool:
+        """Whether somebody follows our leader, which has said nothing of it and lives as far as this node knows."""
+        is_told = seat.leader in (self.own, peer, view.leader, *view.members)
+        is_asked_for = self.descent.phase is Phase.JOINING and self.descent.target == view.layer
+        return not (is_told or is_asked_for) and now - seat.heard[seat.leader] < self.desk.parameters.grace_s
+
+    def _examine(self, peer: NodeId, view: View, seat: Seat, now: float) -> None:
+        """Follow an heir only if the leader is dead: else one who alone does not reach it would draw the others away."""
+        if self.doubts.is_good(seat.leader, now):
+            self._decline(peer, view, seat)
+        else:
+            self.claims[view.layer] = peer, view
+            self.doubts.begin(seat.leader, now)
 
     def _is_newer(self, view: View, seat: Seat) -> bool:
         is_asked_for = self.descent.phase is Phase.JOINING and self.descent.target == view.layer
@@ -249,6 +277,8 @@ class Group:
             self._inherit(layer)
             if view.leader != self.own and view.members[self.own] != self.crew_below(layer):
                 self.send_beat(layer, view.leader)
+        if layer in self.claims:
+            self.handle_view(*self.claims.pop(layer), now)
 
     # ---- members come and go (at the leader)
 

@@ -64,8 +64,7 @@ def handle_death(group: Group, node: NodeId, now: float) -> None:
             seat.forget(node)
             group.publish(layer)
         else:
-            seat.heard[node] = now - group.desk.parameters.grace_s
-            group.check_at = now
+            group.bury(seat, node, now)
 
 
 # ---- time

@@ -1,0 +1,66 @@
+"""Goal: two nodes of a cluster that do not reach each other are a trouble for at most one of them, and all is well after.
+
+Method: one cluster of nemo on virtual time; the path between two of its nodes is cut in one direction or both for 30 s,
+while the source sends on; each member counts.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.address import ANY_SOURCE, parse
+from pipeline.overlay.engines.nemo.engine import Nemo
+from pipeline.sim.cluster import Cluster, Host, endpoint_of
+from pipeline.sim.netem import Impairment
+
+GROUP = parse("239.1.1.1")
+CUT = Impairment(loss=1.0)
+
+
+def crew(cluster: Cluster) -> list[int]:
+    """Indexes of the hosts that are the crew of the only cluster."""
+    engine = cluster.hosts[0].node._engine
+    assert isinstance(engine, Nemo)
+    group = engine.group(GROUP)
+    assert group is not None
+    by_id = {host.node_id: index for index, host in enumerate(cluster.hosts)}
+    return [by_id[node] for node in group.seats[0].crew]
+
+
+def shares(cluster: Cluster, count: int) -> dict[Host, float]:
+    """What share of so many packets, ten a second, each member gets."""
+    source, *members = cluster.hosts
+    packets = []
+    for _ in range(count):
+        packets.append(source.send(GROUP))
+        cluster.run(0.1)
+    cluster.run(1.0)
+    return {host: sum(host.delivered[packet] for packet in packets) / count for host in members}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("is_both_ways", [True, False])
+@pytest.mark.parametrize(("one", "other"), [("leader", "member"), ("member", "leader"), ("leader", "crew")])
+def test_a_blocked_path_harms_one_at_the_most(one: str, other: str, is_both_ways: bool, seed: int) -> None:
+    cluster = Cluster(8, seed=seed, engine="nemo")
+    cluster.start()
+    cluster.run_until_linked(limit_s=20)
+    for host in cluster.hosts[1:]:
+        host.join(GROUP, ANY_SOURCE)
+    cluster.hosts[0].send(GROUP)
+    cluster.run(5)
+    leading = crew(cluster)
+    assert 0 not in leading
+    ends = {"leader": leading[0], "crew": leading[1]}
+    ends["member"] = next(index for index in range(1, 8) if index not in leading)
+    paths = [(endpoint_of(ends[one]), endpoint_of(ends[other]))]
+    for sender, receiver in paths + [path[::-1] for path in paths if is_both_ways]:
+        cluster.network.impair(sender, receiver, CUT)
+    harmed = [host for host, share in shares(cluster, 300).items() if share < 0.95]
+    assert len(harmed) <= 1
+    assert all(cluster.hosts.index(host) in ends.values() for host in harmed)
+    for sender, receiver in paths:
+        cluster.network.impair(sender, receiver, Impairment())
+        cluster.network.impair(receiver, sender, Impairment())
+    cluster.run(20)
+    assert set(shares(cluster, 30).values()) == {1.0}
