@@ -33,6 +33,8 @@ class _Root(NamedTuple):
     """When that is not believed any more."""
     layers: int
     """That it leads."""
+    outlived: NodeId
+    """Who led before and so does not follow it, whatever it says: both live, and were apart for a while; or 0."""
 
 
 class Rendezvous:
@@ -67,21 +69,21 @@ class Rendezvous:
         if known is not None and known.until - (GRACES - 1) * grace_s * is_root <= now:
             known = None
         if known is not None and known.node != asker:
-            # An heir has as many layers as whom it has followed; fewer if that lives, and they were apart for a while.
-            is_heir = known.node == 0 or (known.node == instead and layers >= known.layers)
+            is_heir = known.node == 0 or (known.node == instead and known.outlived != asker)
             if not is_root or not (is_heir or layers > known.layers):
                 return known.node
+        outlived = 0 if known is None else known.outlived if known.node == asker else known.node
         self._roots.pop(group, None)
         if len(self._roots) >= limits.GROUPS_MAX:
             del self._roots[next(iter(self._roots))]  # the one of which nothing has been heard for longest
-        self._roots[group] = _Root(asker, now + GRACES * grace_s, layers)
+        self._roots[group] = _Root(asker, now + GRACES * grace_s, layers, outlived)
         return asker
 
     def forget(self, node: NodeId, now: float) -> None:
         """A node is no more, or knows nothing any more.  Who followed it has the first claim to its places."""
         for group, root in list(self._roots.items()):
             if root.node == node:
-                self._roots[group] = _Root(0, now + HEIRS_S if root.layers else now, root.layers)
+                self._roots[group] = _Root(0, now + HEIRS_S if root.layers else now, root.layers, 0)
 
     def withdraw(self, group: Address, node: NodeId) -> None:
         """A node leads the group no more."""
