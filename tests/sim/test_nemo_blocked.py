@@ -1,4 +1,4 @@
-"""Goal: two nodes of a cluster that do not reach each other are a trouble for at most one of them, and all is well after.
+"""Goal: two nodes of a cluster that do not reach each other trouble at most one of them, and all is well after.
 
 Method: one cluster of nemo on virtual time; the path between two of its nodes is cut in one direction or both for 30 s,
 while the source sends on; each member counts.

@@ -66,7 +66,7 @@ class Group:
         self.buried: dict[NodeId, float] = {}
         """Leaders that have been followed, and until when no word of theirs or of them is believed."""
         self.claims: dict[int, tuple[NodeId, View]] = {}
-        """By layer: the view of an heir whose leader has been asked whether it lives after all, and from whom it came."""
+        """By layer: who claims our leader's place, and its view; the leader has been asked whether it lives."""
         self.replaces: dict[int, NodeId] = {}
         """By layer: whose place there this node's next Join takes."""
         self.routes: dict[RouteKey, tuple[frozenset[NodeId], ...]] = {}
@@ -230,7 +230,7 @@ class Group:
         return not (is_told or is_asked_for) and now - seat.heard[seat.leader] < self.desk.parameters.grace_s
 
     def _examine(self, peer: NodeId, view: View, seat: Seat, now: float) -> None:
-        """Follow an heir only if the leader is dead: else one who alone does not reach it would draw the others away."""
+        """Follow an heir only if the leader is dead: one who alone does not reach it would draw the others away."""
         if self.doubts.is_good(seat.leader, now):
             self._decline(peer, view, seat)
         else:
