@@ -151,4 +151,4 @@ def test_a_dead_forwarder_is_replaced_long_before_its_grace_period() -> None:
 def test_what_it_did_not_send_is_repaired_once() -> None:
     runs = [death_of_the_busiest(seed=seed) for seed in range(1, 5)]
     assert all(found["delivery"] > 0.9995 for found in runs)
-    assert statistics.fmean(found["duplicates"] for found in runs) < 0.2
+    assert statistics.fmean(found["duplicates"] for found in runs) < 0.25

@@ -22,6 +22,7 @@ def joins_said(members: list[NodeId]) -> list[tuple[NodeId, int]]:
     desk = Desk(OWN, Parameters(), lambda: 0.99)
     desk.measured(NEAR, 0.001)
     group = Group(GROUP, desk, 0.0)
+    group.beat_at = 5.0
     low, middle = (OWN, CHILD), tuple(members)
     group.seats = {
         0: Seat(0, OWN, 1, {OWN: (), CHILD: ()}, low, super_crew=middle),

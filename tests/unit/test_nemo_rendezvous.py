@@ -39,6 +39,11 @@ def test_of_two_that_were_apart_the_higher_stays(rendezvous: Rendezvous) -> None
         assert rendezvous.root(GROUP, HEIR, now + 1, is_root=True, instead=ROOT, layers=2) == ROOT
 
 
+def test_the_lead_is_handed_over_and_back(rendezvous: Rendezvous) -> None:
+    assert rendezvous.root(GROUP, HEIR, 5.0, is_root=True, instead=ROOT, layers=3) == HEIR
+    assert rendezvous.root(GROUP, ROOT, 6.0, is_root=True, instead=HEIR, layers=3) == ROOT
+
+
 def test_the_place_of_a_leader_that_is_gone_is_kept_for_its_heir(rendezvous: Rendezvous) -> None:
     rendezvous.forget(ROOT, 5.0)
     for asker in (NEWCOMER, ROOT):

@@ -92,8 +92,8 @@ def _check(group: Group, rendezvous: Callable[[], NodeId], now: float) -> None:
             group.publish(layer)
     group.unsaid.clear()
     _seek(group, rendezvous, now)
-    if not group.seats:
-        return
+    if not group.seats or group.beat_at <= now:
+        return  # an heir first lets it be known what it leads
     gap_s = group.desk.parameters.operation_gap_s
     for layer in reversed(list(group.seats)):
         is_crowd = layer in group.seats and len(group.seats[layer].members) > CROWD
@@ -174,6 +174,7 @@ def _operate(group: Group, layer: int, now: float) -> bool:
         group.seats.pop(layer)
         group.seats[layer - 1].super_crew = ()
         group.publish(layer - 1)
+        group.beat_at = now
         return True
     if size < parameters.k and layer + 1 in group.seats:
         is_brittle = layer > 0 and size < parameters.crew_size

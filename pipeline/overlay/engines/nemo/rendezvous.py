@@ -34,7 +34,7 @@ class _Root(NamedTuple):
     layers: int
     """That it leads."""
     outlived: NodeId
-    """Who led before and so does not follow it, whatever it says: both live, and were apart for a while; or 0."""
+    """Who led before: if it says from fewer layers that it follows this one, both live and were apart; or 0."""
 
 
 class Rendezvous:
@@ -69,7 +69,8 @@ class Rendezvous:
         if known is not None and known.until - (GRACES - 1) * grace_s * is_root <= now:
             known = None
         if known is not None and known.node != asker:
-            is_heir = known.node == 0 or (known.node == instead and known.outlived != asker)
+            may_follow = layers >= known.layers or known.outlived != asker
+            is_heir = known.node == 0 or (known.node == instead and may_follow)
             if not is_root or not (is_heir or layers > known.layers):
                 return known.node
         outlived = 0 if known is None else known.outlived if known.node == asker else known.node
