@@ -51,7 +51,7 @@ static void place(struct mp_region *r, const struct mp_geometry *g)
     r->rates_at = take(&at, sizeof(uint64_t) * MP_RATES);
     r->heard_at = take(&at, sizeof(struct mp_heard) * MP_HEARD);
     r->orders_at = take(&at, sizeof(struct mp_order) * MP_ORDERS);
-    r->waiting_at = take(&at, (sizeof(struct mp_waiting) + g->mtu / 64 * 64 + 64) * MP_WAITING * lanes);
+    r->waiting_at = take(&at, mp_waiting_bytes(g) * MP_WAITING * lanes);
     r->host_slots_at = take(&at, (uint64_t)g->host_slot_bytes * g->host_slots * lanes);
     r->overlay_slots_at = take(&at, sizeof(struct mp_super) * g->overlay_slots * lanes);
     at = (at + 4095) & ~UINT64_C(4095);

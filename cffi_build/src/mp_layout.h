@@ -346,11 +346,18 @@ static inline struct mp_window *mp_windows(const struct mp_region *r) { return m
 static inline _Atomic uint32_t *mp_streams(const struct mp_region *r) { return mp_at(r, r->streams_at); }
 
 static inline struct mp_heard *mp_heard_table(const struct mp_region *r) { return mp_at(r, r->heard_at); }
+
+/* Of a packet that waits, its place and the largest packet: a multiple of a line. */
+static inline uint64_t mp_waiting_bytes(const struct mp_geometry *g)
+{
+    return sizeof(struct mp_waiting) + (g->mtu + MP_CACHE_LINE - 1) / MP_CACHE_LINE * MP_CACHE_LINE;
+}
+
 /* Place `at` (mod MP_WAITING) of a lane; the packet's bytes lie behind it. */
 static inline struct mp_waiting *mp_waiting(const struct mp_region *r, uint32_t lane, uint64_t at)
 {
     uint64_t place = MP_WAITING * (uint64_t)lane + at % MP_WAITING;
-    return mp_at(r, r->waiting_at + place * (sizeof(struct mp_waiting) + r->geometry.mtu / 64 * 64 + 64));
+    return mp_at(r, r->waiting_at + place * mp_waiting_bytes(&r->geometry));
 }
 
 static inline struct mp_order *mp_orders(const struct mp_region *r) { return mp_at(r, r->orders_at); }

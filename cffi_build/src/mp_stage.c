@@ -245,8 +245,9 @@ static int sleep_until(struct mp_worker *w, uint64_t deadline_ns)
     int moderated = w->now_ns < w->read_at_ns;
     if (moderated && w->read_at_ns < until)
         until = w->read_at_ns;
-    if (mp_has_stage(w, MP_TUN_INGRESS) && mp_waiting_due_ns(w) < until)
-        until = mp_waiting_due_ns(w);
+    uint64_t look = mp_has_stage(w, MP_TUN_INGRESS) ? mp_waiting_due_ns(w) : UINT64_MAX;
+    if (look < until)
+        until = look;
     give_own(w);
     set_bells(w, 1, blocked);
     if (!has_work(w, blocked)) {

@@ -86,7 +86,7 @@ class Speaker:
                 peer.told.clear()
             peer.told[node_id] = record, now + again_s
             news.append(record)
-        if len(peer.told) > TOLD_MAX:
+        if news and len(peer.told) > TOLD_MAX:
             peer.told = {node_id: told for node_id, told in peer.told.items() if now < told[1]}
         self.records(peer.record.endpoint, news)
 

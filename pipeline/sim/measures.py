@@ -147,7 +147,8 @@ class Measures:
             self.tally.outages_s.append(flight.sent_at - self._outages.pop(index).since)
         if missed:
             for index, is_missed in enumerate(bits):
-                if is_missed and self._stations[index].is_running:
+                station = self._stations[index]
+                if is_missed and station.is_running and station.started_at <= flight.sent_at:
                     self._outages.setdefault(index, Outage(flight.sent_at))
 
     # ---- figures
