@@ -237,7 +237,7 @@ struct mp_slot {
     uint16_t words;             /* of links[]; 0: nothing to send */
     uint16_t flow;              /* hash of source and destination: what has one hash must leave in order */
     uint16_t stream;            /* where it is to be kept for repair, else 0 */
-    uint16_t reserved;
+    uint16_t round;             /* of those that wait: which one put it back, see mp_waiting.h */
     uint64_t waits_ns;          /* since when it has waited for a route; 0: it comes from the TUN */
     uint64_t links[MP_LINK_WORDS];
     uint8_t padding[40];

@@ -27,6 +27,8 @@ struct flow {
     uint64_t asked_ns;
     uint64_t first_ns;          /* when control was asked first: what comes soon after that waits for the answer */
     uint32_t waits;             /* how many have been let wait since */
+    uint32_t waiting;           /* of them now, in mp_waiting or the ring: all that comes waits behind them */
+    uint16_t round;             /* the last of its packets was put back in */
     uint32_t entry;             /* or MP_NO_ENTRY */
     uint32_t drop;              /* counter, 0: forward */
     uint32_t refused;           /* the policy's counter, 0: allowed */
@@ -101,7 +103,7 @@ static int punt_source(struct mp_worker *w, struct flow *f, const uint8_t *bytes
         return 1;
     if (!f->asked_ns || w->now_ns - f->asked_ns > ASK_ANEW_NS) {
         f->first_ns = w->now_ns;
-        f->waits = 0;
+        f->waits = f->waiting = 0;
     }
     f->asked_ns = w->now_ns;
     if (!mp_has_stage(w, MP_CLASSIFY))
@@ -111,6 +113,22 @@ static int punt_source(struct mp_worker *w, struct flow *f, const uint8_t *bytes
 }
 
 /* ---- wait ---- */
+
+/* While packets of a flow wait, what is known of it is looked at again at the beginning of a round alone. */
+static int is_settled(const struct mp_worker *w, const struct flow *f, const struct mp_slot *slot)
+{
+    int begins = slot->waits_ns && slot->round != f->round;
+    /* the bound is for those that a process which died has lost */
+    return f->waiting && !begins && w->now_ns - f->first_ns < 2 * MP_WAITING_NS;
+}
+
+static void note_put_back(struct flow *f, const struct mp_slot *slot)
+{
+    if (!slot->waits_ns)
+        return;
+    f->round = slot->round;
+    f->waiting -= f->waiting > 0;
+}
 
 static int may_wait(const struct mp_worker *w, const struct flow *f, const struct mp_slot *slot)
 {
@@ -128,6 +146,7 @@ static int wait_for_route(struct mp_worker *w, struct flow *f, const struct mp_s
     int may = slot->waits_ns || f->waits < MP_WAITING_FLOW;
     if (may && mp_waiting_add(w->region, w->config.lane, bytes, length, since)) {
         f->waits += !slot->waits_ns;
+        f->waiting++;
         mp_bell_write(w->config.bell[MP_TUN_INGRESS]);
     } else
         mp_count(w->count[MP_CLASSIFY], MP_DROP_no_member, 1);
@@ -192,11 +211,12 @@ static uint32_t flow_hash(const struct mp_packet *p)
 
 static void close_datagram(struct mp_worker *w, struct flow *f);
 
-static struct flow *find_flow(struct mp_worker *w, const struct mp_packet *p, uint64_t version)
+static struct flow *find_flow(struct mp_worker *w, const struct mp_packet *p, const struct mp_slot *slot,
+                              uint64_t version)
 {
     struct flow *f = &w->classify->flows[flow_hash(p) % FLOWS];
     int same = f->version && !memcmp(f->source, p->source, 16) && !memcmp(f->destination, p->destination, 16);
-    if (same && f->version == version)
+    if (same && (f->version == version || is_settled(w, f, slot)))
         return f;
     if (f->open)
         close_datagram(w, f);
@@ -204,7 +224,7 @@ static struct flow *find_flow(struct mp_worker *w, const struct mp_packet *p, ui
     memcpy(f->destination, p->destination, 16);
     f->version = version;
     if (!same)
-        f->asked_ns = 0;
+        f->asked_ns = f->waiting = 0;
     f->refused = mp_policy_sends(&w->policy, w->region, p);
     f->rate = mp_rate_slot(w->region, p->destination);
     find_entry(w, f, p);
@@ -276,6 +296,8 @@ static int classify_slot(struct mp_worker *w, struct mp_slot *slot, uint64_t ver
     struct mp_counters *c = w->count[MP_CLASSIFY];
     const uint8_t *bytes = mp_slot_packet(slot);
     struct mp_packet p;
+    if (slot->waits_ns && !mp_has_stage(w, MP_CLASSIFY))
+        return 0;
     int drop = mp_packet_parse(bytes, slot->length, &p);
     if (drop) {
         mp_count(c, (uint32_t)drop, 1);
@@ -287,7 +309,8 @@ static int classify_slot(struct mp_worker *w, struct mp_slot *slot, uint64_t ver
         mp_count(c, MP_DROP_too_big, 1);
         return 1;
     }
-    struct flow *f = find_flow(w, &p, version);
+    struct flow *f = find_flow(w, &p, slot, version);
+    note_put_back(f, slot);
     if (f->refused) {
         mp_count(c, f->refused, 1);
         return 1;
@@ -316,7 +339,7 @@ uint32_t mp_classify_burst(struct mp_worker *w)
     struct mp_cursor *own = &w->lane->host[1];
     uint64_t ready = mp_ready(&w->lane->host[0], own), at = mp_position(own);
     uint32_t most = ready < BURST ? (uint32_t)ready : BURST, count = 0;
-    if (!most)
+    if (!most || (mp_waiting_ready(w->lane) && !mp_has_stage(w, MP_CLASSIFY)))
         return 0;
     refresh_sender(w);
     /* acquire pairs with the release in mp_fib's writer: look-ups see at least the table of this version */

@@ -21,6 +21,7 @@
 #define BATCH_PACKETS 44u       /* an interval is to collect a full run of full-size datagrams */
 #define LOOK_MIN_NS 1000000u    /* between two looks for a route that packets wait for; later ones are farther apart */
 #define WAIT_MIN_NS 50000u      /* below, the wake-up costs as much as it saves */
+#define DRAIN_NS 50000u         /* between two looks whether classify has emptied the ring */
 
 /* How long to let the TUN fill, by the rate of the last load window; 0 if it was not under load, or is not to wait. */
 static uint32_t moderation_ns(uint64_t packets, uint64_t age_ns, uint64_t most_ns)
@@ -55,21 +56,32 @@ uint64_t mp_waiting_due_ns(struct mp_worker *w)
     return look < over ? look : over;
 }
 
-/* Puts those that wait into the ring again if there is another table, or the oldest has waited for long enough. */
-static uint32_t take_waiting(struct mp_worker *w, uint64_t at, uint64_t room)
+/* Is there another table, or has the oldest waited for long enough? */
+static int is_waiting_over(struct mp_worker *w, uint32_t version)
 {
-    uint64_t ready = mp_waiting_ready(w->lane);
-    if (!ready)
-        return 0;
+    return mp_waiting_ready(w->lane) &&
+           (version != w->waiting_version ||
+            w->now_ns - mp_waiting_since_ns(w->region, w->config.lane) >= MP_WAITING_NS);
+}
+
+/* Puts those that wait into the ring again, once that is empty; until then nothing else goes in.  Returns how many. */
+static uint32_t put_back(struct mp_worker *w, uint64_t at, uint64_t room)
+{
     uint32_t version = atomic_load_explicit(&mp_fib(w->region)->version, memory_order_relaxed), count = 0;
-    if (version == w->waiting_version &&
-        w->now_ns - mp_waiting_since_ns(w->region, w->config.lane) < MP_WAITING_NS)
+    if (!is_waiting_over(w, version))
         return 0;
-    w->waiting_version = version;
-    while (count < ready && count < room) {
-        mp_waiting_take(w->region, w->config.lane, mp_host_slot(w->region, w->config.lane, at + count));
-        count++;
+    /* acquire pairs with the release in classify's mp_publish: what it has let wait meanwhile is seen below */
+    int empty = atomic_load_explicit(&w->lane->host[1].at, memory_order_acquire) == at;
+    uint64_t ready = mp_waiting_ready(w->lane);
+    if (!empty || room < ready) {
+        w->read_at_ns = w->now_ns + DRAIN_NS;
+        return 0;
     }
+    w->waiting_version = version;
+    w->waiting_round++;
+    while (count < ready)
+        mp_waiting_take(w->region, w->config.lane, mp_host_slot(w->region, w->config.lane, at + count++),
+                        w->waiting_round);
     return count;
 }
 
@@ -82,7 +94,7 @@ uint32_t mp_tun_ingress_burst(struct mp_worker *w)
     const struct mp_geometry *g = &w->region->geometry;
     uint64_t room = mp_room(own, &w->lane->host[2], g->host_slots), at = mp_position(own), bytes = 0;
     uint32_t size = g->host_slot_bytes - (uint32_t)sizeof(struct mp_slot), count = 0;
-    uint32_t waited = take_waiting(w, at, room);
+    uint32_t waited = put_back(w, at, room);
     if (waited) {
         mp_publish(own, waited);
         mp_wake(w, MP_CLASSIFY, 1);

@@ -21,12 +21,13 @@ int mp_waiting_add(struct mp_region *r, uint32_t lane, const uint8_t *bytes, uin
     return 1;
 }
 
-void mp_waiting_take(struct mp_region *r, uint32_t lane, struct mp_slot *slot)
+void mp_waiting_take(struct mp_region *r, uint32_t lane, struct mp_slot *slot, uint16_t round)
 {
     struct mp_cursor *own = &mp_lane(r, lane)->waiting[1];
     const struct mp_waiting *place = mp_waiting(r, lane, mp_position(own));
     slot->length = place->length;
     slot->words = 0;
+    slot->round = round;
     slot->waits_ns = place->since_ns;
     memcpy(mp_slot_packet(slot), place + 1, place->length);
     mp_publish(own, 1);

@@ -6,9 +6,12 @@
  * that says one thing and waits for the answer must not lose it.
  *
  *   classify      has no route, and asks control ──▶ puts the packet in, and wakes tun_ingress
- *   tun_ingress   sees another forwarding table, or that the time is over ──▶ puts all into the host ring again,
- *                 before anything that the TUN has
+ *   tun_ingress   sees another forwarding table, or that the time is over ──▶ lets classify empty the host ring, then
+ *                 puts all into it again, before anything that the TUN has: a round
  *   classify      forwards them; or has no route still: puts them in again, or when their time is over counts them
+ *
+ * A flow stays in order, as all of its packets wait once one does: it gets a route at the beginning of a round alone,
+ * and no borrower runs classify while something waits.
  *
  * One producer, classify's own process; one consumer, tun_ingress.  A full ring refuses, which is a drop as without it.
  */
@@ -24,7 +27,7 @@
 int mp_waiting_add(struct mp_region *r, uint32_t lane, const uint8_t *bytes, uint32_t length, uint64_t since_ns);
 
 /* Takes the oldest out into a slot, if that is ready. */
-void mp_waiting_take(struct mp_region *r, uint32_t lane, struct mp_slot *slot);
+void mp_waiting_take(struct mp_region *r, uint32_t lane, struct mp_slot *slot, uint16_t round);
 
 static inline uint64_t mp_waiting_ready(struct mp_lane *l)
 {

@@ -72,6 +72,37 @@ static void a_route_comes(void)
     close_network();
 }
 
+/* What is in the ring already when the route, or one of no use, is made does not overtake what waits. */
+static void some_are_on_their_way(int useless)
+{
+    struct mp_worker *w;
+    open_source();
+    w = nodes[0].worker;
+    for (uint32_t i = 0; i < 3; i++)
+        say(i);
+    run_for(w, 20);
+    say(3);
+    CHECK_EQUAL(mp_tun_ingress_burst(w), 1);
+    if (useless) {
+        set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP + 1, 1 << 1, 0);
+        run_for(w, 20);
+        CHECK_EQUAL(mp_waiting_ready(mp_lane(nodes[0].region, 0)), 4);
+    }
+    set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP, 1 << 1, 0);
+    run_for(w, 20);
+    say(4);
+    run_for(w, 20);
+    CHECK_EQUAL(take_delivered(0), 5);
+    CHECK_EQUAL(counted(0, MP_DROP_no_member), 0);
+    close_network();
+}
+
+static void none_overtakes(void)
+{
+    some_are_on_their_way(0);
+    some_are_on_their_way(1);
+}
+
 static void none_comes(void)
 {
     open_source();
@@ -170,6 +201,7 @@ static void stages_wake_each_other(void)
 int main(void)
 {
     RUN(a_route_comes);
+    RUN(none_overtakes);
     RUN(none_comes);
     RUN(many_flows);
     RUN(after_a_pause);
