@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipeline import limits
 from pipeline.address import Address, NodeId, is_link_scope
@@ -31,8 +31,7 @@ FLOOD_FAMILIES = (bytes(4), bytes(16))
 """The group of a flood entry: the unspecified address of its family."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Route:
+class _Route(NamedTuple):
     """What the engine says of one key."""
 
     next_hops: frozenset[NodeId]
@@ -94,7 +93,7 @@ class ForwardingTable:
         assert len(sets) <= limits.TURNS_MAX, "an engine may let packets take TURNS_MAX turns"
         for turn in range(max(len(sets), old.turns if old is not None else 1)):
             new = _Route(sets[turn], route.why, len(sets), route.repairs) if turn < len(sets) else None
-            self._set_route(key if turn == 0 else key._replace(turn=turn), new)
+            self._set_route(key if turn == 0 else FibKey(*key[:-1], turn), new)
 
     def _set_route(self, key: FibKey, route: _Route | None) -> None:
         old = self._routes.get(key)

@@ -82,7 +82,7 @@ class Roster:
         """Take another node's record.  Returns the one that stands in its way, if the sender should be told of it."""
         if is_direct:
             self._excluded.discard(record.node_id)
-        elif record.node_id in self._excluded:
+        elif record.node_id in self._excluded or self._is_known(record, now):
             return None
         peer = self.peers.get(record.node_id)
         if peer is None and self.is_sparse and self.registry.is_full:
@@ -108,8 +108,17 @@ class Roster:
                 text = f"{record.name} is left out: {limits.NODES_MAX} nodes are the limit"
                 self.notice(NoticeKind.OVERLAY_FULL, record.name, text)
             case Merge.SAME:
+                assert peer is not None, "a held record has a session"
                 self._refresh(peer, now)
         return None
+
+    def _is_known(self, record: NodeRecord, now: float) -> bool:
+        """Most of what is told is known already."""
+        peer = self.peers.get(record.node_id)
+        if peer is None or (record.stamp, record.name) != (peer.record.stamp, peer.record.name):
+            return False
+        self._refresh(peer, now)
+        return True
 
     def add(self, record: NodeRecord, now: float) -> None:
         """A session with a node whose record the registry has just taken."""
@@ -133,9 +142,9 @@ class Roster:
         self.events.append(RecordChanged(record, self.link_of(peer)))
         self.deadlines.set(record.node_id, peer.due)
 
-    def _refresh(self, peer: Peer | None, now: float) -> None:
+    def _refresh(self, peer: Peer, now: float) -> None:
         """Sparse: somebody has mentioned a node that is known: it is not to be forgotten soon."""
-        if self.is_sparse and peer is not None and not peer.is_heard:
+        if self.is_sparse and not peer.is_heard:
             peer.away_since = now
 
     # ---- sessions

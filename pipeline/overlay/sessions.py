@@ -51,6 +51,9 @@ from pipeline.overlay.registry import Merge
 from pipeline.overlay.roster import Roster
 from pipeline.overlay.speaker import Speaker
 
+TOLD_SHARE = 0.9
+"""Of the time after which a record is forgotten: so long it is not told again."""
+
 
 class PeerSnapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A peer in a checkpoint."""
@@ -368,9 +371,10 @@ class Sessions:
     def send_engine(self, peer: Peer, message: messages.EngineMessage, mentions: Iterable[NodeId], now: float) -> None:
         """Queue an engine's message; sparse: after what the peer must know to understand it."""
         if self._roster.is_sparse:
-            if peer.acknowledged != self._roster.own.stamp:
+            if peer.acknowledged != self._roster.own.stamp and peer.may_greet(now):
                 self.speaker.hello(peer.record.endpoint, known=peer.known_to_peer)
-            self.speaker.tell_of(peer, mentions, now, again_s=self._roster.pace.forget_s / 2)
+                peer.greeted(now)
+            self.speaker.tell_of(peer, mentions, now, again_s=self._roster.pace.forget_s * TOLD_SHARE)
             peer.said_more(now)
         self.speaker.send(peer.record.endpoint, message)
 

@@ -86,7 +86,7 @@ def test_what_was_just_passed_on_is_not_sent_again() -> None:
     bench = Bench()
     bench.recovery.handle_gap(SOURCE, (7,), PARENT, 0.0)
     bench.recovery.handle_nack(CHILD, nack(7), 0.01)
-    assert list(bench.said()) == [(CHILD, talk.Lack(GROUP, SOURCE, (7,), (PARENT, OTHER), is_yours=False))]
+    assert list(bench.said()) == [(CHILD, talk.Lack(GROUP, SOURCE, (7,), (OTHER, PARENT), is_yours=False))]
     bench.recovery.handle_gap(SOURCE, (), PARENT, 0.1)
     for now, is_sent in ((0.1 + RTT_S / 2, False), (0.1 + 2 * RTT_S, True)):
         bench.recovery.handle_nack(CHILD, nack(7), now)
@@ -120,7 +120,9 @@ def test_who_provides_packets() -> None:
     assert forwarding.providers(4, {0: low}, 1, 9, None)[0] == 2, "a plain member: the crew in turn"
     assert forwarding.providers(2, {0: low}, 1, 9, None)[0] == 6, "who stands for the cluster: the crew above in turn"
     assert forwarding.providers(2, {0: low}, 1, 4, None)[0] == 4, "a source of the own cluster"
-    assert forwarding.providers(1, {0: low, 1: high}, 2, 9, 6)[:1] == [6], "at the top: where the stream comes from"
+    assert forwarding.providers(1, {0: low, 1: high}, 2, 9, 6)[:2] == [0, 6], "at the top: where the stream comes from"
+    high.members[6] = (6, 7, 8)
+    assert forwarding.providers(1, {0: low, 1: high}, 2, 9, 6)[1] == 8, "who stands there for the one that sent others"
     assert set(forwarding.providers(4, {0: low}, 0, 9, 7)) == {1, 2, 3, 5, 6, 7}, "anybody who may have it"
 
 

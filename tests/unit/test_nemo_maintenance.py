@@ -11,10 +11,11 @@ from pipeline.overlay.engines.nemo import maintenance, talk
 from pipeline.overlay.engines.nemo.clusters import Seat
 from pipeline.overlay.engines.nemo.desk import Desk
 from pipeline.overlay.engines.nemo.group import Group
+from pipeline.overlay.engines.nemo.joining import Phase
 from pipeline.overlay.engines.nemo.parameters import Parameters
 
 GROUP = parse("239.1.2.3")
-OWN, CHILD, ABOVE, NEAR = 1, 2, 3, 4
+OWN, CHILD, ABOVE, NEAR, STRANGER = 1, 2, 3, 4, 5
 
 
 def joins_said(members: list[NodeId]) -> list[tuple[NodeId, int]]:
@@ -52,7 +53,7 @@ def test_who_loses_its_place_while_it_looks_for_a_closer_one_asks_all_above() ->
     group = Group(GROUP, desk, 0.0)
     group.seats = {0: Seat(0, OWN, 1, {OWN: (), CHILD: ()}, (OWN, CHILD), super_crew=(ABOVE, NEAR))}
     group.seats[0].heard = {OWN: 0.0, CHILD: 0.0}
-    group.descent.descend(ABOVE, 1, 0.0, layer=2)
+    group.descent.refine(ABOVE, 1, 0.1, 0.0)
     asked = set()
     for second in range(12):
         group.seats[0].heard[CHILD] = float(second)
@@ -80,3 +81,24 @@ def test_an_heir_leaves_all_dead_behind() -> None:
     views = [(peer, each.leader, set(each.members), each.crew) for peer, each in said if isinstance(each, talk.View)]
     assert views[-1] == (CHILD, OWN, {OWN, CHILD}, (OWN, CHILD))
     assert {peer for peer, *_ in views} == {CHILD}
+
+
+def test_a_refinement_asks_only_those_who_may_be_closer() -> None:
+    desk = Desk(OWN, Parameters(), lambda: 0.99)
+    group = Group(GROUP, desk, 0.0)
+    desk.measured(NEAR, 0.01)
+    desk.measured(CHILD, 0.2)
+    group.descent.refine(ABOVE, 0, 0.1, 0.0)
+    group.descent.handle_answer(ABOVE, talk.Answer(GROUP, 1, 1, [OWN, ABOVE, NEAR, CHILD, STRANGER], 1), 0.05)
+    asked = [output for output in desk.outputs if isinstance(output, Transmit)]
+    assert [output.peer for output in asked] == [ABOVE, ABOVE, NEAR, STRANGER]
+    assert [talk.decoder.decode(output.message) for output in asked[1:]] == [talk.Query(GROUP, 0, 0, 2)] * 3
+
+
+def test_no_closer_leader_no_question() -> None:
+    desk = Desk(OWN, Parameters(), lambda: 0.99)
+    group = Group(GROUP, desk, 0.0)
+    desk.measured(CHILD, 0.2)
+    group.descent.refine(ABOVE, 0, 0.1, 0.0)
+    group.descent.handle_answer(ABOVE, talk.Answer(GROUP, 1, 1, [OWN, CHILD], 1), 0.2)
+    assert (group.descent.phase, len(desk.outputs)) == (Phase.IDLE, 1)

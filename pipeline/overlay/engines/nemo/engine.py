@@ -56,7 +56,7 @@ from pipeline.overlay.engines.nemo.joining import Phase
 from pipeline.overlay.engines.nemo.rendezvous import Rendezvous
 
 SOURCE_GRACES = 4
-"""A source that has not said for so many grace periods that it is one is one no more."""
+"""A source that has not said for so many grace periods that it is one is one no more; it says so in each second."""
 
 
 class _SeatSnapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -231,6 +231,7 @@ class Nemo:
                 group.check_at = now if group.missing_layer is not None else group.check_at
             case talk.Join():
                 group.handle_join(peer, message, now)
+                self._tell_of_sources(group, peer)
             case talk.Leave():
                 group.handle_leave(peer, message, now)
             case talk.Redirect():
@@ -272,6 +273,7 @@ class Nemo:
     def _announce(self, address: Address, now: float) -> None:
         self._source_count += 1
         group = self._groups[address]
+        group.announce_at = now + 2 * self._desk.parameters.grace_s
         if self._is_sparse and group.seats:
             self._hear_of_source(group, 0, self._desk.own, self._source_count, now)
 
@@ -292,6 +294,10 @@ class Nemo:
         for node in sorted(told - {peer, origin, self._desk.own}):
             self._desk.send(node, talk.Source(group.group, origin, count), (origin,))
 
+    def _tell_of_sources(self, group: Group, newcomer: NodeId) -> None:
+        for origin, (count, _) in self._sources.get(group.group, {}).items():
+            self._desk.send(newcomer, talk.Source(group.group, origin, count), (origin,))
+
     def nodes(self) -> Iterable[NodeId]:
         """Nodes that this engine counts on, beside those that it wants links to."""
         origins = {origin for sources in self._sources.values() for origin in sources}
@@ -306,7 +312,7 @@ class Nemo:
         while (address := self._due.pop_expired(now)) is not None:
             group = self._groups[address]
             self._touched[address] = None
-            if self._is_sparse and group.is_source and group.beat_at <= now:
+            if self._is_sparse and group.is_source and group.announce_at <= now:
                 self._announce(address, now)
             maintenance.handle_timeout(group, lambda address=address: self._rendezvous.of(address), now)  # type: ignore[misc]
             if group.descent.phase is Phase.FINDING and self._rendezvous.of(address) == self._desk.own:

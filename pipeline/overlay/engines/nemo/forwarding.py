@@ -90,36 +90,53 @@ def hops(own: NodeId, seats: Mapping[int, Seat], turns: int) -> Hops:
 
 
 def providers(own: NodeId, seats: Mapping[int, Seat], turn: int, origin: NodeId, via: NodeId | None) -> list[NodeId]:
-    """Who may have a packet of that turn: first who should have sent it, which is this node's parent in its tree.
+    """Who may have a packet of that turn: first who should have sent it, which is this node's parent in its tree; 0 if
+    that cannot be said, as at the top, where the source is below another.
 
-    The source is taken to be above, unless it is a member of a cluster that this node stands for.  Second is a source
-    that is a peer, which has the packet in any case, then `via`, who sent the last packet of any turn: where the source
-    is not above, it shows the way.
+    The source is taken to be above, unless it is a member of a cluster that this node stands for.  Then come those in
+    the direction of the source: `via` has sent the last packet, of another turn, and whoever of its crew stands for it
+    in this turn is nearer to the source than whoever should have sent the packet here.  Then the source, if it is a
+    peer, and the other members of the crews, who stand for the same clusters in the other turns.
     """
     if 0 not in seats:
         return []
     led = [seat for layer, seat in sorted(seats.items()) if representative(seat.crew, turn, layer) == own]
     near = next((seat for seat in led if origin in seat.members), None)
     above = _from_turn(led[-1].super_crew, turn) if led else []
-    found: list[NodeId] = []
+    parent: NodeId = 0
     if not led:
-        found.append(representative(seats[0].crew, turn, 0))
+        parent = representative(seats[0].crew, turn, 0)
     elif near is not None:
-        found.append(representative(near.members[origin] or (origin,), turn, near.layer - 1))
+        parent = representative(near.members[origin] or (origin,), turn, near.layer - 1)
     elif above and above[0] == led[-1].leader:
         # The leader, which stands for the cluster above, is in this one a member like others.
         below = led[-1].members.get(above[0], ())
-        found.append(representative(below or (above[0],), turn, led[-1].layer - 1))
-    else:
-        found += above[:1]
+        parent = representative(below or (above[0],), turn, led[-1].layer - 1)
+    elif above:
+        parent = above[0]
+    found: list[NodeId] = []
+    if via is not None:
+        found += _towards(own, seats, turn, via)
     if any(origin in seat.members for seat in seats.values()):
         found.append(origin)
     if via is not None:
         found.append(via)
     found += above
+    if led and not above:
+        found += _from_turn(led[-1].crew, turn)
     found += _from_turn(seats[0].super_crew, turn)
     found += _from_turn(seats[0].crew, turn)
-    return [node for node in dict.fromkeys(found) if node != own]
+    return [parent, *(node for node in dict.fromkeys(found) if node not in (own, parent))]
+
+
+def _towards(own: NodeId, seats: Mapping[int, Seat], turn: int, via: NodeId) -> list[NodeId]:
+    """Who stands in that turn for the cluster that `via` stands for in another, where this node stands for its own."""
+    found: list[NodeId] = []
+    for layer, seat in seats.items():
+        if own in seat.crew:
+            crews = [(crew, layer - 1) for crew in seat.members.values()] + [(seat.super_crew, layer + 1)]
+            found += [representative(crew, turn, at) for crew, at in crews if via in crew and own not in crew]
+    return found
 
 
 def _from_turn(crew: Crew, turn: int) -> list[NodeId]:

@@ -58,6 +58,8 @@ class Group:
         """Peers whose leader has been told that they do not answer, and until when it is not told again."""
         self.beat_at = now
         self.check_at = now
+        self.announce_at = now
+        """When this node says again that it is a source, where nodes know each other only by mention."""
         self.operation_at: dict[int, float] = {}
         """When each layer's cluster may be operated on again."""
         self.exchange_at = now
@@ -458,8 +460,8 @@ class Group:
         led = [layer for layer in self.seats if self.leads(layer) and layer <= query.layer]
         if led:
             seat = self.seats[max(led)]
-            answer = Answer(self.group, seat.layer, query.ticket, list(seat.members), len(self.seats) - 1)
-            self.desk.send(peer, answer, seat.members)
+            members = list(seat.members) if seat.layer > query.target else []
+            self.desk.send(peer, Answer(self.group, seat.layer, query.ticket, members, len(self.seats) - 1), members)
 
     # ---- routes
 

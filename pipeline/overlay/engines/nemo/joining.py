@@ -4,13 +4,14 @@
                        │ Root is this node: it is the first                   │ no View in time: begin again
                        └──────────────▶ IDLE                                  └─ Redirect: the leader named
 
-The same descent, begun at the super leader, finds out whether another leader is closer (refinement).  It knows no
-clusters but the answers it gets.
+The same descent, begun at the super leader, finds out whether another leader is closer (refinement): it asks those
+whose distance is not known, or is better than the present leader's.  It knows no clusters but the answers it gets.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable
 
 from pipeline.address import Address, NodeId
@@ -42,6 +43,7 @@ class Descent:
         self._arrive = arrive
         """Called with the leader to join, the layer, the top layer of the hierarchy, and now."""
         self._layer = LAYERS_MAX - 1
+        self._present_s = math.inf
         self._ticket = 0
         self._asked: dict[NodeId, float] = {}
         self._answers: list[tuple[float, NodeId, Answer]] = []
@@ -53,10 +55,15 @@ class Descent:
         if rendezvous != self._desk.own:
             self._desk.send(rendezvous, Find(self._group, 0, 0, 0))
 
-    def descend(self, leader: NodeId, target: int, now: float, *, layer: int = LAYERS_MAX - 1) -> None:
-        """Begin at a leader: of the top cluster, or for a refinement of the layer above the target."""
-        self.target, self.is_refinement = target, layer < LAYERS_MAX - 1
-        self._ask([leader], layer, now)
+    def descend(self, leader: NodeId, target: int, now: float) -> None:
+        """Begin at the leader of the top cluster."""
+        self.target, self.is_refinement, self._present_s = target, False, math.inf
+        self._ask([leader], LAYERS_MAX - 1, now)
+
+    def refine(self, super_leader: NodeId, target: int, present_s: float, now: float) -> None:
+        """Begin one layer above the target, to find somebody closer than `present_s`."""
+        self.target, self.is_refinement, self._present_s = target, True, present_s
+        self._ask([super_leader], target + 1, now)
 
     def _ask(self, leaders: list[NodeId], layer: int, now: float) -> None:
         self.phase, self._layer = Phase.DESCENDING, layer
@@ -65,7 +72,7 @@ class Descent:
         self._answers = []
         self.due = now + self._desk.parameters.query_s
         for node in self._asked:
-            self._desk.send(node, Query(self._group, layer, self._ticket))
+            self._desk.send(node, Query(self._group, layer, self.target, self._ticket))
         if not self._asked:
             self.stop()
 
@@ -111,5 +118,9 @@ class Descent:
         if answer.layer <= self.target:
             self._arrive(leader, answer.layer, answer.top, now)
         else:
-            members = [node for node in answer.members if node != self._desk.own]
-            self._ask(members or [leader], answer.layer - 1, now)
+            members = [node for node in answer.members if self._may_be_closer(node)]
+            self._ask(members if members or self.is_refinement else [leader], answer.layer - 1, now)
+
+    def _may_be_closer(self, node: NodeId) -> bool:
+        rtt_s = self._desk.rtt(node) if self._desk.knows_rtt(node) else 0.0
+        return node != self._desk.own and (not self.is_refinement or self._desk.is_better(rtt_s, self._present_s))

@@ -265,4 +265,4 @@ def _refine(group: Group, now: float) -> None:
     is_undersized = len(seat.members) < parameters.k
     chance = parameters.refine_undersized_probability if is_undersized else parameters.refine_probability
     if group.desk.random() < chance:
-        group.descent.descend(seat.super_crew[0], layer, now, layer=layer + 1)
+        group.descent.refine(seat.super_crew[0], layer, group.desk.rtt(seat.leader), now)

@@ -34,7 +34,7 @@ LATE_SHARE = 0.9
 """Of the packets that come by themselves come within the time that is waited."""
 NUMBERS_MAX = 64
 """Of one Nack: twice the paper's buffer."""
-LACKS_MAX = 4
+LACKS_MAX = 3
 """So often is a parent that lacks a packet itself asked again, after twice the time each, before others are."""
 SILENT_S = 2.0
 """How long nobody asks again who has not answered: by then its cluster has another in its place."""
@@ -135,7 +135,7 @@ class Recovery:
                     self._ask(origin, number, each, asks, now)
         for (peer, origin, instead), numbers in asks.items():
             named = tuple(sorted(numbers)[-NUMBERS_MAX:]) if self._repairs else ()
-            self._desk.send(peer, Nack(self._group, origin, named, instead), (origin, instead))
+            self._desk.send(peer, Nack(self._group, origin, named, instead), (instead,))
         self._plan()
 
     def _ask(
@@ -189,7 +189,7 @@ class Recovery:
                 each.due = now + self._answer_s(peer) / 2
             elif each.is_parent and not lack.is_yours and each.lacks < LACKS_MAX:
                 each.lacks += 1
-                each.due = now + self._patience(lack.origin, peer) * 2 ** (each.lacks - 1)
+                each.due = now + self._patience(lack.origin, peer) * 2**each.lacks
             else:
                 each.passed.add(peer)
                 each.referred = lack.crew
@@ -211,7 +211,7 @@ class Recovery:
         if given and self._repairs:
             self._desk.outputs.append(Resend(peer, self._group, nack.origin, given))
         asked = self._providers(nack.origin, lacks[-1], self._via[nack.origin]) if lacks else []
-        crew = tuple(node for node in asked if node != peer)[: limits.TURNS_MAX]
+        crew = tuple(node for node in (*asked[1:], *asked[:1]) if node not in (0, peer))[: limits.TURNS_MAX]
         self._desk.send(peer, Lack(self._group, nack.origin, lacks, crew, is_yours=asked[:1] == [peer]), crew)
 
     def _plan(self) -> None:

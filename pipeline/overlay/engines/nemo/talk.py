@@ -62,6 +62,8 @@ class Query(_Message, frozen=True, tag="q"):
     """Who is in the cluster that you lead in that layer?  LAYERS_MAX - 1 or any that is too high: in your top one."""
 
     layer: Layer
+    target: Layer
+    """Where the search ends: from there on only the distance is asked for."""
     ticket: Version
 
 
@@ -71,6 +73,7 @@ class Answer(_Message, frozen=True, tag="a"):
     layer: Layer
     ticket: Version
     members: Annotated[list[Node], Meta(max_length=CLUSTER_MAX)]
+    """None if the layer is the target, or below."""
     top: Layer
 
 
