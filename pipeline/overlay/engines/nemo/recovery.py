@@ -7,10 +7,11 @@
         nothing within 2 RTT              the parent is suspected (doubts.py), and passed over for SILENT_S;
                                           the next provider is asked, and told of the suspicion
 
-Who is asked and lacks it says whom it would ask itself: so the search climbs the hierarchy above a dead parent, of
-which a node knows one level only.  A packet is repaired once for each child of a dead node and goes down the trees
-below; who is further down waits for it.  What has just been passed on to a peer is not sent again when its question
-comes, which has crossed it.
+Who is asked and lacks it says whom it would ask itself, first those in the direction of the source: who stands for a
+cluster in another turn knows where its packets come from, and so who stands there in the turn of the missing ones.  So
+the search finds its way around a dead parent, although a node knows the clusters above and below only.  A packet is
+repaired once for each child of a dead node and goes down the trees below; who is further down waits for it.  What has
+just been passed on to a peer is not sent again when its question comes, which has crossed it.
 
 Trees of different turns differ in length, so packets overtake each other without any loss.  How late they come is
 learnt for each stream, and nothing is asked for sooner.  It sees no packets: they are resent by the data plane out of
