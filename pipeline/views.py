@@ -15,6 +15,7 @@ import psutil
 
 from pipeline import __version__
 from pipeline.address import OVERLAY_V4, Address, parse, show
+from pipeline.forwarding.route import FibKey, Kind
 from pipeline.shm import counters, ring
 from pipeline.shm.region import ProcessState
 from pipeline.workers import graph
@@ -167,8 +168,14 @@ def routes(control: Control) -> list[Row]:
             "stream": entry.stream,
             "why": entry.why,
         }
-        for entry in sorted(control.table.entries(), key=lambda entry: entry.key.turn)
+        for entry in sorted(control.table.entries(), key=lambda entry: _place(entry.key))
     ]
+
+
+def _place(key: FibKey) -> tuple[Any, ...]:
+    """Where an entry stands in a list: what is flooded, then addresses, then groups, the entries of each together."""
+    kind = (Kind.FLOOD, Kind.UNICAST, Kind.GROUP, Kind.SOURCE).index(key.kind)
+    return kind, len(key.group), key.group, key.source or b"", key.side.value, key.origin or 0, key.via or 0, key.turn
 
 
 def rings(control: Control) -> list[Row]:
@@ -237,9 +244,17 @@ def counts(control: Control) -> Row:
 
 
 def graph_of(control: Control) -> Row:
-    """The overlay as this node knows it, and where each group goes from here."""
+    """The overlay as this node knows it, and where each group goes from here.
+
+    What is relayed is never sent back, so `to` leaves `via` out; entries by `via` that say no more than that are not
+    listed.
+    """
     known = [link for link in control.node.links() if link.name]
     rows = [row for row in routes(control) if row["kind"] == "group"]
+    relays = [row for row in rows if row["side"] == "overlay"]
+    plain = {_stream(row): set(row["next_hops"]) for row in relays if row["via"] is None}
+    for row in relays:
+        row["next_hops"] = [name for name in row["next_hops"] if name != row["via"]]
     own = control.given.config.node.name
     return {
         "nodes": [own, *(link.name for link in known)],
@@ -259,16 +274,27 @@ def graph_of(control: Control) -> Row:
         "relays": [
             {
                 "group": row["group"],
+                "source": row["source"],
+                "origin": row["origin"],
                 "via": row["via"],
                 "turn": row["turn"],
                 "at": own,
                 "to": row["next_hops"],
                 "why": row["why"],
             }
-            for row in rows
-            if row["side"] == "overlay" and row["next_hops"]
+            for row in relays
+            if (row["next_hops"] if row["via"] is None else _differs(row, plain))
         ],
     }
+
+
+def _stream(row: Row) -> tuple[Any, ...]:
+    return row["group"], row["source"], row["origin"], row["turn"]
+
+
+def _differs(row: Row, plain: Mapping[tuple[Any, ...], set[str]]) -> bool:
+    """Whether an entry by `via` sends elsewhere than the one for packets from anybody."""
+    return set(row["next_hops"]) != plain.get(_stream(row), set()) - {row["via"]}
 
 
 def trace(control: Control, arguments: Mapping[str, str]) -> Row:

@@ -5,10 +5,14 @@ It draws what the answer of control says and asks nothing itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any, NamedTuple
 
 Graph = Mapping[str, Any]
+
+SENT = "sent"
+RELAYED = "relayed"
 
 
 def draw(graph: Graph, form: str) -> str:
@@ -16,23 +20,44 @@ def draw(graph: Graph, form: str) -> str:
     return FORMATS[form](graph)
 
 
-def _branches(graph: Graph) -> Iterable[tuple[str, str, str]]:
-    """(node, next node, label) of each hop of each tree, once each: what is sent and what is relayed may go one way."""
-    return dict.fromkeys(_hops(graph))
+class _Hop(NamedTuple):
+    """Which packets, how this node comes to them, their turn if only some go so, and to whom they go."""
+
+    stream: str
+    way: str
+    turn: int | None
+    to: tuple[str, ...]
+    why: str
 
 
-def _hops(graph: Graph) -> Iterable[tuple[str, str, str]]:
-    for tree in graph["trees"]:
-        label = tree["group"] if tree["source"] is None else f"{tree['source']} → {tree['group']}"
-        yield from ((tree["from"], to, label + _turn(tree)) for to in tree["to"])
-    for relay in graph["relays"]:
-        label = relay["group"] + (f" via {relay['via']}" if relay["via"] else "")
-        yield from ((relay["at"], to, label + _turn(relay)) for to in relay["to"])
+def _hops(graph: Graph) -> list[_Hop]:
+    hops = [_Hop(_stream(row), SENT, row["turn"], tuple(row["to"]), row["why"]) for row in graph["trees"]]
+    for row in graph["relays"]:
+        way = RELAYED + (f" from {row['via']}" if row["via"] else "")
+        hops.append(_Hop(_stream(row), way, row["turn"], tuple(row["to"]), row["why"]))
+    return hops
 
 
-def _turn(row: Mapping[str, Any]) -> str:
-    """For rows that only some packets of a stream go by."""
-    return "" if row["turn"] is None else f" turn {row['turn']}"
+def _stream(row: Mapping[str, Any]) -> str:
+    source = row["source"] or row.get("origin")
+    return f"{source} → {row['group']}" if source else str(row["group"])
+
+
+def _turns(hops: Iterable[_Hop], every: AbstractSet[int | None]) -> str:
+    """For hops that only some packets of a stream take."""
+    turns = {hop.turn for hop in hops}
+    numbers = sorted(turn for turn in turns if turn is not None)
+    return f"turn {', '.join(map(str, numbers))}" if numbers and turns != every else ""
+
+
+def _by(hops: Iterable[_Hop], key: Callable[[_Hop], Any]) -> dict[Any, list[_Hop]]:
+    found: dict[Any, list[_Hop]] = {}
+    for hop in hops:
+        found.setdefault(key(hop), []).append(hop)
+    return found
+
+
+# ---------------------------------------------------------------- text
 
 
 def _text(graph: Graph) -> str:
@@ -42,22 +67,45 @@ def _text(graph: Graph) -> str:
     ]
     if graph["edges"]:
         lines[-1] = "└" + lines[-1][1:]
-    for kind, rows in (("from this host", graph["trees"]), ("relayed", graph["relays"])):
-        for row in rows:
-            what = row["group"]
-            if row.get("source"):
-                what = f"{row['source']} → {what}"
-            if row.get("via"):
-                what += f", via {row['via']}"
-            what += _turn(row)
-            lines += ["", f"{what}, {kind}: {row['why']}"]
-            hops = row["to"] or ["nowhere"]
-            lines += [f"{'└' if at == len(hops) - 1 else '├'}▶ {hop}" for at, hop in enumerate(hops)]
+    for stream, hops in _by(_hops(graph), lambda hop: hop.stream).items():
+        lines += ["", f"{stream}: {'; '.join(dict.fromkeys(hop.why for hop in hops))}"]
+        lines += [f"├▶ {line}" for line in _lines(hops)]
+        lines[-1] = "└" + lines[-1][1:]
     return "\n".join(lines) + "\n"
 
 
+def _lines(hops: list[_Hop]) -> Iterator[str]:
+    """One for all packets that go to the same nodes: “sent, relayed, turn 0, 2: b, c”."""
+    every = {hop.turn for hop in hops}
+    ways: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (way, to), alike in _by(hops, lambda hop: (hop.way, hop.to)).items():
+        ways.setdefault((_turns(alike, every), to), []).append(way)
+    for (turns, to), names in ways.items():
+        yield f"{', '.join([*names, *([turns] if turns else [])])}: {', '.join(to) or 'nowhere'}"
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def _arrows(graph: Graph) -> dict[str, list[str]]:
+    """An arrow's lines by the node that it goes to: what is sent there, and of what is relayed what goes otherwise."""
+    found: dict[str, dict[str, None]] = {}
+    for stream, hops in _by(_hops(graph), lambda hop: hop.stream).items():
+        every = {hop.turn for hop in hops}
+        for way, alike in _by(hops, lambda hop: hop.way).items():
+            for other in dict.fromkeys(to for hop in alike for to in hop.to):
+                turns = _turns((hop for hop in alike if other in hop.to), every)
+                label = stream + way.removeprefix(SENT).removeprefix(RELAYED) + (f" {turns}" if turns else "")
+                found.setdefault(other, {})[label] = None
+    return {other: list(labels) for other, labels in found.items()}
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
 def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return f'"{_escaped(text)}"'
 
 
 def _dot(graph: Graph) -> str:
@@ -65,8 +113,9 @@ def _dot(graph: Graph) -> str:
     for edge in graph["edges"]:
         style = "solid" if edge["state"] == "up" else "dashed"
         lines.append(f"  {_quoted(edge['from'])} -> {_quoted(edge['to'])} [dir=none, color=gray, style={style}];")
-    for one, other, label in _branches(graph):
-        lines.append(f"  {_quoted(one)} -> {_quoted(other)} [label={_quoted(label)}];")
+    for other, labels in _arrows(graph).items():
+        label = "\\n".join(_escaped(label) for label in labels)
+        lines.append(f'  {_quoted(graph["nodes"][0])} -> {_quoted(other)} [label="{label}"];')
     return "\n".join([*lines, "}"]) + "\n"
 
 
@@ -77,9 +126,9 @@ def _mermaid(graph: Graph) -> str:
         f"  {names[edge['from']]} {'---' if edge['state'] == 'up' else '-.-'} {names[edge['to']]}"
         for edge in graph["edges"]
     ]
-    for one, other, label in _branches(graph):
-        if one in names and other in names:
-            lines.append(f'  {names[one]} -->|"{label}"| {names[other]}')
+    for other, labels in _arrows(graph).items():
+        if other in names:
+            lines.append(f'  n0 -->|"{"<br/>".join(labels)}"| {names[other]}')
     return "\n".join(lines) + "\n"
 
 

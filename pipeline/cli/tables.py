@@ -24,12 +24,17 @@ WIDTH_MAX = 400
 
 def render(noun: str, value: Any, *, detail: bool) -> None:
     """Print one value on stdout; on a pipe without colours and as wide as it needs to be."""
-    console = Console(highlight=False)
+    console = _console()
     if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH_MAX)
+        console = _console(width=WIDTH_MAX)
     with console.capture() as capture:
         _render(console, noun, value, detail=detail)
     sys.stdout.write("".join(line.rstrip() + "\n" for line in capture.get().splitlines()))
+
+
+def _console(width: int | None = None) -> Console:
+    """One that takes nothing for markup: `[fd99::1]:4747` is an endpoint."""
+    return Console(highlight=False, markup=False, emoji=False, width=width)
 
 
 def _render(console: Console, noun: str, value: Any, *, detail: bool) -> None:
@@ -208,7 +213,8 @@ def table_of(noun: str, rows: Sequence[Row], *, detail: bool = False) -> Table:
         table.add_column(_HEADINGS.get(key, key.replace("_", " ")), justify="right" if numeric else "left",
                          overflow="fold", no_wrap=not _is_list(rows, key))  # fmt: skip
     for row in rows:
-        table.add_row(*(_WRITERS.get(key, _cell)(row.get(key)) for key in columns))
+        cells = (_WRITERS.get(key, _cell)(row.get(key)) for key in columns)
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))  # no markup
     return table
 
 

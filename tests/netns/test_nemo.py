@@ -53,7 +53,11 @@ def test_a_stream_over_relays(nemo: Network, measured: Callable[..., None]) -> N
     assert foretold["duplicates_per_packet"] == 0.0
     assert sum(degrees) == pytest.approx(HOSTS - 1)
     assert 1 < max(degrees) < HOSTS - 1
-    assert all(row["why"].startswith(("nemo", "members")) for row in source.show("routes") if row["group"] == group)
+    for each in nemo.instances:
+        parts = {row["why"] for row in each.show("routes") if row["group"] == group and row["via"] is None}
+        assert parts <= {f"nemo: {part} in layer 0" for part in ("leader", "crew", "member")}
+        relays = [row for row in each.show("graph")["relays"] if row["group"] == group]
+        assert all(row["via"] not in row["to"] for row in relays)
 
 
 def test_many_sources_and_a_leave(nemo: Network) -> None:

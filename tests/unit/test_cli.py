@@ -132,6 +132,7 @@ def test_config_check(tmp_path):
         ("[overlay.mehs]\nx = 1\n", "mehs"),
         ("[overlay.mesh]\nx = 1\n", "no options"),
         ("[overlay.nemo]\ncrew_size = 99\n", "crew_size"),
+        ('[overlay.nemo]\nrendezvous = ["no name"]\n', "'no name'"),
         ("[overlay.nemo]\ncrew = 3\n", "did you mean overlay.nemo.crew_size?"),
         ("[overlay.nemo]\ngrace_s = 2\n", "heartbeat_s"),
         ('[overlay.nemo]\nrepair = "maybe"\n', "expected one of: nack, none"),

@@ -27,6 +27,14 @@ def test_links(capsys):
     assert len(text.splitlines()) == 3
 
 
+def test_nothing_is_taken_for_markup(capsys):
+    """Goal: what looks like a style or an emoji is shown as it is.  Method: an endpoint and names of that kind."""
+    row = LINKS[0] | {"endpoint": "[fd99::1]:4747", "addresses": ["fd77:a:b::1/64"]}
+    text = rendered(capsys, "links", [row])
+    assert "[fd99::1]:4747" in text and "fd77:a:b::1/64" in text
+    assert rendered(capsys, "graph", {"nodes": ["[b]", "x:a:y"]}) == "nodes: [b], x:a:y\n"
+
+
 def test_groups_with_nothing_known_locally(capsys):
     """Goal: nulls are dashes, long lists are cut."""
     row = {"group": "239.1.1.1", "filter_mode": None, "sources": [], "compatibility": None, "expires_s": None,

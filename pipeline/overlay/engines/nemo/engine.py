@@ -201,6 +201,9 @@ class Nemo:
                 )
                 if root and (root != peer or not is_root):
                     self._desk.send(peer, talk.Root(decoded.group, root), (root,))
+                elif root and decoded.group in self._groups:
+                    self._found_root(self._groups[decoded.group], root, now)  # its entrance is here
+                    self._touched[decoded.group] = None
             case talk.Root(root=0):
                 self._rendezvous.withdraw(decoded.group, peer)
             case _:

@@ -69,6 +69,15 @@ def basis(own: NodeId, seats: Mapping[int, Seat]) -> object:
     ]
 
 
+def why(own: NodeId, seats: Mapping[int, Seat]) -> str:
+    """The part that this node has in each layer, by which its next hops are what they are."""
+    parts = {
+        layer: "leader" if seat.leader == own else "crew" if own in seat.crew else "member"
+        for layer, seat in sorted(seats.items())
+    }
+    return "nemo: " + ", ".join(f"{part} in layer {layer}" for layer, part in parts.items())
+
+
 def hops(own: NodeId, seats: Mapping[int, Seat], turns: int) -> Hops:
     """All next hops of this node.
 

@@ -32,7 +32,7 @@ from pipeline.overlay.engines.nemo.talk import (
     View,
 )
 
-WHY = "nemo: crews in turn"
+WHY_GONE = "nemo: no seat"
 WHY_VIA = "nemo: not to the sender's crew"
 TOLD_S = 1.0
 CROWD = 16
@@ -74,6 +74,7 @@ class Group:
         self.routes: dict[RouteKey, tuple[frozenset[NodeId], ...]] = {}
         self._basis: object = None
         """What the routes were made of."""
+        self._why = ""
         self.is_changed = False
 
     # ---- where this node stands
@@ -473,6 +474,7 @@ class Group:
             return
         self._basis = basis
         new: dict[RouteKey, tuple[frozenset[NodeId], ...]] = {}
+        old_why, self._why = self._why, forwarding.why(self.own, self.seats)
         if 0 in self.seats:
             found = forwarding.hops(self.own, self.seats, self.desk.parameters.crew_size)
             for side in Side:
@@ -480,13 +482,13 @@ class Group:
             for via, sets in found.by_via.items():
                 new[RouteKey(Side.OVERLAY, self.group, via=via)] = sets
         for key, sets in new.items():
-            if self.routes.get(key) != sets:
-                why = WHY if key.via is None else WHY_VIA
+            if self.routes.get(key) != sets or (key.via is None and self._why != old_why):
+                why = self._why if key.via is None else WHY_VIA
                 repairs = self.desk.parameters.repair == "nack"
                 self.desk.outputs.append(RouteChanged(key, sets[0], why, sets[1:], repairs=repairs))
         for key in self.routes:
             if key not in new:
-                self.desk.outputs.append(RouteChanged(key, None, WHY))
+                self.desk.outputs.append(RouteChanged(key, None, WHY_GONE))
         self.routes = new
 
 

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from pipeline import limits
 from pipeline.config import expected, nearest
+from pipeline.config_checks import CHECKS
 from pipeline.errors import ConfigError
 
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
@@ -68,6 +69,11 @@ def read(options: Mapping[str, object]) -> Parameters:
         except msgspec.ValidationError as error:
             raise ConfigError(f"overlay.nemo.{key} = {value!r}: {expected(kinds[key], error)}") from error
     found = Parameters(**values)
+    for name in found.rendezvous:
+        try:
+            CHECKS["node.name"](name)
+        except ValueError as error:
+            raise ConfigError(f"overlay.nemo.rendezvous: {name!r}: {error}") from None
     if found.grace_s <= found.heartbeat_s:
         raise ConfigError(f"[overlay.nemo]: grace_s {found.grace_s:g} must exceed heartbeat_s {found.heartbeat_s:g}")
     return found
