@@ -201,11 +201,11 @@ class Nemo:
                 )
                 if root and (root != peer or not is_root):
                     self._desk.send(peer, talk.Root(decoded.group, root), (root,))
-                elif root and decoded.group in self._groups:
-                    self._found_root(self._groups[decoded.group], root, now)  # its entrance is here
-                    self._touched[decoded.group] = None
+                elif root:
+                    self._contest(decoded.group, now)
             case talk.Root(root=0):
                 self._rendezvous.withdraw(decoded.group, peer)
+                self._contest(decoded.group, now)
             case _:
                 group = self._groups.get(decoded.group)
                 if group is None:
@@ -214,6 +214,13 @@ class Nemo:
                     self._tell(group, peer, decoded, now)
                     self._touched[decoded.group] = None
         return None
+
+    def _contest(self, address: Address, now: float) -> None:
+        """Another says that it leads the group: if this node does, the rendezvous hears so now."""
+        group = self._groups.get(address)
+        if group is not None and group.is_root:
+            group.beat_at = group.check_at = now
+            self._touched[address] = None
 
     def _decline(self, peer: NodeId, message: talk.Message) -> None:
         """A peer counts on this node in a group that it has left, or never had."""

@@ -1,7 +1,8 @@
 """Where groups begin: each group has a node that knows who leads its top cluster, the rendezvous.
 
 The leader says so with each heartbeat; who asks first of a group that nobody leads becomes its leader.  Two leaders of
-one group, after a partition or when the rendezvous has moved, are found here: the one that was first stays.
+one group, after a partition or when the rendezvous has moved, are found here: the one that was first stays, unless the
+other has followed it or leads more layers; and who does not stay is told at once.
 
 The paper leaves the rendezvous open.  Here it is one of the nodes within reach, the one with the greatest hash of both
 (so that groups are spread and all nodes choose alike), or the first within reach of those that the configuration names.
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 from pipeline import limits
 from pipeline.address import Address, NodeId
+from pipeline.overlay.engines.nemo import talk
 from pipeline.overlay.engines.nemo.desk import Desk
 from pipeline.overlay.registry import node_id
 
@@ -74,6 +76,9 @@ class Rendezvous:
             if not is_root or not (is_heir or layers > known.layers):
                 return known.node
         outlived = 0 if known is None else known.outlived if known.node == asker else known.node
+        if known is not None and known.node not in (0, asker, self._desk.own):
+            # It may live.  Of fewer layers it need not heed: it says again that it leads.
+            self._desk.send(known.node, talk.Root(group, asker if layers >= known.layers else 0), (asker,))
         self._roots.pop(group, None)
         if len(self._roots) >= limits.GROUPS_MAX:
             del self._roots[next(iter(self._roots))]  # the one of which nothing has been heard for longest

@@ -52,6 +52,7 @@ class Find(_Message, frozen=True, tag="f"):
 class Root(_Message, frozen=True, tag="r"):
     """The rendezvous' answer: who leads the top cluster; perhaps the asker, who was the first.
 
+    Unasked to who has led it until now: who leads it instead; with 0: somebody says so who leads less.
     To the rendezvous, with 0: the sender leads it no more, and nobody follows.
     """
 
