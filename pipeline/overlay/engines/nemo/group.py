@@ -302,7 +302,10 @@ class Group:
         if len(seat.members) >= CLUSTER_MAX:
             return
         if join.replaces not in (0, self.own, peer):
-            seat.forget(join.replaces)
+            if join.replaces in self.desk.up:
+                self.suspect(join.replaces, now)  # it may have been apart from the heir, and live
+            else:
+                seat.forget(join.replaces)
         self._admit(seat, peer, join.crew, now)
 
     def _admit(self, seat: Seat, peer: NodeId, crew: Crew, now: float) -> None:
