@@ -1,10 +1,13 @@
-"""Goal: two nodes of a cluster that do not reach each other trouble at most one of them, and all is well after.
+"""Goal: two nodes of a cluster that do not reach each other trouble at most one of them, and all is well after; so it is
+when some nodes were cut off.
 
-Method: one cluster of nemo on virtual time; the path between two of its nodes is cut in one direction or both for 30 s,
-while the source sends on; each member counts.
+Method: nemo on virtual time; the path between two nodes is cut in one direction or both for 30 s, or all paths between
+some nodes and the rest for 8 s, while the source sends on; each member counts.
 """
 
 from __future__ import annotations
+
+import random
 
 import pytest
 
@@ -64,3 +67,26 @@ def test_a_blocked_path_harms_one_at_the_most(one: str, other: str, is_both_ways
         cluster.network.impair(receiver, sender, Impairment())
     cluster.run(20)
     assert set(shares(cluster, 30).values()) == {1.0}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(("size", "cut_off"), [(7, 1), (7, 3), (14, 1), (14, 4), (24, 8)])
+def test_a_partition_ends(size: int, cut_off: int, seed: int) -> None:
+    """Goal: the end of a partition costs those nothing that the source has reached, and the others a second or two."""
+    cluster = Cluster(size, seed=seed, engine="nemo")
+    cluster.start()
+    cluster.run_until_linked(limit_s=30)
+    for host in cluster.hosts[1:]:
+        host.join(GROUP, ANY_SOURCE)
+        cluster.run(0.05)
+    cluster.hosts[0].send(GROUP)
+    cluster.run(15)
+    island = random.Random(seed).sample(cluster.hosts[1:], cut_off)
+    cluster.network.partition(
+        [host.endpoint for host in island], [host.endpoint for host in cluster.hosts if host not in island]
+    )
+    shares(cluster, 80)
+    cluster.network.heal()
+    at_once = shares(cluster, 20)
+    assert all(share == 1.0 for host, share in at_once.items() if host not in island)
+    assert set(shares(cluster, 100).values()) == {1.0}

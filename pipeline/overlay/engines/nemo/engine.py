@@ -164,14 +164,22 @@ class Nemo:
                 self._touched[address] = None
 
     def _reached(self, peer: NodeId, now: float) -> None:
-        """Groups whose entrance has come into reach ask it, or tell it who leads here: others may too."""
+        """Who could not be asked before is asked: as the entrance of a group, or as crew above that has not answered.
+
+        The entrance is also told who leads here: others may too.
+        """
         for address, group in self._groups.items():
-            if self._rendezvous.of(address) != peer:
-                continue
-            if group.descent.phase is Phase.FINDING:
+            layer, phase = group.missing_layer, group.descent.phase
+            is_entrance = self._rendezvous.of(address) == peer
+            is_back = group.buried.pop(peer, None) is not None  # it lives, and may still lead there
+            if layer and phase is Phase.JOINING and (is_back or peer in group.seats[layer - 1].super_crew):
+                group.send_join(peer, layer, now)
+            elif is_entrance and phase is Phase.FINDING:
                 group.descent.find(peer, group.descent.target, now)
-            elif group.is_root:
+            elif is_entrance and group.is_root:
                 group.beat_at = now
+            else:
+                continue
             self._touched[address] = None
 
     def handle_hosts(self, hosts: Mapping[Address, NodeId], now: float) -> None:
