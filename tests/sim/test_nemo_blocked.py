@@ -1,5 +1,5 @@
-"""Goal: two nodes of a cluster that do not reach each other trouble at most one of them, and all is well after; so it is
-when some nodes were cut off.
+"""Goal: two nodes of a cluster that do not reach each other trouble at most one of them, and all is well after; so it
+is when some nodes were cut off.
 
 Method: nemo on virtual time; the path between two nodes is cut in one direction or both for 30 s, or all paths between
 some nodes and the rest for 8 s, while the source sends on; each member counts.
