@@ -19,14 +19,21 @@ RTTS_MAX = 4096
 class Desk:
     """One node's."""
 
-    def __init__(self, own: NodeId, parameters: Parameters, random: Callable[[], float]) -> None:
+    def __init__(
+        self, own: NodeId, parameters: Parameters, random: Callable[[], float], *, is_sparse: bool = False
+    ) -> None:
         self.own = own
+        self.is_sparse = is_sparse
         self.parameters = parameters
         self.random = random
         self.outputs: deque[Output] = deque()
         self.up: set[NodeId] = set()
         """Nodes whose link is up."""
         self._rtts: dict[NodeId, float] = {}
+
+    def is_reachable(self, node: NodeId) -> bool:
+        """Whether it is of use to ask a node: its link is up, or links are made on demand and nobody knows before."""
+        return self.is_sparse or node in self.up
 
     def send(self, peer: NodeId, message: talk.Message, mentions: Iterable[NodeId] = ()) -> None:
         """Say something to another node."""

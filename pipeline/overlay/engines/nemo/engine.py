@@ -82,8 +82,8 @@ class Nemo:
     repairs = True
 
     def __init__(self, context: EngineContext, now: float) -> None:
-        self._desk = Desk(context.node_id, parameters.read(context.options), context.random)
-        self._is_sparse = context.is_sparse
+        options = parameters.read(context.options)
+        self._desk = Desk(context.node_id, options, context.random, is_sparse=context.is_sparse)
         self._rendezvous = Rendezvous(self._desk)
         self._groups: dict[Address, Group] = {}
         self._touched: dict[Address, None] = {}
@@ -204,6 +204,8 @@ class Nemo:
         match decoded:
             case talk.Find():
                 is_root = decoded.root != 0
+                if not is_root and decoded.instead:
+                    self._rendezvous.complain(decoded.group, decoded.instead, peer, now)
                 root = self._rendezvous.root(
                     decoded.group, peer, now, is_root=is_root, instead=decoded.instead, layers=decoded.layers
                 )
@@ -211,6 +213,8 @@ class Nemo:
                     self._desk.send(peer, talk.Root(decoded.group, root), (root,))
                 elif root:
                     self._contest(decoded.group, now)
+            case talk.Blocked():
+                self._make_way(decoded.group, decoded.node, now)
             case talk.Root(root=0):
                 self._rendezvous.withdraw(decoded.group, peer)
                 self._contest(decoded.group, now)
@@ -228,6 +232,11 @@ class Nemo:
         group = self._groups.get(address)
         if group is not None and group.is_root:
             group.beat_at = group.check_at = now
+            self._touched[address] = None
+
+    def _make_way(self, address: Address, blocked: NodeId, now: float) -> None:
+        if address in self._groups:
+            maintenance.yield_lead(self._groups[address], blocked, now)
             self._touched[address] = None
 
     def _decline(self, peer: NodeId, message: talk.Message) -> None:
@@ -275,7 +284,7 @@ class Nemo:
         own, top = self._desk.own, len(group.seats) - 1
         if group.descent.phase is Phase.FINDING:
             if root != own:
-                group.descent.descend(root, group.descent.target, now)
+                self._descend(group, root, now)
             elif group.seats:
                 group.descent.stop()
                 group.seats[top].super_crew = ()
@@ -286,13 +295,25 @@ class Nemo:
             group.seats[top].super_crew = (own,)  # not the top: a place above is to be looked for
             group.check_at = now
 
+    def _descend(self, group: Group, root: NodeId, now: float) -> None:
+        """From the root; if that is out of reach the rendezvous is told so, once a search."""
+        descent, entrance = group.descent, self._rendezvous.of(group.group)
+        if self._desk.is_reachable(root):
+            descent.descend(root, descent.target, now)
+        elif entrance == self._desk.own:
+            self._rendezvous.complain(group.group, root, entrance, now)
+        elif descent.unreached != root:
+            descent.find(entrance, descent.target, now, unreached=root)
+        else:
+            descent.retry(now)
+
     # ---- sources, where nodes know each other only by mention
 
     def _announce(self, address: Address, now: float) -> None:
         self._source_count += 1
         group = self._groups[address]
         group.announce_at = now + 2 * self._desk.parameters.grace_s
-        if self._is_sparse and group.seats:
+        if self._desk.is_sparse and group.seats:
             self._hear_of_source(group, 0, self._desk.own, self._source_count, now)
 
     def _hear_of_source(self, group: Group, peer: NodeId, origin: NodeId, count: int, now: float) -> None:
@@ -330,7 +351,7 @@ class Nemo:
         while (address := self._due.pop_expired(now)) is not None:
             group = self._groups[address]
             self._touched[address] = None
-            if self._is_sparse and group.is_source and group.announce_at <= now:
+            if self._desk.is_sparse and group.is_source and group.announce_at <= now:
                 self._announce(address, now)
             maintenance.handle_timeout(group, lambda address=address: self._rendezvous.of(address), now)  # type: ignore[misc]
             if group.descent.phase is Phase.FINDING and self._rendezvous.of(address) == self._desk.own:

@@ -19,12 +19,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipeline.address import NodeId
-from pipeline.overlay.engines.nemo.clusters import Seat, best_centre, radius, split
+from pipeline.overlay.engines.nemo.clusters import Crew, Seat, best_centre, radius, split
 from pipeline.overlay.engines.nemo.group import CROWD, Group
 from pipeline.overlay.engines.nemo.joining import Phase
 from pipeline.overlay.engines.nemo.talk import Find, Redirect, View
 
 RANK_S = 2.0
+YIELD_GAP_S = 30.0
+"""Between two times that a leader makes way for nodes that do not reach it: there may be no leader that all reach."""
 BURIED_S = 30.0
 """How long nobody is believed who says that a dead leader leads."""
 
@@ -148,7 +150,8 @@ def _seek(group: Group, rendezvous: Callable[[], NodeId], now: float) -> None:
     layer = group.missing_layer
     if layer is None or (group.descent.phase is not Phase.IDLE and not group.descent.is_refinement):
         return
-    above = [node for node in (group.seats[layer - 1].super_crew if layer else ()) if node != group.own]
+    crew = group.seats[layer - 1].super_crew if layer else ()
+    above = [node for node in crew if node != group.own and group.desk.is_reachable(node)]
     if group.descent.failures < 2 * len(above):
         # Who of them leads now, or will as soon as it has noticed, is not known: they are asked in turn.
         group.send_join(above[group.descent.failures % len(above)], layer, now)
@@ -249,10 +252,28 @@ def _recentre(group: Group, seat: Seat) -> bool:
     present_s = radius(group.own, members, distance)
     if centre == group.own or not group.desk.is_better(radius(centre, members, distance), present_s):
         return False
-    crew = (centre, *(node for node in seat.crew if node != centre))[: group.desk.parameters.crew_size]
-    view = View(group.group, seat.layer, seat.version + 1, centre, dict(seat.members), crew, seat.super_crew)
-    group.desk.send(centre, view, [*seat.members, *seat.super_crew, *(n for c in seat.members.values() for n in c)])
+    _hand_over(group, seat, (centre, *(node for node in seat.crew if node != centre)))
     return True
+
+
+def _hand_over(group: Group, seat: Seat, crew: Crew) -> None:
+    """The first of a crew is to lead; once it does it tells all."""
+    crew = crew[: group.desk.parameters.crew_size]
+    view = View(group.group, seat.layer, seat.version + 1, crew[0], dict(seat.members), crew, seat.super_crew)
+    group.desk.send(crew[0], view, [*seat.members, *seat.super_crew, *(n for c in seat.members.values() for n in c)])
+
+
+def yield_lead(group: Group, blocked: NodeId, now: float) -> None:
+    """A node that does not reach us wants a place in the group that we lead: another leads, which it may reach."""
+    top = len(group.seats) - 1
+    if not group.is_root or now < group.operation_at.get(top, 0.0) or blocked in group.desk.up:
+        return
+    seat = group.seats[top]
+    heirs = [node for node in dict.fromkeys((*seat.crew, *seat.members)) if node in seat.members and node != group.own]
+    heirs.sort(key=lambda node: node == group.followed or not group.desk.is_reachable(node))
+    if heirs and heirs[0] != group.followed:
+        group.operation_at[top] = now + YIELD_GAP_S
+        _hand_over(group, seat, tuple(heirs))  # we are crew no more: whoever is would have to send to that node
 
 
 def _refine(group: Group, now: float) -> None:

@@ -91,6 +91,16 @@ class Rendezvous:
             if root.node == node:
                 self._roots[group] = _Root(0, now + HEIRS_S if root.layers else now, root.layers, 0)
 
+    def complain(self, group: Address, node: NodeId, asker: NodeId, now: float) -> None:
+        """Somebody does not reach who leads the group: if this node does not either it is no more, else it is told."""
+        root = self._roots.get(group)
+        if root is None or root.node != node:
+            return
+        if self._desk.is_reachable(node):
+            self._desk.send(node, talk.Blocked(group, asker), (asker,))
+        elif node != self._desk.own:
+            self._roots[group] = _Root(0, now + HEIRS_S if root.layers else now, root.layers, 0)
+
     def withdraw(self, group: Address, node: NodeId) -> None:
         """A node leads the group no more."""
         root = self._roots.get(group)

@@ -44,7 +44,7 @@ class Find(_Message, frozen=True, tag="f"):
 
     root: Node
     instead: Node
-    """The leader of the top cluster that the sender has followed, if it has."""
+    """The leader of the top cluster that the sender has followed, or cannot reach; 0: none."""
     layers: Layer
     """Of the hierarchy that the sender leads: of two the higher one stays; 0: nobody else is in it."""
 
@@ -57,6 +57,12 @@ class Root(_Message, frozen=True, tag="r"):
     """
 
     root: Node
+
+
+class Blocked(_Message, frozen=True, tag="x"):
+    """To who leads the top cluster, from the rendezvous: that node does not reach you, and wants a place."""
+
+    node: Node
 
 
 class Query(_Message, frozen=True, tag="q"):
@@ -156,7 +162,9 @@ class Lack(_Message, frozen=True, tag="k"):
     """Whether I would ask the asker first: then it is of no use to wait for me."""
 
 
-Message: TypeAlias = Find | Root | Query | Answer | Join | Leave | View | Redirect | Beat | Source | Nack | Lack
+Message: TypeAlias = (
+    Find | Root | Blocked | Query | Answer | Join | Leave | View | Redirect | Beat | Source | Nack | Lack
+)
 
 decoder = msgspec.msgpack.Decoder(Message)
 encode = msgspec.msgpack.Encoder().encode
