@@ -25,6 +25,8 @@ from pipeline.overlay.engines.nemo.joining import Phase
 from pipeline.overlay.engines.nemo.talk import Find, Redirect, View
 
 RANK_S = 2.0
+CLAIM_S = 1.0
+"""Within this time those who still reach the leader have left its heir, which then claims no more than it has."""
 YIELD_GAP_S = 30.0
 """Between two times that a leader makes way for nodes that do not reach it: there may be no leader that all reach."""
 BURIED_S = 30.0
@@ -94,7 +96,7 @@ def _check(group: Group, rendezvous: Callable[[], NodeId], now: float) -> None:
             group.publish(layer)
     group.unsaid.clear()
     _seek(group, rendezvous, now)
-    if not group.seats or group.beat_at <= now:
+    if not group.seats or group.beat_at <= now + CLAIM_S:
         return  # an heir first lets it be known what it leads
     gap_s = group.desk.parameters.operation_gap_s
     for layer in reversed(list(group.seats)):
@@ -141,7 +143,7 @@ def _succeed(group: Group, seat: Seat, now: float) -> None:
     seat.version += 1
     if super_crew:
         group.replaces[seat.layer + 1] = dead
-    group.followed, group.beat_at = dead, now
+    group.followed, group.beat_at = dead, now + CLAIM_S
     group.lead(seat, now)
 
 
