@@ -85,8 +85,51 @@ def test_a_partition_ends(size: int, cut_off: int, seed: int) -> None:
     cluster.network.partition(
         [host.endpoint for host in island], [host.endpoint for host in cluster.hosts if host not in island]
     )
-    shares(cluster, 80)
+    apart = shares(cluster, 80)
     cluster.network.heal()
     at_once = shares(cluster, 20)
-    assert all(share == 1.0 for host, share in at_once.items() if host not in island)
+    assert all(at_once[host] == 1.0 for host, share in apart.items() if share == 1.0)
     assert set(shares(cluster, 100).values()) == {1.0}
+
+
+@pytest.mark.parametrize("is_both_ways", [True, False])
+def test_who_does_not_reach_the_leader_gets_another(is_both_ways: bool) -> None:
+    """Goal: a member that does not reach the leader of the only cluster is served all the same, after some seconds."""
+    cluster = Cluster(8, seed=1, engine="nemo")
+    cluster.start()
+    cluster.run_until_linked(limit_s=20)
+    for host in cluster.hosts[1:]:
+        host.join(GROUP, ANY_SOURCE)
+        cluster.run(0.05)
+    cluster.hosts[0].send(GROUP)
+    cluster.run(5)
+    leading = crew(cluster)
+    engine = cluster.hosts[0].node._engine
+    assert isinstance(engine, Nemo)
+    entrance = engine._rendezvous.of(GROUP)
+    blocked = next(i for i in range(1, 8) if i not in leading and cluster.hosts[i].node_id != entrance)
+    path = (endpoint_of(blocked), endpoint_of(leading[0]))
+    for sender, receiver in [path, path[::-1]][: 1 + is_both_ways]:
+        cluster.network.impair(sender, receiver, CUT)
+    others = {host: share for host, share in shares(cluster, 150).items() if host is not cluster.hosts[blocked]}
+    assert set(others.values()) == {1.0}
+    assert set(shares(cluster, 150).values()) == {1.0}
+
+
+def test_all_leaders_die_at_once() -> None:
+    """Goal: the clusters below find together again as soon as the leaders' links are down, not after their graces."""
+    cluster = Cluster(14, seed=1, engine="nemo")
+    cluster.start()
+    cluster.run_until_linked(limit_s=20)
+    for host in cluster.hosts[1:]:
+        host.join(GROUP, ANY_SOURCE)
+        cluster.run(0.05)
+    cluster.hosts[0].send(GROUP)
+    cluster.run(15)
+    leaders = [host for host in cluster.hosts if len(host.node._engine.group(GROUP).seats) > 1]  # type: ignore[attr-defined]
+    assert 2 <= len(leaders) <= 4
+    assert cluster.hosts[0] not in leaders
+    for host in leaders:
+        host.crash()
+    shares(cluster, 100)
+    assert {share for host, share in shares(cluster, 100).items() if host not in leaders} == {1.0}

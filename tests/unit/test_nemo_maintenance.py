@@ -48,8 +48,9 @@ def test_a_cluster_with_one_stays() -> None:
 
 
 def test_who_loses_its_place_while_it_looks_for_a_closer_one_asks_all_above() -> None:
-    """The first of them is dead, so it must not be asked for ever."""
+    """The first of them does not answer, so it must not be asked for ever."""
     desk = Desk(OWN, Parameters(), lambda: 0.99)
+    desk.up = {ABOVE, NEAR, CHILD}
     group = Group(GROUP, desk, 0.0)
     group.seats = {0: Seat(0, OWN, 1, {OWN: (), CHILD: ()}, (OWN, CHILD), super_crew=(ABOVE, NEAR))}
     group.seats[0].heard = {OWN: 0.0, CHILD: 0.0}

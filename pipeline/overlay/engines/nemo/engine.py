@@ -174,6 +174,8 @@ class Nemo:
             is_back = group.buried.pop(peer, None) is not None  # it lives, and may still lead there
             if layer and phase is Phase.JOINING and (is_back or peer in group.seats[layer - 1].super_crew):
                 group.send_join(peer, layer, now)
+            elif phase is Phase.FINDING and peer == group.descent.unreached:
+                group.descent.descend(peer, group.descent.target, now)
             elif is_entrance and phase is Phase.FINDING:
                 group.descent.find(peer, group.descent.target, now)
             elif is_entrance and group.is_root:
@@ -296,16 +298,15 @@ class Nemo:
             group.check_at = now
 
     def _descend(self, group: Group, root: NodeId, now: float) -> None:
-        """From the root; if that is out of reach the rendezvous is told so, once a search."""
-        descent, entrance = group.descent, self._rendezvous.of(group.group)
+        """From the root; if that is out of reach for two searches the rendezvous is told so."""
+        descent, own = group.descent, self._desk.own
         if self._desk.is_reachable(root):
             descent.descend(root, descent.target, now)
-        elif entrance == self._desk.own:
-            self._rendezvous.complain(group.group, root, entrance, now)
-        elif descent.unreached != root:
-            descent.find(entrance, descent.target, now, unreached=root)
-        else:
-            descent.retry(now)
+            return
+        if descent.unreached == root and self._rendezvous.of(group.group) == own:
+            self._rendezvous.complain(group.group, root, own, now)
+        descent.unreached = root
+        descent.retry(now)
 
     # ---- sources, where nodes know each other only by mention
 

@@ -43,22 +43,23 @@ class Descent:
         self._arrive = arrive
         """Called with the leader to join, the layer, the top layer of the hierarchy, and now."""
         self.unreached: NodeId = 0
-        """Who leads the top cluster by the word of the rendezvous, which has been told that we do not reach it."""
+        """Who leads the top cluster, says the rendezvous, and is out of reach: if asked again it hears of that."""
         self._layer = LAYERS_MAX - 1
         self._present_s = math.inf
         self._ticket = 0
         self._asked: dict[NodeId, float] = {}
         self._answers: list[tuple[float, NodeId, Answer]] = []
 
-    def find(self, rendezvous: NodeId, target: int, now: float, *, unreached: NodeId = 0) -> None:
+    def find(self, rendezvous: NodeId, target: int, now: float) -> None:
         """Begin at the rendezvous."""
-        self.phase, self.target, self.is_refinement, self.unreached = Phase.FINDING, target, False, unreached
+        self.phase, self.target, self.is_refinement = Phase.FINDING, target, False
         self.due = now + self._desk.parameters.retry_s
         if rendezvous != self._desk.own:
-            self._desk.send(rendezvous, Find(self._group, 0, unreached, 0))
+            self._desk.send(rendezvous, Find(self._group, 0, self.unreached, 0))
 
     def descend(self, leader: NodeId, target: int, now: float) -> None:
         """Begin at the leader of the top cluster."""
+        self.unreached = 0
         self.target, self.is_refinement, self._present_s = target, False, math.inf
         self._ask([leader], LAYERS_MAX - 1, now)
 
