@@ -29,6 +29,9 @@ Where it is silent, or where forwarding in C asks for it, this is ours:
   - A leader alone says who is in its cluster, in versioned views; co-leaders act in forwarding only.  The first of the
     crew that is alive follows a dead leader; it looks for the leader's place above too, which tells those there that it
     is dead.  The rendezvous keeps the place of a dead root for a while for its heir.
+  - Not every node reaches every other: an heir whose leader lives for the others is left by them before it claims the
+    group; whom an heir replaces above is asked whether it lives; and the leader of the top cluster makes way for
+    another if a node does not reach it.
   - Turns that a small crew leaves over are given so that no node is in the way of all of them (clusters.py), and a
     cluster above layer 0 without a whole crew moves at once, not with 1 %: otherwise whole branches hang on one node.
   - A link that the sessions report down is as good as the grace period: in the daemon that is after 2.5 s.
