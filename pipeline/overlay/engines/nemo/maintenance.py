@@ -25,7 +25,7 @@ from pipeline.overlay.engines.nemo.joining import Phase
 from pipeline.overlay.engines.nemo.talk import Find, Redirect, View
 
 RANK_S = 2.0
-CLAIM_S = 1.0
+CLAIM_S = 0.3
 """Within this time those who still reach the leader have left its heir, which then claims no more than it has."""
 YIELD_GAP_S = 30.0
 """Between two times that a leader makes way for nodes that do not reach it: there may be no leader that all reach."""
