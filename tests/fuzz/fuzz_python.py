@@ -25,10 +25,10 @@ def main() -> int:
         print(f"no atheris here: {mutation.run(seconds)} mutations of the corpus")
         return 0
     with atheris.instrument_imports(include=["pipeline"]):
-        from tests.fuzz import mutation, talk  # noqa: PLC0415
+        from tests.fuzz import mutation, nemo, talk  # noqa: PLC0415
         from tests.fuzz.targets import TARGETS  # noqa: PLC0415
     targets = list(TARGETS.values())
-    scripted = {number for number, name in enumerate(TARGETS) if name in talk.TARGETS}
+    kinds = [next((kind for kind in (talk, nemo) if name in kind.TARGETS), mutation) for name in TARGETS]
 
     def one(data: bytes) -> None:
         if data:
@@ -36,8 +36,9 @@ def main() -> int:
 
     def mutate(data: bytes, size: int, seed: int) -> bytes:
         """Half of a script's mutations keep the form of its messages: blind ones hardly ever get past the decoder."""
-        if seed & 1 and data and data[0] % len(targets) in scripted:
-            return data[:1] + talk.twisted_script(random.Random(seed), data[1:])[: size - 1]
+        kind = kinds[data[0] % len(targets)] if data else mutation
+        if seed & 1 and kind is not mutation:
+            return data[:1] + kind.twisted_script(random.Random(seed), data[1:])[: size - 1]
         changed: bytes = atheris.Mutate(data, size)
         return changed
 
@@ -46,7 +47,7 @@ def main() -> int:
     begin = HERE / "bin" / "seeds"
     begin.mkdir(exist_ok=True)
     for number in range(len(targets)):
-        for data in talk.seeds() if number in scripted else mutation.seeds():
+        for data in kinds[number].seeds():
             name = hashlib.blake2b(data, digest_size=8).hexdigest()
             (begin / f"{number}-{name}").write_bytes(bytes([number]) + data)
     options = [f"-max_total_time={seconds}", "-max_len=4096", f"-artifact_prefix={found.parent}/"]

@@ -12,7 +12,7 @@ import msgspec
 
 from pipeline import messages
 from pipeline.messages import DirectorySummary, DirectoryUpdate, EngineMessage, Goodbye, Heartbeat, Hello, Request
-from tests.fuzz import talk
+from tests.fuzz import nemo, talk
 from tests.fuzz.targets import TARGETS, new_node
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -38,7 +38,7 @@ def seeds() -> list[bytes]:
 
 def mutants(rng: random.Random) -> Iterator[bytes]:
     """Seeds with bits flipped, bytes set, cut, doubled and spliced, and scripts of a liar; without end."""
-    pool, scripts = seeds(), talk.scripts(rng)
+    pool, scripts, lies = seeds(), talk.scripts(rng), nemo.scripts(rng)
     for number in itertools.count():
         data = bytearray(pool[number % len(pool)])
         for _ in range(rng.choice((0, 1, 1, 2, 5, 20))):
@@ -58,6 +58,7 @@ def mutants(rng: random.Random) -> Iterator[bytes]:
                     data[at:] = rng.choice(pool)[at:]
         yield bytes(data[:4096])
         yield next(scripts)
+        yield next(lies)
 
 
 def run(seconds: float, seed: int = 0) -> int:

@@ -19,7 +19,7 @@ from pipeline.messages import Hello, NodeRecord
 from pipeline.overlay.node import NodeConfig, OverlayNode
 from pipeline.shm.tables import moved_endpoint
 from pipeline.wire import igmp, ip, mld, overlay
-from tests.fuzz import talk
+from tests.fuzz import nemo, talk
 
 SOURCE, GROUP = bytes.fromhex("fe80000000000000" + "00" * 7 + "01"), bytes.fromhex("ff02" + "00" * 13 + "16")
 DRAINS_MAX = 10_000
@@ -144,4 +144,5 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "membership": _membership,
     "snapshot": _snapshots,
     **talk.TARGETS,
+    **nemo.TARGETS,
 }

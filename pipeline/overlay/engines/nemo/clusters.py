@@ -12,6 +12,9 @@ from typing import TypeAlias
 
 from pipeline.address import NodeId
 
+CENTRES_MAX = 16
+"""Looked at in a split: of a crowd every nth member, as all of 256 would take a second."""
+
 Crew: TypeAlias = tuple[NodeId, ...]
 Distance: TypeAlias = Callable[[NodeId, NodeId], float]
 """Round-trip time between two members, as far as it is known."""
@@ -34,6 +37,15 @@ class Seat:
     """Of each peer's last heartbeat: its stamp and when it came."""
     distances: dict[NodeId, dict[NodeId, float]] = field(default_factory=dict)
     """At the leader: what the members say of their distances."""
+
+    def inherit(self, old: Seat | None, now: float) -> None:
+        """Take over what the seat that this one replaces knows of those who are still members."""
+        self.heard = dict.fromkeys(self.members, now)
+        if old is None:
+            return
+        self.heard |= {node: each for node, each in old.heard.items() if node in self.members}
+        self.stamps |= {node: each for node, each in old.stamps.items() if node in self.members}
+        self.distances |= {node: each for node, each in old.distances.items() if node in self.members}
 
     def forget(self, node: NodeId) -> None:
         """A member is no more."""
@@ -72,7 +84,7 @@ def split(leader: NodeId, members: Sequence[NodeId], smallest: int, distance: Di
     """Who leaves, with its leader: two halves of at least `smallest`, of the least total distance to their leaders."""
     best: tuple[float, NodeId, list[NodeId]] | None = None
     others = [node for node in members if node != leader]
-    for centre in others:
+    for centre in others[:: -(-len(others) // CENTRES_MAX)]:
         rest = [node for node in others if node != centre]
         rest.sort(key=lambda node: distance(node, centre) - distance(node, leader))
         least, most = smallest - 1, len(members) - smallest - 1

@@ -37,10 +37,18 @@ class Desk:
 
     def send(self, peer: NodeId, message: talk.Message, mentions: Iterable[NodeId] = ()) -> None:
         """Say something to another node."""
-        assert peer != self.own, "a node does not talk to itself"
         if peer:
-            named = tuple(node for node in mentions if node not in (0, peer, self.own))
-            self.outputs.append(Transmit(peer, talk.encode(message), named))
+            self.send_all((peer,), message, mentions)
+
+    def send_all(self, peers: Iterable[NodeId], message: talk.Message, mentions: Iterable[NodeId] = ()) -> None:
+        """Say the same to others; it is encoded once, as there may be many of them."""
+        encoded, named = talk.encode(message), dict.fromkeys(mentions)
+        for known in (0, self.own):
+            named.pop(known, None)
+        for peer in peers:
+            assert peer != self.own, "a node does not talk to itself"
+            but = tuple(node for node in named if node != peer)
+            self.outputs.append(Transmit(peer, encoded, but))
 
     def measured(self, peer: NodeId, rtt_s: float) -> None:
         """A round-trip time has been measured."""

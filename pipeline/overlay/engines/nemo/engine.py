@@ -290,12 +290,13 @@ class Nemo:
         if group.descent.phase is Phase.FINDING:
             if root != own:
                 self._descend(group, root, now)
-            elif group.seats:
-                group.descent.stop()
-                group.seats[top].super_crew = ()
-                group.publish(top)
-            else:
+            elif not group.seats:
                 group.found(now)
+            else:
+                group.descent.stop()
+                if group.leads(top):
+                    group.seats[top].super_crew = ()
+                    group.publish(top)
         elif group.is_root and root != own:
             group.seats[top].super_crew = (own,)  # not the top: a place above is to be looked for
             group.check_at = now
@@ -321,13 +322,12 @@ class Nemo:
             self._hear_of_source(group, 0, self._desk.own, self._source_count, now)
 
     def _hear_of_source(self, group: Group, peer: NodeId, origin: NodeId, count: int, now: float) -> None:
-        sources = self._sources.setdefault(group.group, {})
+        held = self._sources.get(group.group, {})
+        self._sources[group.group] = sources = {node: each for node, each in held.items() if each[1] > now}
         is_full = origin not in sources and len(sources) >= limits.NODES_MAX
         if is_full or sources.get(origin, (-1, 0.0))[0] >= count:
             return
-        until = now + SOURCE_GRACES * self._desk.parameters.grace_s
-        self._sources[group.group] = sources = {node: each for node, each in sources.items() if each[1] > now}
-        sources[origin] = count, until
+        sources[origin] = count, now + SOURCE_GRACES * self._desk.parameters.grace_s
         told: set[NodeId] = set()
         for seat in group.seats.values():
             if self._desk.own in seat.crew or not peer:

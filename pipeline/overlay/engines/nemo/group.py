@@ -21,6 +21,8 @@ from pipeline.overlay.engines.nemo.joining import Descent, Phase
 from pipeline.overlay.engines.nemo.recovery import Recovery
 from pipeline.overlay.engines.nemo.talk import (
     CLUSTER_MAX,
+    LAYERS_MAX,
+    TOP_MAX,
     VERSION_SANE,
     Answer,
     Beat,
@@ -30,11 +32,14 @@ from pipeline.overlay.engines.nemo.talk import (
     Query,
     Redirect,
     View,
+    named,
 )
 
 WHY_GONE = "nemo: no seat"
 WHY_VIA = "nemo: not to the sender's crew"
 TOLD_S = 1.0
+GIVEN_S = 1.0
+"""Whoever leads tells all members: who is made a leader without end would make all of them talk."""
 CROWD = 16
 """In a cluster with more members, twice what is split, all hear of newcomers at the next check: many join at once."""
 
@@ -69,6 +74,8 @@ class Group:
         """Leaders that have been followed, and until when no word of theirs or of them is believed."""
         self.claims: dict[int, tuple[NodeId, View]] = {}
         """By layer: who claims our leader's place, and its view; the leader has been asked whether it lives."""
+        self.given_until: dict[int, float] = {}
+        """By layer: how long this node does not take the lead again because somebody says so."""
         self.replaces: dict[int, NodeId] = {}
         """By layer: whose place there this node's next Join takes."""
         self.routes: dict[RouteKey, tuple[frozenset[NodeId], ...]] = {}
@@ -192,15 +199,13 @@ class Group:
 
     def tell(self, layer: int) -> None:
         """The present view to all members."""
-        for node in self.seats[layer].members:
-            if node != self.own:
-                self.send_view(layer, node)
+        self.send_view(layer, *(node for node in self.seats[layer].members if node != self.own))
 
-    def send_view(self, layer: int, peer: NodeId) -> None:
-        """The present view to one member."""
+    def send_view(self, layer: int, *peers: NodeId) -> None:
+        """The present view to some."""
         seat = self.seats[layer]
         view = View(self.group, layer, seat.version, seat.leader, seat.members, seat.crew, seat.super_crew)
-        self.desk.send(peer, view, _named(view))
+        self.desk.send_all(peers, view, named(view))
 
     # ---- being told
 
@@ -209,7 +214,7 @@ class Group:
         if view.version > VERSION_SANE:
             return
         seat = self.seats.get(view.layer)
-        is_above = view.layer == len(self.seats) and (view.layer == 0 or self.leads(view.layer - 1))
+        is_above = view.layer == len(self.seats) <= TOP_MAX and (view.layer == 0 or self.leads(view.layer - 1))
         if self.own not in view.members:
             if seat is not None and peer == seat.leader and view.leader == peer and view.version > seat.version:
                 self.unseat(view.layer)
@@ -224,6 +229,10 @@ class Group:
         if seat is not None and self._is_claim(peer, view, seat, now):
             self._examine(peer, view, seat, now)
             return
+        if view.leader == self.own:
+            if now < self.given_until.get(view.layer, now):
+                return
+            self.given_until[view.layer] = now + GIVEN_S
         self._take_seat(peer, view, seat, now)
 
     def _is_claim(self, peer: NodeId, view: View, seat: Seat, now: float) -> bool:
@@ -263,9 +272,7 @@ class Group:
             self.desk.send(seat.leader, Leave(self.group, layer, 0, ()))
         was_leader = seat is not None and seat.leader == self.own
         new = Seat(layer, view.leader, view.version, dict(view.members), view.crew, view.super_crew)
-        if seat is not None:
-            new.stamps, new.distances = seat.stamps, seat.distances
-            new.heard = {node: seat.heard.get(node, now) for node in view.members}
+        new.inherit(seat, now)
         new.heard[view.leader] = now
         self.seats[layer] = new
         self.replaces.pop(layer, None)
@@ -288,7 +295,7 @@ class Group:
     def handle_join(self, peer: NodeId, join: Join, now: float) -> None:
         """Somebody wants to be in our cluster."""
         layer, top = join.layer, len(self.seats) - 1
-        if layer == top + 1 and self.is_root:
+        if layer == top + 1 <= TOP_MAX and self.is_root:
             # The hierarchy of the newcomer is as high as ours: a layer above both is needed.
             self.lead(Seat(layer, self.own, 1, {self.own: self.crew_below(layer)}, (self.own,)), now)
         if not self.leads(layer):
@@ -299,8 +306,6 @@ class Group:
                 self.suspect(leader, now)  # it has died one layer below
             return
         seat = self.seats[layer]
-        if len(seat.members) >= CLUSTER_MAX:
-            return
         if join.replaces not in (0, self.own, peer):
             if join.replaces in self.desk.up:
                 self.suspect(join.replaces, now)  # it may have been apart from the heir, and live
@@ -310,6 +315,8 @@ class Group:
 
     def _admit(self, seat: Seat, peer: NodeId, crew: Crew, now: float) -> None:
         is_new, is_same = peer not in seat.members, seat.members.get(peer) == crew
+        if is_new and len(seat.members) >= CLUSTER_MAX:
+            return
         seat.heard[peer] = now
         seat.members[peer] = crew
         if is_same or (is_new and len(seat.members) > CROWD):
@@ -337,9 +344,10 @@ class Group:
         seat = self.seats.get(layer)
         if self.descent.phase is Phase.JOINING and self.descent.target == layer and not self.descent.is_refinement:
             self.buried = {node: until for node, until in self.buried.items() if until > now}
-            if redirect.leader in (0, self.own, *self.buried):
-                self.descent.retry(now)
+            if redirect.leader in (0, self.own, *self.buried) or self.descent.redirects >= LAYERS_MAX:
+                self.descent.retry(now)  # or they send us round in circles
             else:
+                self.descent.redirects += 1
                 self.send_join(redirect.leader, layer, now)
             return
         if seat is None or seat.leader != peer:
@@ -370,7 +378,8 @@ class Group:
             self.send_join(leader, target, now)
         else:
             self.descent.stop()
-            self.disband(target - 1)
+            if self.leads(target - 1):
+                self.disband(target - 1)
 
     # ---- giving up seats
 
@@ -381,11 +390,11 @@ class Group:
         self.is_changed = True
 
     def disband(self, layer: int) -> None:
-        """Our hierarchy is too high to be taken into another as a whole: its parts look for places by themselves."""
+        """Our cluster ends, and those above it that we lead: its members look for places by themselves."""
+        self.leave_from(layer + 1)
         seat = self.seats[layer]
-        for node in seat.members:
-            if node != self.own:
-                self.desk.send(node, Redirect(self.group, layer, 0))
+        others = (node for node in seat.members if node != self.own)
+        self.desk.send_all(others, Redirect(self.group, layer, 0))
         self.seats.pop(layer)
         if layer - 1 in self.seats:
             self.seats[layer - 1].super_crew = (self.own,)
@@ -405,15 +414,14 @@ class Group:
             if successor:
                 seat.members[successor] = crew
             if not seat.members:
-                break
+                successor, crew = 0, ()
+                continue
             heirs = [node for node in seat.crew if node in seat.members]
             heir = heirs[0] if heirs else min(seat.members, key=lambda node: (self.desk.rtt(node), node))
             heirs = [heir, *(node for node in heirs if node != heir)]
             new_crew = tuple(heirs)
-            members = dict(seat.members)
-            view = View(self.group, layer, seat.version + 2, heir, members, new_crew, seat.super_crew)
-            for node in members:
-                self.desk.send(node, view, _named(view))
+            view = View(self.group, layer, seat.version + 2, heir, seat.members, new_crew, seat.super_crew)
+            self.desk.send_all(seat.members, view, named(view))
             successor, crew = heir, new_crew
         self.is_changed = True
 
@@ -447,13 +455,15 @@ class Group:
                 self.desk.send(peer, Redirect(self.group, beat.layer, leader), (leader,))
             return
         if seat.leader == self.own and beat.leader == self.own:
-            seat.distances[peer] = {node: each / 1e3 for node, each in beat.distances.items()} or seat.distances.get(
-                peer, {}
-            )
             if seat.members.get(peer) != beat.crew:
                 self._admit(seat, peer, beat.crew, now)
+            elif seat.version < beat.version <= VERSION_SANE:
+                seat.version = beat.version  # it has been told what we have never said, and would not believe less
+                self.publish(beat.layer)
             elif beat.version != seat.version:
                 self.send_view(beat.layer, peer)
+            if beat.distances and peer in seat.members:
+                seat.distances[peer] = {node: each / 1e3 for node, each in beat.distances.items()}
         if peer in seat.members:
             seat.heard[peer] = now
             if beat.stamp:
@@ -493,7 +503,3 @@ class Group:
             if key not in new:
                 self.desk.outputs.append(RouteChanged(key, None, WHY_GONE))
         self.routes = new
-
-
-def _named(view: View) -> list[NodeId]:
-    return [*view.members, *(node for crew in view.members.values() for node in crew), *view.crew, *view.super_crew]

@@ -38,6 +38,8 @@ class Descent:
         self.is_refinement = False
         self.failures = 0
         """Searches in a row that have led nowhere."""
+        self.redirects = 0
+        """Followed in this one."""
         self._group = group
         self._desk = desk
         self._arrive = arrive
@@ -90,7 +92,7 @@ class Descent:
 
     def stop(self) -> None:
         """Found, or not needed any more."""
-        self.phase, self.due, self.is_refinement = Phase.IDLE, None, False
+        self.phase, self.due, self.is_refinement, self.redirects = Phase.IDLE, None, False, 0
         self._asked, self._answers = {}, []
 
     def handle_answer(self, peer: NodeId, answer: Answer, now: float) -> None:

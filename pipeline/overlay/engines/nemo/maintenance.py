@@ -22,7 +22,7 @@ from pipeline.address import NodeId
 from pipeline.overlay.engines.nemo.clusters import Crew, Seat, best_centre, radius, split
 from pipeline.overlay.engines.nemo.group import CROWD, Group
 from pipeline.overlay.engines.nemo.joining import Phase
-from pipeline.overlay.engines.nemo.talk import Find, Redirect, View
+from pipeline.overlay.engines.nemo.talk import CLUSTER_MAX, TOP_MAX, VERSION_SANE, Find, Redirect, View
 
 RANK_S = 2.0
 CLAIM_S = 0.3
@@ -98,6 +98,9 @@ def _check(group: Group, rendezvous: Callable[[], NodeId], now: float) -> None:
     _seek(group, rendezvous, now)
     if not group.seats or group.beat_at <= now + CLAIM_S:
         return  # an heir first lets it be known what it leads
+    for layer in list(group.seats):
+        if group.leads(layer) and group.seats[layer].version > VERSION_SANE:
+            group.disband(layer)
     gap_s = group.desk.parameters.operation_gap_s
     for layer in reversed(list(group.seats)):
         is_crowd = layer in group.seats and len(group.seats[layer].members) > CROWD
@@ -129,6 +132,9 @@ def _succeed(group: Group, seat: Seat, now: float) -> None:
     """The leader is dead: take its place if all before us in the succession are dead too, or have had their time."""
     grace_s = group.desk.parameters.grace_s
     dead = seat.leader
+    if seat.version >= VERSION_SANE:
+        group.unseat(seat.layer)  # nobody would believe an heir
+        return
     heirs = [node for node in (*seat.crew, *sorted(seat.members)) if node in seat.members and node != dead]
     silent = {node for node in heirs if node != group.own and now - seat.heard.get(node, now) >= grace_s}
     heirs = [node for node in dict.fromkeys(heirs) if node not in silent]
@@ -138,7 +144,7 @@ def _succeed(group: Group, seat: Seat, now: float) -> None:
     super_crew = tuple(node for node in seat.super_crew if node != dead)
     for node in (dead, *silent):
         seat.forget(node)
-    group.buried[dead] = now + BURIED_S
+    group.buried = {node: until for node, until in group.buried.items() if until > now} | {dead: now + BURIED_S}
     seat.super_crew = super_crew
     seat.version += 1
     if super_crew:
@@ -203,6 +209,8 @@ def _distance(group: Group, seat: Seat) -> Callable[[NodeId, NodeId], float]:
 def _split(group: Group, seat: Seat, now: float) -> None:
     """One half gets a leader of its own, which is a new member of the cluster above."""
     layer = seat.layer
+    if layer == TOP_MAX:
+        return
     smallest = 3 * group.desk.parameters.k // 2
     leader, away = split(group.own, list(seat.members), smallest, _distance(group, seat))
     if layer + 1 not in group.seats:
@@ -213,9 +221,11 @@ def _split(group: Group, seat: Seat, now: float) -> None:
     size = group.desk.parameters.crew_size
     crew = (leader, *(node for node in away if node != leader))[:size]
     version = seat.version
+    above = group.seats[layer + 1]
+    if len(above.members) >= CLUSTER_MAX:
+        return
     for node in away:
         seat.forget(node)
-    above = group.seats[layer + 1]
     if above.leader == group.own:
         above.members[leader] = crew
         above.heard[leader] = now
@@ -223,8 +233,7 @@ def _split(group: Group, seat: Seat, now: float) -> None:
     group.publish(layer)
     view = View(group.group, layer, version + 3, leader, members, crew, above.crew)
     named = [*away, *above.crew, *(node for below in members.values() for node in below)]
-    for node in away:
-        group.desk.send(node, view, named)
+    group.desk.send_all(away, view, named)
     if above.leader == group.own:
         group.publish(layer + 1)
 

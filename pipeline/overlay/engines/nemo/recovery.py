@@ -149,6 +149,7 @@ class Recovery:
     ) -> None:
         """Choose whom to ask for a packet now."""
         if each.asked:
+            self._silent = {node: until for node, until in self._silent.items() if until > now}
             self._silent[each.asked] = now + SILENT_S
             self._suspect(each.asked, now)
             each.passed.add(each.asked)

@@ -16,6 +16,8 @@ from pipeline import limits
 MALFORMED = "nemo_malformed"
 LAYERS_MAX = 16
 """Clusters have at least two members, mostly three: 2^16 nodes are more than there can be."""
+TOP_MAX = LAYERS_MAX - 2
+"""The highest layer with a cluster, so that who asks for a place above it can still say so."""
 CLUSTER_MAX = 256
 """Members of one cluster while many join at once; it is split within seconds."""
 
@@ -23,12 +25,14 @@ Group: TypeAlias = Annotated[bytes, Meta(min_length=4, max_length=16)]
 Layer: TypeAlias = Annotated[int, Meta(ge=0, lt=LAYERS_MAX)]
 Node: TypeAlias = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
 """0 where there may be none."""
+Member: TypeAlias = Annotated[int, Meta(ge=1, le=0xFFFFFFFF)]
 Version: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 62)]
 VERSION_SANE = 1 << 61
-"""No cluster changes so often.  A view above it is a liar's, after whose version a leader's own would be malformed."""
-Crew: TypeAlias = Annotated[tuple[Node, ...], Meta(max_length=limits.TURNS_MAX)]
+"""No cluster changes so often.  A view above it is a liar's, after whose version a leader's own would be malformed; a
+cluster that a liar has brought there begins anew, as its views would not be believed."""
+Crew: TypeAlias = Annotated[tuple[Member, ...], Meta(max_length=limits.TURNS_MAX)]
 """Leader first."""
-Members: TypeAlias = Annotated[dict[Node, Crew], Meta(max_length=CLUSTER_MAX)]
+Members: TypeAlias = Annotated[dict[Member, Crew], Meta(max_length=CLUSTER_MAX)]
 """Each with the crew of the cluster that it leads in the layer below; empty in layer 0."""
 Numbers: TypeAlias = Annotated[tuple[Annotated[int, Meta(ge=0, le=0xFFFFFFFF)], ...], Meta(max_length=64)]
 """Stream sequence numbers."""
@@ -165,6 +169,12 @@ class Lack(_Message, frozen=True, tag="k"):
 Message: TypeAlias = (
     Find | Root | Blocked | Query | Answer | Join | Leave | View | Redirect | Beat | Source | Nack | Lack
 )
+
+
+def named(view: View) -> list[int]:
+    """The nodes that a view names."""
+    return [*view.members, *(node for crew in view.members.values() for node in crew), *view.crew, *view.super_crew]
+
 
 decoder = msgspec.msgpack.Decoder(Message)
 encode = msgspec.msgpack.Encoder().encode
