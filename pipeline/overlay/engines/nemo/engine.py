@@ -21,8 +21,9 @@ Where it is silent, or where forwarding in C asks for it, this is ours:
     a packet takes and every node gets it once (forwarding.py says why, and what of the rule that changes).
   - Packets carry no bitmask of what their sender has: gaps are seen in the stream sequence (a whole outage of a path is
     seen with the first packet after it).  A NACK goes to the parent in the tree of the packet's turn and is answered,
-    also by who lacks the packet itself: it names whom it would ask.  Only behind a parent that does not answer others
-    are asked, so that a packet is repaired once for each subtree that was cut off (recovery.py).
+    also by who lacks the packet itself: it names whom it would ask, those towards the source first.  Only behind a
+    parent that does not answer others are asked, so that a packet is repaired once for each subtree that was cut off
+    (recovery.py).
   - Who does not answer a NACK is asked whether it lives, by its cluster's leader or heirs, and replaced if it does not
     say so: a gap in one turn's packets is noticed within seconds while the other turns flow.  A node whose packets stop
     in all turns sees no gap and has the paper's grace period, as with a crew of 1.
@@ -35,6 +36,7 @@ Where it is silent, or where forwarding in C asks for it, this is ours:
   - Turns that a small crew leaves over are given so that no node is in the way of all of them (clusters.py), and a
     cluster above layer 0 without a whole crew moves at once, not with 1 %: otherwise whole branches hang on one node.
   - A link that the sessions report down is as good as the grace period: in the daemon that is after 2.5 s.
+  - A refinement asks only those leaders whose distance is not known or is better than the present one's.
   - Sources that are no members have a seat like members; source filters are left to the receiving host.
   - Members that the view of this node does not show are not listed by `members`.
   - The missing-packet timer is never below `nack_floor_s`.
