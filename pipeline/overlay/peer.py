@@ -123,7 +123,7 @@ class Peer:
     """One session.  The owner feeds signals and asks `next_action` at `due`."""
 
     __slots__ = (
-        "_backoff", "_greeted_at", "_heartbeat_at", "_pace", "_rest_s", "_said_at", "_trusted_until",
+        "_backoff", "_heartbeat_at", "_pace", "_rest_s", "_said_at", "_trusted_until",
         "acknowledged", "away_since", "is_wanted", "number_heard", "record", "state", "told",
     )  # fmt: skip
 
@@ -147,8 +147,6 @@ class Peer:
         self._said_at = now
         """When it last said something itself."""
         self._backoff = Backoff(random, now, now)
-        self._greeted_at = -math.inf
-        """When a Hello went out before something else."""
         self._heartbeat_at = now
         self._trusted_until = now
         """Until then our probes say that it hears us, and our heartbeats may be `_rest_s` apart."""
@@ -233,14 +231,6 @@ class Peer:
         """Something else than a Hello or a Heartbeat has been sent, which is as good a sign of life."""
         if self.is_up:
             self._heartbeat_at = now + self._pace.heartbeat_s
-
-    def may_greet(self, now: float) -> bool:
-        """Whether the last Hello that went before something else may have been lost."""
-        return now - self._greeted_at >= limits.RECONNECT_INTERVAL_MIN_S
-
-    def greeted(self, now: float) -> None:
-        """One has been sent."""
-        self._greeted_at = now
 
     def may_echo(self, now: float) -> bool:
         """Whether the last heartbeat was long enough ago to answer one (two that answer at once would never end)."""

@@ -371,9 +371,8 @@ class Sessions:
     def send_engine(self, peer: Peer, message: messages.EngineMessage, mentions: Iterable[NodeId], now: float) -> None:
         """Queue an engine's message; sparse: after what the peer must know to understand it."""
         if self._roster.is_sparse:
-            if peer.acknowledged != self._roster.own.stamp and peer.may_greet(now):
+            if peer.acknowledged != self._roster.own.stamp:
                 self.speaker.hello(peer.record.endpoint, known=peer.known_to_peer)
-                peer.greeted(now)
             self.speaker.tell_of(peer, mentions, now, again_s=self._roster.pace.forget_s * TOLD_SHARE)
             peer.said_more(now)
         self.speaker.send(peer.record.endpoint, message)

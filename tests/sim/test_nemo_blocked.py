@@ -41,17 +41,24 @@ def shares(cluster: Cluster, count: int) -> dict[Host, float]:
     return {host: sum(host.delivered[packet] for packet in packets) / count for host in members}
 
 
+def under_way(size: int, seed: int, *, settled_s: float, apart_s: float = 0.05) -> Cluster:
+    """An overlay in which all but the source have joined one after the other, and are found."""
+    cluster = Cluster(size, seed=seed, engine="nemo")
+    cluster.start()
+    cluster.run_until_linked(limit_s=30)
+    for host in cluster.hosts[1:]:
+        host.join(GROUP, ANY_SOURCE)
+        cluster.run(apart_s)
+    cluster.hosts[0].send(GROUP)
+    cluster.run(settled_s)
+    return cluster
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("is_both_ways", [True, False])
 @pytest.mark.parametrize(("one", "other"), [("leader", "member"), ("member", "leader"), ("leader", "crew")])
 def test_a_blocked_path_harms_one_at_the_most(one: str, other: str, is_both_ways: bool, seed: int) -> None:
-    cluster = Cluster(8, seed=seed, engine="nemo")
-    cluster.start()
-    cluster.run_until_linked(limit_s=20)
-    for host in cluster.hosts[1:]:
-        host.join(GROUP, ANY_SOURCE)
-    cluster.hosts[0].send(GROUP)
-    cluster.run(5)
+    cluster = under_way(8, seed, settled_s=5, apart_s=0.0)
     leading = crew(cluster)
     assert 0 not in leading
     ends = {"leader": leading[0], "crew": leading[1]}
@@ -73,14 +80,7 @@ def test_a_blocked_path_harms_one_at_the_most(one: str, other: str, is_both_ways
 @pytest.mark.parametrize(("size", "cut_off"), [(7, 1), (7, 3), (14, 1), (14, 4), (24, 8)])
 def test_a_partition_ends(size: int, cut_off: int, seed: int) -> None:
     """Goal: the end of a partition costs those nothing that the source has reached, and the others a second or two."""
-    cluster = Cluster(size, seed=seed, engine="nemo")
-    cluster.start()
-    cluster.run_until_linked(limit_s=30)
-    for host in cluster.hosts[1:]:
-        host.join(GROUP, ANY_SOURCE)
-        cluster.run(0.05)
-    cluster.hosts[0].send(GROUP)
-    cluster.run(15)
+    cluster = under_way(size, seed, settled_s=15)
     island = random.Random(seed).sample(cluster.hosts[1:], cut_off)
     cluster.network.partition(
         [host.endpoint for host in island], [host.endpoint for host in cluster.hosts if host not in island]
@@ -95,14 +95,7 @@ def test_a_partition_ends(size: int, cut_off: int, seed: int) -> None:
 @pytest.mark.parametrize("is_both_ways", [True, False])
 def test_who_does_not_reach_the_leader_gets_another(is_both_ways: bool) -> None:
     """Goal: a member that does not reach the leader of the only cluster is served all the same, after some seconds."""
-    cluster = Cluster(8, seed=1, engine="nemo")
-    cluster.start()
-    cluster.run_until_linked(limit_s=20)
-    for host in cluster.hosts[1:]:
-        host.join(GROUP, ANY_SOURCE)
-        cluster.run(0.05)
-    cluster.hosts[0].send(GROUP)
-    cluster.run(5)
+    cluster = under_way(8, 1, settled_s=5)
     leading = crew(cluster)
     engine = cluster.hosts[0].node._engine
     assert isinstance(engine, Nemo)
@@ -118,14 +111,7 @@ def test_who_does_not_reach_the_leader_gets_another(is_both_ways: bool) -> None:
 
 def test_all_leaders_die_at_once() -> None:
     """Goal: the clusters below find together again as soon as the leaders' links are down, not after their graces."""
-    cluster = Cluster(14, seed=1, engine="nemo")
-    cluster.start()
-    cluster.run_until_linked(limit_s=20)
-    for host in cluster.hosts[1:]:
-        host.join(GROUP, ANY_SOURCE)
-        cluster.run(0.05)
-    cluster.hosts[0].send(GROUP)
-    cluster.run(15)
+    cluster = under_way(14, 1, settled_s=15)
     leaders = [host for host in cluster.hosts if len(host.node._engine.group(GROUP).seats) > 1]  # type: ignore[attr-defined]
     assert 2 <= len(leaders) <= 4
     assert cluster.hosts[0] not in leaders

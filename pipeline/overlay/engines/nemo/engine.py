@@ -10,7 +10,7 @@ One hierarchy of clusters for each group, of the nodes that want it or send to i
     group.py        a node's seats, messages about them     recovery.py     NACKs and their answers
     maintenance.py  heartbeats, failures, operations        doubts.py       does a suspected peer live?
     forwarding.py   seats → next hops in turn               rendezvous.py   where a group begins
-    talk.py, parameters.py
+    routes.py       what of them has changed                talk.py, parameters.py
 
 What is the paper's: clusters, crews of leader and co-leaders, join by descent, leave with successors, heartbeats,
 grace, crew lists, probabilities, the order of turns in the crew, the sender's crew, NACKs to the crew after 2 RTT.
@@ -61,7 +61,9 @@ from pipeline.overlay.engines.nemo.joining import Phase
 from pipeline.overlay.engines.nemo.rendezvous import Rendezvous
 
 SOURCE_GRACES = 4
-"""A source that has not said for so many grace periods that it is one is one no more; it says so in each second."""
+"""A source that has not said for so many grace periods that it is one is one no more."""
+ANNOUNCED_GRACES = 2
+"""Between two times that it says so."""
 
 
 class _SeatSnapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -137,7 +139,7 @@ class Nemo:
             return
         is_last = group.is_root and len(group.seats[0].members) == 1
         group.leave_from(0)
-        group.route()
+        group.routes.follow(group.seats)
         entrance = self._rendezvous.of(address)
         if is_last and entrance == self._desk.own:
             self._rendezvous.withdraw(address, self._desk.own)
@@ -319,7 +321,7 @@ class Nemo:
     def _announce(self, address: Address, now: float) -> None:
         self._source_count += 1
         group = self._groups[address]
-        group.announce_at = now + 2 * self._desk.parameters.grace_s
+        group.announce_at = now + ANNOUNCED_GRACES * self._desk.parameters.grace_s
         if self._desk.is_sparse and group.seats:
             self._hear_of_source(group, 0, self._desk.own, self._source_count, now)
 
@@ -388,7 +390,8 @@ class Nemo:
         for address in touched:
             group = self._groups[address]
             if group.is_changed:
-                group.route()
+                group.is_changed = False
+                group.routes.follow(group.seats)
                 self._want(address, _peers_of(group))
             self._due.set(address, maintenance.poll_timeout(group))
 
@@ -459,6 +462,4 @@ def _peers_of(group: Group) -> frozenset[NodeId]:
     for seat in group.seats.values():
         if group.own in seat.crew:
             found.update(seat.super_crew)
-    for sets in group.routes.values():
-        found.update(*sets)
-    return frozenset(found - {group.own})
+    return frozenset((found | group.routes.nodes()) - {group.own})

@@ -2,7 +2,8 @@
 
 The leader of a cluster alone decides who is in it and tells all by a View; of two views of one layer the greater
 version wins.  A member that knows better than what it is told says so (Leave, Redirect), so that any two nodes agree
-after a few heartbeats whatever was lost.  Timers and operations on clusters are in maintenance.py.
+after a few heartbeats whatever was lost.  Timers and operations on clusters are in maintenance.py, what follows for
+packets in routes.py.
 
     no seat ── Join ──▶ member ── a View makes it leader ──▶ leader, and member one layer above (Join there)
                           │  leader silent: the first of the crew that is alive takes over
@@ -12,13 +13,13 @@ after a few heartbeats whatever was lost.  Timers and operations on clusters are
 from __future__ import annotations
 
 from pipeline.address import Address, NodeId
-from pipeline.overlay.api import RouteChanged, RouteKey, Side
 from pipeline.overlay.engines.nemo import forwarding
 from pipeline.overlay.engines.nemo.clusters import Crew, Seat, choose_crew
 from pipeline.overlay.engines.nemo.desk import Desk
 from pipeline.overlay.engines.nemo.doubts import Doubts
 from pipeline.overlay.engines.nemo.joining import Descent, Phase
 from pipeline.overlay.engines.nemo.recovery import Recovery
+from pipeline.overlay.engines.nemo.routes import Routes
 from pipeline.overlay.engines.nemo.talk import (
     CLUSTER_MAX,
     LAYERS_MAX,
@@ -35,8 +36,6 @@ from pipeline.overlay.engines.nemo.talk import (
     named,
 )
 
-WHY_GONE = "nemo: no seat"
-WHY_VIA = "nemo: not to the sender's crew"
 TOLD_S = 1.0
 GIVEN_S = 1.0
 """Whoever leads tells all members: who is made a leader without end would make all of them talk."""
@@ -78,10 +77,7 @@ class Group:
         """By layer: how long this node does not take the lead again because somebody says so."""
         self.replaces: dict[int, NodeId] = {}
         """By layer: whose place there this node's next Join takes."""
-        self.routes: dict[RouteKey, tuple[frozenset[NodeId], ...]] = {}
-        self._basis: object = None
-        """What the routes were made of."""
-        self._why = ""
+        self.routes = Routes(group, desk)
         self.is_changed = False
 
     # ---- where this node stands
@@ -476,30 +472,3 @@ class Group:
             seat = self.seats[max(led)]
             members = list(seat.members) if seat.layer > query.target else []
             self.desk.send(peer, Answer(self.group, seat.layer, query.ticket, members, len(self.seats) - 1), members)
-
-    # ---- routes
-
-    def route(self) -> None:
-        """Put out what has changed in the routes."""
-        self.is_changed = False
-        basis = forwarding.basis(self.own, self.seats)
-        if basis == self._basis:
-            return
-        self._basis = basis
-        new: dict[RouteKey, tuple[frozenset[NodeId], ...]] = {}
-        old_why, self._why = self._why, forwarding.why(self.own, self.seats)
-        if 0 in self.seats:
-            found = forwarding.hops(self.own, self.seats, self.desk.parameters.crew_size)
-            for side in Side:
-                new[RouteKey(side, self.group)] = found.default
-            for via, sets in found.by_via.items():
-                new[RouteKey(Side.OVERLAY, self.group, via=via)] = sets
-        for key, sets in new.items():
-            if self.routes.get(key) != sets or (key.via is None and self._why != old_why):
-                why = self._why if key.via is None else WHY_VIA
-                repairs = self.desk.parameters.repair == "nack"
-                self.desk.outputs.append(RouteChanged(key, sets[0], why, sets[1:], repairs=repairs))
-        for key in self.routes:
-            if key not in new:
-                self.desk.outputs.append(RouteChanged(key, None, WHY_GONE))
-        self.routes = new

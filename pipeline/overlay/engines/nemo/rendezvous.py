@@ -89,7 +89,10 @@ class Rendezvous:
         """A node is no more, or knows nothing any more.  Who followed it has the first claim to its places."""
         for group, root in list(self._roots.items()):
             if root.node == node:
-                self._roots[group] = _Root(0, now + HEIRS_S if root.layers else now, root.layers, 0)
+                self._vacate(group, root, now)
+
+    def _vacate(self, group: Address, root: _Root, now: float) -> None:
+        self._roots[group] = _Root(0, now + HEIRS_S if root.layers else now, root.layers, 0)
 
     def complain(self, group: Address, node: NodeId, asker: NodeId, now: float) -> None:
         """Somebody does not reach who leads the group: if this node does not either it is no more, else it is told."""
@@ -99,7 +102,7 @@ class Rendezvous:
         if self._desk.is_reachable(node):
             self._desk.send(node, talk.Blocked(group, asker), (asker,))
         elif node != self._desk.own:
-            self._roots[group] = _Root(0, now + HEIRS_S if root.layers else now, root.layers, 0)
+            self._vacate(group, root, now)
 
     def withdraw(self, group: Address, node: NodeId) -> None:
         """A node leads the group no more."""
