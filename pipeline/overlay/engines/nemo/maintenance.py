@@ -22,7 +22,7 @@ from pipeline.address import NodeId
 from pipeline.overlay.engines.nemo.clusters import Crew, Seat, best_centre, radius, split
 from pipeline.overlay.engines.nemo.group import CROWD, Group
 from pipeline.overlay.engines.nemo.joining import Phase
-from pipeline.overlay.engines.nemo.talk import CLUSTER_MAX, TOP_MAX, VERSION_SANE, Find, Redirect, View
+from pipeline.overlay.engines.nemo.talk import CLUSTER_MAX, TOP_MAX, VERSION_SANE, Find, Redirect, View, named
 
 RANK_S = 2.0
 CLAIM_S = 0.3
@@ -232,8 +232,7 @@ def _split(group: Group, seat: Seat, now: float) -> None:
     seat.version += 1
     group.publish(layer)
     view = View(group.group, layer, version + 3, leader, members, crew, above.crew)
-    named = [*away, *above.crew, *(node for below in members.values() for node in below)]
-    group.desk.send_all(away, view, named)
+    group.desk.send_all(away, view, named(view))
     if above.leader == group.own:
         group.publish(layer + 1)
 
@@ -271,7 +270,7 @@ def _hand_over(group: Group, seat: Seat, crew: Crew) -> None:
     """The first of a crew is to lead; once it does it tells all."""
     crew = crew[: group.desk.parameters.crew_size]
     view = View(group.group, seat.layer, seat.version + 1, crew[0], dict(seat.members), crew, seat.super_crew)
-    group.desk.send(crew[0], view, [*seat.members, *seat.super_crew, *(n for c in seat.members.values() for n in c)])
+    group.desk.send(crew[0], view, named(view))
 
 
 def yield_lead(group: Group, blocked: NodeId, now: float) -> None:
