@@ -18,7 +18,7 @@ from typing import Any
 from perf.network import Network
 from perf.search import RateSearch
 from pipeline.cli.programs import LabError
-from tests.netns.traffic import PAYLOAD, Receiver, Sender
+from tests.netns.traffic import PAYLOAD, PORT, Receiver, Sender
 
 GROUP = "239.77.0.1"
 LOSS_MAX = 0.001
@@ -70,23 +70,45 @@ def background_share(seconds: float = 1.0) -> float:
 # ---------------------------------------------------------------- one trial
 
 
+def group_addresses(count: int) -> list[str]:
+    """Groups in a row, from GROUP on."""
+    first = int.from_bytes(bytes(map(int, GROUP.split("."))))
+    return [".".join(map(str, (first + i).to_bytes(4))) for i in range(count)]
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is sent; `pps` 0 is flat out."""
+    """What is sent; `pps` 0 is flat out.
+
+    Each of the `programs` sends its share of the packets, in `flows` flows to `groups` groups of its own, and every
+    receiving host runs as many programs, one for each that sends.
+    """
 
     pps: float = 0.0
     size: int | Sequence[int] = PAYLOAD
     seconds: float = 1.0
     groups: int = 1
     flows: int = 1
+    programs: int = 1
 
     @property
     def mean_size(self) -> float:
         return self.size if isinstance(self.size, int) else sum(self.size) / len(self.size)
 
     @property
-    def group_list(self) -> str:
-        return GROUP if self.groups == 1 else f"{GROUP}+{self.groups}"
+    def addresses(self) -> list[str]:
+        """The groups of all programs."""
+        return group_addresses(self.groups * self.programs)
+
+    @property
+    def group_lists(self) -> list[str]:
+        """The groups of each program, as the traffic tool takes them."""
+        count = f"+{self.groups}" if self.groups > 1 else ""
+        return [first + count for first in self.addresses[:: self.groups]]
+
+
+SINGLE = Load()
+"""One program, one flow, one group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,19 +151,28 @@ class Trial:
 
 def run_trial(network: Network, load: Load) -> Trial:
     """Send, wait until all has arrived, count.  The groups are joined already (`settled`)."""
-    receivers = [Receiver(host, load.group_list, interface=network.interface) for host in network.receivers]
+    streams = list(enumerate(load.group_lists))
+    receivers = [
+        Receiver(host, groups, port=PORT + number, interface=network.interface)
+        for number, groups in streams
+        for host in network.receivers
+    ]
     try:
         before = CpuClock.read()
-        sender = Sender(
-            network.sender,
-            load.group_list,
-            interface=network.interface,
-            size=load.size,
-            pps=load.pps,
-            seconds=load.seconds,
-            flows=load.flows,
-        )
-        report = sender.report(load.seconds + 30)
+        senders = [
+            Sender(
+                network.sender,
+                groups,
+                port=PORT + number,
+                interface=network.interface,
+                size=load.size,
+                pps=load.pps / load.programs,
+                seconds=load.seconds,
+                flows=load.flows,
+            )
+            for number, groups in streams
+        ]
+        reports = [sender.report(load.seconds + 30) for sender in senders]
         after = CpuClock.read()
         deadline = time.monotonic() + DRAIN_TIMEOUT_S
         while time.monotonic() < deadline and any(receiver.process.alive() for receiver in receivers):
@@ -152,13 +183,13 @@ def run_trial(network: Network, load: Load) -> Trial:
             receiver.process.kill()
     forget_ended(network)
     counts = [account.stream() for account in accounts]
-    sent = int(report["sent"])
+    sent = [int(report["sent"]) for report in reports for _ in network.receivers]
     worst = max(accounts, key=lambda account: account.latency_us["p99"])
     return Trial(
         asked_pps=load.pps,
-        sent=sent,
-        seconds=float(report["seconds"]),
-        loss=max(1 - count["unique"] / sent for count in counts) if sent else 1.0,
+        sent=sum(int(report["sent"]) for report in reports),
+        seconds=max(float(report["seconds"]) for report in reports),
+        loss=max(1 - count["unique"] / wanted if wanted else 1.0 for count, wanted in zip(counts, sent, strict=True)),
         duplicates=sum(int(count["duplicates"]) for count in counts),
         delivered_gbit=sum(count["bytes"] for count in counts) * 8 / 1e9,
         cpu_s=after.busy_since(before),
@@ -173,9 +204,9 @@ def forget_ended(network: Network) -> None:
 
 
 @contextmanager
-def settled(network: Network, groups: int = 1) -> Iterator[Network]:
-    """The network with the groups joined by all receivers, once a few datagrams reach every one of them."""
-    network.join(group_addresses(groups))
+def settled(network: Network, load: Load = SINGLE) -> Iterator[Network]:
+    """The network with the load's groups joined by all receivers, once a few datagrams reach every one of them."""
+    network.join(load.addresses)
     deadline = time.monotonic() + SETTLE_TIMEOUT_S
     try:
         while (loss := run_trial(network, Load(pps=200, size=200, seconds=0.1)).loss) > 0:
@@ -184,12 +215,6 @@ def settled(network: Network, groups: int = 1) -> Iterator[Network]:
         yield network
     finally:
         network.leave()
-
-
-def group_addresses(count: int) -> list[str]:
-    """The groups that `Load.groups` sends to: from GROUP on, in a row."""
-    first = int.from_bytes(bytes(map(int, GROUP.split("."))))
-    return [".".join(map(str, (first + i).to_bytes(4))) for i in range(count)]
 
 
 # ---------------------------------------------------------------- the highest rate without loss

@@ -107,7 +107,7 @@ Factory = Callable[..., Network]
 def kinds() -> dict[str, Factory]:
     """Every kind of network by name, each to be called with hosts=N and offloads=True or False."""
     found: dict[str, Factory] = {}
-    for workers in (1, 2, 4, 8):
+    for workers in (1, 2, 4, 8, 16):
         for sealed in (True, False):
             found[pipeline_name(workers, sealed=sealed)] = _pipeline(workers, sealed=sealed)
     classes: tuple[type[Network], ...] = (Native, Vxlan, *vpns.ALL)

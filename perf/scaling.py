@@ -88,7 +88,7 @@ def measure_point(
     near = median(trial.delivered_pps for trial in earlier if trial)
     load = replace(point.load, seconds=seconds)
     try:
-        with settled(network, load.groups):
+        with settled(network, load):
             return highest_rate(network, load, confirm_s=seconds * 2, near_pps=near)
     except PipelineError as error:
         failures[f"{point.sweep} {point.label}"] = str(error)

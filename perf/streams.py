@@ -13,7 +13,7 @@ import argparse
 import time
 from typing import Any
 
-from perf.measure import background_share, group_addresses, settled
+from perf.measure import Load, background_share, group_addresses, settled
 from perf.peers import Pipeline
 from perf.report import Goal, Result, arguments, goal_table, run, say, table
 from tests.netns.traffic import PAYLOAD, Receiver, Sender
@@ -92,7 +92,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     seconds = min(options.seconds, 10.0) if options.quick else options.seconds
     background = background_share()
-    with Pipeline(options.receivers + 1, workers=options.workers) as network, settled(network, options.streams):
+    load = Load(groups=options.streams)
+    with Pipeline(options.receivers + 1, workers=options.workers) as network, settled(network, load):
         say(f"{options.streams} streams for {seconds:.0f} s")
         found = measure(network, options.streams, options.mbit, seconds)
     result(found, streams=options.streams, mbit=options.mbit, background=background).publish(as_json=options.json)

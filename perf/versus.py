@@ -5,14 +5,18 @@ program at which every receiver gets at least 99.9 %, searched with short trials
 the whole machine per delivered Gbit from the confirming trial.  All kinds are measured in turn, round after round;
 ratios are taken within a round and their median is printed.
 
-    python perf/versus.py [--quick] [--kinds ours-4,vxlan] [--receivers 1,3,7] [--rounds 3] [--seconds 1] [--json]
+With --programs N as many programs send, each to a group of its own, and as many receive on each host: what several
+lanes do on a machine with many cores.
+
+    python perf/versus.py [--quick] [--kinds ours-4,vxlan] [--receivers 1,3,7] [--programs 1] [--rounds 3]
+                          [--seconds 1] [--json]
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from perf import packages, peers
@@ -49,6 +53,7 @@ class Plan:
 
     kinds: list[str]
     receivers: list[int]
+    programs: int
     rounds: int
     seconds: float
     quick: bool
@@ -95,10 +100,11 @@ def measure_network(plan: Plan, kind: str, receivers: int, where: str) -> None:
     sizes = plan.sizes(kind, receivers)
     trials: dict[int, Trial | None] = dict.fromkeys(sizes)
     try:
-        with peers.make(kind, hosts=receivers + 1, offloads=plan.offloads) as network, settled(network):
+        load = Load(seconds=plan.seconds, programs=plan.programs)
+        with peers.make(kind, hosts=receivers + 1, offloads=plan.offloads) as network, settled(network, load):
             for size in sizes:
                 near = median(plan.rates(Case(kind, receivers, size)))
-                load = Load(size=size, seconds=plan.seconds)
+                load = replace(load, size=size)
                 trials[size] = highest_rate(network, load, confirm_s=plan.seconds * CONFIRM_SHARE, near_pps=near)
     except PipelineError as error:
         plan.failures[f"{kind}, {receivers} receivers"] = str(error)
@@ -187,6 +193,7 @@ def result(plan: Plan, background: float, versions: dict[str, str]) -> Result:
     ]
     goal_rows = [{"goal": goal.what, "value": value, "verdict": goal.verdict(value)} for goal, value in reached]
     found = Result("versus", {"cases": cases, "goals": goal_rows, "failures": plan.failures, "packages": versions})
+    found.data["programs"] = plan.programs
     found.data["background_share"] = background
     for size in (SIZE, SMALL):
         for receivers in plan.receivers:
@@ -196,6 +203,7 @@ def result(plan: Plan, background: float, versions: dict[str, str]) -> Result:
     found.add("To reach", goal_table(reached))
     remarks = [f"- {what}: {why}" for what, why in plan.failures.items()]
     rounds = max((len(trials) for trials in plan.found.values()), default=0)
+    remarks.append(f"- programs that send: {plan.programs}")
     remarks.append(f"- {rounds} rounds; other work on the machine before it began: {background:.1%} of its CPUs")
     remarks += [f"- {package} {version}" for package, version in versions.items()]
     found.add("Remarks", "\n".join(remarks))
@@ -225,6 +233,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = arguments(__doc__ or "", seconds=1.0, rounds=3)
     peers.add_kinds(parser, None)
     parser.add_argument("--receivers", default="1,3,7", help="numbers of receivers")
+    parser.add_argument("--programs", type=int, default=1, help="programs that send, and that receive on each host")
     parser.add_argument("--minutes", type=float, default=60.0, help="no round begins that would end much later")
     parser.add_argument("--no-offloads", action="store_true", help="the underlay carries no super-packets")
     return parser.parse_args(argv)
@@ -236,6 +245,7 @@ def plan(options: argparse.Namespace) -> Plan:
     return Plan(
         kinds=kinds,
         receivers=[int(word) for word in options.receivers.split(",")],
+        programs=options.programs,
         rounds=min(options.rounds, 2) if quick else options.rounds,
         seconds=min(options.seconds, 0.5) if quick else options.seconds,
         quick=quick,

@@ -86,6 +86,14 @@ def test_groups_in_a_row() -> None:
     )
 
 
+def test_groups_of_programs() -> None:
+    """Goal: no two programs share a group, and together they have those that were joined.  Method: 3 × 4, and 1 × 1."""
+    load = Load(groups=4, programs=3)
+    assert load.group_lists == ["239.77.0.1+4", "239.77.0.5+4", "239.77.0.9+4"]
+    assert load.addresses == group_addresses(12)
+    assert Load().group_lists == Load().addresses == ["239.77.0.1"]
+
+
 def test_versus_goals() -> None:
     """Goal: each goal compares what it names.
     Method: a plan with two rounds of made-up trials, ours 5 times VXLAN, 8 times the best VPN."""
