@@ -23,7 +23,7 @@
 #include "mp_tun.h"
 #include "mp_udp.h"
 
-#define SCATTERED 8u            /* packets a write, below which a longer list is worth its cache misses */
+#define SCATTERED 8u            /* packets of a flow in a super-buffer, below which a longer list is worth its cache misses */
 
 /* How long a datagram that is early may wait for those before it. */
 #define HOLD_TURNS_NS UINT64_C(20000000) /* trees of one network differ by less */
@@ -52,6 +52,7 @@ struct mp_ingress {
     struct mp_gaps gaps;
     struct mp_sequence *sequence; /* NULL with several lanes: none sees all of a stream */
     struct mp_fib_value besides; /* of besides_origin() */
+    uint32_t gathered;          /* super-buffers that are whole in the list, besides the one at work */
     uint32_t scattered;         /* the last delivery found many flows: gather from all super-buffers of a burst */
     uint8_t opened[MP_RECEIVE_BURST][MP_SUPER_BYTES];   /* plain text, at the offsets of the sealed super-buffer */
     struct mp_super spare[MP_RECEIVE_BURST]; /* received into when the overlay ring is full */
@@ -97,10 +98,10 @@ static void flush_deliveries(struct mp_worker *w)
     struct mp_ingress *s = w->ingress;
     if (!s->deliveries)
         return;
-    uint32_t writes = mp_tun_deliver(w->config.tun, s->delivery, s->deliveries, (int)w->config.super,
-                                     w->count[MP_OVERLAY_INGRESS]);
-    s->scattered = writes * SCATTERED > s->deliveries;
-    s->deliveries = 0;
+    uint32_t flows = mp_tun_deliver(w->config.tun, s->delivery, s->deliveries, (int)w->config.super,
+                                    w->count[MP_OVERLAY_INGRESS]);
+    s->scattered = flows * SCATTERED * (s->gathered ? s->gathered : 1) > s->deliveries;
+    s->deliveries = s->gathered = 0;
     if (s->sequence)
         mp_sequence_recycle(s->sequence);
 }
@@ -374,7 +375,9 @@ static uint32_t take_super(struct mp_worker *w, struct mp_super *super, const st
         if (type == MP_TYPE_DATA)
             take_data(w, super, offset, length, &o, version);
     }
-    if (!s->scattered)
+    if (s->scattered)
+        s->gathered++;
+    else
         flush_deliveries(w);
     mp_count(w->count[MP_OVERLAY_INGRESS], MP_COUNT_overlay_rx_datagrams, datagrams);
     mp_count(w->count[MP_OVERLAY_INGRESS], MP_COUNT_overlay_rx_bytes, in->length);

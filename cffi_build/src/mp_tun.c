@@ -71,7 +71,7 @@ struct batch {
     int fd;
     const struct mp_delivery *d;
     struct mp_counters *c;
-    uint32_t groups, writes;
+    uint32_t groups, flows;
     uint16_t next[MP_DELIVERIES_MAX];
     uint16_t last[BUCKETS];     /* 1 + the group that the hash saw last */
     struct group group[GROUPS];
@@ -124,7 +124,6 @@ static void write_groups(struct batch *b)
 {
     for (uint32_t k = 0; k < b->groups; k++) {
         const struct group *g = &b->group[k];
-        b->writes++;
         if (g->count > 1 && !write_super(b, g))
             continue;
         for (uint32_t n = 0, i = g->first; n < g->count; n++, i = b->next[i])
@@ -160,6 +159,7 @@ static void gather(struct batch *b, uint16_t i, const struct mp_udp_packet *udp)
     }
     if (b->groups == GROUPS)
         write_groups(b);
+    b->flows += !*last;
     b->group[b->groups++] = (struct group){ .first = i, .last = i, .count = 1, .bytes = d->length, .udp = *udp };
     *last = (uint16_t)b->groups;
 }
@@ -170,7 +170,7 @@ uint32_t mp_tun_deliver(int fd, const struct mp_delivery *d, uint32_t count, int
     b.fd = fd;
     b.d = d;
     b.c = c;
-    b.groups = b.writes = 0;
+    b.groups = b.flows = 0;
     memset(b.last, 0, sizeof b.last);
     for (uint32_t i = 0; i < count; i++) {
         struct mp_udp_packet udp;
@@ -179,9 +179,8 @@ uint32_t mp_tun_deliver(int fd, const struct mp_delivery *d, uint32_t count, int
         } else {                /* a fragment must not be overtaken by what was sent after it, nor overtake */
             write_groups(&b);
             write_single(fd, &d[i], c);
-            b.writes++;
         }
     }
     write_groups(&b);
-    return b.writes;
+    return b.flows;
 }

@@ -27,7 +27,7 @@ struct mp_delivery {
 #define MP_DELIVERIES_MAX 1024u /* packets in one call: a super-buffer of small packets that share datagrams */
 
 /* Writes up to MP_DELIVERIES_MAX packets.  `super`: the kernel takes UDP super-packets (USO, Linux ≥ 6.2).  Counts
- * into `c`.  Returns the writes it took. */
+ * into `c`.  Returns how many flows it made super-packets of: what has to be written at the least. */
 uint32_t mp_tun_deliver(int fd, const struct mp_delivery *d, uint32_t count, int super, struct mp_counters *c);
 
 #endif
