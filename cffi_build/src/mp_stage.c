@@ -210,7 +210,7 @@ static void set_bells(struct mp_worker *w, int armed, int tun_was_blocked)
 }
 
 /* Returns 1 if `wake` is readable. */
-static int wait_for_events(struct mp_worker *w, int read_tun, uint64_t until_ns)
+static int wait_for_events(struct mp_worker *w, int read_tun, int read_udp, uint64_t until_ns)
 {
     struct pollfd p[3 + MP_STAGES] = { { .fd = w->config.wake, .events = POLLIN } };
     nfds_t n = 1;
@@ -218,7 +218,7 @@ static int wait_for_events(struct mp_worker *w, int read_tun, uint64_t until_ns)
     struct timespec t = { (time_t)(left / 1000000000), (long)(left % 1000000000) };
     if (read_tun)
         p[n++] = (struct pollfd){ .fd = w->config.tun, .events = POLLIN };
-    if (mp_has_stage(w, MP_OVERLAY_INGRESS))
+    if (read_udp)
         p[n++] = (struct pollfd){ .fd = w->config.udp, .events = POLLIN };
     nfds_t bells = n;
     for (uint32_t stage = 0; stage < MP_STAGES; stage++)
@@ -242,9 +242,11 @@ static int sleep_until(struct mp_worker *w, uint64_t deadline_ns)
     uint64_t until = mp_has_stage(w, MP_OVERLAY_INGRESS) ? mp_ingress_due_ns(w) : UINT64_MAX;
     int woken = 0, blocked = tun_is_blocked(w);
     w->now_ns = mp_now_ns();
-    int moderated = w->now_ns < w->read_at_ns;
-    if (moderated && w->read_at_ns < until)
+    int tun_fills = w->now_ns < w->read_at_ns, udp_fills = w->now_ns < w->receive_at_ns;
+    if (tun_fills && w->read_at_ns < until)
         until = w->read_at_ns;
+    if (udp_fills && w->receive_at_ns < until)
+        until = w->receive_at_ns;
     uint64_t look = mp_has_stage(w, MP_TUN_INGRESS) ? mp_waiting_due_ns(w) : UINT64_MAX;
     if (look < until)
         until = look;
@@ -252,8 +254,9 @@ static int sleep_until(struct mp_worker *w, uint64_t deadline_ns)
     set_bells(w, 1, blocked);
     if (!has_work(w, blocked)) {
         mp_count(w->count[__builtin_ctz(w->config.stages)], MP_COUNT_sleeps, 1);
-        int read_tun = mp_has_stage(w, MP_TUN_INGRESS) && !blocked && !moderated;
-        woken = wait_for_events(w, read_tun, until < deadline_ns ? until : deadline_ns);
+        int read_tun = mp_has_stage(w, MP_TUN_INGRESS) && !blocked && !tun_fills;
+        int read_udp = mp_has_stage(w, MP_OVERLAY_INGRESS) && !udp_fills;
+        woken = wait_for_events(w, read_tun, read_udp, until < deadline_ns ? until : deadline_ns);
     }
     set_bells(w, 0, 0);
     w->now_ns = mp_now_ns();

@@ -23,8 +23,6 @@
 #include "mp_tun.h"
 #include "mp_udp.h"
 
-#define SCATTERED 8u            /* packets of a flow in a super-buffer, below which a longer list is worth its cache misses */
-
 /* How long a datagram that is early may wait for those before it. */
 #define HOLD_TURNS_NS UINT64_C(20000000) /* trees of one network differ by less */
 #define HOLD_REPAIR_NS UINT64_C(100000000) /* what a local network loses comes after some 50 ms, or is asked for once more */
@@ -52,8 +50,7 @@ struct mp_ingress {
     struct mp_gaps gaps;
     struct mp_sequence *sequence; /* NULL with several lanes: none sees all of a stream */
     struct mp_fib_value besides; /* of besides_origin() */
-    uint32_t gathered;          /* super-buffers that are whole in the list, besides the one at work */
-    uint32_t scattered;         /* the last delivery found many flows: gather from all super-buffers of a burst */
+    uint32_t scattered;         /* the last delivery was of several flows: gather from all super-buffers of a burst */
     uint8_t opened[MP_RECEIVE_BURST][MP_SUPER_BYTES];   /* plain text, at the offsets of the sealed super-buffer */
     struct mp_super spare[MP_RECEIVE_BURST]; /* received into when the overlay ring is full */
 };
@@ -100,8 +97,8 @@ static void flush_deliveries(struct mp_worker *w)
         return;
     uint32_t flows = mp_tun_deliver(w->config.tun, s->delivery, s->deliveries, (int)w->config.super,
                                     w->count[MP_OVERLAY_INGRESS]);
-    s->scattered = flows * SCATTERED * (s->gathered ? s->gathered : 1) > s->deliveries;
-    s->deliveries = s->gathered = 0;
+    s->scattered = flows > 1;
+    s->deliveries = 0;
     if (s->sequence)
         mp_sequence_recycle(s->sequence);
 }
@@ -375,9 +372,7 @@ static uint32_t take_super(struct mp_worker *w, struct mp_super *super, const st
         if (type == MP_TYPE_DATA)
             take_data(w, super, offset, length, &o, version);
     }
-    if (s->scattered)
-        s->gathered++;
-    else
+    if (!s->scattered)
         flush_deliveries(w);
     mp_count(w->count[MP_OVERLAY_INGRESS], MP_COUNT_overlay_rx_datagrams, datagrams);
     mp_count(w->count[MP_OVERLAY_INGRESS], MP_COUNT_overlay_rx_bytes, in->length);
@@ -395,6 +390,13 @@ static uint32_t datagrams_in(const struct mp_super *super)
     return n;
 }
 
+/* After a burst: when to receive again.  A burst costs a write a flow: with several under load the socket is left to fill. */
+static void moderate(struct mp_worker *w, uint32_t supers)
+{
+    int waits = w->ingress->scattered && w->schedule.loaded && supers < MP_RECEIVE_BURST;
+    w->receive_at_ns = waits ? w->now_ns + (uint64_t)w->config.moderation_us * 1000 / 2 : 0;
+}
+
 uint32_t mp_ingress_burst(struct mp_worker *w)
 {
     struct mp_ingress *s = w->ingress;
@@ -409,6 +411,8 @@ uint32_t mp_ingress_burst(struct mp_worker *w)
     if (s->sequence)
         mp_sequence_expire(s->sequence, w->now_ns);
     flush_deliveries(w);
+    if (w->now_ns < w->receive_at_ns)
+        return 0;
     for (uint32_t i = 0; i < MP_RECEIVE_BURST; i++) {
         super[i] = room >= MP_RECEIVE_BURST ? mp_overlay_slot(w->region, w->config.lane, at + i) : &s->spare[i];
         in[i].data = super[i]->data;
@@ -426,6 +430,7 @@ uint32_t mp_ingress_burst(struct mp_worker *w)
             used = i + 1;
     }
     flush_deliveries(w);
+    moderate(w, count);
     if (used) {
         mp_publish(own, used);
         mp_wake(w, MP_OVERLAY_EGRESS, count == MP_RECEIVE_BURST);

@@ -45,6 +45,7 @@ struct mp_worker {
     uint32_t window_packets;
     uint32_t wait_ns;           /* not 0: the last window was full, reads are moderated */
     uint64_t read_at_ns;        /* the TUN is left to fill until then */
+    uint64_t receive_at_ns;     /* the socket is left to fill until then */
     uint32_t waiting_version;   /* of the forwarding table, when tun_ingress last put packets that wait back */
     uint16_t waiting_round;     /* how often it did */
     struct mp_schedule schedule;
