@@ -19,27 +19,36 @@ from pipeline.cli.programs import require, wait_until
 
 
 class Pipeline(Network):
-    """This project's daemon on every host, engine `mesh`."""
+    """This project's daemon on every host, engine `mesh`; `busy`: its workers never sleep, and wait for nothing."""
 
     title = "ours"
     interface = "mcast0"
     mtu = 1436
 
-    def __init__(self, hosts: int, *, workers: int = 4, sealed: bool = True, offloads: bool = True) -> None:
+    def __init__(
+        self, hosts: int, *, workers: int = 4, sealed: bool = True, busy: bool = False, offloads: bool = True
+    ) -> None:
         super().__init__(hosts, offloads=offloads)
         self.workers = workers
         self.sealed = sealed
+        self.busy = busy
         self.instances: list[Instance] = []
 
     @property
     def name(self) -> str:
-        return pipeline_name(self.workers, sealed=self.sealed)
+        return BUSY if self.busy else pipeline_name(self.workers, sealed=self.sealed)
 
     def address(self, host: Host) -> str:
         return f"10.77.0.{host.index}"
 
     def start(self) -> None:
-        self.instances = launch_all(self.lab, key=network_key(self.lab) if self.sealed else None, workers=self.workers)
+        extra = []
+        if self.busy:
+            config = self.lab.dir / "busy.toml"
+            config.write_text('[workers]\nidle = "busy"\nmoderation_us = 0\n')
+            extra = ["--config", str(config)]
+        key = network_key(self.lab) if self.sealed else None
+        self.instances = launch_all(self.lab, key=key, workers=self.workers, extra=extra)
 
     def wait_members(self, groups: list[str]) -> None:
         source, others = self.instances[0], {instance.name for instance in self.instances[1:]}
@@ -54,6 +63,10 @@ class Pipeline(Network):
         for instance in self.instances:
             instance.forget()
         super().close()
+
+
+BUSY = "ours-4-busy"
+"""Its workers need a core each: measured only where it is named."""
 
 
 def pipeline_name(workers: int, *, sealed: bool) -> str:
@@ -110,6 +123,7 @@ def kinds() -> dict[str, Factory]:
     for workers in (1, 2, 4, 8, 16):
         for sealed in (True, False):
             found[pipeline_name(workers, sealed=sealed)] = _pipeline(workers, sealed=sealed)
+    found[BUSY] = _pipeline(4, busy=True)
     classes: tuple[type[Network], ...] = (Native, Vxlan, *vpns.ALL)
     for kind in classes:
         found[kind.title] = kind
@@ -127,8 +141,8 @@ def add_kinds(parser: argparse.ArgumentParser, default: str | None) -> None:
     parser.add_argument("--kinds", type=names_in, default=default, help=f"some of: {','.join(kinds())}")
 
 
-def _pipeline(workers: int, *, sealed: bool) -> Factory:
-    return lambda hosts, *, offloads=True: Pipeline(hosts, workers=workers, sealed=sealed, offloads=offloads)
+def _pipeline(workers: int, *, sealed: bool = True, busy: bool = False) -> Factory:
+    return lambda hosts, *, offloads=True: Pipeline(hosts, workers=workers, sealed=sealed, busy=busy, offloads=offloads)
 
 
 VPN_NAMES = tuple(kind.title for kind in vpns.ALL)

@@ -241,7 +241,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def plan(options: argparse.Namespace) -> Plan:
     quick = options.quick
-    kinds: list[str] = options.kinds or list(QUICK_KINDS if quick else peers.kinds())
+    default = QUICK_KINDS if quick else [kind for kind in peers.kinds() if kind != peers.BUSY]
+    kinds: list[str] = options.kinds or list(default)
     return Plan(
         kinds=kinds,
         receivers=[int(word) for word in options.receivers.split(",")],
