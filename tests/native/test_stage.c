@@ -86,6 +86,57 @@ static void mixed_sizes(void)
     close_network();
 }
 
+/* As many packets of each of two flows, interleaved, as one super-buffer, to node 1's socket. */
+static void send_two_flows(uint32_t each, uint32_t first)
+{
+    uint8_t packet[2048];
+    for (uint32_t i = 0; i < each; i++)
+        for (uint32_t flow = 0; flow < 2; flow++)
+            write_host(0, packet, make_packet(packet, GROUP + flow, 1316, first + i));
+    mp_worker_run(nodes[0].worker, 1000000);
+}
+
+static void expect_supers(uint32_t count, uint32_t packets)
+{
+    uint8_t got[70000], vnet[MP_VNET_BYTES];
+    for (uint32_t i = 0; i < count; i++)
+        CHECK_EQUAL(read_host(1, got, vnet), 28 + packets * 1316);
+    CHECK_EQUAL(read_host(1, got, vnet), 0);
+}
+
+/* Flows are gathered from all super-buffers that have come, as long as there are several; under load more may come. */
+static void several_flows(void)
+{
+    open_network(1, 1);
+    for (uint32_t flow = 0; flow < 2; flow++) {
+        set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP + flow, 1 << 1, 0);
+        set_route(1, MP_SIDE_OVERLAY, MP_KIND_GROUP, GROUP + flow, 0, 1);
+    }
+    send_two_flows(5, 0);
+    mp_worker_run(nodes[1].worker, 1000000);
+    expect_supers(2, 5);
+    for (uint32_t again = 0; again < 3; again++) {
+        for (uint32_t buffer = 0; buffer < 4; buffer++)
+            send_two_flows(10, buffer * 10);
+        mp_worker_run(nodes[1].worker, 1000000);
+        expect_supers(2, 40);
+    }
+    CHECK_EQUAL(counted(1, MP_COUNT_tun_tx_writes), 2 + 3 * 2);
+
+    nodes[1].worker->config.moderation_us = 400000;
+    nodes[1].worker->schedule.loaded = 1;
+    send_two_flows(10, 0);
+    mp_worker_run(nodes[1].worker, 1000000);
+    expect_supers(2, 10);
+    send_two_flows(10, 10);
+    mp_worker_run(nodes[1].worker, 1000000);
+    expect_supers(0, 0);
+    send_two_flows(10, 20);
+    mp_worker_run(nodes[1].worker, 300000000);
+    expect_supers(2, 20);
+    close_network();
+}
+
 static void relay(void)
 {
     uint8_t packet[2048];
@@ -222,6 +273,7 @@ int main(void)
     RUN(insecure_members);
     RUN(super_packets);
     RUN(mixed_sizes);
+    RUN(several_flows);
     RUN(relay);
     RUN(in_turn);
     RUN(drops);
