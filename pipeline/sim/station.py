@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from pipeline.address import ANY_SOURCE, Address, NodeId
 from pipeline.forwarding.route import FibEntry, FibKey, Kind, Side
 from pipeline.overlay.api import Resend
+from pipeline.overlay.events import NodeEvent, PeerChanged
 from pipeline.overlay.node import NodeConfig
 from pipeline.sim.clock import Clock
 from pipeline.sim.cluster import HISTORY_PACKETS, Host
@@ -89,6 +90,13 @@ class Station(Host):
 
     def _note_table_change(self) -> None:
         self._resolved.clear()
+
+    def _on_event(self, event: NodeEvent) -> None:
+        super()._on_event(event)
+        if isinstance(event, PeerChanged) and event.up:  # the stages' probes measure every link that is up
+            peer = event.record.node_id
+            rtt_s = 2 * self._underlay.delay_s(self.index, self._hosts_by_id[peer])
+            self.node.handle_rtt(peer, rtt_s, self._clock.now)
 
     # ---- packets
 

@@ -19,6 +19,11 @@ HEADER_BYTES = 28
 """IP and UDP; control is counted as if it travelled in datagrams of its own."""
 QUEUE_S = 0.2
 """What an access link's queue holds at its rate, as a home router's."""
+RTO_MIN_S = 0.2
+"""TCP sends a lost segment again after this or two round trips, and after twice as long each time more (RFC 6298; the
+least is Linux's)."""
+TRANSMISSIONS = 6
+"""Of a control message: as a connection is given up after some 10 s."""
 
 
 @dataclass(slots=True)
@@ -77,14 +82,22 @@ class Underlay(Network):
         return delay
 
     def send(self, sender: str, to: Port, datagram: Any) -> None:
-        """A control message: bytes."""
+        """A control message: bytes, on a TCP connection, so what is lost on the way comes later."""
         one, other = self._numbers[sender], self._numbers[to[0]]
         size = len(datagram) + HEADER_BYTES
         self.control_bytes += size
         self.control_messages += 1
+        sent_at, rto_s = self._clock.now, max(RTO_MIN_S, 4 * self.delay_s(one, other))
+        for _ in range(TRANSMISSIONS):
+            if not self._is_lost():
+                break
+            sent_at += rto_s
+            rto_s *= 2
+        else:
+            return
         delay_s = self._transfer(one, other, size)
         if delay_s is not None:
-            self._clock.call_at(self._clock.now + delay_s, self._reach, sender, one, other, to, datagram)
+            self._clock.call_at(sent_at + delay_s, self._reach, sender, one, other, to, datagram)
 
     def _reach(self, sender: str, one: int, other: int, to: Port, datagram: Any) -> None:
         deliver = self._receivers.get(to)
@@ -95,7 +108,7 @@ class Underlay(Network):
         """A packet: `deliver(*arguments)` when it arrives."""
         if self._island[one] != self._island[other]:
             return
-        delay_s = self._transfer(one, other, size)
+        delay_s = None if self._is_lost() else self._transfer(one, other, size)
         if delay_s is None:
             self.packets_lost += 1
         else:
@@ -111,10 +124,11 @@ class Underlay(Network):
             for _, deliver, other in hops:
                 self.carry(one, other, size, deliver, *arguments)
 
+    def _is_lost(self) -> bool:
+        return self.loss > 0 and self._random.random() < self.loss
+
     def _transfer(self, one: int, other: int, size: int) -> float | None:
-        """Seconds on the way; None if it is lost."""
-        if self.loss and self._random.random() < self.loss:
-            return None
+        """Seconds on the way; None if a queue is full."""
         delay_s = self.delay_s(one, other)
         if self._bandwidth_bps is None:
             return delay_s
