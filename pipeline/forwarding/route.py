@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
+
+import msgspec
 
 from pipeline.address import Address, NodeId
 
@@ -60,8 +61,7 @@ class RouteKey(NamedTuple):
     via: NodeId | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RouteChanged:
+class RouteChanged(msgspec.Struct, frozen=True):
     """The nodes that packets of `key` go to next.  None: the route is gone; empty: it is known and goes nowhere.
 
     With `turns` the packets of a stream take the sets in turn, by the stream sequence number that every datagram
@@ -93,8 +93,7 @@ class FibKey(NamedTuple):
     """Groups only: stream sequence numbers n with n mod (the `turns` of turn 0's entry) = turn."""
 
 
-@dataclass(frozen=True, slots=True)
-class FibEntry:
+class FibEntry(msgspec.Struct, frozen=True):
     """Set or replace an entry: send to `links`, deliver to this host if `local`, count in stream `stream`."""
 
     key: FibKey
@@ -108,8 +107,7 @@ class FibEntry:
     """Gaps in the stream, by the number of which it is known on both sides, are told; what passes is kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class FibDelete:
+class FibDelete(msgspec.Struct, frozen=True):
     """Remove an entry."""
 
     key: FibKey

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+import msgspec
+
 from pipeline.address import Address, NodeId, SourceFilter
 from pipeline.errors import ConfigError
 from pipeline.forwarding.route import RouteChanged, RouteKey, Side
@@ -45,8 +47,7 @@ class LinkState(enum.StrEnum):
     """The node restarted or was forgotten: forget all that it said."""
 
 
-@dataclass(frozen=True, slots=True)
-class Transmit:
+class Transmit(msgspec.Struct, frozen=True):
     """Send this to the same engine of another node; it may be lost, doubled or overtaken."""
 
     peer: NodeId
@@ -55,16 +56,14 @@ class Transmit:
     """Nodes that the message names: a peer that has not heard of them is told first how to reach them."""
 
 
-@dataclass(frozen=True, slots=True)
-class LinkWanted:
+class LinkWanted(msgspec.Struct, frozen=True):
     """The engine would use a link to that node (or no longer)."""
 
     peer: NodeId
     wanted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Resend:
+class Resend(msgspec.Struct, frozen=True):
     """Send these datagrams once more to that node, out of the data plane's own history.
 
     What it has no more, or has not got yet, is left: who lacks something goes on asking.

@@ -11,14 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import msgspec
+
 from pipeline.address import Address, NodeId
 from pipeline.forwarding.route import RouteChanged
 from pipeline.messages import NodeRecord
 from pipeline.overlay.api import Resend
 
 
-@dataclass(frozen=True, slots=True)
-class RecordChanged:
+class RecordChanged(msgspec.Struct, frozen=True):
     """A node is known, or something in its record is new (key, endpoint, lanes, addresses): install them."""
 
     record: NodeRecord
@@ -26,16 +27,14 @@ class RecordChanged:
     """The node's link index."""
 
 
-@dataclass(frozen=True, slots=True)
-class RecordGone:
+class RecordGone(msgspec.Struct, frozen=True):
     """A node is forgotten: remove key and endpoint.  Its link index may be given to another node from now on."""
 
     record: NodeRecord
     link: int
 
 
-@dataclass(frozen=True, slots=True)
-class PeerChanged:
+class PeerChanged(msgspec.Struct, frozen=True):
     """The link to a node is up (it holds our key, packets may be sent) or down."""
 
     record: NodeRecord
