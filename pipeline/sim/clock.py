@@ -20,7 +20,9 @@ class Clock:
         """Plan a call; a time that has passed means now."""
         heapq.heappush(self._queue, (max(time, self.now), next(self._ticket), function, arguments))
 
-    def call_each(self, calls: Iterable[tuple[float, Callable[..., object], object]], *arguments: Any) -> None:
+    def call_each(
+        self, calls: Iterable[tuple[float, Callable[..., object], object]], arguments: tuple[Any, ...]
+    ) -> None:
         """Plan calls of several functions with the same arguments, each in so many seconds from now; what else stands
         with them is not looked at.
         """

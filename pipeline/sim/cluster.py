@@ -277,7 +277,7 @@ class Host:
         stream = self._streams.get(name)
         if stream is None:
             stream = self._streams[name] = Stream(HISTORY_PACKETS)
-        if stream.add(packet.number, packet):
+        if stream.add(packet):
             missing = tuple(sorted(stream.missing))
             self.node.handle_gap(packet.destination, packet.origin, missing, self._clock.now, via=via)
             self._pump()

@@ -6,32 +6,42 @@ nothing and reads no clock.
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-P = TypeVar("P")
+
+class Numbered(Protocol):
+    """A datagram of a stream."""
+
+    @property
+    def number(self) -> int:
+        """Its stream sequence number."""
+
+
+P = TypeVar("P", bound=Numbered)
 
 
 class Stream(Generic[P]):
     """One origin's stream to one group, in one life of the origin."""
 
-    __slots__ = ("_kept", "_numbers", "highest", "missing", "span")
+    __slots__ = ("_kept", "highest", "missing", "span")
 
     def __init__(self, span: int) -> None:
         self.span = span
         """The paper's buffer: packets that can be resent, and how far back a gap is worth a word."""
         self.highest = -1
         self.missing: set[int] = set()
-        self._numbers = [-1] * span
         self._kept: list[P | None] = [None] * span
 
-    def add(self, number: int, packet: P) -> bool:
+    def add(self, packet: P) -> bool:
         """A datagram has come.  Returns whether that changes what is missing."""
+        number = packet.number
         place = number % self.span
-        if number > self._numbers[place]:
-            self._numbers[place], self._kept[place] = number, packet
         if number == self.highest + 1 and not self.missing:
-            self.highest = number
+            self.highest, self._kept[place] = number, packet
             return False
+        kept = self._kept[place]
+        if kept is None or number > kept.number:
+            self._kept[place] = packet
         before = len(self.missing)
         is_changed = False
         if number > self.highest:
@@ -47,5 +57,5 @@ class Stream(Generic[P]):
 
     def get(self, number: int) -> P | None:
         """A datagram that has come, if none has come since that takes its place in the buffer."""
-        place = number % self.span
-        return self._kept[place] if self._numbers[place] == number else None
+        kept = self._kept[number % self.span]
+        return kept if kept is not None and kept.number == number else None

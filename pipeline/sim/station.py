@@ -43,6 +43,17 @@ class Flight:
         self.is_sampled = False
 
 
+class Course:
+    """One origin's stream at a station: what has come of it, and where it goes."""
+
+    __slots__ = ("history", "ways")
+
+    def __init__(self) -> None:
+        self.history: Stream[Flight] = Stream(HISTORY_PACKETS)
+        self.ways: dict[int, tuple[bool, list[Hops]]] = {}
+        """By the host that a packet comes from: whether it is delivered here, and its copies in each turn."""
+
+
 class Station(Host):
     """Host number `index`."""
 
@@ -74,8 +85,8 @@ class Station(Host):
         self._packet_bytes = packet_bytes
         self._group = group
         self._number = -1
-        self._resolved: dict[tuple[NodeId, int], tuple[bool, list[Hops]]] = {}
-        self._flights: dict[tuple[NodeId, int], Stream[Flight]] = {}
+        self._courses: dict[tuple[NodeId, int], Course] = {}
+        """By origin and its life."""
         numbers[self.node_id] = index
 
     # ---- life
@@ -84,12 +95,13 @@ class Station(Host):
         """Start and join."""
         self.started_at, self.heard_at = self._clock.now, None
         self._number = -1
-        self._flights = {}
+        self._courses = {}
         self.start()
         self.join(self._group, ANY_SOURCE)
 
     def _note_table_change(self) -> None:
-        self._resolved.clear()
+        for course in self._courses.values():
+            course.ways.clear()
 
     def _on_event(self, event: NodeEvent) -> None:
         super()._on_event(event)
@@ -117,8 +129,7 @@ class Station(Host):
         )
         flight.got[self.index] = 1
         self._measures.sent(flight)
-        self._keep(flight, -1)
-        self._pass_on(flight, -1)
+        self._take(flight, -1)
         return flight
 
     def _host_entry(self) -> bool:
@@ -141,8 +152,7 @@ class Station(Host):
             self.drops["no_key"] += 1
             return
         got[index] = 1
-        self._keep(flight, via)
-        if not self._pass_on(flight, via):
+        if not self._take(flight, via):
             return
         if self.heard_at is None:
             self.heard_at = self._clock.now
@@ -150,16 +160,20 @@ class Station(Host):
         if flight.is_sampled:
             self._measures.delivered(flight, index, self._clock.now)
 
-    def _pass_on(self, flight: Flight, via: int) -> bool:
-        """Send it on; returns whether it is delivered here."""
-        key = flight.origin, via
-        found = self._resolved.get(key)
-        if found is None:
-            found = self._resolved[key] = self._resolve(flight.origin, via)
-        is_local, turns = found
+    def _take(self, flight: Flight, via: int) -> bool:
+        """Keep it and send it on; returns whether it is delivered here."""
+        course = self._courses.get(flight.stream)
+        if course is None:
+            course = self._courses[flight.stream] = Course()
+        if course.history.add(flight):
+            self._note_gap(flight.origin, course.history.missing, via)
+        way = course.ways.get(via)
+        if way is None:
+            way = course.ways[via] = self._resolve(flight.origin, via)
+        is_local, turns = way
         hops = turns[flight.number % len(turns)] if turns else ()
         if hops:
-            self._underlay.spread(self.index, hops, self._packet_bytes, flight, self.index)
+            self._underlay.spread(self.index, hops, self._packet_bytes, (flight, self.index))
             if self._measures.is_on:
                 self.copies += len(hops)
                 if flight.is_sampled:
@@ -195,23 +209,18 @@ class Station(Host):
 
     # ---- repair
 
-    def _keep(self, flight: Flight, via: int) -> None:
-        stream = self._flights.get(flight.stream)
-        if stream is None:
-            stream = self._flights[flight.stream] = Stream(HISTORY_PACKETS)
-        if stream.add(flight.number, flight):
-            upstream = self._stations[via].node_id if via >= 0 else None
-            missing = tuple(sorted(stream.missing))
-            self.node.handle_gap(self._group, flight.origin, missing, self._clock.now, via=upstream)
-            self._pump()
+    def _note_gap(self, origin: NodeId, missing: set[int], via: int) -> None:
+        upstream = self._stations[via].node_id if via >= 0 else None
+        self.node.handle_gap(self._group, origin, tuple(sorted(missing)), self._clock.now, via=upstream)
+        self._pump()
 
     def _resend(self, order: Resend) -> None:
         index = self._hosts_by_id.get(order.peer)
         if index is None:
             return
-        for (origin, _), stream in self._flights.items():
+        for (origin, _), course in self._courses.items():
             for number in order.numbers if origin == order.origin else ():
-                flight = stream.get(number)
+                flight = course.history.get(number)
                 if flight is not None:
                     self._measures.resent += 1
                     arrive = self._stations[index].arrive

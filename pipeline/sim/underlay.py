@@ -115,11 +115,15 @@ class Underlay(Network):
             self._clock.call_at(self._clock.now + delay_s, deliver, *arguments)
 
     def spread(
-        self, one: int, hops: Iterable[tuple[float, Callable[..., object], int]], size: int, *arguments: Any
+        self,
+        one: int,
+        hops: Iterable[tuple[float, Callable[..., object], int]],
+        size: int,
+        arguments: tuple[Any, ...],
     ) -> None:
         """A packet's copies to several hosts, each with the delay to it (as of `delay_s`) and its `deliver`."""
         if self._is_plain:
-            self._clock.call_each(hops, *arguments)
+            self._clock.call_each(hops, arguments)
         else:
             for _, deliver, other in hops:
                 self.carry(one, other, size, deliver, *arguments)
