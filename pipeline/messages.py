@@ -184,7 +184,7 @@ def decode_node(data: bytes) -> AnyNodeMessage:
     if data[0] != PROTOCOL_VERSION:
         raise WireError(PROTOCOL_MISMATCH)
     try:
-        message: AnyNodeMessage = _node_decoder.decode(memoryview(data)[1:])
+        message: AnyNodeMessage = _node_decoder.decode(data[1:])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(MALFORMED) from error
     if not _is_sound(message):
@@ -237,12 +237,15 @@ def _is_usable(record: NodeRecord) -> bool:
         len(record.sender_key) in (0, KEY_BYTES)
         and len(record.second_key) == second
         and is_endpoint(record.endpoint)
-        and all(_is_address(address, prefix) for address, prefix in record.addresses)
+        and _are_addresses(record.addresses)
     )
 
 
-def _is_address(address: Address, prefix: int) -> bool:
-    return len(address) in (4, 16) and prefix <= 8 * len(address) and is_unicast(address)
+@functools.lru_cache(maxsize=4096)
+def _are_addresses(addresses: tuple[tuple[Address, int], ...]) -> bool:
+    return all(
+        len(address) in (4, 16) and prefix <= 8 * len(address) and is_unicast(address) for address, prefix in addresses
+    )
 
 
 @functools.lru_cache(maxsize=4096)

@@ -99,14 +99,17 @@ class ForwardingTable:
         old = self._routes.get(key)
         if old == route:
             return
-        self._routes.pop(key, None)
-        for peer in old.next_hops if old is not None else ():
+        before = old.next_hops if old is not None else frozenset()
+        after = route.next_hops if route is not None else frozenset()
+        for peer in before - after:
             self._routes_by_peer[peer].pop(key, None)
+        for peer in after - before:
+            self._routes_by_peer.setdefault(peer, {})[key] = None
         if route is not None:
             self._routes[key] = route
-            for peer in route.next_hops:
-                self._routes_by_peer.setdefault(peer, {})[key] = None
-        if key.side is Side.OVERLAY:
+        else:
+            del self._routes[key]
+        if key.side is Side.OVERLAY and (old is None or route is None):
             self._index_overlay(key)
         self._dirty[key] = None
 

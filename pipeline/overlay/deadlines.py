@@ -28,6 +28,8 @@ class Deadlines(Generic[K]):
 
     def set(self, key: K, due: float) -> None:
         """Set or move a deadline."""
+        if self._due.get(key) == due:
+            return
         self._due[key] = due
         if due < self._at.get(key, math.inf):
             self._at[key] = due
@@ -60,6 +62,8 @@ class Deadlines(Generic[K]):
 
     def pop_expired(self, now: float) -> K | None:
         """A key whose time has come, its deadline cleared; the earliest first."""
+        if not self._heap or self._heap[0][0] > now:
+            return None
         due = self.next_due()
         if due is None or due > now:
             return None

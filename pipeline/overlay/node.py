@@ -274,14 +274,14 @@ class OverlayNode:
 
     def poll_event(self) -> NodeEvent | None:
         """The next event."""
-        if not self._events:
+        if not self._events and not self._is_drained:
             self._drain_engine()
         return self._events.popleft() if self._events else None
 
     def poll_transmit(self) -> tuple[str, bytes] | None:
         """The next message: the endpoint it is for, and its bytes."""
         transmits = self._sessions.speaker.transmits
-        if not transmits:
+        if not transmits and not self._is_drained:
             self._drain_engine()
         return transmits.popleft() if transmits else None
 
@@ -464,8 +464,6 @@ class OverlayNode:
             self._events.append(HostsChanged(hosts))
 
     def _drain_engine(self) -> None:
-        if self._is_drained:
-            return
         self._is_drained = True
         while (output := self._engine.poll_output()) is not None:
             match output:

@@ -373,19 +373,19 @@ class Nemo:
 
     def poll_timeout(self) -> float | None:
         """When the next group is due."""
-        self._settle()
+        if self._touched:
+            self._settle()
         return self._due.next_due()
 
     # ---- outputs
 
     def poll_output(self) -> Output | None:
         """Routes first, then messages, as they came."""
-        self._settle()
+        if self._touched:
+            self._settle()
         return self._desk.outputs.popleft() if self._desk.outputs else None
 
     def _settle(self) -> None:
-        if not self._touched:
-            return
         touched, self._touched = self._touched, {}
         for address in touched:
             group = self._groups[address]

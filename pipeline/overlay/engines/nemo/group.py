@@ -49,6 +49,7 @@ class Group:
     def __init__(self, group: Address, desk: Desk, now: float) -> None:
         self.group = group
         self.desk = desk
+        self.own = desk.own
         self.seats: dict[int, Seat] = {}
         """By layer; 0 … n without gaps: this node leads all but perhaps the last."""
         self.unsaid: set[int] = set()
@@ -81,11 +82,6 @@ class Group:
         self.is_changed = False
 
     # ---- where this node stands
-
-    @property
-    def own(self) -> NodeId:
-        """This node."""
-        return self.desk.own
 
     def leads(self, layer: int) -> bool:
         """Whether this node leads its cluster of that layer."""
