@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -70,7 +71,13 @@ class Desk:
         """Whether it has been measured."""
         return peer in self._rtts
 
+    def rounds(self, probability: float) -> float:
+        """How many rounds it takes until something happens that has this probability in each."""
+        if probability <= 0:
+            return math.inf
+        return 1 if probability >= 1 else 1 + int(math.log(1 - self.random()) / math.log(1 - probability))
+
     def exponential(self, mean_s: float) -> float:
         """A waiting time."""
-        # math.log is avoided: the sum of two uniform draws has the mean, and bounded tails.
+        # Not quite exponential: the sum of two uniform draws has the mean, and bounded tails.
         return mean_s * (self.random() + self.random())

@@ -39,6 +39,8 @@ from pipeline.overlay.engines.nemo.talk import (
 TOLD_S = 1.0
 GIVEN_S = 1.0
 """Whoever leads tells all members: who is made a leader without end would make all of them talk."""
+NOT_DRAWN = -1.0
+"""The chance of no event."""
 CROWD = 16
 """In a cluster with more members, twice what is split, all hear of newcomers at the next check: many join at once."""
 
@@ -65,6 +67,10 @@ class Group:
         self.check_at = now
         self.announce_at = now
         """When this node says again that it is a source, where nodes know each other only by mention."""
+        self.refine_at = now
+        """When this node looks whether another leader is closer, if its chance to do so is still `refine_chance`."""
+        self.refine_chance = NOT_DRAWN
+        """In each check, as it was when `refine_at` was drawn."""
         self.operation_at: dict[int, float] = {}
         """When each layer's cluster may be operated on again."""
         self.exchange_at = now

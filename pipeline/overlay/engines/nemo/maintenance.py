@@ -8,7 +8,8 @@ Operations of a leader, at most one on a cluster in `operation_gap_s`, looked fo
     another centre is better     hand the lead over (as often as a refinement)
     alone at the top             the layer goes
 
-and of every peer: look whether another leader of the layer is closer (1 %; 0.1 % from an undersized cluster).
+and of every peer: look whether another leader of the layer is closer (1 %; 0.1 % from an undersized cluster).  When
+that is to be is drawn in advance, so that most peers, who lead nobody, need not look each second.
 
 The paper is silent on who follows a dead leader; here the first of its crew that is alive does, the others waiting
 RANK_S longer each, then all members by number.
@@ -16,12 +17,14 @@ RANK_S longer each, then all members by number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from pipeline.address import NodeId
 from pipeline.overlay.engines.nemo.clusters import Crew, Seat, best_centre, radius, split
-from pipeline.overlay.engines.nemo.group import CROWD, Group
+from pipeline.overlay.engines.nemo.group import CROWD, NOT_DRAWN, Group
 from pipeline.overlay.engines.nemo.joining import Phase
+from pipeline.overlay.engines.nemo.parameters import Parameters
 from pipeline.overlay.engines.nemo.talk import CLUSTER_MAX, TOP_MAX, VERSION_SANE, Find, Redirect, View, named
 
 RANK_S = 2.0
@@ -35,11 +38,24 @@ BURIED_S = 30.0
 
 def poll_timeout(group: Group) -> float:
     """When `handle_timeout` is due."""
-    due = min(group.beat_at, group.check_at)
+    due = min(group.beat_at, _next_check(group))
     for other in (group.descent.due, group.recovery.due, group.doubts.due):
         if other is not None and other < due:
             due = other
     return due
+
+
+def _next_check(group: Group) -> float:
+    """When to look at the clusters.  Who leads nobody and has its place skips the looks that would find nothing: before
+    its leader has been silent for too long, or a refinement is due.
+    """
+    parameters = group.desk.parameters
+    is_busy = len(group.seats) != 1 or group.is_source or group.descent.phase is not Phase.IDLE
+    if is_busy or group.leads(0) or group.refine_chance != _refine_chance(group.seats[0], parameters):
+        return group.check_at
+    seat = group.seats[0]
+    idle_s = min(seat.heard.get(seat.leader, 0.0) + parameters.grace_s, group.refine_at) - group.check_at
+    return group.check_at + parameters.check_s * math.ceil(max(0.0, idle_s) / parameters.check_s)
 
 
 def handle_timeout(group: Group, rendezvous: Callable[[], NodeId], now: float) -> None:
@@ -50,7 +66,7 @@ def handle_timeout(group: Group, rendezvous: Callable[[], NodeId], now: float) -
         handle_death(group, node, now)
     if group.descent.due is not None and group.descent.due <= now:
         group.descent.handle_timeout(now)
-    if group.check_at <= now:
+    if _next_check(group) <= now:
         group.check_at = now + parameters.check_s
         _check(group, rendezvous, now)
     if group.beat_at <= now:
@@ -291,9 +307,20 @@ def _refine(group: Group, now: float) -> None:
     parameters = group.desk.parameters
     layer = len(group.seats) - 1
     seat = group.seats[layer]
-    if seat.leader == group.own or not seat.super_crew or group.descent.phase is not Phase.IDLE:
+    if seat.leader == group.own or not seat.super_crew:
+        group.refine_chance = NOT_DRAWN  # the time of another seat would long be over
         return
-    is_undersized = len(seat.members) < parameters.k
-    chance = parameters.refine_undersized_probability if is_undersized else parameters.refine_probability
-    if group.desk.random() < chance:
+    if group.descent.phase is not Phase.IDLE:
+        return
+    chance = _refine_chance(seat, parameters)
+    if group.refine_chance == chance:
+        if now < group.refine_at:
+            return
         group.descent.refine(seat.super_crew[0], layer, group.desk.rtt(seat.leader), now)
+    group.refine_at = now + parameters.check_s * group.desk.rounds(chance)
+    group.refine_chance = chance
+
+
+def _refine_chance(seat: Seat, parameters: Parameters) -> float:
+    is_undersized = len(seat.members) < parameters.k
+    return parameters.refine_undersized_probability if is_undersized else parameters.refine_probability
