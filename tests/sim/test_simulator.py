@@ -55,7 +55,7 @@ def test_a_sparse_overlay_delivers_as_the_dense_one() -> None:
 
 
 def test_repair_helps_against_loss() -> None:
-    """In the mean: control messages are lost as well, and what a run loses by one of those is chance."""
+    """In the mean: control messages are late at times, and what a run loses by one of those is chance."""
     scenario = {**SMALL, "loss": 0.02, "nodes": 20}
 
     def delivery(**options: object) -> float:
@@ -103,6 +103,33 @@ def test_access_links_queue_and_drop() -> None:
     assert arrived == list(range(len(arrived)))
     assert 20 <= len(arrived) < 30, "10 ms each, 200 ms of queue"
     assert underlay.packets_lost == 50 - len(arrived)
+
+
+def test_what_is_lost_of_control_comes_later() -> None:
+    """As on a TCP connection: of 1,000 messages all come, a tenth after 0.2 s, a hundredth after 0.6 s."""
+    clock, came_at = Clock(), []
+    places = topology.Plane(2, random.Random(1))
+    underlay = Underlay(clock, random.Random(1), places, {"a": 0, "b": 1}, loss=0.1)
+    underlay.attach(("b", "control"), lambda *_: came_at.append(clock.now - places.delay_s(0, 1)))
+    for _ in range(1000):
+        underlay.send("a", ("b", "control"), b"message")
+    clock.run_until(60)
+    assert len(came_at) == 1000
+    assert 60 < sum(at > 0.1 for at in came_at) < 140
+    assert 2 < sum(at > 0.5 for at in came_at) < 30
+
+
+def test_links_are_measured() -> None:
+    """As by the stages' probes: every node knows the round-trip time to each whose link is up, and it is right."""
+    experiment = Experiment(Scenario(engine="nemo", **SMALL))  # type: ignore[arg-type]
+    experiment.run()
+    for station in experiment.stations:
+        desk = station.node._engine._desk  # type: ignore[attr-defined]
+        assert desk.up
+        for peer in desk.up:
+            other = next(each for each in experiment.stations if each.node_id == peer)
+            rtt_s = 2 * experiment.underlay.delay_s(station.index, other.index)
+            assert desk.rtt(peer) == pytest.approx(rtt_s, rel=0.01)
 
 
 @dataclass(frozen=True)
