@@ -2,6 +2,7 @@
 
     sender key    each second, and each 50 ms while one key gives way to the next            rotation.py
     probes        each PROBES_AGE_S: whom the stages have heard, and how far away it is      overlay/peer.py
+    streams       each second: which have stopped                                            overlay/silence.py
     sources       each 30 s: groups that local programs send to no longer                    sources.py
     adopted       once, 3 s after a restart: what a predecessor has set and nobody wants
 
@@ -17,12 +18,14 @@ import time
 from collections.abc import Callable
 
 from pipeline import limits
+from pipeline.address import NodeId
 from pipeline.forwarding.table import ForwardingTable
 from pipeline.network_keys import NetworkKeys
 from pipeline.overlay.node import OverlayNode
+from pipeline.overlay.silence import LOOK_S, SilenceWatch
 from pipeline.publish import Publisher
 from pipeline.rotation import KeyRotation, Phase, phase_of
-from pipeline.shm import counters
+from pipeline.shm import counters, repair
 from pipeline.shm.region import Region
 from pipeline.sources import SourceWatch
 
@@ -54,6 +57,7 @@ class PeriodicLooks:
         """Each look has its first turn after one pause."""
         self.loop.call_later(KEY_LOOK_S, self._look_at_keys)
         self.loop.call_later(limits.PROBES_AGE_S, self._look_at_probes)
+        self.loop.call_later(LOOK_S, self._look_for_silence, SilenceWatch())
         self.loop.call_later(SOURCES_LOOK_S, self._look_for_idle_sources)
         self.loop.call_later(ADOPT_S, self._expire_adopted)
 
@@ -83,6 +87,15 @@ class PeriodicLooks:
             self.node.handle_probes(peer, now, are_answered=are_answered)
             if figures.rtt_ns:
                 self.node.handle_rtt(peer, figures.rtt_ns / 1e9, now)
+        self.drain(now)
+
+    def _look_for_silence(self, watch: SilenceWatch[tuple[NodeId, int]]) -> None:
+        self.loop.call_later(LOOK_S, self._look_for_silence, watch)
+        now = time.monotonic()
+        for _, stream in watch.look(repair.heard(self.region)):
+            group = self.table.group_of(stream)
+            if group is not None:
+                self.node.handle_silence(group, now)
         self.drain(now)
 
     def _look_for_idle_sources(self) -> None:

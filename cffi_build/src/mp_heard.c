@@ -77,6 +77,18 @@ struct mp_heard *mp_heard_find(const struct mp_region *r, uint64_t name, uint32_
     return oldest;
 }
 
+uint32_t mp_heard_list(const struct mp_region *r, struct mp_heard_stream *out)
+{
+    uint32_t found = 0;
+    for (const struct mp_heard *h = mp_heard_table(r); h < mp_heard_table(r) + MP_HEARD; h++) {
+        uint64_t name = atomic_load_explicit(&h->name, memory_order_relaxed);
+        if (name)
+            out[found++] = (struct mp_heard_stream){ mp_heard_origin(name), mp_heard_stream(name),
+                                                     atomic_load_explicit(&h->highest, memory_order_relaxed) };
+    }
+    return found;
+}
+
 /* ---- note ---- */
 
 static void mark(struct mp_heard *h, uint32_t sequence)

@@ -47,6 +47,14 @@ static inline int mp_heard_has_place(const struct mp_heard *h, uint64_t name)
 /* Marks a datagram that has come.  Returns 1 if that may change what is missing, 0 if it was simply the next one. */
 int mp_heard_note(struct mp_heard *h, uint32_t sequence, uint64_t now_ns);
 
+/* A stream as control looks at it, whether it goes on. */
+struct mp_heard_stream {
+    uint32_t origin, stream, highest;
+};
+
+/* All streams (MP_HEARD at the most), in no order; returns how many. */
+uint32_t mp_heard_list(const struct mp_region *r, struct mp_heard_stream *out);
+
 /* The newest `most` missing numbers up to `last`, in ascending order; how many there are. */
 uint32_t mp_heard_missing(const struct mp_heard *h, uint32_t last, uint32_t *out, uint32_t most);
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -156,3 +156,11 @@ class Engine(Protocol):
 
 EngineFactory: TypeAlias = Callable[[EngineContext, float], Engine]
 """What an entry point of group `mcast_pipeline.engines` names: called with context and now."""
+
+
+@runtime_checkable
+class Watchful(Protocol):
+    """An engine that wants to know when a stream stops."""
+
+    def handle_silence(self, group: Address, now: float) -> None:
+        """Packets of a stream came steadily, and for a while none: it has ended, or who should pass it on is gone."""

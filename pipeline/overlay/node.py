@@ -23,7 +23,7 @@ from pipeline.address import Address, NodeId, SourceFilter, show
 from pipeline.errors import ConfigError, WireError
 from pipeline.messages import EngineMessage, NodeRecord
 from pipeline.overlay import engines
-from pipeline.overlay.api import Engine, EngineContext, LinkState, LinkWanted, Resend, RouteChanged, Transmit
+from pipeline.overlay.api import Engine, EngineContext, LinkState, LinkWanted, Resend, RouteChanged, Transmit, Watchful
 from pipeline.overlay.claims import Claims
 from pipeline.overlay.events import (
     AddressMoved,
@@ -227,6 +227,12 @@ class OverlayNode:
         """The data plane has seen that these datagrams of a stream are missing."""
         self._begin(now)
         self._engine.handle_gap(group, origin, numbers, now, via=via)
+
+    def handle_silence(self, group: Address, now: float) -> None:
+        """The data plane got packets of a stream steadily, and for a while none."""
+        self._begin(now)
+        if isinstance(self._engine, Watchful):
+            self._engine.handle_silence(group, now)
 
     def handle_probes(self, peer: NodeId, now: float, *, are_answered: bool) -> None:
         """The data plane has heard a peer since this was last said; `are_answered`: and the peer hears this node."""

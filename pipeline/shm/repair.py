@@ -1,4 +1,5 @@
-"""Repair between control and the stages: gaps that overlay_ingress sees, and what overlay_egress is to send once more.
+"""Repair between control and the stages: gaps that overlay_ingress sees, how far its streams have come, and what
+overlay_egress is to send once more.
 
 It knows streams by their numbers (forwarding/table.py) and peers by their links, and decides nothing.
 """
@@ -44,3 +45,10 @@ def resend(region: Region, *, link: int, origin: NodeId, stream: int, numbers: S
         part = numbers[at : at + lib.MP_ORDER_NUMBERS]
         status |= lib.mp_order_add(region.native, link, origin, stream, part, len(part))
     return status == 0
+
+
+def heard(region: Region) -> dict[tuple[NodeId, int], int]:
+    """The highest number of each stream that the stages follow, by origin and stream; numbers wrap at 32 bits."""
+    found = ffi.new("struct mp_heard_stream[]", lib.MP_HEARD)
+    count = lib.mp_heard_list(region.native, found)
+    return {(each.origin, each.stream): each.highest for each in found[0:count]}

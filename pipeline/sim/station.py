@@ -16,6 +16,7 @@ from pipeline.forwarding.route import FibEntry, FibKey, Kind, Side
 from pipeline.overlay.api import Resend
 from pipeline.overlay.events import NodeEvent, PeerChanged
 from pipeline.overlay.node import NodeConfig
+from pipeline.overlay.silence import LOOK_S, SilenceWatch
 from pipeline.sim.clock import Clock
 from pipeline.sim.cluster import HISTORY_PACKETS, Host
 from pipeline.sim.history import Stream
@@ -98,6 +99,7 @@ class Station(Host):
         self._courses = {}
         self.start()
         self.join(self._group, ANY_SOURCE)
+        self._clock.call_at(self._clock.now + LOOK_S, self._look_for_silence, self.started_at, SilenceWatch())
 
     def _note_table_change(self) -> None:
         for course in self._courses.values():
@@ -109,6 +111,14 @@ class Station(Host):
             peer = event.record.node_id
             rtt_s = 2 * self._underlay.delay_s(self.index, self._hosts_by_id[peer])
             self.node.handle_rtt(peer, rtt_s, self._clock.now)
+
+    def _look_for_silence(self, life: float, watch: SilenceWatch[tuple[NodeId, int]]) -> None:
+        if not self.is_running or life != self.started_at:
+            return
+        self._clock.call_at(self._clock.now + LOOK_S, self._look_for_silence, life, watch)
+        if watch.look({stream: course.history.highest for stream, course in self._courses.items()}):
+            self.node.handle_silence(self._group, self._clock.now)
+            self._pump()
 
     # ---- packets
 

@@ -88,6 +88,22 @@ static void the_oldest_gives_way(void)
     actor_unmap(region);
 }
 
+static void streams_are_listed(void)
+{
+    struct mp_heard_stream out[MP_HEARD];
+    uint32_t sum = 0;
+    region = actor_region(&actor_small);
+    CHECK_EQUAL(mp_heard_list(region, out), 0);
+    for (uint32_t i = 1; i <= 20; i++)
+        note(find(UINT32_MAX - i, i, 3, UINT32_MAX), i);
+    CHECK_EQUAL(mp_heard_list(region, out), 20);
+    for (uint32_t i = 0; i < 20; i++) {
+        CHECK(out[i].origin == UINT32_MAX - out[i].stream && out[i].highest == out[i].stream);
+        sum += out[i].stream;
+    }
+    CHECK_EQUAL(sum, 210);
+}
+
 static void as_a_naive_model(void)
 {
     enum { LENGTH = 20000 };
@@ -333,6 +349,7 @@ int main(void)
     RUN(gaps_by_hand);
     RUN(new_lives_and_new_keys);
     RUN(the_oldest_gives_way);
+    RUN(streams_are_listed);
     RUN(as_a_naive_model);
     RUN(from_two_lanes);
     RUN(orders);

@@ -206,6 +206,25 @@ def test_who_is_down_has_no_outage(back_at_s: float) -> None:
     assert experiment.run()["repair_s"]["count"] == 0
 
 
+@pytest.mark.parametrize("crew_size", [1, 3])
+def test_a_stream_that_stops_is_asked_for(crew_size: int) -> None:
+    """A cluster's whole crew dies at once: what comes no more shows no gap, and the grace period is 15 s."""
+    options = {"crew_size": crew_size}
+    experiment = Experiment(
+        Scenario(engine="nemo", options=options, nodes=24, is_sparse=True, warmup_s=30.0, join_s=5.0, duration_s=80.0)
+    )
+    experiment.clock.run_until(40.05)
+    seats = {each.node_id: each.node._engine._groups[GROUP].seats for each in experiment.stations}  # type: ignore[attr-defined]
+    leads = [node for node, held in seats.items() if held[0].leader == node and len(held[0].members) > crew_size]
+    lost = next(seats[node][0] for node in leads if experiment.stations[0].node_id not in seats[node][0].members)
+    for station in experiment.stations:
+        if station.node_id in lost.crew:
+            station.crash()
+            experiment.measures.went_down(station.index)
+    assert len(lost.crew) == crew_size
+    assert experiment.run()["delivery_ratio"] == 1.0, "it is noticed while what is missing can still be sent again"
+
+
 def test_strays_do_not_go_back_to_their_crew() -> None:
     found = forwarding.hops(2, seats_of_two_clusters()[2], 3)
     assert found.default[1] == {1, 3, 4, 5}, "2 stands for its cluster in turn 1; 5 stands for the layer above"

@@ -43,6 +43,10 @@ def test_what_is_no_gap_is_refused(data: bytes) -> None:
         repair.read_gap(data)
 
 
+def test_nothing_has_been_heard(region: Region) -> None:
+    assert repair.heard(region) == {}
+
+
 def test_orders_are_split_and_bounded(region: Region) -> None:
     numbers = tuple(range(100))
     assert repair.resend(region, link=1, origin=7, stream=9, numbers=numbers)

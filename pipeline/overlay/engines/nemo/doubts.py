@@ -3,8 +3,9 @@
     suspected ──▶ asked, TRIES times, 2 RTT apart ──any answer──▶ it lives: no new doubt within GOOD_S
                                                   └─none──▶ dead, long before its grace period is over
 
-A gap in a stream is a reason to suspect who should have closed it (recovery.py).  The paper waits for the grace period
-alone; data that does not come is better evidence, and the questions make sure of it.
+A gap in a stream is a reason to suspect who should have closed it (recovery.py), and a stream that stops one to ask the
+leader.  The paper waits for the grace period alone; data that does not come is better evidence, and the questions make
+sure of it.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ class Doubts:
         """Until when those who have answered are believed to live."""
         self.due: float | None = None
 
-    def begin(self, node: NodeId, now: float) -> None:
-        """Find out whether it lives."""
+    def begin(self, node: NodeId, now: float, *, dead: NodeId = 0) -> None:
+        """Find out whether it lives, and tell it who does not."""
         if node not in self._cases and not self.is_good(node, now) and len(self._cases) < CASES_MAX:
             self._good = {each: until for each, until in self._good.items() if until > now}
-            self._ask(node, 1, now)
+            self._ask(node, 1, now, dead)
 
     def is_good(self, node: NodeId, now: float) -> bool:
         """Whether it has answered just now."""
@@ -63,9 +64,9 @@ class Doubts:
         self._plan()
         return dead
 
-    def _ask(self, node: NodeId, tries: int, now: float) -> None:
+    def _ask(self, node: NodeId, tries: int, now: float, dead: NodeId = 0) -> None:
         self._cases[node] = tries, now + max(WAIT_MIN_S, 2 * self._desk.rtt(node))
-        self._desk.send(node, Nack(self._group, 0, (), 0))
+        self._desk.send(node, Nack(self._group, 0, (), dead), (dead,))
         self._plan()
 
     def _plan(self) -> None:

@@ -202,6 +202,12 @@ class Nemo:
             self._groups[group].recovery.handle_gap(origin, numbers, via, now)
             self._touched[group] = None
 
+    def handle_silence(self, group: Address, now: float) -> None:
+        """No packet shows a gap where none comes: ask the leader whether it lives."""
+        if group in self._groups:
+            self._groups[group].ask_leader(now)
+            self._touched[group] = None
+
     def handle_message(self, peer: NodeId, message: bytes, now: float) -> str | None:
         """What another node's engine says."""
         try:

@@ -135,6 +135,11 @@ class Group:
                 self._told[node] = now + TOLD_S
                 self.desk.send(seat.leader, Nack(self.group, 0, (), node), (node,))
 
+    def ask_leader(self, now: float) -> None:
+        """Find out whether who leads the highest of our clusters lives."""
+        if self.seats and self.seats[max(self.seats)].leader != self.own:
+            self.doubts.begin(self.seats[max(self.seats)].leader, now)
+
     def hear(self, peer: NodeId, now: float) -> None:
         """A peer lives."""
         self.doubts.end(peer, now)
