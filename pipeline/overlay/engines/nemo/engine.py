@@ -26,7 +26,8 @@ Where it is silent, or where forwarding in C asks for it, this is ours:
     (recovery.py).
   - Who does not answer a NACK is asked whether it lives, by its cluster's leader or heirs, and replaced if it does not
     say so: a gap in one turn's packets is noticed within seconds while the other turns flow.  A node whose packets stop
-    in all turns sees no gap and has the paper's grace period, as with a crew of 1.
+    in all turns sees no gap: it asks its leader once a stream that came steadily has been silent for a second or two.
+    The paper has the grace period for both.
   - A leader alone says who is in its cluster, in versioned views; co-leaders act in forwarding only.  The first of the
     crew that is alive follows a dead leader; it looks for the leader's place above too, which tells those there that it
     is dead.  The rendezvous keeps the place of a dead root for a while for its heir.
