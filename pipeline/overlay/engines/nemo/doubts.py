@@ -17,6 +17,8 @@ from pipeline.overlay.engines.nemo.talk import Nack
 TRIES = 3
 WAIT_MIN_S = 0.1
 """Of one try: a busy host needs more than the network."""
+SILENT_WAIT_S = 0.3
+"""Of one try where there is no other evidence than silence: the stream may have ended, and all members ask at once."""
 GOOD_S = 1.0
 CASES_MAX = 64
 """Peers in doubt at a time: all of a few clusters."""
@@ -28,17 +30,17 @@ class Doubts:
     def __init__(self, group: Address, desk: Desk) -> None:
         self._group = group
         self._desk = desk
-        self._cases: dict[NodeId, tuple[int, float]] = {}
-        """Tries so far, and when the next is due."""
+        self._cases: dict[NodeId, tuple[int, float, float]] = {}
+        """Tries so far, when the next is due, and how long each is waited for at the least."""
         self._good: dict[NodeId, float] = {}
         """Until when those who have answered are believed to live."""
         self.due: float | None = None
 
-    def begin(self, node: NodeId, now: float, *, dead: NodeId = 0) -> None:
+    def begin(self, node: NodeId, now: float, *, dead: NodeId = 0, wait_s: float = WAIT_MIN_S) -> None:
         """Find out whether it lives, and tell it who does not."""
         if node not in self._cases and not self.is_good(node, now) and len(self._cases) < CASES_MAX:
             self._good = {each: until for each, until in self._good.items() if until > now}
-            self._ask(node, 1, now, dead)
+            self._ask(node, 1, now, wait_s, dead)
 
     def is_good(self, node: NodeId, now: float) -> bool:
         """Whether it has answered just now."""
@@ -54,20 +56,20 @@ class Doubts:
         """Ask again; returns who is dead."""
         if self.due is None or now < self.due:
             return []
-        due = [(node, tries) for node, (tries, at) in self._cases.items() if at <= now]
-        dead = [node for node, tries in due if tries >= TRIES]
-        for node, tries in due:
+        due = [(node, tries, wait_s) for node, (tries, at, wait_s) in self._cases.items() if at <= now]
+        dead = [node for node, tries, _ in due if tries >= TRIES]
+        for node, tries, wait_s in due:
             if tries < TRIES:
-                self._ask(node, tries + 1, now)
+                self._ask(node, tries + 1, now, wait_s)
         for node in dead:
             del self._cases[node]
         self._plan()
         return dead
 
-    def _ask(self, node: NodeId, tries: int, now: float, dead: NodeId = 0) -> None:
-        self._cases[node] = tries, now + max(WAIT_MIN_S, 2 * self._desk.rtt(node))
+    def _ask(self, node: NodeId, tries: int, now: float, wait_s: float, dead: NodeId = 0) -> None:
+        self._cases[node] = tries, now + max(wait_s, 2 * self._desk.rtt(node)), wait_s
         self._desk.send(node, Nack(self._group, 0, (), dead), (dead,))
         self._plan()
 
     def _plan(self) -> None:
-        self.due = min((due for _, due in self._cases.values()), default=None)
+        self.due = min((due for _, due, _ in self._cases.values()), default=None)

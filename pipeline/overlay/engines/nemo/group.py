@@ -16,7 +16,7 @@ from pipeline.address import Address, NodeId
 from pipeline.overlay.engines.nemo import forwarding
 from pipeline.overlay.engines.nemo.clusters import Crew, Seat, choose_crew
 from pipeline.overlay.engines.nemo.desk import Desk
-from pipeline.overlay.engines.nemo.doubts import Doubts
+from pipeline.overlay.engines.nemo.doubts import SILENT_WAIT_S, Doubts
 from pipeline.overlay.engines.nemo.joining import Descent, Phase
 from pipeline.overlay.engines.nemo.recovery import Recovery
 from pipeline.overlay.engines.nemo.routes import Routes
@@ -138,7 +138,7 @@ class Group:
     def ask_leader(self, now: float) -> None:
         """Find out whether who leads the highest of our clusters lives."""
         if self.seats and self.seats[max(self.seats)].leader != self.own:
-            self.doubts.begin(self.seats[max(self.seats)].leader, now)
+            self.doubts.begin(self.seats[max(self.seats)].leader, now, wait_s=SILENT_WAIT_S)
 
     def hear(self, peer: NodeId, now: float) -> None:
         """A peer lives."""
