@@ -36,11 +36,11 @@ class Doubts:
         """Until when those who have answered are believed to live."""
         self.due: float | None = None
 
-    def begin(self, node: NodeId, now: float, *, dead: NodeId = 0, wait_s: float = WAIT_MIN_S) -> None:
-        """Find out whether it lives, and tell it who does not."""
+    def begin(self, node: NodeId, now: float, *, wait_s: float = WAIT_MIN_S) -> None:
+        """Find out whether it lives."""
         if node not in self._cases and not self.is_good(node, now) and len(self._cases) < CASES_MAX:
             self._good = {each: until for each, until in self._good.items() if until > now}
-            self._ask(node, 1, now, wait_s, dead)
+            self._ask(node, 1, now, wait_s)
 
     def is_good(self, node: NodeId, now: float) -> bool:
         """Whether it has answered just now."""
@@ -66,9 +66,9 @@ class Doubts:
         self._plan()
         return dead
 
-    def _ask(self, node: NodeId, tries: int, now: float, wait_s: float, dead: NodeId = 0) -> None:
+    def _ask(self, node: NodeId, tries: int, now: float, wait_s: float) -> None:
         self._cases[node] = tries, now + max(wait_s, 2 * self._desk.rtt(node)), wait_s
-        self._desk.send(node, Nack(self._group, 0, (), dead), (dead,))
+        self._desk.send(node, Nack(self._group, 0, (), 0))
         self._plan()
 
     def _plan(self) -> None:

@@ -12,7 +12,7 @@ and of every peer: look whether another leader of the layer is closer (1 %; 0.1 
 that is to be is drawn in advance, so that most peers, who lead nobody, need not look each second.
 
 The paper is silent on who follows a dead leader; here the first of its crew that is alive does, the others waiting
-RANK_S longer each, then all members by number.  Who waits tells those before it, and asks whether they live.
+RANK_S longer each, then all members by number.  Who waits asks the crew before it whether it lives: it may be dead too.
 """
 
 from __future__ import annotations
@@ -155,10 +155,11 @@ def _succeed(group: Group, seat: Seat, now: float) -> None:
     silent = {node for node in heirs if node != group.own and now - seat.heard.get(node, now) >= grace_s}
     heirs = [node for node in dict.fromkeys(heirs) if node not in silent]
     silent_s = now - seat.heard[dead] - grace_s
-    rank = heirs.index(group.own)
-    if silent_s < RANK_S * rank:
-        for node in heirs[:rank]:
-            group.doubts.begin(node, now, dead=dead)
+    before = heirs[: heirs.index(group.own)]
+    if silent_s < RANK_S * len(before):
+        for node in before:
+            if node in seat.crew:
+                group.doubts.begin(node, now)
         return
     super_crew = tuple(node for node in seat.super_crew if node != dead)
     for node in (dead, *silent):
