@@ -18,8 +18,9 @@ GROUP = parse("239.1.2.3")
 OWN, CHILD, ABOVE, NEAR, STRANGER = 1, 2, 3, 4, 5
 
 
-def joins_said(members: list[NodeId]) -> list[tuple[NodeId, int]]:
-    """Whom a node asks to be taken in, and in which layer, that leads a cluster of these in layer 1."""
+def joins_said(members: list[NodeId], dead: NodeId = 0) -> list[tuple[NodeId, int]]:
+    """Whom a node asks to be taken in, and in which layer, that leads a cluster of these in layer 1, if one has died
+    in layer 2."""
     desk = Desk(OWN, Parameters(), lambda: 0.99)
     desk.measured(NEAR, 0.001)
     group = Group(GROUP, desk, 0.0)
@@ -32,6 +33,7 @@ def joins_said(members: list[NodeId]) -> list[tuple[NodeId, int]]:
     }
     for seat in group.seats.values():
         seat.heard = dict.fromkeys(seat.members, 0.0)
+    maintenance.handle_death(group, dead, 1.0)
     maintenance.handle_timeout(group, lambda: ABOVE, 1.0)
     said = [
         (output.peer, talk.decoder.decode(output.message)) for output in desk.outputs if isinstance(output, Transmit)
@@ -41,6 +43,11 @@ def joins_said(members: list[NodeId]) -> list[tuple[NodeId, int]]:
 
 def test_a_cluster_without_a_whole_crew_moves_to_the_nearest() -> None:
     assert joins_said([OWN]) == joins_said([OWN, 8]) == [(NEAR, 1)]
+
+
+def test_a_cluster_does_not_move_to_the_dead() -> None:
+    """All below it would wait for an answer that never comes."""
+    assert joins_said([OWN], dead=NEAR) == [(ABOVE, 1)]
 
 
 def test_a_cluster_with_one_stays() -> None:

@@ -259,8 +259,9 @@ def _split(group: Group, seat: Seat, now: float) -> None:
 
 def _merge(group: Group, seat: Seat, now: float) -> bool:
     """All go to the neighbour that is nearest."""
-    layer = seat.layer
-    neighbours = [node for node in group.seats[layer + 1].members if node != group.own]
+    layer, heard = seat.layer, group.seats[seat.layer + 1].heard
+    alive_since = now - group.desk.parameters.grace_s
+    neighbours = [node for node, at in heard.items() if node != group.own and at > alive_since]
     if not neighbours:
         return False
     other = min(neighbours, key=lambda node: (group.desk.rtt(node), node))
