@@ -91,6 +91,22 @@ def test_an_heir_leaves_all_dead_behind() -> None:
     assert {peer for peer, *_ in views} == {CHILD}
 
 
+def test_who_waits_to_follow_a_leader_tells_those_before_it_that_it_is_dead() -> None:
+    """They may have asked it themselves just before it died."""
+    desk = Desk(OWN, Parameters(), lambda: 0.99)
+    group = Group(GROUP, desk, 0.0)
+    members = [ABOVE, NEAR, OWN, CHILD]
+    group.seats = {0: Seat(0, ABOVE, 1, dict.fromkeys(members, ()), (ABOVE, NEAR, OWN))}
+    group.seats[0].heard = dict.fromkeys(members, 0.0)
+    maintenance.handle_death(group, ABOVE, 1.0)
+    maintenance.handle_timeout(group, lambda: OWN, 1.0)
+    said = [
+        (output.peer, talk.decoder.decode(output.message)) for output in desk.outputs if isinstance(output, Transmit)
+    ]
+    assert (NEAR, talk.Nack(GROUP, 0, (), ABOVE)) in said
+    assert not [each for _, each in said if isinstance(each, talk.View)]
+
+
 def test_a_refinement_asks_only_those_who_may_be_closer() -> None:
     desk = Desk(OWN, Parameters(), lambda: 0.99)
     group = Group(GROUP, desk, 0.0)

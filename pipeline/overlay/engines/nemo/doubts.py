@@ -10,6 +10,8 @@ sure of it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pipeline.address import Address, NodeId
 from pipeline.overlay.engines.nemo.desk import Desk
 from pipeline.overlay.engines.nemo.talk import Nack
@@ -24,23 +26,34 @@ CASES_MAX = 64
 """Peers in doubt at a time: all of a few clusters."""
 
 
+@dataclass(slots=True)
+class _Case:
+    wait_s: float
+    """How long each try is waited for at the least."""
+    instead: NodeId
+    """A node that is dead, which the one in doubt may not know."""
+    tries: int = 0
+    due: float = 0.0
+    """When the next try is."""
+
+
 class Doubts:
     """Of one group."""
 
     def __init__(self, group: Address, desk: Desk) -> None:
         self._group = group
         self._desk = desk
-        self._cases: dict[NodeId, tuple[int, float, float]] = {}
-        """Tries so far, when the next is due, and how long each is waited for at the least."""
+        self._cases: dict[NodeId, _Case] = {}
         self._good: dict[NodeId, float] = {}
         """Until when those who have answered are believed to live."""
         self.due: float | None = None
 
-    def begin(self, node: NodeId, now: float, *, wait_s: float = WAIT_MIN_S) -> None:
-        """Find out whether it lives."""
+    def begin(self, node: NodeId, now: float, *, wait_s: float = WAIT_MIN_S, instead: NodeId = 0) -> None:
+        """Find out whether it lives, and let it do so of another."""
         if node not in self._cases and not self.is_good(node, now) and len(self._cases) < CASES_MAX:
             self._good = {each: until for each, until in self._good.items() if until > now}
-            self._ask(node, 1, now, wait_s)
+            self._cases[node] = _Case(wait_s, instead)
+            self._ask(node, now)
 
     def is_good(self, node: NodeId, now: float) -> bool:
         """Whether it has answered just now."""
@@ -56,20 +69,22 @@ class Doubts:
         """Ask again; returns who is dead."""
         if self.due is None or now < self.due:
             return []
-        due = [(node, tries, wait_s) for node, (tries, at, wait_s) in self._cases.items() if at <= now]
-        dead = [node for node, tries, _ in due if tries >= TRIES]
-        for node, tries, wait_s in due:
-            if tries < TRIES:
-                self._ask(node, tries + 1, now, wait_s)
+        due = [node for node, case in self._cases.items() if case.due <= now]
+        dead = [node for node in due if self._cases[node].tries >= TRIES]
         for node in dead:
             del self._cases[node]
+        for node in due:
+            if node in self._cases:
+                self._ask(node, now)
         self._plan()
         return dead
 
-    def _ask(self, node: NodeId, tries: int, now: float, wait_s: float) -> None:
-        self._cases[node] = tries, now + max(wait_s, 2 * self._desk.rtt(node)), wait_s
-        self._desk.send(node, Nack(self._group, 0, (), 0))
+    def _ask(self, node: NodeId, now: float) -> None:
+        case = self._cases[node]
+        case.tries += 1
+        case.due = now + max(case.wait_s, 2 * self._desk.rtt(node))
+        self._desk.send(node, Nack(self._group, 0, (), case.instead), (case.instead,))
         self._plan()
 
     def _plan(self) -> None:
-        self.due = min((due for _, due, _ in self._cases.values()), default=None)
+        self.due = min((case.due for case in self._cases.values()), default=None)

@@ -12,7 +12,8 @@ and of every peer: look whether another leader of the layer is closer (1 %; 0.1 
 that is to be is drawn in advance, so that most peers, who lead nobody, need not look each second.
 
 The paper is silent on who follows a dead leader; here the first of its crew that is alive does, the others waiting
-RANK_S longer each, then all members by number.  Who waits asks the crew before it whether it lives: it may be dead too.
+RANK_S longer each, then all members by number.  Who waits asks the crew before it whether it lives: it may be dead too,
+or not know yet that its leader is.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ def _succeed(group: Group, seat: Seat, now: float) -> None:
     if silent_s < RANK_S * len(before):
         for node in before:
             if node in seat.crew:
-                group.doubts.begin(node, now)
+                group.doubts.begin(node, now, instead=dead)
         return
     super_crew = tuple(node for node in seat.super_crew if node != dead)
     for node in (dead, *silent):
