@@ -243,6 +243,14 @@ class Peer:
         self.heard(now)
         self._heartbeat_at = now
 
+    def want(self, now: float, *, is_wanted: bool) -> None:
+        """From now on it is called, and missed if it is silent; until now it was not expected to speak.  Or no more."""
+        self.is_wanted = is_wanted
+        if is_wanted:
+            self.heard(now)
+            if not self.is_up:
+                self.call_now(now)
+
     def call_now(self, now: float) -> None:
         """Something is to be said at once."""
         self._heartbeat_at = self._trusted_until = self._backoff.next_at = now

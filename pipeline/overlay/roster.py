@@ -162,9 +162,7 @@ class Roster:
         (self._wanted.add if is_wanted else self._wanted.discard)(node_id)
         peer = self.peers.get(node_id)
         if peer is not None and peer.is_wanted is not is_wanted:
-            peer.is_wanted = is_wanted
-            if is_wanted and not peer.is_up:
-                peer.call_now(now)
+            peer.want(now, is_wanted=is_wanted)
             self.deadlines.set(node_id, peer.due)
 
     # ---- who goes
@@ -174,7 +172,7 @@ class Roster:
         node_id = peer.record.node_id
         if not self.is_sparse:
             self.registry.bury(node_id, now)
-        elif node_id in self._needed():
+        elif node_id in self._wanted or node_id in self._needed():
             peer.away_since = now
             self.deadlines.set(node_id, peer.due)
             return False

@@ -1,4 +1,5 @@
-"""Goal: directory, own identity, address claims, links and endpoints follow their rules, in any order of records.
+"""Goal: directory, roster, own identity, address claims, links and endpoints follow their rules, in any order of
+records.
 
 Method: every order of a few records; hypothesis for digests; examples for conflicts.
 """
@@ -20,7 +21,9 @@ from pipeline.overlay.claims import Claims
 from pipeline.overlay.deadlines import Deadlines
 from pipeline.overlay.identity import Finding, Identity
 from pipeline.overlay.link import LinkTable
+from pipeline.overlay.peer import Action, Pace, Signal
 from pipeline.overlay.registry import Merge, Registry, node_id
+from pipeline.overlay.roster import Roster
 
 
 def record(node: int, *, name: str = "", incarnation: int = 1, version: int = 1, host: str = "192.0.2.9") -> NodeRecord:
@@ -274,3 +277,22 @@ def test_a_name_is_taken_by_an_older_life_that_is_told_of_for_longer_than_a_dead
     assert identity.judge(own, told, late - 0.1, has_links=False) is Finding.NOTHING
     assert identity.judge(own, told, late, has_links=False) is Finding.NAME_TAKEN
     assert identity.judge(own, another, late, has_links=False) is Finding.NOTHING  # its time begins anew
+
+
+def test_a_peer_that_was_not_wanted_for_long_is_not_silent_when_it_is() -> None:
+    """Sparse: nobody spoke, as nobody had to; and whom the engine wants is not forgotten when it is silent indeed."""
+    pace = Pace(heartbeat_s=30.0, silence_s=45.0, forget_s=20.0)
+    roster = Roster(record(1), random=lambda: 0.5, pace=pace, is_sparse=True)
+    roster.learn(record(2), 0.0, is_direct=True)
+    peer = roster.peers[2]
+    roster.signal(peer, Signal.ACKNOWLEDGED, 0.0, "linked")
+    roster.want(2, 100.0, is_wanted=True)
+    assert peer.next_action(100.0) is Action.SPEAK
+    peer.spoke(100.0)
+    assert peer.next_action(144.9) is not Action.SILENT
+    assert peer.next_action(145.0) is Action.SILENT
+    roster.signal(peer, Signal.SILENCE, 145.0, "silent")
+    assert peer.next_action(145.0) is Action.FORGET
+    assert not roster.forget(peer, 145.0)
+    roster.want(2, 150.0, is_wanted=False)
+    assert roster.forget(peer, 200.0)
