@@ -31,6 +31,8 @@ from pipeline.messages import NodeRecord, Stamp
 
 JITTER = 0.25
 """Attempts are spread by ± this share, so that nodes that lost each other together do not call in step."""
+GREETING_S = 0.5
+"""How long a Hello may be on its way: until then it is not said again for the sake of another message."""
 LOOKS = 8
 """In the time after which a node is forgotten, at those who are not wanted."""
 
@@ -123,7 +125,7 @@ class Peer:
     """One session.  The owner feeds signals and asks `next_action` at `due`."""
 
     __slots__ = (
-        "_backoff", "_heartbeat_at", "_pace", "_rest_s", "_said_at", "_trusted_until",
+        "_backoff", "_greeted", "_heartbeat_at", "_pace", "_rest_s", "_said_at", "_trusted_until",
         "acknowledged", "away_since", "is_wanted", "number_heard", "record", "state", "told",
     )  # fmt: skip
 
@@ -140,6 +142,8 @@ class Peer:
         self.state = PeerState.DOWN
         self.acknowledged: Stamp | None = None
         """Our record as the peer last said it holds it."""
+        self._greeted: tuple[Stamp | None, float] = None, now
+        """What it has been sent of our record in a Hello, and when."""
         self.number_heard = -1
         """Of the latest Hello, Heartbeat or Goodbye."""
         self.away_since = now
@@ -227,6 +231,15 @@ class Peer:
         self._heartbeat_at = now + self._pace.heartbeat_s
         self._backoff.called(now)
 
+    def greeted(self, own: Stamp, now: float) -> None:
+        """A Hello with that record of ours has been sent."""
+        self._greeted = own, now
+
+    def holds(self, own: Stamp, now: float) -> bool:
+        """Whether it has that record of ours, or will have it soon."""
+        greeting, at = self._greeted
+        return self.acknowledged == own or (greeting == own and now < at + GREETING_S)
+
     def said_more(self, now: float) -> None:
         """Something else than a Hello or a Heartbeat has been sent, which is as good a sign of life."""
         if self.is_up:
@@ -259,6 +272,6 @@ class Peer:
         """Timers of the new state: a peer that is greeted or lost is called at once, one that said goodbye is not."""
         self._backoff.restart(now, delay_s=limits.RECONNECT_INTERVAL_MIN_S)
         if self.state is PeerState.DOWN:
-            self.acknowledged = None
+            self.acknowledged, self._greeted = None, (None, now)
         if self.is_up:
             self._heartbeat_at = now + self._pace.heartbeat_s

@@ -172,17 +172,17 @@ class Sessions:
             # Who calls an endpoint does not know whom it calls: that is no word that it has lost us.
             self._hear(peer, hello.known, now)
         if hello.to:
-            self.speaker.hello(record.endpoint, known=peer.record.stamp, reached=hello.to)
+            self._greet(peer, now, reached=hello.to)
             if self._roster.is_sparse:
                 return
             others = [other for other in self._roster.registry.others() if other is not peer.record]
             self.speaker.records(record.endpoint, others)
             if is_new:
                 self._introduce(peer)
-        elif hello.known == self._roster.own.stamp:
+        elif hello.known == self._roster.own.stamp or peer.holds(self._roster.own.stamp, now):
             self.speaker.heartbeat(peer)
         else:
-            self.speaker.hello(record.endpoint, known=peer.record.stamp)
+            self._greet(peer, now)
 
     def _on_known(self, peer: Peer, message: Heartbeat | DirectorySummary | Goodbye, now: float) -> None:
         if isinstance(message, DirectorySummary):
@@ -198,7 +198,7 @@ class Sessions:
             return
         self._hear(peer, message.known, now)
         if message.known != self._roster.own.stamp:
-            self.speaker.hello(peer.record.endpoint, known=peer.record.stamp)
+            self._greet(peer, now)
         elif self._roster.is_sparse:
             if not peer.is_wanted and peer.may_echo(now):
                 self.speaker.heartbeat(peer)
@@ -313,7 +313,7 @@ class Sessions:
                 if peer.is_up and peer.acknowledged == self._roster.own.stamp:
                     self.speaker.heartbeat(peer)
                 else:
-                    self.speaker.hello(peer.record.endpoint, known=peer.known_to_peer)
+                    self._greet(peer, now)
                 peer.spoke(now)
             case Action.NOTHING:
                 pass
@@ -371,11 +371,15 @@ class Sessions:
     def send_engine(self, peer: Peer, message: messages.EngineMessage, mentions: Iterable[NodeId], now: float) -> None:
         """Queue an engine's message; sparse: after what the peer must know to understand it."""
         if self._roster.is_sparse:
-            if peer.acknowledged != self._roster.own.stamp:
-                self.speaker.hello(peer.record.endpoint, known=peer.known_to_peer)
+            if not peer.holds(self._roster.own.stamp, now):
+                self._greet(peer, now)
             self.speaker.tell_of(peer, mentions, now, again_s=self._roster.pace.forget_s * TOLD_SHARE)
             peer.said_more(now)
         self.speaker.send(peer.record.endpoint, message)
+
+    def _greet(self, peer: Peer, now: float, *, reached: str = "") -> None:
+        self.speaker.hello(peer.record.endpoint, known=peer.known_to_peer, reached=reached)
+        peer.greeted(self._roster.own.stamp, now)
 
     def _introduce(self, newcomer: Peer) -> None:
         """A node that knew nobody but us: the others need not wait for a difference of digests."""
