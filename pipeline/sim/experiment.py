@@ -29,7 +29,7 @@ GROUP = parse("239.1.2.3")
 SPARSE_FROM = 65
 """Overlays of so many nodes and more are sparse, if the engine is made for that."""
 SPARSE_ENGINES = frozenset({"nemo"})
-FORGET_S = 20.0
+FORGET_S = 40.0
 """Sparse: records that nobody has needed for so long."""
 SESSION_SHARE = 3.0
 """Sparse: the engine watches its peers itself; sessions follow at a pace that is slower by this factor."""

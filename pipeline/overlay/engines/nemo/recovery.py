@@ -2,7 +2,8 @@
 
     missing ──2 RTT──▶ asked of the parent in the tree of its turn (forwarding.providers: first of them)
         it comes                          well
-        Lack: "I lack it too"             the parent is being served itself, and passes on what it gets: wait, ask again
+        Lack: "I lack it too"             the parent is being served itself, and passes on what it gets: wait, ask again,
+                                          then also for what else is missing by then
         Lack without the number           it is on its way; if not, the next provider
         nothing within 2 RTT              the parent is suspected (doubts.py), and passed over for SILENT_S;
                                           the next provider is asked, and told of the suspicion
@@ -82,6 +83,9 @@ class Recovery:
         self._late_s: dict[NodeId, float] = {}
         self._silent: dict[NodeId, float] = {}
         """Those who have not answered, and until when they are not asked."""
+        self._lacking: dict[tuple[NodeId, NodeId], tuple[float, int]] = {}
+        """By origin and parent: until when a parent that lacks packets too is not asked for more, and how often it has
+        been."""
         self._recovered: dict[tuple[NodeId, int], float] = {}
         self.due: float | None = None
 
@@ -159,6 +163,10 @@ class Recovery:
         peers = [parent, *each.referred, *others]
         free = [node for node in peers if node not in each.passed and self._silent.get(node, 0.0) <= now]
         free = [node for node in free if node not in (0, self._desk.own)]
+        until, lacks = self._lacking.get((origin, parent), (now, 0))
+        if until > now and each.lacks < lacks and free[:1] == [parent]:
+            each.lacks, each.due = lacks, until
+            return
         tries_max = self._desk.parameters.nack_tries if self._repairs else 1
         each.tries += 1
         if each.tries > tries_max:
@@ -192,6 +200,8 @@ class Recovery:
             elif each.is_parent and not lack.is_yours and each.lacks < LACKS_MAX:
                 each.lacks += 1
                 each.due = now + self._patience(lack.origin, peer) * 2**each.lacks
+                self._lacking = {key: held for key, held in self._lacking.items() if held[0] > now}
+                self._lacking[lack.origin, peer] = each.due, each.lacks
             else:
                 each.passed.add(peer)
                 each.referred = lack.crew
