@@ -18,6 +18,13 @@ GROUP = parse("239.1.2.3")
 OWN, CHILD, ABOVE, NEAR, STRANGER = 1, 2, 3, 4, 5
 
 
+def drain(desk: Desk) -> list[tuple[NodeId, talk.Message]]:
+    """What has been said, and to whom."""
+    said = [(each.peer, talk.decoder.decode(each.message)) for each in desk.outputs if isinstance(each, Transmit)]
+    desk.outputs.clear()
+    return said
+
+
 def joins_said(members: list[NodeId], dead: NodeId = 0) -> list[tuple[NodeId, int]]:
     """Whom a node asks to be taken in, and in which layer, that leads a cluster of these in layer 1, if one has died
     in layer 2."""
@@ -35,9 +42,7 @@ def joins_said(members: list[NodeId], dead: NodeId = 0) -> list[tuple[NodeId, in
         seat.heard = dict.fromkeys(seat.members, 0.0)
     maintenance.handle_death(group, dead, 1.0)
     maintenance.handle_timeout(group, lambda: ABOVE, 1.0)
-    said = [
-        (output.peer, talk.decoder.decode(output.message)) for output in desk.outputs if isinstance(output, Transmit)
-    ]
+    said = drain(desk)
     return [(peer, message.layer) for peer, message in said if isinstance(message, talk.Join)]
 
 
@@ -83,9 +88,7 @@ def test_an_heir_leaves_all_dead_behind() -> None:
     for node in (ABOVE, NEAR, 8):
         maintenance.handle_death(group, node, 1.0)
     maintenance.handle_timeout(group, lambda: OWN, 1.0)
-    said = [
-        (output.peer, talk.decoder.decode(output.message)) for output in desk.outputs if isinstance(output, Transmit)
-    ]
+    said = drain(desk)
     views = [(peer, each.leader, set(each.members), each.crew) for peer, each in said if isinstance(each, talk.View)]
     assert views[-1] == (CHILD, OWN, {OWN, CHILD}, (OWN, CHILD))
     assert {peer for peer, *_ in views} == {CHILD}
@@ -100,11 +103,28 @@ def test_who_waits_to_follow_a_leader_tells_those_before_it_that_it_is_dead() ->
     group.seats[0].heard = dict.fromkeys(members, 0.0)
     maintenance.handle_death(group, ABOVE, 1.0)
     maintenance.handle_timeout(group, lambda: OWN, 1.0)
-    said = [
-        (output.peer, talk.decoder.decode(output.message)) for output in desk.outputs if isinstance(output, Transmit)
-    ]
+    said = drain(desk)
     assert (NEAR, talk.Nack(GROUP, 0, (), ABOVE)) in said
     assert not [each for _, each in said if isinstance(each, talk.View)]
+
+
+def test_who_knows_first_of_a_death_is_answered_by_the_heir() -> None:
+    """A leader of two layers dies: its heir below asks its heir above for its place, who does not know of it yet."""
+    desk = Desk(OWN, Parameters(), lambda: 0.99)
+    group = Group(GROUP, desk, 0.0)
+    members = [ABOVE, OWN, NEAR, CHILD]
+    group.seats = {
+        0: Seat(0, OWN, 1, {OWN: ()}, (OWN,), (ABOVE, OWN, NEAR)),
+        1: Seat(1, ABOVE, 1, {node: (node,) for node in members}, (ABOVE, OWN, NEAR)),
+    }
+    for seat in group.seats.values():
+        seat.heard = dict.fromkeys(seat.members, 0.0)
+    group.handle_join(STRANGER, talk.Join(GROUP, 1, (STRANGER,), ABOVE), 1.0)
+    assert drain(desk) == [(ABOVE, talk.Nack(GROUP, 0, (), 0))]
+    maintenance.handle_death(group, ABOVE, 1.3)
+    maintenance.handle_timeout(group, lambda: OWN, 1.3)
+    views = [each for peer, each in drain(desk) if peer == STRANGER and isinstance(each, talk.View)]
+    assert [(each.layer, each.leader, STRANGER in each.members) for each in views] == [(1, OWN, True)]
 
 
 def test_a_refinement_asks_only_those_who_may_be_closer() -> None:

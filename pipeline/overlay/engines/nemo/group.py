@@ -80,6 +80,9 @@ class Group:
         """Leaders that have been followed, and until when no word of theirs or of them is believed."""
         self.claims: dict[int, tuple[NodeId, View]] = {}
         """By layer: who claims our leader's place, and its view; the leader has been asked whether it lives."""
+        self.petitions: dict[int, dict[NodeId, tuple[Join, float]]] = {}
+        """By layer: who says that our leader is dead and wants the place of one of its, and until when that is worth an
+        answer: as soon as somebody else leads."""
         self.given_until: dict[int, float] = {}
         """By layer: how long this node does not take the lead again because somebody says so."""
         self.replaces: dict[int, NodeId] = {}
@@ -170,6 +173,7 @@ class Group:
         seat.heard = dict.fromkeys(seat.members, now)
         self.seats[seat.layer] = seat
         self.publish(seat.layer)
+        self._answer_petitions(seat.layer, now)
 
     def publish(self, layer: int) -> None:
         """A cluster that this node leads has changed: choose its crew, tell its members and those above and below."""
@@ -286,6 +290,8 @@ class Group:
             self.lead(new, now)
         elif was_leader:
             self.leave_from(layer + 1, successor=view.leader, crew=view.crew)
+        if view.leader != self.own:
+            self._answer_petitions(layer, now)
         if layer:
             self._inherit(layer)
             if view.leader != self.own and view.members[self.own] != self.crew_below(layer):
@@ -304,9 +310,10 @@ class Group:
         if not self.leads(layer):
             seat = self.seats.get(layer)
             leader = seat.leader if seat is not None and seat.leader != peer else 0
-            self.desk.send(peer, Redirect(self.group, layer, leader), (leader,))
-            if leader == join.replaces:
-                self.suspect(leader, now)  # it has died one layer below
+            if leader and leader == join.replaces:
+                self._examine_death(peer, join, now)
+            else:
+                self.desk.send(peer, Redirect(self.group, layer, leader), (leader,))
             return
         seat = self.seats[layer]
         if join.replaces not in (0, self.own, peer):
@@ -315,6 +322,18 @@ class Group:
             else:
                 seat.forget(join.replaces)
         self._admit(seat, peer, join.crew, now)
+
+    def _examine_death(self, peer: NodeId, join: Join, now: float) -> None:
+        """The leader of our cluster has died one layer below, says its heir there: if so, who follows it here answers."""
+        waiting = self.petitions.setdefault(join.layer, {})
+        if peer in waiting or len(waiting) < CLUSTER_MAX:
+            waiting[peer] = join, now + self.desk.parameters.retry_s
+        self.suspect(join.replaces, now)
+
+    def _answer_petitions(self, layer: int, now: float) -> None:
+        for peer, (join, until) in self.petitions.pop(layer, {}).items():
+            if now < until:
+                self.handle_join(peer, join, now)
 
     def _admit(self, seat: Seat, peer: NodeId, crew: Crew, now: float) -> None:
         is_new, is_same = peer not in seat.members, seat.members.get(peer) == crew
