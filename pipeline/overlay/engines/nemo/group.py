@@ -324,7 +324,7 @@ class Group:
         self._admit(seat, peer, join.crew, now)
 
     def _examine_death(self, peer: NodeId, join: Join, now: float) -> None:
-        """The leader of our cluster has died one layer below, says its heir there: if so, who follows it here answers."""
+        """Our leader has died one layer below, says its heir there: if so, who follows it here answers."""
         waiting = self.petitions.setdefault(join.layer, {})
         if peer in waiting or len(waiting) < CLUSTER_MAX:
             waiting[peer] = join, now + self.desk.parameters.retry_s

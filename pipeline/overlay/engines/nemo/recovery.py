@@ -2,8 +2,8 @@
 
     missing ──2 RTT──▶ asked of the parent in the tree of its turn (forwarding.providers: first of them)
         it comes                          well
-        Lack: "I lack it too"             the parent is being served itself, and passes on what it gets: wait, ask again,
-                                          then also for what else is missing by then
+        Lack: "I lack it too"             the parent is being served itself, and passes on what it gets: wait, then ask
+                                          again, and also for what else is missing by then
         Lack without the number           it is on its way; if not, the next provider
         nothing within 2 RTT              the parent is suspected (doubts.py), and passed over for SILENT_S;
                                           the next provider is asked, and told of the suspicion
