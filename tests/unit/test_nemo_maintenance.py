@@ -127,6 +127,38 @@ def test_who_knows_first_of_a_death_is_answered_by_the_heir() -> None:
     assert [(each.layer, each.leader, STRANGER in each.members) for each in views] == [(1, OWN, True)]
 
 
+def led_cluster(*members: NodeId) -> tuple[Desk, Group]:
+    """A node that leads one cluster, alone in the world."""
+    desk = Desk(OWN, Parameters(), lambda: 0.99)
+    group = Group(GROUP, desk, 0.0)
+    group.lead(Seat(0, OWN, 1, dict.fromkeys((OWN, *members), ()), (OWN,)), 0.0)
+    group.beat_at = 50.0
+    drain(desk)
+    return desk, group
+
+
+def test_a_heartbeat_on_the_way_does_not_undo_a_split() -> None:
+    _, group = led_cluster(*range(2, 12))
+    beats = {node: talk.Beat(GROUP, 0, OWN, group.seats[0].version, (), 1.0, 0.0, 0.0, {}) for node in range(2, 12)}
+    maintenance.handle_timeout(group, lambda: OWN, 1.0)
+    stayed = set(group.seats[0].members)
+    assert len(stayed) < 11
+    for node, beat in beats.items():
+        group.handle_beat(node, beat, 1.1)
+    assert set(group.seats[0].members) == stayed
+    back = min(beats.keys() - stayed)
+    group.handle_beat(back, beats[back], 5.0)
+    assert back in group.seats[0].members, "who still says so a while later means it"
+
+
+def test_who_gives_up_a_lead_for_a_place_elsewhere_says_where() -> None:
+    desk, group = led_cluster(CHILD, STRANGER)
+    group.handle_view(ABOVE, talk.View(GROUP, 0, 99, ABOVE, {ABOVE: (), OWN: (), CHILD: ()}, (ABOVE,), ()), 1.0)
+    assert group.seats[0].leader == ABOVE
+    told = [(peer, each.leader) for peer, each in drain(desk) if isinstance(each, talk.Redirect)]
+    assert told == [(STRANGER, ABOVE)]
+
+
 def test_a_refinement_asks_only_those_who_may_be_closer() -> None:
     desk = Desk(OWN, Parameters(), lambda: 0.99)
     group = Group(GROUP, desk, 0.0)

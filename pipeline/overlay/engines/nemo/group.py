@@ -12,6 +12,8 @@ packets in routes.py.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pipeline.address import Address, NodeId
 from pipeline.overlay.engines.nemo import forwarding
 from pipeline.overlay.engines.nemo.clusters import Crew, Seat, choose_crew
@@ -39,6 +41,8 @@ from pipeline.overlay.engines.nemo.talk import (
 TOLD_S = 1.0
 GIVEN_S = 1.0
 """Whoever leads tells all members: who is made a leader without end would make all of them talk."""
+DISMISSED_S = 1.0
+"""More than a heartbeat is under way."""
 NOT_DRAWN = -1.0
 """The chance of no event."""
 CROWD = 16
@@ -83,6 +87,9 @@ class Group:
         self.petitions: dict[int, dict[NodeId, tuple[Join, float]]] = {}
         """By layer: who says that our leader is dead and wants the place of one of its, and until when that is worth an
         answer: as soon as somebody else leads."""
+        self.dismissed: dict[tuple[int, NodeId], float] = {}
+        """By layer: members that have been given another leader, and until when a heartbeat of theirs may be one of
+        before and is no wish to come back."""
         self.given_until: dict[int, float] = {}
         """By layer: how long this node does not take the lead again because somebody says so."""
         self.replaces: dict[int, NodeId] = {}
@@ -277,7 +284,7 @@ class Group:
             self.descent.failures = 0
         if seat is not None and seat.leader not in (self.own, view.leader) and seat.leader not in view.members:
             self.desk.send(seat.leader, Leave(self.group, layer, 0, ()))
-        was_leader = seat is not None and seat.leader == self.own
+        led = list(seat.members) if seat is not None and seat.leader == self.own else []
         new = Seat(layer, view.leader, view.version, dict(view.members), view.crew, view.super_crew)
         new.inherit(seat, now)
         new.heard[view.leader] = now
@@ -288,7 +295,9 @@ class Group:
             self.followed = peer
             self.beat_at = now
             self.lead(new, now)
-        elif was_leader:
+        elif led:
+            left = [node for node in led if node not in view.members]
+            self.desk.send_all(left, Redirect(self.group, layer, view.leader), (view.leader,))
             self.leave_from(layer + 1, successor=view.leader, crew=view.crew)
         if view.leader != self.own:
             self._answer_petitions(layer, now)
@@ -348,6 +357,13 @@ class Group:
             self.is_changed = True
         elif not is_same:
             self.publish(seat.layer)
+
+    def dismiss(self, seat: Seat, nodes: Iterable[NodeId], now: float) -> None:
+        """Members are to have another leader."""
+        self.dismissed = {key: until for key, until in self.dismissed.items() if until > now}
+        for node in nodes:
+            seat.forget(node)
+            self.dismissed[seat.layer, node] = now + DISMISSED_S
 
     def handle_leave(self, peer: NodeId, leave: Leave, now: float) -> None:
         """Somebody is no longer in our cluster; or its lead is handed over."""
@@ -478,7 +494,8 @@ class Group:
             return
         if seat.leader == self.own and beat.leader == self.own:
             if seat.members.get(peer) != beat.crew:
-                self._admit(seat, peer, beat.crew, now)
+                if self.dismissed.get((beat.layer, peer), now) <= now:
+                    self._admit(seat, peer, beat.crew, now)
             elif seat.version < beat.version <= VERSION_SANE:
                 seat.version = beat.version  # it has been told what we have never said, and would not believe less
                 self.publish(beat.layer)

@@ -245,8 +245,7 @@ def _split(group: Group, seat: Seat, now: float) -> None:
     above = group.seats[layer + 1]
     if len(above.members) >= CLUSTER_MAX:
         return
-    for node in away:
-        seat.forget(node)
+    group.dismiss(seat, away, now)
     if above.leader == group.own:
         above.members[leader] = crew
         above.heard[leader] = now
