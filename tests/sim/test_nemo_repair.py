@@ -117,13 +117,13 @@ def test_who_provides_packets() -> None:
     members: dict[NodeId, Crew] = dict.fromkeys(range(1, 5), ())
     low = Seat(0, 1, 1, members, below, super_crew=(5, 6, 1))
     high = Seat(1, 5, 1, {5: (5,), 6: (6,), 1: below}, (5, 6, 1))
-    assert forwarding.providers(4, {0: low}, 1, 9, None)[0] == 2, "a plain member: the crew in turn"
-    assert forwarding.providers(2, {0: low}, 1, 9, None)[0] == 6, "who stands for the cluster: the crew above in turn"
-    assert forwarding.providers(2, {0: low}, 1, 4, None)[0] == 4, "a source of the own cluster"
-    assert forwarding.providers(1, {0: low, 1: high}, 2, 9, 6)[:2] == [0, 6], "at the top: where the stream comes from"
+    assert forwarding.providers(4, {0: low}, 1, 9, ())[0] == 2, "a plain member: the crew in turn"
+    assert forwarding.providers(2, {0: low}, 1, 9, ())[0] == 6, "who stands for the cluster: the crew above in turn"
+    assert forwarding.providers(2, {0: low}, 1, 4, ())[0] == 4, "a source of the own cluster"
+    assert forwarding.providers(1, {0: low, 1: high}, 2, 9, (6,))[:2] == [0, 6], "at the top: where it comes from"
     high.members[6] = (6, 7, 8)
-    assert forwarding.providers(1, {0: low, 1: high}, 2, 9, 6)[1] == 8, "who stands there for the one that sent others"
-    assert set(forwarding.providers(4, {0: low}, 0, 9, 7)) == {1, 2, 3, 5, 6, 7}, "anybody who may have it"
+    assert forwarding.providers(1, {0: low, 1: high}, 2, 9, (6,))[1] == 8, "who stands there for the other one"
+    assert set(forwarding.providers(4, {0: low}, 0, 9, (7,))) == {1, 2, 3, 5, 6, 7}, "anybody who may have it"
 
 
 def death_of_the_busiest(*, seed: int = 3, **options: object) -> dict[str, float]:

@@ -187,7 +187,7 @@ def test_a_cluster_of_two_does_not_hang_on_its_leader_in_all_turns() -> None:
     low = Seat(0, 1, 1, {1: (), 2: ()}, crew, super_crew=(5, 1, 6))
     trees = [set(forwarding.edges(2, {0: low}, turn)) for turn in range(3)]
     assert trees == [{1}, {1}, {1, 6}], "in turn 2 it stands for the cluster itself, and 6 for the one above"
-    assert forwarding.providers(2, {0: low}, 2, 9, None)[0] == 6
+    assert forwarding.providers(2, {0: low}, 2, 9, ())[0] == 6
 
 
 @pytest.mark.parametrize("back_at_s", [13.0, 25.0])

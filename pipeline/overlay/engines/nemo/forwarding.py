@@ -21,7 +21,7 @@ node must get everything it has to pass on with the first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.address import NodeId
@@ -98,14 +98,17 @@ def hops(own: NodeId, seats: Mapping[int, Seat], turns: int) -> Hops:
     return Hops(default, by_via)
 
 
-def providers(own: NodeId, seats: Mapping[int, Seat], turn: int, origin: NodeId, via: NodeId | None) -> list[NodeId]:
+def providers(
+    own: NodeId, seats: Mapping[int, Seat], turn: int, origin: NodeId, vias: Sequence[NodeId]
+) -> list[NodeId]:
     """Who may have a packet of that turn: first who should have sent it, which is this node's parent in its tree; 0 if
     that cannot be said, as at the top, where the source is below another.
 
     The source is taken to be above, unless it is a member of a cluster that this node stands for.  Then come those in
-    the direction of the source: `via` has sent the last packet, of another turn, and whoever of its crew stands for it
-    in this turn is nearer to the source than whoever should have sent the packet here.  Then the source, if it is a
-    peer, and the other members of the crews, who stand for the same clusters in the other turns.
+    the direction of the source: one of `vias`, who have sent the last packets, may stand for its cluster in another
+    turn, and whoever of its crew does so in this turn is nearer to the source than whoever should have sent the packet
+    here.  Then the source, if it is a peer, and the other members of the crews, who stand for the same clusters in the
+    other turns.
     """
     if 0 not in seats:
         return []
@@ -124,12 +127,11 @@ def providers(own: NodeId, seats: Mapping[int, Seat], turn: int, origin: NodeId,
     elif above:
         parent = above[0]
     found: list[NodeId] = []
-    if via is not None:
+    for via in vias:
         found += _towards(own, seats, turn, via)
     if any(origin in seat.members for seat in seats.values()):
         found.append(origin)
-    if via is not None:
-        found.append(via)
+    found += vias
     found += above
     if led and not above:
         found += _from_turn(led[-1].crew, turn)

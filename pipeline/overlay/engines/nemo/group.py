@@ -12,7 +12,7 @@ packets in routes.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pipeline.address import Address, NodeId
 from pipeline.overlay.engines.nemo import forwarding
@@ -129,9 +129,9 @@ class Group:
 
     # ---- who lives
 
-    def _providers(self, origin: NodeId, number: int, via: NodeId | None) -> list[NodeId]:
+    def _providers(self, origin: NodeId, number: int, vias: Sequence[NodeId]) -> list[NodeId]:
         turn = number % self.desk.parameters.crew_size
-        return forwarding.providers(self.own, self.seats, turn, origin, via)
+        return forwarding.providers(self.own, self.seats, turn, origin, vias)
 
     def suspect(self, node: NodeId, now: float) -> None:
         """Somebody has not answered: who can replace it finds out whether it lives, others tell the leader."""

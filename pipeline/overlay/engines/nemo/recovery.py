@@ -21,7 +21,7 @@ its own history.  With `repair = "none"` nothing is asked for, but the parent st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from pipeline import limits
@@ -34,6 +34,8 @@ LATE_MAX_S = 0.5
 LATE_STEP_S = 0.01
 LATE_SHARE = 0.9
 """Of the packets that come by themselves come within the time that is waited."""
+VIAS_MAX = 4
+"""Remembered: one of each turn of the paper's crew, and who has repaired something."""
 NUMBERS_MAX = 64
 """Of one Nack: twice the paper's buffer."""
 LACKS_MAX = 3
@@ -69,17 +71,18 @@ class Recovery:
         self,
         group: Address,
         desk: Desk,
-        providers: Callable[[NodeId, int, NodeId | None], list[NodeId]],
+        providers: Callable[[NodeId, int, Sequence[NodeId]], list[NodeId]],
         suspect: Callable[[NodeId, float], None],
     ) -> None:
         self._group = group
         self._desk = desk
         self._providers = providers
-        """Of an origin's packet with that number, if `via` is who sent the last one."""
+        """Of an origin's packet with that number, if those are who sent the last ones."""
         self._suspect = suspect
         self._missing: dict[NodeId, dict[int, _Wanted]] = {}
-        self._via: dict[NodeId, NodeId | None] = {}
-        """Who sent the last packet of each origin that lacks something."""
+        self._vias: dict[NodeId, tuple[NodeId, ...]] = {}
+        """Who has sent packets of each origin that lacks something, the last one first: those of another turn come another
+        way."""
         self._late_s: dict[NodeId, float] = {}
         self._silent: dict[NodeId, float] = {}
         """Those who have not answered, and until when they are not asked."""
@@ -105,12 +108,14 @@ class Recovery:
                     del self._recovered[next(iter(self._recovered))]
                 self._recovered[origin, number] = now
         if numbers:
-            self._via[origin] = via
+            if via is not None:
+                others = (node for node in self._vias.get(origin, ()) if node != via)
+                self._vias[origin] = (via, *others)[:VIAS_MAX]
             due = now + self._patience(origin, via)
             self._missing[origin] = {number: held.get(number) or _Wanted(due, now) for number in numbers}
         else:
             self._missing.pop(origin, None)
-            self._via.pop(origin, None)
+            self._vias.pop(origin, None)
         self._plan()
 
     def _learn(self, origin: NodeId, held: dict[int, _Wanted], numbers: Collection[int], now: float) -> None:
@@ -158,7 +163,7 @@ class Recovery:
             self._suspect(each.asked, now)
             each.passed.add(each.asked)
             each.asked = 0
-        parent, *others = self._providers(origin, number, self._via[origin]) or [0]
+        parent, *others = self._providers(origin, number, self._vias.get(origin, ())) or [0]
         is_silent = self._silent.get(parent, 0.0) > now
         peers = [parent, *each.referred, *others]
         free = [node for node in peers if node not in each.passed and self._silent.get(node, 0.0) <= now]
@@ -222,7 +227,7 @@ class Recovery:
         )
         if given and self._repairs:
             self._desk.outputs.append(Resend(peer, self._group, nack.origin, given))
-        asked = self._providers(nack.origin, lacks[-1], self._via[nack.origin]) if lacks else []
+        asked = self._providers(nack.origin, lacks[-1], self._vias.get(nack.origin, ())) if lacks else []
         crew = tuple(node for node in (*asked[1:], *asked[:1]) if node not in (0, peer))[: limits.TURNS_MAX]
         self._desk.send(peer, Lack(self._group, nack.origin, lacks, crew, is_yours=asked[:1] == [peer]), crew)
 
