@@ -81,7 +81,7 @@ class Recovery:
         self._suspect = suspect
         self._missing: dict[NodeId, dict[int, _Wanted]] = {}
         self._vias: dict[NodeId, tuple[NodeId, ...]] = {}
-        """Who has sent packets of each origin that lacks something, the last one first: those of another turn come another
+        """Who has sent packets of each origin that lacks something, the last one first: each turn's come by another
         way."""
         self._late_s: dict[NodeId, float] = {}
         self._silent: dict[NodeId, float] = {}
