@@ -200,6 +200,8 @@ class Peer:
         """Feed a signal.  Returns whether the link went up or down."""
         before = self.state
         self.state = TRANSITIONS[before, signal]
+        if self.state is PeerState.DOWN:
+            self._greeted = None, now
         if signal in (Signal.ACKNOWLEDGED, Signal.OUTDATED, Signal.UNKNOWN):
             self.heard(now)
         if self.state is not before:
@@ -231,8 +233,8 @@ class Peer:
         self._heartbeat_at = now + self._pace.heartbeat_s
         self._backoff.called(now)
 
-    def greeted(self, own: Stamp, now: float) -> None:
-        """A Hello with that record of ours has been sent."""
+    def greeted(self, own: Stamp | None, now: float) -> None:
+        """A Hello with that record of ours has been sent; None: and has not come."""
         self._greeted = own, now
 
     def holds(self, own: Stamp, now: float) -> bool:
@@ -272,6 +274,6 @@ class Peer:
         """Timers of the new state: a peer that is greeted or lost is called at once, one that said goodbye is not."""
         self._backoff.restart(now, delay_s=limits.RECONNECT_INTERVAL_MIN_S)
         if self.state is PeerState.DOWN:
-            self.acknowledged, self._greeted = None, (None, now)
+            self.acknowledged = None
         if self.is_up:
             self._heartbeat_at = now + self._pace.heartbeat_s

@@ -181,6 +181,7 @@ class Sessions:
                 self._introduce(peer)
         elif hello.known == self._roster.own.stamp or peer.holds(self._roster.own.stamp, now):
             self.speaker.heartbeat(peer)
+            peer.greeted(None, now)  # if it says Hello again, ours has not come
         else:
             self._greet(peer, now)
 

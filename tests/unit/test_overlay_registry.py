@@ -296,3 +296,19 @@ def test_a_peer_that_was_not_wanted_for_long_is_not_silent_when_it_is() -> None:
     assert not roster.forget(peer, 145.0)
     roster.want(2, 150.0, is_wanted=False)
     assert roster.forget(peer, 200.0)
+
+
+def test_a_hello_is_taken_to_be_on_its_way_for_a_while_and_by_nobody_who_has_not_got_it() -> None:
+    roster = Roster(record(1), random=lambda: 0.5, pace=Pace())
+    roster.learn(record(2), 0.0, is_direct=True)
+    peer, own = roster.peers[2], roster.own.stamp
+    assert not peer.holds(own, 0.0)
+    peer.greeted(own, 0.0)
+    assert peer.holds(own, 0.4)
+    assert not peer.holds(own, 0.6)
+    peer.greeted(own, 1.0)
+    roster.signal(peer, Signal.RESTARTED, 1.1, "restarted")
+    assert not peer.holds(own, 1.2), "it was said to the life before"
+    roster.signal(peer, Signal.ACKNOWLEDGED, 1.3, "linked")
+    peer.acknowledged = own
+    assert peer.holds(own, 99.0)
