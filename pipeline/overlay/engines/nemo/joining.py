@@ -84,7 +84,7 @@ class Descent:
     def joining(self, now: float) -> None:
         """A Join has been sent: whatever was looked at before, a place is what is needed now."""
         self.phase, self.is_refinement = Phase.JOINING, False
-        self.due = now + self._desk.parameters.retry_s
+        self.due = now + self._desk.parameters.query_s
 
     def retry(self, now: float) -> None:
         """The one who was asked cannot help now."""

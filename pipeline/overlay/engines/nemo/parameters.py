@@ -41,9 +41,9 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     refine_probability: Probability = 0.01
     refine_undersized_probability: Probability = 0.001
     query_s: Seconds = 1.0
-    """How long a joining node waits for the answers of one layer."""
+    """How long a joining node waits for the answers of one layer, and then for its place."""
     retry_s: Seconds = 3.0
-    """After a join that nobody has answered."""
+    """After a question to the rendezvous that it has not answered; as long the wish for a dead node's place is good."""
     better_share: Annotated[float, Meta(gt=0, le=1)] = 0.8
     """Another leader is closer, or a centre better, if its latency is at most this share of the present one's."""
     better_floor_s: Seconds = 0.002
