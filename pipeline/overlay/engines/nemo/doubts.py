@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from pipeline.address import Address, NodeId
 from pipeline.overlay.engines.nemo.desk import Desk
+from pipeline.overlay.engines.nemo.expiring import Expiring
 from pipeline.overlay.engines.nemo.talk import Nack
 
 TRIES = 3
@@ -44,25 +45,24 @@ class Doubts:
         self._group = group
         self._desk = desk
         self._cases: dict[NodeId, _Case] = {}
-        self._good: dict[NodeId, float] = {}
-        """Until when those who have answered are believed to live."""
+        self._good: Expiring[NodeId] = Expiring()
+        """Those who have answered, as long as they are believed to live."""
         self.due: float | None = None
 
     def begin(self, node: NodeId, now: float, *, wait_s: float = WAIT_MIN_S, instead: NodeId = 0) -> None:
         """Find out whether it lives, and let it do so of another."""
         if node not in self._cases and not self.is_good(node, now) and len(self._cases) < CASES_MAX:
-            self._good = {each: until for each, until in self._good.items() if until > now}
             self._cases[node] = _Case(wait_s, instead)
             self._ask(node, now)
 
     def is_good(self, node: NodeId, now: float) -> bool:
         """Whether it has answered just now."""
-        return self._good.get(node, 0.0) > now
+        return self._good.has(node, now)
 
     def end(self, node: NodeId, now: float) -> None:
         """It has been heard."""
         if self._cases.pop(node, None) is not None:
-            self._good[node] = now + GOOD_S
+            self._good.add(node, now + GOOD_S, now)
             self._plan()
 
     def handle_timeout(self, now: float) -> list[NodeId]:

@@ -10,7 +10,7 @@ One hierarchy of clusters for each group, of the nodes that want it or send to i
     group.py        a node's seats, messages about them     recovery.py     NACKs and their answers
     maintenance.py  heartbeats, failures, operations        doubts.py       does a suspected peer live?
     forwarding.py   seats → next hops in turn               rendezvous.py   where a group begins
-    routes.py       what of them has changed                talk.py, parameters.py
+    routes.py       what of them has changed                talk.py, parameters.py, expiring.py
 
 What is the paper's: clusters, crews of leader and co-leaders, join by descent, leave with successors, heartbeats,
 grace, crew lists, probabilities, the order of turns in the crew, the sender's crew, NACKs to the crew after 2 RTT.
@@ -30,7 +30,8 @@ Where it is silent, or where forwarding in C asks for it, this is ours:
     The paper has the grace period for both.
   - A leader alone says who is in its cluster, in versioned views; co-leaders act in forwarding only.  The first of the
     crew that is alive follows a dead leader; it looks for the leader's place above too, which tells those there that it
-    is dead.  The rendezvous keeps the place of a dead root for a while for its heir.
+    is dead, and is answered by whoever follows it there.  The rendezvous keeps the place of a dead root for a while for
+    its heir.
   - Not every node reaches every other: an heir whose leader lives for the others is left by them before it claims the
     group; whom an heir replaces above is asked whether it lives; and the leader of the top cluster makes way for
     another if a node does not reach it.
@@ -179,7 +180,8 @@ class Nemo:
         for address, group in self._groups.items():
             layer, phase = group.missing_layer, group.descent.phase
             is_entrance = self._rendezvous.of(address) == peer
-            is_back = group.buried.pop(peer, None) is not None  # it lives, and may still lead there
+            is_back = group.buried.has(peer, now)  # it lives, and may still lead there
+            group.buried.discard(peer)
             if layer and phase is Phase.JOINING and (is_back or peer in group.seats[layer - 1].super_crew):
                 group.send_join(peer, layer, now)
             elif phase is Phase.FINDING and peer == group.descent.unreached:

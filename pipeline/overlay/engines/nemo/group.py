@@ -19,6 +19,7 @@ from pipeline.overlay.engines.nemo import forwarding
 from pipeline.overlay.engines.nemo.clusters import Crew, Seat, choose_crew
 from pipeline.overlay.engines.nemo.desk import Desk
 from pipeline.overlay.engines.nemo.doubts import SILENT_WAIT_S, Doubts
+from pipeline.overlay.engines.nemo.expiring import Expiring
 from pipeline.overlay.engines.nemo.joining import Descent, Phase
 from pipeline.overlay.engines.nemo.recovery import Recovery
 from pipeline.overlay.engines.nemo.routes import Routes
@@ -65,8 +66,8 @@ class Group:
         self.descent = Descent(group, desk, self._arrive)
         self.recovery = Recovery(group, desk, self._providers, self.suspect)
         self.doubts = Doubts(group, desk)
-        self._told: dict[NodeId, float] = {}
-        """Peers whose leader has been told that they do not answer, and until when it is not told again."""
+        self._told: Expiring[NodeId] = Expiring()
+        """Peers whose leader has been told that they do not answer: it is not told again so soon."""
         self.beat_at = now
         self.check_at = now
         self.announce_at = now
@@ -80,18 +81,18 @@ class Group:
         self.exchange_at = now
         self.followed: NodeId = 0
         """Whose lead this node has taken over last."""
-        self.buried: dict[NodeId, float] = {}
-        """Leaders that have been followed, and until when no word of theirs or of them is believed."""
+        self.buried: Expiring[NodeId] = Expiring()
+        """Leaders that have been followed: no word of theirs or of them is believed."""
         self.claims: dict[int, tuple[NodeId, View]] = {}
         """By layer: who claims our leader's place, and its view; the leader has been asked whether it lives."""
         self.petitions: dict[int, dict[NodeId, tuple[Join, float]]] = {}
         """By layer: who says that our leader is dead and wants the place of one of its, and until when that is worth an
         answer: as soon as somebody else leads."""
-        self.dismissed: dict[tuple[int, NodeId], float] = {}
-        """By layer: members that have been given another leader, and until when a heartbeat of theirs may be one of
-        before and is no wish to come back."""
-        self.given_until: dict[int, float] = {}
-        """By layer: how long this node does not take the lead again because somebody says so."""
+        self._dismissed: Expiring[tuple[int, NodeId]] = Expiring()
+        """By layer: members that have been given another leader.  A heartbeat of theirs may be one of before, and is no
+        wish to come back."""
+        self._given: Expiring[int] = Expiring()
+        """Layers in which this node does not take the lead again because somebody says so."""
         self.replaces: dict[int, NodeId] = {}
         """By layer: whose place there this node's next Join takes."""
         self.routes = Routes(group, desk)
@@ -140,9 +141,8 @@ class Group:
                 continue
             if seat.leader in (self.own, node):
                 self.doubts.begin(node, now)
-            elif self._told.get(node, 0.0) <= now:
-                self._told = {each: until for each, until in self._told.items() if until > now}
-                self._told[node] = now + TOLD_S
+            elif not self._told.has(node, now):
+                self._told.add(node, now + TOLD_S, now)
                 self.desk.send(seat.leader, Nack(self.group, 0, (), node), (node,))
 
     def ask_leader(self, now: float) -> None:
@@ -244,9 +244,9 @@ class Group:
             self._examine(peer, view, seat, now)
             return
         if view.leader == self.own:
-            if now < self.given_until.get(view.layer, now):
+            if self._given.has(view.layer, now):
                 return
-            self.given_until[view.layer] = now + GIVEN_S
+            self._given.add(view.layer, now + GIVEN_S, now)
         self._take_seat(peer, view, seat, now)
 
     def _is_claim(self, peer: NodeId, view: View, seat: Seat, now: float) -> bool:
@@ -360,10 +360,9 @@ class Group:
 
     def dismiss(self, seat: Seat, nodes: Iterable[NodeId], now: float) -> None:
         """Members are to have another leader."""
-        self.dismissed = {key: until for key, until in self.dismissed.items() if until > now}
         for node in nodes:
             seat.forget(node)
-            self.dismissed[seat.layer, node] = now + DISMISSED_S
+            self._dismissed.add((seat.layer, node), now + DISMISSED_S, now)
 
     def handle_leave(self, peer: NodeId, leave: Leave, now: float) -> None:
         """Somebody is no longer in our cluster; or its lead is handed over."""
@@ -381,8 +380,8 @@ class Group:
         layer = redirect.layer
         seat = self.seats.get(layer)
         if self.descent.phase is Phase.JOINING and self.descent.target == layer and not self.descent.is_refinement:
-            self.buried = {node: until for node, until in self.buried.items() if until > now}
-            if redirect.leader in (0, self.own, *self.buried) or self.descent.redirects >= LAYERS_MAX:
+            is_dead = self.buried.has(redirect.leader, now)
+            if redirect.leader in (0, self.own) or is_dead or self.descent.redirects >= LAYERS_MAX:
                 self.descent.retry(now)  # or they send us round in circles
             else:
                 self.descent.redirects += 1
@@ -494,7 +493,7 @@ class Group:
             return
         if seat.leader == self.own and beat.leader == self.own:
             if seat.members.get(peer) != beat.crew:
-                if self.dismissed.get((beat.layer, peer), now) <= now:
+                if not self._dismissed.has((beat.layer, peer), now):
                     self._admit(seat, peer, beat.crew, now)
             elif seat.version < beat.version <= VERSION_SANE:
                 seat.version = beat.version  # it has been told what we have never said, and would not believe less

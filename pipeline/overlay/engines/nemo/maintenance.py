@@ -165,7 +165,7 @@ def _succeed(group: Group, seat: Seat, now: float) -> None:
     super_crew = tuple(node for node in seat.super_crew if node != dead)
     for node in (dead, *silent):
         seat.forget(node)
-    group.buried = {node: until for node, until in group.buried.items() if until > now} | {dead: now + BURIED_S}
+    group.buried.add(dead, now + BURIED_S, now)
     seat.super_crew = super_crew
     seat.version += 1
     if super_crew:

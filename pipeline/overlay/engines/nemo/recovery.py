@@ -28,6 +28,7 @@ from pipeline import limits
 from pipeline.address import Address, NodeId
 from pipeline.overlay.api import Resend
 from pipeline.overlay.engines.nemo.desk import Desk
+from pipeline.overlay.engines.nemo.expiring import Expiring
 from pipeline.overlay.engines.nemo.talk import Crew, Lack, Nack
 
 LATE_MAX_S = 0.5
@@ -84,8 +85,8 @@ class Recovery:
         """Who has sent packets of each origin that lacks something, the last one first: each turn's come by another
         way."""
         self._late_s: dict[NodeId, float] = {}
-        self._silent: dict[NodeId, float] = {}
-        """Those who have not answered, and until when they are not asked."""
+        self._silent: Expiring[NodeId] = Expiring()
+        """Those who have not answered: they are not asked."""
         self._lacking: dict[tuple[NodeId, NodeId], tuple[float, int]] = {}
         """By origin and parent: until when a parent that lacks packets too is not asked for more, and how often it has
         been."""
@@ -158,15 +159,14 @@ class Recovery:
     ) -> None:
         """Choose whom to ask for a packet now."""
         if each.asked:
-            self._silent = {node: until for node, until in self._silent.items() if until > now}
-            self._silent[each.asked] = now + SILENT_S
+            self._silent.add(each.asked, now + SILENT_S, now)
             self._suspect(each.asked, now)
             each.passed.add(each.asked)
             each.asked = 0
         parent, *others = self._providers(origin, number, self._vias.get(origin, ())) or [0]
-        is_silent = self._silent.get(parent, 0.0) > now
+        is_silent = self._silent.has(parent, now)
         peers = [parent, *each.referred, *others]
-        free = [node for node in peers if node not in each.passed and self._silent.get(node, 0.0) <= now]
+        free = [node for node in peers if node not in each.passed and not self._silent.has(node, now)]
         free = [node for node in free if node not in (0, self._desk.own)]
         until, lacks = self._lacking.get((origin, parent), (now, 0))
         if until > now and each.lacks < lacks and free[:1] == [parent]:
@@ -193,7 +193,7 @@ class Recovery:
 
     def handle_lack(self, peer: NodeId, lack: Lack, now: float) -> None:
         """Who was asked lives, and says what it lacks too."""
-        self._silent.pop(peer, None)
+        self._silent.discard(peer)
         lacking = set(lack.numbers)
         for number, each in self._missing.get(lack.origin, {}).items():
             if each.asked != peer:
