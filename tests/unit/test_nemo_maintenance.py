@@ -151,6 +151,18 @@ def test_a_heartbeat_on_the_way_does_not_undo_a_split() -> None:
     assert back in group.seats[0].members, "who still says so a while later means it"
 
 
+def test_who_is_to_lead_and_has_no_place_there_any_more_sends_the_members_back() -> None:
+    """A split one layer above has crossed a merge: the others have been told who leads them, and wait for it."""
+    desk, group = led_cluster(CHILD)
+    group.unseat(0)
+    drain(desk)
+    view = talk.View(GROUP, 1, 9, OWN, {OWN: (OWN,), NEAR: (NEAR,), CHILD: (CHILD,)}, (OWN, NEAR), ())
+    for _ in range(2):
+        group.handle_view(ABOVE, view, 1.0)
+    told = [(peer, each) for peer, each in drain(desk) if isinstance(each, talk.Redirect)]
+    assert told == [(NEAR, talk.Redirect(GROUP, 1, ABOVE)), (CHILD, talk.Redirect(GROUP, 1, ABOVE))]
+
+
 def test_who_gives_up_a_lead_for_a_place_elsewhere_says_where() -> None:
     desk, group = led_cluster(CHILD, STRANGER)
     group.handle_view(ABOVE, talk.View(GROUP, 0, 99, ABOVE, {ABOVE: (), OWN: (), CHILD: ()}, (ABOVE,), ()), 1.0)

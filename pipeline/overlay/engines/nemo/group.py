@@ -234,7 +234,7 @@ class Group:
                 self.unseat(view.layer)
             return
         if not view.crew or view.leader not in view.members or (seat is None and not is_above):
-            self.desk.send(peer, Leave(self.group, view.layer, 0, ()))
+            self._refuse(peer, view, now)
             return
         if seat is not None and not self._is_newer(view, seat):
             if seat.leader != view.leader:
@@ -248,6 +248,14 @@ class Group:
                 return
             self._given.add(view.layer, now + GIVEN_S, now)
         self._take_seat(peer, view, seat, now)
+
+    def _refuse(self, peer: NodeId, view: View, now: float) -> None:
+        """There is no seat to take; if this node was to lead, the members have been told so and go back."""
+        self.desk.send(peer, Leave(self.group, view.layer, 0, ()))
+        if view.leader == self.own and not self._given.has(view.layer, now):
+            self._given.add(view.layer, now + GIVEN_S, now)
+            others = [node for node in view.members if node not in (self.own, peer)]
+            self.desk.send_all(others, Redirect(self.group, view.layer, peer), (peer,))
 
     def _is_claim(self, peer: NodeId, view: View, seat: Seat, now: float) -> bool:
         """Whether somebody follows our leader, which has said nothing of it and lives as far as this node knows."""
