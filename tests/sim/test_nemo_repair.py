@@ -36,7 +36,10 @@ class Bench:
             self.desk.measured(node, RTT_S)
         self.suspects: list[NodeId] = []
         self.recovery = Recovery(
-            GROUP, self.desk, lambda *_: [PARENT, OTHER], lambda node, _: self.suspects.append(node)
+            GROUP,
+            self.desk,
+            lambda _origin, _number, vias: list(dict.fromkeys([PARENT, OTHER, *vias])),
+            lambda node, _: self.suspects.append(node),
         )
 
     def said(self) -> Iterator[tuple[NodeId, talk.Message]]:
@@ -67,6 +70,29 @@ def test_a_parent_that_lacks_it_too_is_waited_for() -> None:
     bench.pass_time()
     assert list(bench.said()) == [(ABOVE, nack(7))], "then whom the parent would ask"
     assert bench.suspects == []
+
+
+def test_a_parent_that_lacks_one_is_asked_for_all_together() -> None:
+    bench = Bench()
+    bench.recovery.handle_gap(SOURCE, (7,), PARENT, 0.0)
+    now = bench.pass_time()
+    assert list(bench.said()) == [(PARENT, nack(7))]
+    bench.recovery.handle_lack(PARENT, talk.Lack(GROUP, SOURCE, (7,), (), is_yours=False), now)
+    bench.recovery.handle_gap(SOURCE, (7, 10), PARENT, now)
+    while not (said := list(bench.said())):
+        bench.pass_time()
+    assert said == [(PARENT, talk.Nack(GROUP, SOURCE, (7, 10), 0))]
+
+
+def test_all_who_have_sent_packets_tell_where_they_come_from() -> None:
+    """The last one may have sent a repair, or a packet that another turn's tree brings from elsewhere."""
+    bench = Bench()
+    bench.recovery.handle_gap(SOURCE, (7,), ABOVE, 0.0)
+    bench.recovery.handle_gap(SOURCE, (7, 8), CHILD, 0.0)
+    bench.recovery.handle_nack(99, nack(7), 0.0)
+    ((_, answer),) = bench.said()
+    assert isinstance(answer, talk.Lack)
+    assert answer.crew == (OTHER, CHILD, ABOVE, PARENT), "the last one first"
 
 
 def test_a_silent_parent_is_suspected_and_passed_over() -> None:
@@ -123,6 +149,7 @@ def test_who_provides_packets() -> None:
     assert forwarding.providers(1, {0: low, 1: high}, 2, 9, (6,))[:2] == [0, 6], "at the top: where it comes from"
     high.members[6] = (6, 7, 8)
     assert forwarding.providers(1, {0: low, 1: high}, 2, 9, (6,))[1] == 8, "who stands there for the other one"
+    assert forwarding.providers(1, {0: low, 1: high}, 2, 9, (3, 6))[1] == 8, "also if another has sent one since"
     assert set(forwarding.providers(4, {0: low}, 0, 9, (7,))) == {1, 2, 3, 5, 6, 7}, "anybody who may have it"
 
 

@@ -171,6 +171,13 @@ def test_who_gives_up_a_lead_for_a_place_elsewhere_says_where() -> None:
     assert told == [(STRANGER, ABOVE)]
 
 
+def test_a_join_that_is_not_answered_is_given_up_soon() -> None:
+    """The root may have died meanwhile, and all below wait."""
+    _, group = led_cluster()
+    group.send_join(ABOVE, 1, 0.0)
+    assert group.descent.due == Parameters().query_s
+
+
 def test_a_refinement_asks_only_those_who_may_be_closer() -> None:
     desk = Desk(OWN, Parameters(), lambda: 0.99)
     group = Group(GROUP, desk, 0.0)
