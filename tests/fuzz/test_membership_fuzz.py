@@ -30,9 +30,11 @@ def test_corpus(name: str) -> None:
 @pytest.mark.parametrize("name", TARGETS)
 def test_fuzzed(name: str, tmp_path: Path) -> None:
     """A bounded run; its end names the input that broke something."""
+    new = tmp_path / "new"
+    new.mkdir()
     command = [sys.executable, "-m", "tests.fuzz.run", name, f"-runs={RUNS}", "-seed=1", "-timeout=10"]
     done = subprocess.run(
-        [*command, f"-artifact_prefix={tmp_path}/"],
+        [*command, f"-artifact_prefix={tmp_path}/", "--into", str(new)],
         cwd=ROOT,
         env={**os.environ, "PYTHONHASHSEED": "0"},
         capture_output=True,
