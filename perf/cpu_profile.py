@@ -20,10 +20,10 @@ from typing import Any
 
 import psutil
 
+from perf.contenders import Pipeline
 from perf.measure import CpuClock, Load, Trial, background_share, run_trial, settled
-from perf.peers import Pipeline
 from perf.report import Cell, Goal, Plot, Result, arguments, goal_table, run, say, table
-from pipeline.cli.instance import Instance
+from pipeline.lab.instance import Instance
 
 STAGES = ("tun_ingress", "classify", "overlay_egress", "overlay_ingress", "sender", "receiver", "all")
 HEADER = ("process", "% of a core", "µs/packet", "waits/1,000", "preempted/1,000", "USS MiB")

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from perf import packages
+from perf.contenders import Pipeline
 from perf.measure import Load, background_share, run_trial, settled
-from perf.peers import Pipeline
 from perf.report import Cell, Result, arguments, run, say, table
 from pipeline.errors import PipelineError, UsageError
 

@@ -15,13 +15,13 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from perf import packages, peers
+from perf import contenders, packages
 from perf.measure import GROUP, CpuClock, background_share, forget_ended, settled
 from perf.network import Network
 from perf.report import Cell, Plot, Result, arguments, run, say, table
-from pipeline.cli.lab import Host
-from pipeline.cli.programs import LabError, Process, require, wait_until
 from pipeline.errors import PipelineError
+from pipeline.lab.netns import Host
+from pipeline.lab.programs import LabError, Process, require, wait_until
 
 PORT = 5002
 SIZE = 1316
@@ -153,7 +153,7 @@ def draw(loads: list[Load]) -> None:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = arguments(__doc__ or "", seconds=3.0)
-    peers.add_kinds(parser, "ours-4,vxlan,native")
+    contenders.add_kinds(parser, "ours-4,vxlan,native")
     parser.add_argument("--mbit", default=None, help=f"rates to offer (by default {MBIT}, with --quick {QUICK_MBIT})")
     parser.add_argument("--receivers", type=int, default=3)
     return parser.parse_args(argv)
@@ -162,7 +162,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     kinds: list[str] = options.kinds
-    packages.install(["iperf", *(program for kind in kinds for program in peers.programs(kind))])
+    packages.install(["iperf", *(program for kind in kinds for program in contenders.programs(kind))])
     seconds = min(options.seconds, 1.0) if options.quick else options.seconds
     rates = options.mbit or (QUICK_MBIT if options.quick else MBIT)
     background = background_share()
@@ -170,7 +170,7 @@ def main(argv: list[str] | None = None) -> int:
     failures: dict[str, str] = {}
     for kind in kinds:
         try:
-            with peers.make(kind, hosts=options.receivers + 1) as network, settled(network):
+            with contenders.make(kind, hosts=options.receivers + 1) as network, settled(network):
                 for word in rates.split(","):
                     loads.append(run_load(network, float(word), seconds))
                     say(f"{kind}: {word} Mbit/s: {loads[-1].loss:.2%} lost")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, field
 
-from perf import packages, peers
+from perf import contenders, packages
 from perf.measure import Load, Trial, background_share, run_trial, settled
 from perf.report import Goal, Plot, Result, arguments, goal_table, median, run, say, table
 from pipeline.errors import PipelineError
@@ -52,7 +52,7 @@ def measure(plan: Plan) -> None:
         for kind in plan.kinds:
             trials: dict[int, Trial | None] = dict.fromkeys(plan.rates)
             try:
-                with peers.make(kind, hosts=plan.receivers + 1) as network, settled(network):
+                with contenders.make(kind, hosts=plan.receivers + 1) as network, settled(network):
                     for rate in plan.rates:
                         seconds = min(max(plan.seconds, SAMPLES_MIN / rate), plan.seconds * STRETCH_MAX)
                         trials[rate] = run_trial(network, Load(pps=rate, seconds=seconds))
@@ -109,7 +109,7 @@ def draw(plan: Plan) -> None:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = arguments(__doc__ or "", seconds=4.0, rounds=5)
-    peers.add_kinds(parser, "ours-4,vxlan,native")
+    contenders.add_kinds(parser, "ours-4,vxlan,native")
     parser.add_argument("--rates", default="100,1000,10000", help="packets a second")
     parser.add_argument("--receivers", type=int, default=1)
     return parser.parse_args(argv)
@@ -118,7 +118,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     kinds: list[str] = options.kinds
-    packages.install(program for kind in kinds for program in peers.programs(kind))
+    packages.install(program for kind in kinds for program in contenders.programs(kind))
     plan = Plan(
         kinds=kinds,
         rates=[int(word) for word in options.rates.split(",")],

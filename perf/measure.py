@@ -17,7 +17,7 @@ from typing import Any
 
 from perf.network import Network
 from perf.search import RateSearch
-from pipeline.cli.programs import LabError
+from pipeline.lab.programs import LabError
 from tests.netns.traffic import PAYLOAD, PORT, Receiver, Sender
 
 GROUP = "239.77.0.1"

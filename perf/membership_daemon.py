@@ -16,8 +16,8 @@ import time
 import psutil
 
 from perf.membership_rate import group, packet
-from pipeline.cli.instance import Instance
-from pipeline.cli.programs import wait_until
+from pipeline.lab.instance import Instance
+from pipeline.lab.programs import wait_until
 from pipeline.wire.report import Record, RecordType
 from tests.netns.membership import Segment
 from tests.netns.network import Network, worker_pid

@@ -15,8 +15,7 @@ import tracemalloc
 
 from pipeline.address import Address, parse
 from pipeline.config import MembershipConfig
-from pipeline.membership import querier
-from pipeline.membership.querier import MembershipRouter
+from pipeline.membership.router import RECORDS_PER_SECOND_MAX, SOURCES_PER_TOKEN, MembershipRouter
 from pipeline.wire import igmp, ip, mld
 from pipeline.wire.report import Record, RecordType, Report
 
@@ -87,7 +86,7 @@ def sources_per_s(sources: int = 1000) -> dict[str, float]:
     router, one_group = new_router(), group(4, 1)
     whole = packet(Record(RecordType.IS_IN, one_group, listed))
     single = packet(Record(RecordType.ALLOW, one_group, listed[:1]))
-    rate = querier.RECORDS_PER_SECOND_MAX / (sources / querier.SOURCES_PER_TOKEN + 2)
+    rate = RECORDS_PER_SECOND_MAX / (sources / SOURCES_PER_TOKEN + 2)
     return {
         f"reports_of_{sources}_sources_per_s": 500 / hand_over(router, [whole] * 500, rate_per_s=rate, now=0.0),
         f"report_of_one_source_among_{sources}_per_s": 20_000 / hand_over(router, [single] * 20_000, now=5.0),

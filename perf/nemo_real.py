@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli.instance import Instance
+from pipeline.lab.instance import Instance
 from pipeline.sim.experiment import Scenario, run
 from tests.netns.network import Network, fresh_group
 from tests.netns.traffic import PAYLOAD, PORT, Receiver, Sender

@@ -5,7 +5,7 @@
         network.join(["239.1.1.1"])              hosts 2 … n are members from now on, and host 1 knows
 
 Host 1 is always the one that sends and all others are those that receive.  Each network stands in a laboratory of
-its own (pipeline/cli/lab.py) whose underlay is the same for all: veth pairs and one bridge without filter rules.
+its own (pipeline/lab/netns.py) whose underlay is the same for all: veth pairs and one bridge without filter rules.
 What is measured, and how, is not known here.
 """
 
@@ -19,8 +19,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar, Self
 
-from pipeline.cli.lab import Host, Lab
-from pipeline.cli.programs import require
+from pipeline.lab.netns import Host, Lab
+from pipeline.lab.programs import require
 
 MEMBERSHIPS_PER_SOCKET = 200
 """The kernel's memory for memberships is bounded for each socket (net.core.optmem_max)."""

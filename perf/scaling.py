@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
+from perf.contenders import Pipeline
 from perf.measure import Load, Trial, background_share, highest_rate, settled
-from perf.peers import Pipeline
 from perf.report import Goal, Plot, Result, arguments, goal_table, median, ratio_of_rounds, run, say, table
 from pipeline.errors import PipelineError
 

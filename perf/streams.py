@@ -13,8 +13,8 @@ import argparse
 import time
 from typing import Any
 
+from perf.contenders import Pipeline
 from perf.measure import Load, background_share, group_addresses, settled
-from perf.peers import Pipeline
 from perf.report import Goal, Result, arguments, goal_table, run, say, table
 from tests.netns.traffic import PAYLOAD, Receiver, Sender
 

@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from perf import packages, peers
+from perf import contenders, packages
 from perf.measure import Load, Trial, background_share, highest_rate, settled
 from perf.report import Goal, Plot, Result, arguments, goal_table, median, ratio_of_rounds, run, say, table
 from pipeline.errors import PipelineError
@@ -101,7 +101,7 @@ def measure_network(plan: Plan, kind: str, receivers: int, where: str) -> None:
     trials: dict[int, Trial | None] = dict.fromkeys(sizes)
     try:
         load = Load(seconds=plan.seconds, programs=plan.programs)
-        with peers.make(kind, hosts=receivers + 1, offloads=plan.offloads) as network, settled(network, load):
+        with contenders.make(kind, hosts=receivers + 1, offloads=plan.offloads) as network, settled(network, load):
             for size in sizes:
                 near = median(plan.rates(Case(kind, receivers, size)))
                 load = replace(load, size=size)
@@ -155,7 +155,7 @@ def cost_ratio(plan: Plan, case: Case, base: str) -> float | None:
 
 def fastest_vpn(plan: Plan, receivers: int) -> str | None:
     """The VPN with the highest median rate."""
-    rates = {kind: median(plan.rates(Case(kind, receivers, SIZE))) for kind in peers.VPN_NAMES}
+    rates = {kind: median(plan.rates(Case(kind, receivers, SIZE))) for kind in contenders.VPN_NAMES}
     there = {kind: rate for kind, rate in rates.items() if rate}
     return max(there, key=lambda kind: there[kind]) if there else None
 
@@ -231,7 +231,7 @@ def draw(plan: Plan) -> None:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = arguments(__doc__ or "", seconds=1.0, rounds=3)
-    peers.add_kinds(parser, None)
+    contenders.add_kinds(parser, None)
     parser.add_argument("--receivers", default="1,3,7", help="numbers of receivers")
     parser.add_argument("--programs", type=int, default=1, help="programs that send, and that receive on each host")
     parser.add_argument("--minutes", type=float, default=60.0, help="no round begins that would end much later")
@@ -241,7 +241,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def plan(options: argparse.Namespace) -> Plan:
     quick = options.quick
-    default = QUICK_KINDS if quick else [kind for kind in peers.kinds() if kind != peers.BUSY]
+    default = QUICK_KINDS if quick else [kind for kind in contenders.kinds() if kind != contenders.BUSY]
     kinds: list[str] = options.kinds or list(default)
     return Plan(
         kinds=kinds,
@@ -258,7 +258,7 @@ def plan(options: argparse.Namespace) -> Plan:
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     measured = plan(options)
-    programs = [program for kind in measured.kinds for program in peers.programs(kind)]
+    programs = [program for kind in measured.kinds for program in contenders.programs(kind)]
     packages.install(programs)
     background = background_share()
     began = time.monotonic()

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from perf.network import Network, write_private
-from pipeline.cli.lab import Host
-from pipeline.cli.programs import LabError, Process, require, wait_until
+from pipeline.lab.netns import Host
+from pipeline.lab.programs import LabError, Process, require, wait_until
 
 INTERFACE_TIMEOUT_S = 10.0
 

@@ -70,7 +70,13 @@ def is_ssm(group: Address) -> bool:
     return group[0] == 0xFF and group[1] >> 4 == 3 and group[2:4] == b"\x00\x00"
 
 
-def derive(name: str, attempt: int) -> tuple[Address, Address]:
+def derive_node_id(name: str, attempt: int) -> NodeId:
+    """The id of a node of that name, for its nth attempt after conflicts: 32 bits of a hash, never 0."""
+    digest = hashlib.blake2b(f"{name}#{attempt}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest) or 1
+
+
+def derive_addresses(name: str, attempt: int) -> tuple[Address, Address]:
     """The IPv4 and IPv6 overlay address of a node without `--address`, for its nth attempt after conflicts.
 
     Hashed from the name into 10.77.0.0/16 and fd77::/64, so that a node keeps its address from start to start.

@@ -207,9 +207,7 @@ class _Given(msgspec.Struct, frozen=True):
 # ---------------------------------------------------------------- loading, in the order of a value's life
 
 
-def load(
-    flags: Mapping[str, object], env: Mapping[str, str], path: Path | None, *, require_key: bool = True
-) -> Config:
+def load(flags: Mapping[str, object], env: Mapping[str, str], path: Path | None, *, require_key: bool = True) -> Config:
     """The effective configuration.
 
     `flags` maps keys ("workers.count") to what the command line said, as text (or a sequence of it, or True); a None

@@ -36,7 +36,7 @@ RESPONSE_MAX_S = 3174.4
 
 
 def split_endpoint(text: str) -> tuple[str, int]:
-    """"192.0.2.1:4747", "[2001:db8::1]:4747" or an address alone → (address, port); ValueError for anything else."""
+    """Address and port of "192.0.2.1:4747", "[2001:db8::1]:4747" or an address alone; ValueError for anything else."""
     host, port = text.strip(), str(limits.PORT)
     if host.startswith("["):
         host, bracket, rest = host[1:].partition("]")

@@ -117,7 +117,7 @@ REPLICAS_WEIGHT_MAX = 1 << 19
 REPLICA_VALUE_BYTES_MAX = 16 * SOURCES_PER_GROUP_MAX + 1
 """A source filter of SOURCES_PER_GROUP_MAX IPv6 addresses."""
 
-TURNS_MAX = 8
+STRIPES_MAX = 8
 """Trees that the packets of one stream can take in turn: a Nemo crew has 3, the paper tries up to 4."""
 
 STREAMS_MAX = 65535

@@ -27,13 +27,13 @@ from types import FrameType
 
 import structlog
 
-from pipeline import control, limits, logs
-from pipeline.address import derive, show
+from pipeline import engines, limits, logs
+from pipeline.address import derive_addresses, show
 from pipeline.config import Config
 from pipeline.config_checks import CHECKS
+from pipeline.control import process as control
 from pipeline.errors import PipelineError
 from pipeline.io import checkpoint, interface, keystore, netlink, notify, privileges, process, rundir, tun, udp
-from pipeline.overlay import engines
 from pipeline.shm.policy import Policy
 from pipeline.shm.region import Geometry, ProcessState, Region
 from pipeline.workers import base, graph
@@ -115,7 +115,7 @@ def node_addresses(config: Config) -> tuple[str, ...]:
     """The interface's addresses: the configured ones, or those derived from the name."""
     if config.tun.addresses:
         return config.tun.addresses
-    v4, v6 = derive(config.node.name, 0)
+    v4, v6 = derive_addresses(config.node.name, 0)
     return f"{show(v4)}/16", f"{show(v6)}/64"
 
 
@@ -200,7 +200,7 @@ class _Supervisor:
             child = _Child(worker.role, worker.lane, worker.process, main, lane.needed_by(worker), cpu)
             children.append(child)
             res.region.set_process_stages(worker.process, graph.mask(worker.stages))
-        given = control.Given(
+        given = control.ControlResources(
             config=config,
             keystore=self._store,
             addresses=node_addresses(config),

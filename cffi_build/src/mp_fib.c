@@ -17,10 +17,10 @@
 /* Parts of an entry as words: the fields between `next` and `used`, and the four small ones behind it. */
 #define SMALL_AT offsetof(struct mp_fib_entry, flags)
 _Static_assert(sizeof(struct mp_fib_key) % 8 == 0 && offsetof(struct mp_fib_entry, key) % 8 == 0, "read as words");
-_Static_assert(SMALL_AT % 4 == 0 && offsetof(struct mp_fib_entry, links) == SMALL_AT + 4, "flags, epoch, turns, words");
+_Static_assert(SMALL_AT % 4 == 0 && offsetof(struct mp_fib_entry, links) == SMALL_AT + 4, "flags, epoch, stripes, words");
 
 struct small {
-    uint8_t flags, epoch, turns, words;
+    uint8_t flags, epoch, stripes, words;
 };
 _Static_assert(sizeof(struct small) == 4, "moved as one word");
 
@@ -84,7 +84,7 @@ static inline void copy_value(const struct mp_fib_entry *e, struct mp_fib_value 
     value->stream = load32(&e->stream, memory_order_relaxed);
     value->flags = small.flags;
     value->epoch = small.epoch;
-    value->turns = small.turns;
+    value->stripes = small.stripes;
     value->words = small.words;
     for (uint32_t i = 0; i < small.words && i < MP_LINK_WORDS; i++)
         value->links[i] = load64(e->links, i);
@@ -141,11 +141,11 @@ uint32_t mp_fib_lookup(const struct mp_region *r, const struct mp_fib_key *key, 
     return MP_NO_ENTRY;
 }
 
-void mp_fib_turn(const struct mp_region *r, const struct mp_fib_key *key, uint32_t turn, struct mp_fib_value *value)
+void mp_fib_stripe(const struct mp_region *r, const struct mp_fib_key *key, uint32_t stripe, struct mp_fib_value *value)
 {
-    struct mp_fib_key of_turn = *key;
-    of_turn.kind = (uint8_t)(of_turn.kind | turn << MP_TURN_SHIFT);
-    if (mp_fib_lookup(r, &of_turn, value) == MP_NO_ENTRY)
+    struct mp_fib_key of_stripe = *key;
+    of_stripe.kind = (uint8_t)(of_stripe.kind | stripe << MP_STRIPE_SHIFT);
+    if (mp_fib_lookup(r, &of_stripe, value) == MP_NO_ENTRY)
         value->words = 0;
 }
 
@@ -336,7 +336,7 @@ static void store64(void *shared, const void *local, size_t words)
 static void fill(struct mp_fib_entry *e, uint32_t hash, const struct mp_fib_key *key, const struct mp_fib_value *value,
                  uint32_t next)
 {
-    struct small small = { .flags = value->flags, .epoch = value->epoch, .turns = value->turns,
+    struct small small = { .flags = value->flags, .epoch = value->epoch, .stripes = value->stripes,
                            .words = words_in_use(value) };
     mp_seq_begin(&e->generation);
     atomic_store_explicit(&e->next, next, memory_order_relaxed);

@@ -17,8 +17,8 @@
  * A writer that dies at any point leaves the table readable; its successor finds the free entries by walking the
  * chains.
  *
- * A stream whose packets take several trees in turn has an entry for each: that of turn 0, which says how many there
- * are, and others under keys that differ in the turn.  Who meets an entry of one turn looks no further.
+ * A stream whose packets take several trees in turn has an entry for each: that of stripe 0, which says how many there
+ * are, and others under keys that differ in the stripe.  Who meets an entry of one stripe looks no further.
  *
  * It knows nothing of groups, engines or packets: keys are bytes, values are link sets.  What has precedence, (S,G)
  * before (*,G), is the caller's affair: two look-ups.
@@ -39,7 +39,7 @@ struct mp_fib_value {
     uint32_t stream;
     uint8_t flags;
     uint8_t epoch;
-    uint8_t turns;
+    uint8_t stripes;
     uint8_t words;
     uint64_t links[MP_LINK_WORDS];
 };
@@ -47,9 +47,9 @@ struct mp_fib_value {
 /* Looks a key up.  Returns the entry's index and fills `value` (links[] up to words), or MP_NO_ENTRY. */
 uint32_t mp_fib_lookup(const struct mp_region *r, const struct mp_fib_key *key, struct mp_fib_value *value);
 
-/* An entry of several turns was found by `key`: fills `value` with that of the turn of a stream sequence number.  A turn
+/* An entry of several stripes was found by `key`: fills `value` with that of the stripe of a stream sequence number.  A stripe
  * without entry, as there may be one while control changes them, goes nowhere. */
-void mp_fib_turn(const struct mp_region *r, const struct mp_fib_key *key, uint32_t turn, struct mp_fib_value *value);
+void mp_fib_stripe(const struct mp_region *r, const struct mp_fib_key *key, uint32_t stripe, struct mp_fib_value *value);
 
 /* Marks an entry as used; `index` is what a look-up returned.  If it has been replaced since, the mark is lost. */
 void mp_fib_touch(const struct mp_region *r, uint32_t index);

@@ -7,7 +7,7 @@
  *                                                       └─ some has come, ┘  at most MP_GAP_ROUNDS times
  *                                                          or this worker was late itself
  *
- * Packets that take turns overtake each other all the time, on busy hosts by tens of milliseconds.  So a gap is told when
+ * Packets that take stripes overtake each other all the time, on busy hosts by tens of milliseconds.  So a gap is told when
  * it has been there for a while in which nothing of it has come and this worker has not been kept from its socket; and
  * only numbers that were passed over when the waiting began.  A punt is all that is missing, never a change, so the next
  * repairs one that is lost.

@@ -3,7 +3,7 @@
  * mp_heard: which datagrams of a stream have come.  A stream is what one origin sends to one group.
  *
  * For each stream that is to be repaired a bit map of the last MP_HEARD_NUMBERS stream sequence numbers, in shared memory,
- * since packets that take turns come by several peers and so by several lanes.  Bits are marked as in a replay window (mp_seal.h): a
+ * since packets that take stripes come by several peers and so by several lanes.  Bits are marked as in a replay window (mp_seal.h): a
  * word names its block, so one compare-and-swap is a whole update, and nothing is cleared as the window moves.
  *
  *   begins    with the first datagram that is heard: nothing before it is missing

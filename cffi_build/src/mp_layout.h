@@ -54,7 +54,7 @@
 #define MP_ORDERS 64u           /* resends that control has ordered and no lane has carried out: 64 peers at one instant */
 #define MP_ORDER_NUMBERS 60u    /* of one order: it fills four lines */
 #define MP_KEY_BYTES 32u
-#define MP_TURNS_MAX 8u         /* trees that a stream's packets take in turn: as limits.TURNS_MAX, and 4 bits of a key */
+#define MP_STRIPES_MAX 8u         /* trees that a stream's packets take in turn: as limits.STRIPES_MAX, and 4 bits of a key */
 
 #define MP_NO_LINK 0xffffu      /* a datagram from no known link; an entry for any incoming link */
 #define MP_NO_ENTRY 0xffffffffu
@@ -124,7 +124,7 @@ _Static_assert(sizeof(struct mp_sender) == 128, "two lines");
 
 enum mp_side { MP_SIDE_HOST, MP_SIDE_OVERLAY };
 enum mp_kind { MP_KIND_GROUP, MP_KIND_UNICAST, MP_KIND_FLOOD, MP_KIND_SOURCE };
-#define MP_TURN_SHIFT 4u        /* in mp_fib_key.kind */
+#define MP_STRIPE_SHIFT 4u        /* in mp_fib_key.kind */
 
 enum mp_entry_flag {
     MP_ENTRY_LOCAL = 1,
@@ -138,7 +138,7 @@ struct mp_fib_key {             /* unused fields are zero; IPv4 as ::ffff:a.b.c.
     uint32_t origin;            /* overlay side, (origin,G) only */
     uint16_t via;               /* incoming link, MP_NO_LINK for any */
     uint8_t side;               /* enum mp_side */
-    uint8_t kind;               /* enum mp_kind; above MP_TURN_SHIFT the turn: stream sequence numbers n with n % turns = turn */
+    uint8_t kind;               /* enum mp_kind; above MP_STRIPE_SHIFT the stripe: stream sequence numbers n with n % stripes = stripe */
 };
 _Static_assert(sizeof(struct mp_fib_key) == 40, "hashed and compared as bytes: no padding");
 
@@ -151,7 +151,7 @@ struct mp_fib_entry {           /* never changed while reachable: an update is a
     _Atomic uint32_t used;      /* set by the stages when they forward by it, cleared by control */
     uint8_t flags;
     uint8_t epoch;              /* of the sender key when this was set; sealed with is the active one (mp_sender) */
-    uint8_t turns;              /* entries that the stream's packets take in turn, in the entry of turn 0; 0 and 1: no others */
+    uint8_t stripes;              /* entries that the stream's packets take in turn, in the entry of stripe 0; 0 and 1: no others */
     uint8_t words;              /* of links[] in use */
     uint64_t links[MP_LINK_WORDS];
 };

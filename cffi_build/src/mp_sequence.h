@@ -2,7 +2,7 @@
  *
  * mp_sequence: puts the datagrams of a stream back into their order before they are delivered.  Private to overlay_ingress.
  *
- * Packets that take turns come by trees of different depth, so those sent in one breath overtake each other, and a
+ * Packets that take stripes come by trees of different depth, so those sent in one breath overtake each other, and a
  * player without a buffer of its own would see errors.  What comes too early is held, for `hold_ns` at the most: as long
  * as trees differ, or with repair as long as a lost datagram takes to come.  What comes after that is delivered late.
  *

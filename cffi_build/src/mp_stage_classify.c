@@ -34,8 +34,8 @@ struct flow {
     uint32_t refused;           /* the policy's counter, 0: allowed */
     uint32_t rate;              /* the group's slot */
     struct mp_slot *open;       /* a datagram of this burst that may take another packet */
-    struct mp_fib_value value;  /* of turn 0 */
-    struct mp_fib_value later[MP_TURNS_MAX - 1];    /* of the turns from 1 on, where the entry has some */
+    struct mp_fib_value value;  /* of stripe 0 */
+    struct mp_fib_value later[MP_STRIPES_MAX - 1];    /* of the stripes from 1 on, where the entry has some */
 };
 
 struct mp_classify {
@@ -163,9 +163,9 @@ static int has_links(const struct mp_fib_value *v)
     return any != 0;
 }
 
-static uint32_t turns_of(const struct mp_fib_value *v)
+static uint32_t stripes_of(const struct mp_fib_value *v)
 {
-    return v->turns < MP_TURNS_MAX ? v->turns : MP_TURNS_MAX;
+    return v->stripes < MP_STRIPES_MAX ? v->stripes : MP_STRIPES_MAX;
 }
 
 static void find_entry(struct mp_worker *w, struct flow *f, const struct mp_packet *p)
@@ -191,9 +191,9 @@ static void find_entry(struct mp_worker *w, struct flow *f, const struct mp_pack
         f->entry = mp_fib_lookup(r, &key, &f->value);
     }
     int any = f->entry != MP_NO_ENTRY && has_links(&f->value);
-    for (uint32_t turn = 1; f->entry != MP_NO_ENTRY && turn < turns_of(&f->value); turn++) {
-        mp_fib_turn(r, &key, turn, &f->later[turn - 1]);
-        any |= has_links(&f->later[turn - 1]);
+    for (uint32_t stripe = 1; f->entry != MP_NO_ENTRY && stripe < stripes_of(&f->value); stripe++) {
+        mp_fib_stripe(r, &key, stripe, &f->later[stripe - 1]);
+        any |= has_links(&f->later[stripe - 1]);
     }
     f->drop = any ? 0 : p->class == MP_CLASS_UNICAST ? MP_DROP_not_overlay : MP_DROP_no_member;
 }
@@ -236,8 +236,8 @@ static struct flow *find_flow(struct mp_worker *w, const struct mp_packet *p, co
 /* Where the datagram of that stream sequence number goes. */
 static const struct mp_fib_value *in_turn(const struct flow *f, uint32_t stream_sequence)
 {
-    uint32_t turns = turns_of(&f->value), turn = turns > 1 ? stream_sequence % turns : 0;
-    return turn ? &f->later[turn - 1] : &f->value;
+    uint32_t stripes = stripes_of(&f->value), stripe = stripes > 1 ? stream_sequence % stripes : 0;
+    return stripe ? &f->later[stripe - 1] : &f->value;
 }
 
 static void close_datagram(struct mp_worker *w, struct flow *f)

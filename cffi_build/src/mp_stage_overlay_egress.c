@@ -6,7 +6,7 @@
  * shorter), each sent to a link in one call, straight from the slots.  A run takes datagrams of several flows, and
  * several runs are open at once, but none takes a datagram whose flow has one in a later run: runs leave in the order
  * in which they were opened, so no flow is reordered.  What overlay_ingress wants relayed are runs already.  Runs to
- * different sets that have a link in common go to it together: packets that take turns would else leave one by one.
+ * different sets that have a link in common go to it together: packets that take stripes would else leave one by one.
  *
  * What a peer lacks is sent to it once more when control orders it, out of the slots kept for that: see mp_history.h.
  */

@@ -3,7 +3,7 @@
  * overlay_ingress: opens what peers send, delivers it into the TUN, hands on what must be relayed, answers probes.
  *
  * Steps of a super-buffer, in this order below: receive into the overlay ring → every datagram: header, key, replay
- * window, open → forwarding entry, policy → delivery list, in the order of the stream where packets take turns, and relay
+ * window, open → forwarding entry, policy → delivery list, in the order of the stream where packets take stripes, and relay
  * runs → delivery → publish for overlay_egress.
  * A datagram is verified before anything is done with it.  A super-buffer that is neither relayed nor kept for repair
  * leaves its slot unused.
@@ -24,7 +24,7 @@
 #include "mp_udp.h"
 
 /* How long a datagram that is early may wait for those before it. */
-#define HOLD_TURNS_NS UINT64_C(20000000) /* trees of one network differ by less */
+#define HOLD_STRIPES_NS UINT64_C(20000000) /* trees of one network differ by less */
 #define HOLD_REPAIR_NS UINT64_C(100000000) /* what a local network loses comes after some 50 ms, or is asked for once more */
 #define FORWARDS 64u            /* cached look-ups, direct-mapped */
 
@@ -34,9 +34,9 @@ struct forward {                /* what is known of a flow that comes by a link;
     uint32_t refused, undelivered;  /* the policy's counters for all, and for this host; 0: allowed */
     uint32_t rate;              /* the group's slot */
     uint8_t source[16], destination[16];
-    struct mp_fib_value value;  /* of turn 0 */
+    struct mp_fib_value value;  /* of stripe 0 */
     struct mp_fib_key key;      /* that `entry` was found by */
-    uint32_t turn;              /* that `later` is of; 0: none has been looked up */
+    uint32_t stripe;              /* that `later` is of; 0: none has been looked up */
     struct mp_fib_value later;
     struct mp_heard *heard;     /* of a stream that is repaired; NULL: not looked up */
 };
@@ -161,12 +161,12 @@ static uint32_t find_entry(const struct mp_region *r, struct forward *f, const s
 /* Where the datagram of that stream sequence number goes. */
 static const struct mp_fib_value *in_turn(const struct mp_region *r, struct forward *f, uint32_t stream_sequence)
 {
-    uint32_t turn = f->value.turns > 1 ? stream_sequence % f->value.turns : 0;
-    if (!turn)
+    uint32_t stripe = f->value.stripes > 1 ? stream_sequence % f->value.stripes : 0;
+    if (!stripe)
         return &f->value;
-    if (f->turn != turn) {
-        f->turn = turn;
-        mp_fib_turn(r, &f->key, turn, &f->later);
+    if (f->stripe != stripe) {
+        f->stripe = stripe;
+        mp_fib_stripe(r, &f->key, stripe, &f->later);
     }
     return &f->later;
 }
@@ -177,7 +177,7 @@ static int is_same(const struct forward *f, const struct mp_packet *p, uint32_t 
            !memcmp(f->destination, p->destination, 16) && !memcmp(f->source, p->source, 16);
 }
 
-/* The place of a flow in the cache: packets that take turns come by several links one after the other. */
+/* The place of a flow in the cache: packets that take stripes come by several links one after the other. */
 static struct forward *place_of(struct mp_ingress *s, const struct mp_packet *p, uint32_t via)
 {
     uint64_t a, b;
@@ -203,7 +203,7 @@ static struct forward *look_up(struct mp_worker *w, const struct mp_packet *p, u
         f->undelivered = mp_policy_delivers(&w->policy, p);
         f->rate = mp_rate_slot(w->region, p->destination);
         f->entry = find_entry(w->region, f, p);
-        f->turn = 0;
+        f->stripe = 0;
         f->heard = NULL;
     }
     if (f->entry != MP_NO_ENTRY)
@@ -266,7 +266,7 @@ static int has_links_besides(const struct mp_fib_value *v, uint32_t via)
 /* Is it one of a stream of which the order and what is missing matter? */
 static int is_tracked(const struct forward *f)
 {
-    return f->entry != MP_NO_ENTRY && f->value.stream && (f->value.turns > 1 || f->value.flags & MP_ENTRY_REPAIR);
+    return f->entry != MP_NO_ENTRY && f->value.stream && (f->value.stripes > 1 || f->value.flags & MP_ENTRY_REPAIR);
 }
 
 /* Notes that the datagram has come, and keeps it for who may lack it. */
@@ -298,7 +298,7 @@ static void deliver_tracked(struct mp_worker *w, const struct forward *f, const 
         deliver(w, p, o->body, o->length);
         return;
     }
-    uint64_t hold_ns = f->value.flags & MP_ENTRY_REPAIR ? HOLD_REPAIR_NS : HOLD_TURNS_NS;
+    uint64_t hold_ns = f->value.flags & MP_ENTRY_REPAIR ? HOLD_REPAIR_NS : HOLD_STRIPES_NS;
     mp_sequence_take(s->sequence, (uint32_t)(f->heard - mp_heard_table(w->region)),
                      mp_heard_name(o->origin, f->value.stream, o->epoch), o->stream_sequence, o->body, o->length,
                      w->now_ns, hold_ns);

@@ -101,7 +101,7 @@ def launch(config: str | None, **flags: Any) -> int:
 
     if settings.metrics.listen is None:
         return supervisor.launch(settings)
-    from pipeline.metrics import Endpoint
+    from pipeline.control.metrics import Endpoint
 
     return supervisor.launch(settings, Endpoint(settings.metrics.listen))
 
@@ -124,18 +124,18 @@ def keygen(*, path: str, rotate: bool, retire: bool) -> int:
     To move a running overlay to a new key, or to exclude a node: `keygen --rotate FILE` once, copy the file to every
     node that is to stay, `pipeline reload` there.  When all have moved the old key ends by itself.
     """
-    from pipeline import keys
+    from pipeline.keys import file as key_file
 
     if rotate and retire:
         raise UsageError("keygen --rotate --retire: give one of the two")
     if rotate:
-        keys.rotate_network_key(Path(path))
+        key_file.rotate_network_key(Path(path))
     elif retire:
-        keys.retire_network_keys(Path(path))
+        key_file.retire_network_keys(Path(path))
     elif path == "-":
-        sys.stdout.write(keys.new_key_text())
+        sys.stdout.write(key_file.new_key_text())
     else:
-        keys.write_network_key(Path(path))
+        key_file.write_network_key(Path(path))
     return 0
 
 
@@ -148,7 +148,7 @@ def keygen(*, path: str, rotate: bool, retire: bool) -> int:
 @_json_flag
 def status(name: str | None, wait: str | None, as_json: bool) -> int:
     """Is the node ready?  0 if so, 69 if it is not running."""
-    from pipeline.cli.client import wait_ready
+    from pipeline.client import wait_ready
 
     value = wait_ready(name, _seconds("--wait", wait) if wait else 0.0)
     _print("status", value, as_json=as_json)
@@ -163,8 +163,8 @@ def status(name: str | None, wait: str | None, as_json: bool) -> int:
 @_json_flag
 def show(noun: str, name: str | None, detail: bool, form: str, as_json: bool) -> int:
     """What a running node knows."""
-    from pipeline.cli.client import ask, instance_name
     from pipeline.cli.pictures import FORMATS, draw
+    from pipeline.client import ask, instance_name
 
     if noun not in SHOW_NOUNS:
         near = difflib.get_close_matches(noun, SHOW_NOUNS, n=1)
@@ -189,8 +189,8 @@ def show(noun: str, name: str | None, detail: bool, form: str, as_json: bool) ->
 @_json_flag
 def trace(*, membership: bool, name: str | None, seconds: str | None, as_json: bool) -> int:  # noqa: ARG001
     """What a running node does, as it does it: time, group, host, rule."""
-    from pipeline.cli.client import instance_name
     from pipeline.cli.trace import follow
+    from pipeline.client import instance_name
 
     follow(instance_name(name), seconds=_seconds("--seconds", seconds) if seconds else None, as_json=as_json)
     return 0
@@ -201,7 +201,7 @@ def trace(*, membership: bool, name: str | None, seconds: str | None, as_json: b
 def top(name: str | None) -> int:
     """Traffic, workers, links and groups of a running node, each second; q ends it."""
     from pipeline.cli import top as view
-    from pipeline.cli.client import instance_name
+    from pipeline.client import instance_name
 
     view.watch(instance_name(name))
     return 0
@@ -211,7 +211,7 @@ def top(name: str | None) -> int:
 @_instance_flag
 def reload(name: str | None) -> int:
     """Read the key file again: a running node moves to the key that stands first in it, see `keygen --rotate`."""
-    from pipeline.cli import client
+    from pipeline import client
 
     client.reload(client.instance_name(name))
     return 0
@@ -221,7 +221,7 @@ def reload(name: str | None) -> int:
 @_instance_flag
 def stop(name: str | None) -> int:
     """End a node and wait until it is gone with all it made."""
-    from pipeline.cli import client
+    from pipeline import client
 
     client.stop(client.instance_name(name), STOP_TIMEOUT_S)
     return 0
@@ -237,12 +237,12 @@ def stop(name: str | None) -> int:
 def check(config: str | None, listen: str | None, as_json: bool) -> int:
     """Can this host run it: kernel, rights, /dev/shm, port?  Each is tried.  0 yes, 77 rights are missing, 1 no."""
     from pipeline.cli.settings import effective
-    from pipeline.io import probe
+    from pipeline.io import preflight
 
     settings, _ = effective({"node.listen": listen}, config)
-    findings = probe.findings(settings.node.listen)
+    findings = preflight.findings(settings.node.listen)
     _print("check", [finding.as_dict() for finding in findings], as_json=as_json)
-    return probe.exit_code(findings)
+    return preflight.exit_code(findings)
 
 
 @app.group(cls=_App, name="config")

@@ -25,11 +25,11 @@ from typing import Any
 import psutil
 
 from pipeline.cli import demo_view
-from pipeline.cli.instance import Instance, launch_all, network_key
-from pipeline.cli.lab import NETNS_DIR, Host, Lab
-from pipeline.cli.programs import Process, require
-from pipeline.cli.stream import StreamMeter
 from pipeline.errors import PipelineError, UsageError
+from pipeline.lab.instance import Instance, launch_all, network_key
+from pipeline.lab.mpegts import StreamMeter
+from pipeline.lab.netns import NETNS_DIR, Host, Lab
+from pipeline.lab.programs import Process, require
 
 GROUP, PORT = "239.77.0.1", 5004
 STREAM_MBIT = 11

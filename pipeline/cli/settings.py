@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from pipeline import keys
 from pipeline.config import Config, Origins, load_with_origins
 from pipeline.errors import ConfigError, UsageError
+from pipeline.keys import file as key_file
 
 
 def effective(flags: Mapping[str, object], file: str | None, *, launching: bool = False) -> tuple[Config, Origins]:
@@ -22,13 +22,13 @@ def effective(flags: Mapping[str, object], file: str | None, *, launching: bool 
     settings, origins = load_with_origins(flags, os.environ, Path(file) if file else None, require_key=launching)
     _check_engine(settings, origins)
     if settings.node.key:
-        keys.load_network_key(Path(settings.node.key))
+        key_file.load_network_key(Path(settings.node.key))
     return settings, origins
 
 
 def _check_engine(settings: Config, origins: Origins) -> None:
-    from pipeline.overlay.api import EngineContext
-    from pipeline.overlay.engines import load, names
+    from pipeline.engines import load, names
+    from pipeline.engines.api import EngineContext
 
     try:
         load(settings.overlay.engine)

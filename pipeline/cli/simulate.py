@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline import engines
+from pipeline.engines.api import EngineContext
 from pipeline.errors import ConfigError, UsageError
-from pipeline.overlay import engines
-from pipeline.overlay.api import EngineContext
 from pipeline.sim import churn, experiment, topology
 
 TOPOLOGIES = ("plane", "transit-stub", "power-law", "matrix")

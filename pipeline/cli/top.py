@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from pipeline.cli.client import Client, not_running, running_pid
 from pipeline.cli.tables import status_line, table_of
+from pipeline.client import Client, not_running, running_pid
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.cli.client import Client, not_running, running_pid
+from pipeline.client import Client, not_running, running_pid
 
 ASK_INTERVAL_S = 0.1
 """As soon as an eye sees it, and a thousandth of a core."""

@@ -72,7 +72,7 @@ class RouteChanged(msgspec.Struct, frozen=True):
     key: RouteKey
     next_hops: frozenset[NodeId] | None
     why: str
-    turns: tuple[frozenset[NodeId], ...] = ()
+    stripes: tuple[frozenset[NodeId], ...] = ()
     repairs: bool = False
     """The engine is to be told what its streams lack (`handle_gap`), and what passes is kept for a `Resend`."""
 
@@ -89,7 +89,7 @@ class FibKey(NamedTuple):
     source: Address | None = None
     origin: NodeId | None = None
     via: NodeId | None = None
-    turn: int = 0
+    stripe: int = 0
     """Groups only: stream sequence numbers n with n mod (the `turns` of turn 0's entry) = turn."""
 
 
@@ -101,7 +101,7 @@ class FibEntry(msgspec.Struct, frozen=True):
     local: bool
     stream: int
     why: str
-    turns: int = 1
+    stripes: int = 1
     """How many entries packets take in turn; said by the entry of turn 0."""
     repairs: bool = False
     """Gaps in the stream, by the number of which it is known on both sides, are told; what passes is kept."""

@@ -36,7 +36,7 @@ class _Route(NamedTuple):
 
     next_hops: frozenset[NodeId]
     why: str
-    turns: int
+    stripes: int
     repairs: bool
 
 
@@ -89,11 +89,11 @@ class ForwardingTable:
         name = route.key
         key = FibKey(name.side, Kind.GROUP, name.group, name.source, name.origin, name.via)
         old = self._routes.get(key)
-        sets = () if route.next_hops is None else (route.next_hops, *route.turns)
-        assert len(sets) <= limits.TURNS_MAX, "an engine may let packets take TURNS_MAX turns"
-        for turn in range(max(len(sets), old.turns if old is not None else 1)):
-            new = _Route(sets[turn], route.why, len(sets), route.repairs) if turn < len(sets) else None
-            self._set_route(key if turn == 0 else FibKey(*key[:-1], turn), new)
+        sets = () if route.next_hops is None else (route.next_hops, *route.stripes)
+        assert len(sets) <= limits.STRIPES_MAX, "an engine may route a stream over STRIPES_MAX trees"
+        for stripe in range(max(len(sets), old.stripes if old is not None else 1)):
+            new = _Route(sets[stripe], route.why, len(sets), route.repairs) if stripe < len(sets) else None
+            self._set_route(key if stripe == 0 else FibKey(*key[:-1], stripe), new)
 
     def _set_route(self, key: FibKey, route: _Route | None) -> None:
         old = self._routes.get(key)
@@ -223,20 +223,20 @@ class ForwardingTable:
         route = self._routes.get(key)
         is_local = key.side is Side.OVERLAY and key.group in self._local
         if route is None:
-            is_default = (key.source, key.origin, key.via, key.turn) == (None, None, None, 0)
+            is_default = (key.source, key.origin, key.via, key.stripe) == (None, None, None, 0)
             if is_local and is_default:
                 return FibEntry(key, frozenset(), local=True, stream=0, why="members on this host")
             self._streams.drop(key)
             return None
         links = self._sets.share(frozenset(self._links[node] for node in route.next_hops if node in self._up))
         stream = 0
-        if key.side is Side.HOST or route.repairs or route.turns > 1:
+        if key.side is Side.HOST or route.repairs or route.stripes > 1:
             stream = self._streams.take(key)
         else:
             self._streams.drop(key)
-        turns = route.turns if key.turn == 0 else 1
+        stripes = route.stripes if key.stripe == 0 else 1
         repairs = route.repairs and stream != 0
-        return FibEntry(key, links, local=is_local, stream=stream, why=route.why, turns=turns, repairs=repairs)
+        return FibEntry(key, links, local=is_local, stream=stream, why=route.why, stripes=stripes, repairs=repairs)
 
     def _wanted_unicast(self, key: FibKey) -> FibEntry | None:
         node = self._hosts.get(key.group)

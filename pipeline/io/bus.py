@@ -20,7 +20,8 @@ import zmq.utils.z85
 from zmq.auth.asyncio import AsyncioAuthenticator
 from zmq.utils import monitor
 
-from pipeline import keys, limits
+from pipeline import limits
+from pipeline.keys import file as key_file
 
 HANDSHAKE_MS = 2000
 RECONNECT_MS, RECONNECT_MAX_MS = 50, 5000
@@ -49,8 +50,8 @@ class CurveKeys:
 
 def derive_curve_keys(network_key: bytes) -> CurveKeys:
     """The network's two key pairs."""
-    server = zmq.utils.z85.encode(keys.derive(network_key, "control link, server"))
-    client = zmq.utils.z85.encode(keys.derive(network_key, "control link, client"))
+    server = zmq.utils.z85.encode(key_file.derive(network_key, "control link, server"))
+    client = zmq.utils.z85.encode(key_file.derive(network_key, "control link, client"))
     return CurveKeys(zmq.curve_public(server), server, zmq.curve_public(client), client)
 
 

@@ -11,9 +11,9 @@ import mmap
 import os
 import sys
 
-from pipeline import keys
 from pipeline.errors import PipelineError
 from pipeline.io import privileges
+from pipeline.keys import file as key_file
 
 
 def create() -> int:
@@ -38,7 +38,7 @@ def fill(fd: int, path: str) -> int:
     if pid == 0:
         code = 1
         try:
-            save(fd, keys.load_network_keys(path))
+            save(fd, key_file.load_network_keys(path))
             code = 0
         except PipelineError as error:
             code = error.exit_code
@@ -58,7 +58,7 @@ def save(fd: int, network_keys: list[bytes], *, is_moving: bool = False) -> None
 def load(fd: int) -> list[bytes]:
     """The keys; none if nothing was put there (--insecure)."""
     data = os.pread(fd, mmap.PAGESIZE, 0)
-    size = keys.KEY_BYTES
+    size = key_file.KEY_BYTES
     return [data[2 + number * size : 2 + (number + 1) * size] for number in range(data[0])]
 
 

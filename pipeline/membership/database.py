@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from pipeline.address import Address, SourceFilter, is_multicast, is_ssm, is_unicast
 from pipeline.limits import GROUPS_MAX, SOURCES_PER_GROUP_MAX
 from pipeline.membership import queries
-from pipeline.membership.election import Querier
-from pipeline.membership.record import GroupRecord
+from pipeline.membership.querier import Querier
 from pipeline.membership.rules import RULES
+from pipeline.membership.state import GroupState
 from pipeline.membership.timers import TimerQueue
 from pipeline.membership.views import MembershipChanged, TraceEvent
 from pipeline.wire.report import Query, Record, RecordType
@@ -51,7 +51,7 @@ class Database:
     """Group address → record, with the timers and the changes not yet told."""
 
     def __init__(self, *, fast_leave: bool, mtu: int, counters: dict[str, int], send: Send) -> None:
-        self.groups: dict[Address, GroupRecord] = {}
+        self.groups: dict[Address, GroupState] = {}
         self.timers = TimerQueue()
         self.sources_count = 0
         self.trace: Callable[[TraceEvent], None] | None = None
@@ -108,17 +108,17 @@ class Database:
         if record is not None:
             self._run_rule(record, host, told, now)
 
-    def _admit(self, querier: Querier, host: Address, told: Record, now: float) -> GroupRecord | None:
+    def _admit(self, querier: Querier, host: Address, told: Record, now: float) -> GroupState | None:
         """A group without state is INCLUDE of nothing: a record may begin state where it wants anything."""
         if told.kind not in _EXCLUDING and (not told.sources or told.kind is RecordType.BLOCK):
             return None
         if len(self.groups) >= GROUPS_MAX:
             self._ignore("groups_limit", told.group, host, now)
             return None
-        record = self.groups[told.group] = GroupRecord(told.group, querier)
+        record = self.groups[told.group] = GroupState(told.group, querier)
         return record
 
-    def _run_rule(self, record: GroupRecord, host: Address, told: Record, now: float) -> None:
+    def _run_rule(self, record: GroupState, host: Address, told: Record, now: float) -> None:
         querier = record.querier
         sources = self._usable_sources(record, told) if told.sources else frozenset[Address]()
         before = record.sources_count
@@ -138,7 +138,7 @@ class Database:
         if not record.is_empty:
             self.timers.schedule(record, soonest)
 
-    def _usable_sources(self, record: GroupRecord, told: Record) -> frozenset[Address]:
+    def _usable_sources(self, record: GroupState, told: Record) -> frozenset[Address]:
         """The record's sources that are unicast addresses, and no more new ones than there is room for."""
         usable = frozenset(source for source in told.sources if is_unicast(source))
         if len(usable) != len(told.sources):
@@ -154,7 +154,7 @@ class Database:
             self._count("sources_limit", len(new) - room)
         return known | frozenset(new[:room])
 
-    def _track(self, record: GroupRecord, host: Address, told: Record, now: float) -> bool:
+    def _track(self, record: GroupState, host: Address, told: Record, now: float) -> bool:
         """Explicit tracking: remember who reports; whether `host` is the only one that is known to listen.
 
         Hosts of older versions keep quiet when they hear another's report, so they are not to be counted, nor are
@@ -185,7 +185,7 @@ class Database:
         for host in [host for host, until in reporters.items() if until <= now]:
             del reporters[host]
 
-    def _leave_at_once(self, record: GroupRecord, queried: Iterable[Address], *, whole_group: bool, now: float) -> bool:
+    def _leave_at_once(self, record: GroupState, queried: Iterable[Address], *, whole_group: bool, now: float) -> bool:
         """`fast_leave`: nobody else could answer the queries, so what they ask for ends now."""
         record.lower_source_timers(frozenset(queried), now)
         if whole_group:
@@ -208,7 +208,7 @@ class Database:
         self._tell(now, record.group, "query with S clear: timers lowered to the Last Member Query Time")
         self.timers.schedule(record, deadline)
 
-    def _send_queries(self, record: GroupRecord, now: float) -> None:
+    def _send_queries(self, record: GroupState, now: float) -> None:
         sources_max = record.querier.family.query_sources_max(self._mtu)
         for query in queries.compose(record, sources_max=sources_max, now=now):
             self._send(record.querier, query)
@@ -251,14 +251,14 @@ class Database:
                 return MembershipChanged(group, wanted)
         return None
 
-    def adopt(self, record: GroupRecord) -> None:
+    def adopt(self, record: GroupState) -> None:
         """Take in a record from a snapshot; its group is told as if it were new."""
         self.groups[record.group] = record
         self._settle(record, 0, changed=True)
         if not record.is_empty:
             self.timers.schedule(record, record.next_deadline())
 
-    def _settle(self, record: GroupRecord, sources_before: int, *, changed: bool) -> None:
+    def _settle(self, record: GroupState, sources_before: int, *, changed: bool) -> None:
         """After anything that may have changed a record: counts, the event, and its end."""
         self.sources_count += record.sources_count - sources_before
         if record.is_empty:

@@ -1,232 +1,125 @@
-"""The multicast router of the virtual link: IGMPv1/2/3 and MLDv1/2, router side (RFC 9776, RFC 9777).
+"""One family's querier on the link: who asks (election), and when the general queries go out.
 
-    packet ─▶ ip.parse ─▶ family.receive ─┬─ query  ─▶ election, timers lowered
-                                          └─ report ─▶ token bucket ─▶ database ─▶ queries, events
+    querier      startup queries, then one every Query Interval (RFC 9776 §6.1, §8.6, §8.7)
+    non-querier  silent while the Other Querier Present timer runs, by the other's QRV and QQI (§6.6.2, §4.1.6)
 
-One object serves both families.  It does no I/O and reads no clock: after each `handle_*` the driver drains
-`poll_transmit`, `poll_event` and `poll_timeout`.  It knows neither the overlay nor where its packets go.  Lifecycle:
-`restore` if there is a snapshot, `start`, then `handle_*` for ever.
+Does not know groups (database.py) nor the queries about one (queries.py).
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-
-from pipeline.address import Address, FilterMode
-from pipeline.config import MembershipConfig
-from pipeline.errors import WireError
-from pipeline.membership import snapshot
-from pipeline.membership.bucket import TokenBucket
-from pipeline.membership.database import Database
-from pipeline.membership.election import Querier
-from pipeline.membership.family import IGMP, MLD, Family
-from pipeline.membership.record import GroupRecord
+from pipeline.address import Address, is_unicast
+from pipeline.membership.family import Family
 from pipeline.membership.timing import Timing
-from pipeline.membership.views import GroupView, MembershipChanged, TraceEvent
-from pipeline.wire import ip
-from pipeline.wire.report import Leave, Message, OldReport, Query, Report
-
-__all__ = ["GroupView", "MembershipChanged", "MembershipRouter", "TraceEvent"]
-
-RECORDS_PER_SECOND_MAX = 50_000
-"""Group records taken a second, sustained: half of a core; above the 20,000 reports a second that must be kept up
-with, below what would starve the overlay's engine in the same process."""
-
-RECORDS_BURST_MAX = 131_072
-"""Records taken at once: every host group answering two general queries together."""
-
-SOURCES_PER_TOKEN = 8
-"""A source in a record costs about an eighth of what the record does."""
-
-QUERIES_QUEUED_MAX = 65_536
-"""Queries waiting for the driver, who drains after every call: as many as there are groups."""
+from pipeline.wire.report import Query
 
 
-class MembershipRouter:
-    """State tables, queries and election for one link; `counters` counts drop reasons, limits and traffic."""
+class Querier:
+    """State of one family; `timing` holds the values in force, the configured or the adopted ones."""
 
     def __init__(
-        self, config: MembershipConfig, *, querier_v4: Address, querier_v6: Address, mtu: int, now: float
+        self,
+        family: Family,
+        *,
+        address: Address,
+        version: int,
+        timing: Timing,
+        startup_interval_s: float,
+        startup_count: int,
     ) -> None:
-        self.counters: dict[str, int] = {}
-        self._v4 = _make_querier(config, IGMP, querier_v4, config.igmp_version)
-        self._v6 = _make_querier(config, MLD, querier_v6, config.mld_version)
-        self._older_hosts = config.older_hosts
-        self._bucket = TokenBucket(rate_per_s=RECORDS_PER_SECOND_MAX, burst=RECORDS_BURST_MAX, now=now)
-        self._packets: deque[bytes] = deque()
-        self._database = Database(fast_leave=config.fast_leave, mtu=mtu, counters=self.counters, send=self._send)
+        self.family = family
+        self.address = address
+        self.configured_version = version
+        self.version = version  # of the queries sent: the configured one, or an older one while a router speaks it
+        self.timing = timing
+        self.other_until: float | None = None  # the Other Querier Present timer: None while this side is the querier
+        self.query_at: float | None = None  # the next general query: None before `start`
+        self.startup_left = 0
+        self.older_until: float | None = None  # while a router of an older version is thought to be on the link
+        self._configured = timing
+        self._startup_interval_s = startup_interval_s
+        self._startup_count = startup_count
 
     @property
-    def trace(self) -> Callable[[TraceEvent], None] | None:
-        """Called with every rule that fires, if set."""
-        return self._database.trace
-
-    @trace.setter
-    def trace(self, hook: Callable[[TraceEvent], None] | None) -> None:
-        self._database.trace = hook
-
-    def roles(self) -> dict[str, bool]:
-        """For each family's name, whether this side asks."""
-        return {querier.family.name: querier.is_querier for querier in (self._v4, self._v6)}
-
-    def is_querier(self, *, ipv6: bool) -> bool:
-        """Whether this side asks in that family, rather than another router on the link."""
-        return (self._v6 if ipv6 else self._v4).is_querier
+    def is_querier(self) -> bool:
+        """Whether this side asks; the other one does while it is heard."""
+        return self.other_until is None
 
     def start(self, now: float) -> None:
-        """Startup queries begin; after `restore`, one general query instead."""
-        self._v4.start(now)
-        self._v6.start(now)
-        self.handle_timeout(now)
+        """Become querier, with startup queries from now on (RFC 9776 §6.6.2: every router starts as one).
 
-    def handle_packet(self, packet: bytes, now: float) -> str | None:
-        """One whole inner IP packet; the drop reason if it is malformed or too many, else None."""
-        try:
-            parsed = ip.parse(packet)
-            querier = self._v4 if len(parsed.source) == 4 else self._v6
-            message = querier.family.receive(parsed)
-        except WireError as error:
-            return self._drop(str(error), now)
-        if message is None:
-            self._count("unknown_ignored")
+        One that goes on from a snapshot runs already: it keeps its role.
+        """
+        if self.query_at is not None or self.other_until is not None:
+            return
+        self._take_over(now)
+        self.startup_left = self._startup_count
+
+    def _take_over(self, now: float) -> None:
+        self.other_until = None
+        self.timing = self._configured
+        self.query_at = now
+
+    def hear(self, query: Query, source: Address, now: float) -> bool:
+        """Another router's query: whether it won.  The lowest address wins, 0.0.0.0 never (RFC 4541 §2.1.1)."""
+        if query.group is not None and not self.family.elects_on_any_query:
+            return False
+        if not is_unicast(source):
+            return False
+        if query.group is None and query.version <= self.version and query.version < self.configured_version:
+            self._follow(query.version, now)
+        if source >= self.address:
+            return False
+        self.timing = self._configured.adopt(robustness=query.robustness, query_interval_s=query.query_interval_s)
+        self.other_until = now + self.timing.other_querier_present_s
+        self.query_at = None
+        self.startup_left = 0
+        return True
+
+    def _follow(self, version: int, now: float) -> None:
+        """The oldest version on the link is used, by the one whose router speaks it (RFC 9776 §6.6.2).
+
+        No RFC says for how long: for as long as a silent querier is believed to be there.
+        """
+        if self.family.follows_older_queries:
+            self.version = version
+            self.older_until = now + self.timing.other_querier_present_s
+
+    def handle_timeout(self, now: float) -> Query | None:
+        """A general query if one is due; the other querier's silence makes this side ask at once."""
+        if self.older_until is not None and self.older_until <= now:
+            self.older_until = None
+            self.version = self.configured_version
+        if self.other_until is not None and self.other_until <= now:
+            self._take_over(now)
+        if self.query_at is None or self.query_at > now:
             return None
-        if not self._bucket.take(_cost(message), now):
-            return self._drop("report_rate", now)
-        self._database.handle_timeout(now)
-        if isinstance(message, Query):
-            self._handle_query(querier, message, parsed.source, now)
-        else:
-            self._handle_report(querier, message, parsed.source, now)
-        return None
-
-    def _handle_query(self, querier: Querier, query: Query, source: Address, now: float) -> None:
-        """Another router's query (RFC 9776 §6.6, RFC 9777 §7.6); its own ones come back where hosts bridge."""
-        if source == querier.address:
-            self._count("own_query_ignored")
-            return
-        self._count("queries_received")
-        if query.version != querier.version:
-            self._count("query_version_mismatch")  # §7.3.1: to be warned about
-        was_querier = querier.is_querier
-        if querier.hear(query, source, now) and was_querier and self.trace is not None:
-            self.trace(TraceEvent(now, None, source, f"{querier.family.name} election lost to a lower address"))
-        self._database.lower_timers(querier, query, now)
-
-    def _handle_report(
-        self, querier: Querier, message: Report | OldReport | Leave, source: Address, now: float
-    ) -> None:
-        self._count("reports_received")
-        database = self._database
-        if not self._older_hosts and _version(querier, message) < querier.configured_version:
-            self._count("older_version_ignored")  # RFC 9776 §7.3, §9.2
-            return
-        if isinstance(message, Report):
-            for record in message.records:
-                database.apply(querier, source, record, now)
-        elif isinstance(message, OldReport):
-            database.apply_old_report(querier, source, message.version, message.group, now)
-        else:
-            database.apply_leave(querier, source, message.group, now)
-
-    def handle_timeout(self, now: float) -> None:
-        """General queries and groups that are due; call again while `poll_timeout` is not in the future."""
-        for querier in (self._v4, self._v6):
-            query = querier.handle_timeout(now)
-            if query is not None:
-                self._send(querier, query)
-                if self.trace is not None:
-                    rule = f"general query sent: {querier.family.name}v{query.version}"
-                    self.trace(TraceEvent(now, None, None, rule))
-        self._database.handle_timeout(now)
+        self.startup_left = max(0, self.startup_left - 1)
+        self.query_at = now + (self._startup_interval_s if self.startup_left else self.timing.query_interval_s)
+        return self.query(None, self.timing.query_response_interval_s)
 
     def poll_timeout(self) -> float | None:
-        """When `handle_timeout` is due, absolute; None before `start`."""
-        deadlines = (self._v4.poll_timeout(), self._v6.poll_timeout(), self._database.timers.next_deadline())
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        """When `handle_timeout` has something to do."""
+        asking = self.query_at if self.other_until is None else self.other_until
+        if asking is None or self.older_until is None:
+            return asking
+        return min(asking, self.older_until)
 
-    def poll_transmit(self) -> bytes | None:
-        """The next query, a whole IP packet for the link."""
-        return self._packets.popleft() if self._packets else None
-
-    def poll_event(self) -> MembershipChanged | None:
-        """The next change of a group's merged state; several changes of one group since the last drain are one."""
-        return self._database.poll_event()
-
-    def groups(self, now: float) -> list[GroupView]:
-        """Every group with state, in the order of its address."""
-        records = self._database.groups
-        return [_view(records[group], now) for group in sorted(records, key=lambda group: (len(group), group))]
-
-    def snapshot(self, now: float) -> bytes:
-        """All state as bytes (msgpack), for `restore` in the next process."""
-        return snapshot.save(self._database, (self._v4, self._v6), self.counters, now)
-
-    def restore(self, data: bytes, now: float) -> None:
-        """Go on from a snapshot, before anything else; every group is told anew, and asked about at once.
-
-        WireError("snapshot") if the bytes are none.
-        """
-        snapshot.load(data, self._database, (self._v4, self._v6), self.counters, now)
-
-    def _send(self, querier: Querier, query: Query) -> None:
-        if len(self._packets) >= QUERIES_QUEUED_MAX:
-            self._count("query_queue_full")
-            return
-        self._count("queries_sent")
-        self._packets.append(querier.family.send(querier.address, query))
-
-    def _drop(self, reason: str, now: float) -> str:
-        self._count(reason)
-        if self.trace is not None:
-            self.trace(TraceEvent(now, None, None, f"dropped: {reason}"))
-        return reason
-
-    def _count(self, reason: str) -> None:
-        self.counters[reason] = self.counters.get(reason, 0) + 1
-
-
-def _make_querier(config: MembershipConfig, family: Family, address: Address, version: int) -> Querier:
-    """RFC 9776 §8.6 and §8.7 give the startup values where none is configured."""
-    timing = Timing(
-        robustness=config.robustness,
-        query_interval_s=config.query_interval_s,
-        query_response_interval_s=config.query_response_interval_s,
-        last_member_query_interval_s=config.last_member_query_interval_s,
-    )
-    interval_s, count = config.startup_query_interval_s, config.startup_query_count
-    return Querier(
-        family,
-        address=address,
-        version=version,
-        timing=timing,
-        startup_interval_s=config.query_interval_s / 4 if interval_s is None else interval_s,
-        startup_count=config.robustness if count is None else count,
-    )
-
-
-def _version(querier: Querier, message: Report | OldReport | Leave) -> int:
-    """The version of the protocol that a host has spoken."""
-    if isinstance(message, OldReport):
-        return message.version
-    return querier.family.latest - isinstance(message, Leave)  # leaves came with IGMPv2, dones with MLDv1
-
-
-def _cost(message: Message) -> float:
-    """Tokens that a message takes from the bucket: one a record and a fraction a source."""
-    if isinstance(message, Report):
-        return sum((1 + len(record.sources) / SOURCES_PER_TOKEN for record in message.records), 1.0)
-    return 1.0
-
-
-def _view(record: GroupRecord, now: float) -> GroupView:
-    excluding = record.mode is FilterMode.EXCLUDE
-    requested = tuple(sorted(record.requested))
-    return GroupView(
-        group=record.group,
-        filter_mode=record.mode,
-        sources=tuple(sorted(record.excluded)) if excluding else requested,
-        requested=requested if excluding else (),
-        compatibility=f"{record.querier.family.name}v{record.version(now)}",
-        expires_s=max(0.0, record.expires_at() - now),
-    )
+    def query(
+        self,
+        group: Address | None,
+        max_response_s: float,
+        *,
+        suppress: bool = False,
+        sources: tuple[Address, ...] = (),
+    ) -> Query:
+        """A query in the version in force with this side's values (RFC 9776 §7.3.1, RFC 9777 §8.3.1)."""
+        return Query(
+            version=self.version,
+            group=group,
+            max_response_s=max_response_s,
+            suppress=suppress,
+            robustness=self.timing.robustness,
+            query_interval_s=self.timing.query_interval_s,
+            sources=sources,
+        )

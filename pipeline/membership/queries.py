@@ -8,8 +8,8 @@ Does not know packets but for how many sources one can list, nor who caused a qu
 from __future__ import annotations
 
 from pipeline.address import Address, FilterMode
-from pipeline.membership.record import GroupRecord
 from pipeline.membership.rules import Sources
+from pipeline.membership.state import GroupState
 from pipeline.wire.report import Query
 
 
@@ -24,7 +24,7 @@ class Pending:
         self.resend_at = 0.0
 
 
-def ask(record: GroupRecord, *, whole_group: bool, sources: Sources, now: float) -> bool:
+def ask(record: GroupState, *, whole_group: bool, sources: Sources, now: float) -> bool:
     """Lower the timers and note what is to be asked: whether there is anything new to send."""
     timing = record.querier.timing
     deadline = now + timing.last_member_query_time_s
@@ -44,7 +44,7 @@ def ask(record: GroupRecord, *, whole_group: bool, sources: Sources, now: float)
     return anything
 
 
-def compose(record: GroupRecord, *, sources_max: int, now: float) -> list[Query]:
+def compose(record: GroupState, *, sources_max: int, now: float) -> list[Query]:
     """The queries due now about this group, and the clock for the next ones.
 
     The S flag stands where the timer has been raised by a report since it was lowered; a source list goes out as one
@@ -74,7 +74,7 @@ def compose(record: GroupRecord, *, sources_max: int, now: float) -> list[Query]
     return queries
 
 
-def _partition(record: GroupRecord, pending: Pending, limit: float) -> tuple[list[Address], list[Address]]:
+def _partition(record: GroupState, pending: Pending, limit: float) -> tuple[list[Address], list[Address]]:
     """The sources to ask for, with timers above the limit and not, one repetition of each used up.
 
     A source that is no longer requested has been answered for by its timer.

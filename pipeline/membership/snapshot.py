@@ -12,9 +12,9 @@ import msgspec
 from pipeline.address import Address, FilterMode
 from pipeline.errors import WireError
 from pipeline.membership.database import Database
-from pipeline.membership.election import Querier
+from pipeline.membership.querier import Querier
 from pipeline.membership.queries import Pending
-from pipeline.membership.record import GroupRecord
+from pipeline.membership.state import GroupState
 
 _SCHEMA = 1
 
@@ -77,7 +77,7 @@ def _save_querier(querier: Querier, now: float) -> _SavedQuerier:
     )
 
 
-def _save_group(record: GroupRecord, now: float) -> _SavedGroup:
+def _save_group(record: GroupState, now: float) -> _SavedGroup:
     pending = record.pending
     return _SavedGroup(
         group=record.group,
@@ -131,8 +131,8 @@ def _load_querier(querier: Querier, kept: _SavedQuerier, now: float) -> None:
     querier.timing = querier.timing.adopt(robustness=kept.robustness, query_interval_s=kept.query_interval_s)
 
 
-def _load_group(group: _SavedGroup, querier: Querier, now: float) -> GroupRecord:
-    record = GroupRecord(group.group, querier)
+def _load_group(group: _SavedGroup, querier: Querier, now: float) -> GroupState:
+    record = GroupState(group.group, querier)
     record.mode = FilterMode.EXCLUDE if group.exclude else FilterMode.INCLUDE
     record.group_deadline = now + group.group_s
     record.requested = _absolute(group.requested_s, now)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 
-from pipeline.membership.record import NEVER, GroupRecord
+from pipeline.membership.state import NEVER, GroupState
 
 _STALE_MIN = 1024
 """Below this many entries cleaning up is not worth its cost."""
@@ -21,7 +21,7 @@ class TimerQueue:
     """The groups by their next deadline."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, GroupRecord]] = []
+        self._heap: list[tuple[float, int, GroupState]] = []
         self._order = itertools.count()  # groups due at once are served in the order in which they were scheduled
         self._live = 0
 
@@ -29,7 +29,7 @@ class TimerQueue:
         """Entries held, stale ones included."""
         return len(self._heap)
 
-    def schedule(self, record: GroupRecord, deadline: float) -> None:
+    def schedule(self, record: GroupState, deadline: float) -> None:
         """Have the group looked at by `deadline`; a later one than is known already changes nothing."""
         if deadline >= record.scheduled:
             return
@@ -41,13 +41,13 @@ class TimerQueue:
             self._heap = [entry for entry in self._heap if entry[0] == entry[2].scheduled]
             heapq.heapify(self._heap)
 
-    def forget(self, record: GroupRecord) -> None:
+    def forget(self, record: GroupState) -> None:
         """The group is gone or just came up: its entry counts no more."""
         if record.scheduled != NEVER:
             self._live -= 1
             record.scheduled = NEVER
 
-    def pop_due(self, now: float) -> GroupRecord | None:
+    def pop_due(self, now: float) -> GroupState | None:
         """A group whose entry is due by now, to be scheduled again by the caller; None if there is none."""
         while self._heap and self._heap[0][0] <= now:
             deadline, _, record = heapq.heappop(self._heap)

@@ -14,9 +14,9 @@ from typing import TypeAlias
 import msgspec
 
 from pipeline.address import Address, NodeId
+from pipeline.engines.api import Resend
 from pipeline.forwarding.route import RouteChanged
 from pipeline.messages import NodeRecord
-from pipeline.overlay.api import Resend
 
 
 class RecordChanged(msgspec.Struct, frozen=True):
@@ -44,7 +44,7 @@ class PeerChanged(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class HostsChanged:
+class AddressOwnersChanged:
     """Which node each overlay address within reach belongs to, this node's own included: the whole mapping."""
 
     hosts: Mapping[Address, NodeId]
@@ -96,7 +96,7 @@ NodeEvent: TypeAlias = (
     | RecordChanged
     | RecordGone
     | PeerChanged
-    | HostsChanged
+    | AddressOwnersChanged
     | AddressMoved
     | NodeIdMoved
     | Notice

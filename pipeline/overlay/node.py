@@ -18,16 +18,15 @@ from typing import Any
 
 import msgspec
 
-from pipeline import limits, messages
-from pipeline.address import Address, NodeId, SourceFilter, show
+from pipeline import engines, limits, messages
+from pipeline.address import Address, NodeId, SourceFilter, derive_node_id, show
+from pipeline.engines.api import Engine, EngineContext, LinkState, LinkWanted, Resend, RouteChanged, Transmit, Watchful
 from pipeline.errors import ConfigError, WireError
 from pipeline.messages import EngineMessage, NodeRecord
-from pipeline.overlay import engines
-from pipeline.overlay.api import Engine, EngineContext, LinkState, LinkWanted, Resend, RouteChanged, Transmit, Watchful
-from pipeline.overlay.claims import Claims
+from pipeline.overlay.address_owners import AddressOwners
 from pipeline.overlay.events import (
     AddressMoved,
-    HostsChanged,
+    AddressOwnersChanged,
     NodeEvent,
     NodeIdMoved,
     Notice,
@@ -37,8 +36,7 @@ from pipeline.overlay.events import (
     RecordGone,
 )
 from pipeline.overlay.peer import Pace
-from pipeline.overlay.registry import node_id as derive_node_id
-from pipeline.overlay.roster import Roster
+from pipeline.overlay.peer_table import PeerTable
 from pipeline.overlay.sessions import Sessions, SessionsSnapshot
 
 OTHER_SEAL = "record_unsealed"
@@ -109,7 +107,7 @@ class OverlayNode:
             )
         self._config = config
         self._random = random
-        self._claims = Claims()
+        self._claims = AddressOwners()
         self._address_attempt = 0
         own_id = derive_id(config.name, 0)
         addresses = config.addresses or self._claims.derive(config.name, own_id, 0)[1]
@@ -126,7 +124,7 @@ class OverlayNode:
             engine=config.engine,
             explicit_addresses=bool(config.addresses),
         )
-        self._roster = Roster(
+        self._roster = PeerTable(
             own,
             random=random,
             pace=config.pace,
@@ -228,11 +226,11 @@ class OverlayNode:
         self._begin(now)
         self._engine.handle_gap(group, origin, numbers, now, via=via)
 
-    def handle_silence(self, group: Address, now: float) -> None:
+    def handle_stream_stall(self, group: Address, now: float) -> None:
         """The data plane got packets of a stream steadily, and for a while none."""
         self._begin(now)
         if isinstance(self._engine, Watchful):
-            self._engine.handle_silence(group, now)
+            self._engine.handle_stream_stall(group, now)
 
     def handle_probes(self, peer: NodeId, now: float, *, are_answered: bool) -> None:
         """The data plane has heard a peer since this was last said; `are_answered`: and the peer hears this node."""
@@ -466,8 +464,8 @@ class OverlayNode:
         hosts = self._claims.owners()
         if hosts != self._hosts:
             self._hosts = hosts
-            self._engine.handle_hosts(hosts, now)
-            self._events.append(HostsChanged(hosts))
+            self._engine.handle_addresses(hosts, now)
+            self._events.append(AddressOwnersChanged(hosts))
 
     def _drain_engine(self) -> None:
         self._is_drained = True

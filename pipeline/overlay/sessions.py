@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from pipeline import endpoint as endpoints
 from pipeline import limits, messages
 from pipeline.address import NodeId
 from pipeline.messages import (
@@ -43,13 +44,12 @@ from pipeline.messages import (
     NodeRecord,
     Stamp,
 )
-from pipeline.overlay import endpoint as endpoints
+from pipeline.overlay.directory import Merge
 from pipeline.overlay.events import NodeIdMoved, NoticeKind, PeerChanged
-from pipeline.overlay.identity import Finding, Identity, may_have_told
+from pipeline.overlay.id_conflicts import Finding, IdConflicts, may_have_told
 from pipeline.overlay.peer import Action, Peer, Seed, Signal
-from pipeline.overlay.registry import Merge
-from pipeline.overlay.roster import Roster
-from pipeline.overlay.speaker import Speaker
+from pipeline.overlay.peer_table import PeerTable
+from pipeline.overlay.transmitter import Transmitter
 
 TOLD_SHARE = 0.9
 """Of the time after which a record is forgotten: so long it is not told again."""
@@ -78,7 +78,7 @@ class Sessions:
 
     def __init__(
         self,
-        roster: Roster,
+        roster: PeerTable,
         seeds: Iterable[str],
         *,
         derive_id: Callable[[str, int], NodeId],
@@ -86,10 +86,10 @@ class Sessions:
         now: float,
     ) -> None:
         self._roster = roster
-        self.speaker = Speaker(roster.registry)
+        self.speaker = Transmitter(roster.registry)
         self.seeds = {seed: Seed(seed, random=random, now=now) for seed in seeds if seed != roster.own.endpoint}
         self._derive_id = derive_id
-        self._identity = Identity()
+        self._identity = IdConflicts()
         self._summary_at = now
 
     def start(self, now: float) -> None:

@@ -51,7 +51,7 @@ class StoredEntry:
     stream: int
     epoch: int
     punts_source: bool
-    turns: int
+    stripes: int
     repairs: bool
     used: bool
 
@@ -92,7 +92,7 @@ class ForwardingTableWriter:
         stream: int = 0,
         epoch: int = 0,
         punts_source: bool = False,
-        turns: int = 1,
+        stripes: int = 1,
         repairs: bool = False,
     ) -> None:
         """Adds or replaces an entry: readers see the old one or the new one.
@@ -112,7 +112,7 @@ class ForwardingTableWriter:
             raise ValueError(f"link index beyond {lib.MP_LINKS_MAX - 1}")
         for i in range(words):
             value.links[i] = bits >> 64 * i & _WORD
-        value.words, value.stream, value.epoch, value.turns = words, stream, epoch, turns
+        value.words, value.stream, value.epoch, value.stripes = words, stream, epoch, stripes
         flags = {lib.MP_ENTRY_LOCAL: local, lib.MP_ENTRY_PUNT_SOURCE: punts_source, lib.MP_ENTRY_REPAIR: repairs}
         value.flags = sum(flag for flag, is_set in flags.items() if is_set)
         status = lib.mp_fib_set(self._writer, self._fill(key), value)
@@ -156,7 +156,7 @@ class ForwardingTableWriter:
         ffi.memmove(native.source, mapped(key.source) if key.source else _NO_ADDRESS, 16)
         native.origin = key.origin or 0
         native.via = lib.MP_NO_LINK if key.via is None else key.via
-        native.side, native.kind = _SIDES[key.side], _KINDS[key.kind] | key.turn << lib.MP_TURN_SHIFT
+        native.side, native.kind = _SIDES[key.side], _KINDS[key.kind] | key.stripe << lib.MP_STRIPE_SHIFT
         return native
 
     def _stored(self, key: FibKey, *, used: bool) -> StoredEntry:
@@ -169,7 +169,7 @@ class ForwardingTableWriter:
             stream=value.stream,
             epoch=value.epoch,
             punts_source=bool(value.flags & lib.MP_ENTRY_PUNT_SOURCE),
-            turns=value.turns,
+            stripes=value.stripes,
             repairs=bool(value.flags & lib.MP_ENTRY_REPAIR),
             used=used,
         )
@@ -193,10 +193,10 @@ def _read_key(native: Any) -> FibKey:
     source = bytes(ffi.buffer(native.source))
     return FibKey(
         side=_SIDE_OF[native.side],
-        kind=_KIND_OF[native.kind & (1 << lib.MP_TURN_SHIFT) - 1],
+        kind=_KIND_OF[native.kind & (1 << lib.MP_STRIPE_SHIFT) - 1],
         group=unmapped(bytes(ffi.buffer(native.group))),
         source=None if source == _NO_ADDRESS else unmapped(source),
         origin=native.origin or None,
         via=None if native.via == lib.MP_NO_LINK else native.via,
-        turn=native.kind >> lib.MP_TURN_SHIFT,
+        stripe=native.kind >> lib.MP_STRIPE_SHIFT,
     )

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.address import Address, NodeId, SourceFilter, is_link_scope, is_multicast
+from pipeline.engines.api import Resend
 from pipeline.forwarding.route import FibDelete, FibEntry, FibKey, Kind, RouteChanged, Side
 from pipeline.forwarding.table import ForwardingTable
-from pipeline.overlay.api import Resend
 from pipeline.overlay.events import (
     AddressMoved,
-    HostsChanged,
+    AddressOwnersChanged,
     NodeEvent,
     NodeIdMoved,
     Notice,
@@ -214,7 +214,7 @@ class Host:
             case PeerChanged(record=record, up=up):
                 self.flaps += not up
                 self.table.set_up(record.node_id, up=up)
-            case HostsChanged(hosts=hosts):
+            case AddressOwnersChanged(hosts=hosts):
                 self.table.set_hosts(hosts, own=self.node_id)
             case AddressMoved():
                 self.moves += 1
@@ -269,8 +269,8 @@ class Host:
         return next((self.fib[key] for key in keys if key in self.fib), None)
 
     def _in_turn(self, entry: FibEntry | None, packet: Packet) -> FibEntry | None:
-        turn = packet.number % entry.turns if entry is not None else 0
-        return entry if entry is None or not turn else self.fib.get(entry.key._replace(turn=turn))
+        stripe = packet.number % entry.stripes if entry is not None else 0
+        return entry if entry is None or not stripe else self.fib.get(entry.key._replace(stripe=stripe))
 
     def _remember(self, packet: Packet, via: NodeId | None) -> None:
         name = packet.origin, packet.life, packet.destination

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline import engines
 from pipeline.address import NodeId, parse
 from pipeline.messages import NodeRecord, Stamp
-from pipeline.overlay import engines
 from pipeline.overlay.node import NodeConfig
 from pipeline.overlay.peer import Pace
 from pipeline.sim import churn, topology

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.address import ANY_SOURCE, Address, NodeId
+from pipeline.engines.api import Resend
 from pipeline.forwarding.route import FibEntry, FibKey, Kind, Side
-from pipeline.overlay.api import Resend
+from pipeline.forwarding.stream_stall import LOOK_S, StreamStallDetector
 from pipeline.overlay.events import NodeEvent, PeerChanged
 from pipeline.overlay.node import NodeConfig
-from pipeline.overlay.silence import LOOK_S, SilenceWatch
 from pipeline.sim.clock import Clock
 from pipeline.sim.cluster import HISTORY_PACKETS, Host
 from pipeline.sim.history import Stream
@@ -99,7 +99,7 @@ class Station(Host):
         self._courses = {}
         self.start()
         self.join(self._group, ANY_SOURCE)
-        self._clock.call_at(self._clock.now + LOOK_S, self._look_for_silence, self.started_at, SilenceWatch())
+        self._clock.call_at(self._clock.now + LOOK_S, self._look_for_silence, self.started_at, StreamStallDetector())
 
     def _note_table_change(self) -> None:
         for course in self._courses.values():
@@ -112,12 +112,12 @@ class Station(Host):
             rtt_s = 2 * self._underlay.delay_s(self.index, self._hosts_by_id[peer])
             self.node.handle_rtt(peer, rtt_s, self._clock.now)
 
-    def _look_for_silence(self, life: float, watch: SilenceWatch[tuple[NodeId, int]]) -> None:
+    def _look_for_silence(self, life: float, watch: StreamStallDetector[tuple[NodeId, int]]) -> None:
         if not self.is_running or life != self.started_at:
             return
         self._clock.call_at(self._clock.now + LOOK_S, self._look_for_silence, life, watch)
         if watch.look({stream: course.history.highest for stream, course in self._courses.items()}):
-            self.node.handle_silence(self._group, self._clock.now)
+            self.node.handle_stream_stall(self._group, self._clock.now)
             self._pump()
 
     # ---- packets
@@ -180,8 +180,8 @@ class Station(Host):
         way = course.ways.get(via)
         if way is None:
             way = course.ways[via] = self._resolve(flight.origin, via)
-        is_local, turns = way
-        hops = turns[flight.number % len(turns)] if turns else ()
+        is_local, stripes = way
+        hops = stripes[flight.number % len(stripes)] if stripes else ()
         if hops:
             self._underlay.spread(self.index, hops, self._packet_bytes, (flight, self.index))
             if self._measures.is_on:
@@ -205,9 +205,9 @@ class Station(Host):
         entry = next((self.fib[key] for key in keys if key in self.fib), None)
         if entry is None:
             return False, []
-        turns = [entry, *(self.fib.get(_of_turn(entry.key, turn)) for turn in range(1, entry.turns))]
+        stripes = [entry, *(self.fib.get(_of_turn(entry.key, stripe)) for stripe in range(1, entry.stripes))]
         own_way = {via, self._hosts_by_id[origin]}
-        return entry.local, [self._hops(each, own_way) for each in turns]
+        return entry.local, [self._hops(each, own_way) for each in stripes]
 
     def _hops(self, entry: FibEntry | None, but: set[int]) -> Hops:
         links = sorted(entry.links) if entry is not None else ()
@@ -237,5 +237,5 @@ class Station(Host):
                     self._underlay.carry(self.index, index, self._packet_bytes, arrive, flight, self.index)
 
 
-def _of_turn(key: FibKey, turn: int) -> FibKey:
-    return FibKey(key.side, key.kind, key.group, key.source, key.origin, key.via, turn)
+def _of_turn(key: FibKey, stripe: int) -> FibKey:
+    return FibKey(key.side, key.kind, key.group, key.source, key.origin, key.via, stripe)

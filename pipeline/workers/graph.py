@@ -35,7 +35,6 @@ class Worker:
     lane: int
     stages: tuple[Stage, ...]
 
-
     @property
     def borrows(self) -> tuple[Stage, ...]:
         """Stages behind its own, which it runs itself when their processes sleep (mp_stage.h)."""

@@ -4,7 +4,7 @@
  * Method: libFuzzer on node 1 of the network of tests/native/network.h.  The input is a row of datagrams: two bytes length
  * and how it is dressed, then its bytes.  Raw ones arrive as they are; dressed ones get a header of a known origin with
  * the next sequence number and, if the network seals, a tag, so that the fuzzer also sees what lies behind the seal; their
- * stream takes two turns and is repaired, and its numbers go on, jump or go back.
+ * stream takes two stripes and is repaired, and its numbers go on, jump or go back.
  * What was delivered is read back: whole IP packets only.
  */
 #include "network.h"
@@ -27,8 +27,8 @@ static void open_once(void)
     open_network(sealed, 1);
     make_key(key, 0);
     cipher = mp_cipher_new(mp_gcm_new(), key, 1);
-    set_turn(1, MP_SIDE_OVERLAY, GROUP, 0, 2, 1 << 2, MP_ENTRY_LOCAL | MP_ENTRY_REPAIR);
-    set_turn(1, MP_SIDE_OVERLAY, GROUP, 1, 1, 1 << 0 | 1 << 2, MP_ENTRY_LOCAL | MP_ENTRY_REPAIR);
+    set_stripe(1, MP_SIDE_OVERLAY, GROUP, 0, 2, 1 << 2, MP_ENTRY_LOCAL | MP_ENTRY_REPAIR);
+    set_stripe(1, MP_SIDE_OVERLAY, GROUP, 1, 1, 1 << 0 | 1 << 2, MP_ENTRY_LOCAL | MP_ENTRY_REPAIR);
     set_route(1, MP_SIDE_OVERLAY, MP_KIND_UNICAST, 0x0a4d0002, 0, 1);
     set_route(1, MP_SIDE_OVERLAY, MP_KIND_FLOOD, 0, 0, 1);
     struct mp_fib_key key_of = { .via = MP_NO_LINK, .side = MP_SIDE_OVERLAY, .kind = MP_KIND_SOURCE, .origin = origin_of(0) };

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pipeline.address import Address, parse
 from pipeline.config import MembershipConfig
 from pipeline.errors import WireError
-from pipeline.membership.querier import MembershipRouter
+from pipeline.membership.router import MembershipRouter
 from pipeline.wire import igmp, ip, mld
 from pipeline.wire.report import Message, Query
 

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from pipeline.address import ANY_SOURCE, NodeId, parse
-from pipeline.overlay.api import EngineContext, LinkState, LinkWanted, Resend, RouteChanged, RouteKey, Side, Transmit
-from pipeline.overlay.engines.nemo import talk
-from pipeline.overlay.engines.nemo.engine import Nemo
-from pipeline.overlay.engines.nemo.parameters import Parameters
+from pipeline.engines.api import EngineContext, LinkState, LinkWanted, Resend, RouteChanged, RouteKey, Side, Transmit
+from pipeline.engines.nemo import messages
+from pipeline.engines.nemo.engine import Nemo
+from pipeline.engines.nemo.options import Options
 from tests.fuzz.talk import STEP_S, frame, frames
 
 GROUP = parse("239.1.2.3")
@@ -105,18 +105,18 @@ class Circle:
                 case Transmit(peer=peer, message=message):
                     self.said += 1
                     assert self.said < SAID_MAX, "they never stop"
-                    talk.decoder.decode(message)
+                    messages.decoder.decode(message)
                     if peer in self.engines:
                         at = self.now + DELAY_S
                         heapq.heappush(self._under_way, (at, next(self._count), node, peer, message))
                 case RouteChanged(key=key, next_hops=None):
                     del self.routes[node][key]
-                case RouteChanged(key=key, next_hops=hops, turns=turns):
-                    self.routes[node][key] = (hops or frozenset(), *turns)
+                case RouteChanged(key=key, next_hops=hops, stripes=stripes):
+                    self.routes[node][key] = (hops or frozenset(), *stripes)
                 case LinkWanted() | Resend():
                     pass
 
-    def reached(self, origin: NodeId, turn: int) -> set[NodeId]:
+    def reached(self, origin: NodeId, stripe: int) -> set[NodeId]:
         """Who gets a packet of that turn."""
         got = {origin}
         under_way: list[tuple[NodeId, NodeId | None]] = [(origin, None)]
@@ -125,7 +125,7 @@ class Circle:
             routes = self.routes[node]
             side = Side.HOST if via is None else Side.OVERLAY
             sets = routes.get(RouteKey(side, GROUP, via=via)) or routes.get(RouteKey(side, GROUP), ())
-            for hop in sets[turn % len(sets)] if sets else ():
+            for hop in sets[stripe % len(sets)] if sets else ():
                 if hop in self.engines and hop not in got:
                     got.add(hop)
                     under_way.append((hop, node))
@@ -134,8 +134,8 @@ class Circle:
     def assert_whole(self) -> None:
         """Everybody gets everything."""
         for origin in HONEST:
-            for turn in range(Parameters().crew_size):
-                assert self.reached(origin, turn) == set(HONEST), f"packets of {origin} in turn {turn}"
+            for stripe in range(Options().crew_size):
+                assert self.reached(origin, stripe) == set(HONEST), f"packets of {origin} in stripe {stripe}"
 
 
 def run_script(data: bytes) -> None:
@@ -160,7 +160,7 @@ def run_script(data: bytes) -> None:
 
 def _is_well_formed(body: bytes) -> bool:
     try:
-        return talk.decoder.decode(body).group == GROUP
+        return messages.decoder.decode(body).group == GROUP
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
 
@@ -185,25 +185,25 @@ def body(rng: random.Random) -> bytes:
         return {each: crew() if rng.random() < 0.3 else () for each in (*sure, *some)}
 
     layer = rng.choice((0, 0, 0, 1, 1, 2, 3, 14, 15))
-    version = rng.choice((0, 1, 10, 100, 1 << 40, talk.VERSION_SANE - 1, talk.VERSION_SANE, (1 << 62) - 1))
+    version = rng.choice((0, 1, 10, 100, 1 << 40, messages.VERSION_SANE - 1, messages.VERSION_SANE, (1 << 62) - 1))
     ms = rng.choice((0.0, 1e-9, 1.0, 1e9))
     numbers = tuple(rng.choice(((), (0,), range(64), ((1 << 32) - 1,))))
-    kinds: tuple[Callable[[], talk.Message], ...] = (
-        lambda: talk.Find(GROUP, node(), node(), layer),
-        lambda: talk.Root(GROUP, node()),
-        lambda: talk.Query(GROUP, layer, rng.choice((0, layer, 15)), version),
-        lambda: talk.Answer(GROUP, layer, rng.randrange(1, 9), list(members()), rng.randrange(talk.LAYERS_MAX)),
-        lambda: talk.Join(GROUP, layer, crew(), node()),
-        lambda: talk.Leave(GROUP, layer, node(), crew()),
-        lambda: talk.View(GROUP, layer, version, leader := node(), members(leader), crew(), crew()),
-        lambda: talk.View(GROUP, layer, version, leader := node(), members(leader), (leader, *crew()[:2]), crew()),
-        lambda: talk.Redirect(GROUP, layer, node()),
-        lambda: talk.Beat(GROUP, layer, node(), version, crew(), ms, ms, ms, dict.fromkeys(members(), ms)),
-        lambda: talk.Source(GROUP, node(), version),
-        lambda: talk.Nack(GROUP, node(), numbers, node()),
-        lambda: talk.Lack(GROUP, node(), numbers, crew(), is_yours=rng.random() < 0.5),
+    kinds: tuple[Callable[[], messages.Message], ...] = (
+        lambda: messages.RootQuery(GROUP, node(), node(), layer),
+        lambda: messages.RootReply(GROUP, node()),
+        lambda: messages.Query(GROUP, layer, rng.choice((0, layer, 15)), version),
+        lambda: messages.Answer(GROUP, layer, rng.randrange(1, 9), list(members()), rng.randrange(messages.LAYERS_MAX)),
+        lambda: messages.Join(GROUP, layer, crew(), node()),
+        lambda: messages.Leave(GROUP, layer, node(), crew()),
+        lambda: messages.View(GROUP, layer, version, leader := node(), members(leader), crew(), crew()),
+        lambda: messages.View(GROUP, layer, version, leader := node(), members(leader), (leader, *crew()[:2]), crew()),
+        lambda: messages.Redirect(GROUP, layer, node()),
+        lambda: messages.Heartbeat(GROUP, layer, node(), version, crew(), ms, ms, ms, dict.fromkeys(members(), ms)),
+        lambda: messages.Source(GROUP, node(), version),
+        lambda: messages.Nack(GROUP, node(), numbers, node()),
+        lambda: messages.NackReply(GROUP, node(), numbers, crew(), is_yours=rng.random() < 0.5),
     )
-    return talk.encode(rng.choice(kinds)())
+    return messages.encode(rng.choice(kinds)())
 
 
 def scripts(rng: random.Random) -> Iterator[bytes]:

@@ -21,14 +21,14 @@ import msgspec
 
 from pipeline import messages
 from pipeline.address import ANY_SOURCE, parse
+from pipeline.control.publish import Publisher
+from pipeline.engines.nemo import messages as nemo_messages
+from pipeline.engines.replica import Advert, Pull, Update
 from pipeline.forwarding.route import RouteChanged
 from pipeline.forwarding.table import ForwardingTable
 from pipeline.messages import DirectorySummary, DirectoryUpdate, EngineMessage, Goodbye, Heartbeat, Hello, NodeRecord
 from pipeline.overlay import events
-from pipeline.overlay.engines.nemo import talk
 from pipeline.overlay.node import NodeConfig, OverlayNode
-from pipeline.overlay.replica import Advert, Pull, Update
-from pipeline.publish import Publisher
 from pipeline.shm.region import Geometry, Region
 
 GROUP = parse("239.1.2.3")
@@ -120,7 +120,7 @@ class Listener:
                 return
             said = messages.decode_node(transmit[1])
             if isinstance(said, EngineMessage) and said.engine == "nemo":
-                talk.decoder.decode(said.body)
+                nemo_messages.decoder.decode(said.body)
         raise AssertionError("one message makes the node say too much")
 
     def _take(self, event: events.NodeEvent) -> None:
@@ -136,7 +136,7 @@ class Listener:
             case events.PeerChanged(record=record, link=link, up=up):
                 self.table.set_up(record.node_id, up=up)
                 self.publisher.publish_link(record, link, up=up)
-            case events.HostsChanged(hosts=hosts):
+            case events.AddressOwnersChanged(hosts=hosts):
                 self.table.set_hosts(hosts, own=self.node.record.node_id)
             case events.Notice(text=text):
                 assert text.isprintable()
@@ -216,24 +216,24 @@ def bodies() -> list[bytes]:
     own = Listener("nemo").node.record.node_id
     crew, members = (7, own), {7: (7, 9), own: (own,), 9: ()}
     nemo = [
-        talk.Find(GROUP, 7, 9, 2),
-        talk.Find(GROUP, 0, 0, 0),
-        talk.Root(GROUP, 7),
-        talk.Root(GROUP, 0),
-        talk.Query(GROUP, 0, 0, 1),
-        talk.Query(GROUP, 0, 1, 2),
-        talk.Blocked(GROUP, 9),
-        talk.Answer(GROUP, 0, 1, [7, 9, own], 1),
-        talk.Join(GROUP, 0, crew, 9),
-        talk.Leave(GROUP, 0, 9, crew),
-        *(talk.View(GROUP, layer, 3, leader, members, crew, (9,)) for layer in (0, 1) for leader in (7, own)),
-        talk.View(GROUP, 0, 9, 7, {7: (), own: ()}, (7,), ()),
-        talk.Redirect(GROUP, 0, 9),
-        talk.Beat(GROUP, 0, 7, 3, crew, 5.0, 4.0, 1.0, {9: 3.0}),
-        talk.Beat(GROUP, 0, own, 3, crew, 5.0, 4.0, 1.0, {9: 3.0}),
-        talk.Source(GROUP, 9, 3),
-        talk.Nack(GROUP, own, (1, 2, 3), 9),
-        talk.Lack(GROUP, own, (1, 2, 3), crew, is_yours=False),
+        nemo_messages.RootQuery(GROUP, 7, 9, 2),
+        nemo_messages.RootQuery(GROUP, 0, 0, 0),
+        nemo_messages.RootReply(GROUP, 7),
+        nemo_messages.RootReply(GROUP, 0),
+        nemo_messages.Query(GROUP, 0, 0, 1),
+        nemo_messages.Query(GROUP, 0, 1, 2),
+        nemo_messages.Blocked(GROUP, 9),
+        nemo_messages.Answer(GROUP, 0, 1, [7, 9, own], 1),
+        nemo_messages.Join(GROUP, 0, crew, 9),
+        nemo_messages.Leave(GROUP, 0, 9, crew),
+        *(nemo_messages.View(GROUP, layer, 3, leader, members, crew, (9,)) for layer in (0, 1) for leader in (7, own)),
+        nemo_messages.View(GROUP, 0, 9, 7, {7: (), own: ()}, (7,), ()),
+        nemo_messages.Redirect(GROUP, 0, 9),
+        nemo_messages.Heartbeat(GROUP, 0, 7, 3, crew, 5.0, 4.0, 1.0, {9: 3.0}),
+        nemo_messages.Heartbeat(GROUP, 0, own, 3, crew, 5.0, 4.0, 1.0, {9: 3.0}),
+        nemo_messages.Source(GROUP, 9, 3),
+        nemo_messages.Nack(GROUP, own, (1, 2, 3), 9),
+        nemo_messages.NackReply(GROUP, own, (1, 2, 3), crew, is_yours=False),
     ]
     sources = parse("10.77.0.9") + parse("10.77.0.7")
     mesh = [

@@ -14,7 +14,7 @@ import msgspec
 from pipeline import messages
 from pipeline.config import MembershipConfig
 from pipeline.errors import WireError
-from pipeline.membership.querier import MembershipRouter
+from pipeline.membership.router import MembershipRouter
 from pipeline.messages import Hello, NodeRecord
 from pipeline.overlay.node import NodeConfig, OverlayNode
 from pipeline.shm.tables import moved_endpoint

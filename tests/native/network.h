@@ -143,11 +143,11 @@ static inline void map_v4(uint8_t out[16], uint32_t address)
     memcpy(out + 12, &be, 4);
 }
 
-static inline void set_turn(uint32_t node, uint8_t side, uint32_t group, uint32_t turn, uint32_t turns, uint64_t links,
+static inline void set_stripe(uint32_t node, uint8_t side, uint32_t group, uint32_t stripe, uint32_t stripes, uint64_t links,
                             uint8_t flags)
 {
-    struct mp_fib_key key = { .side = side, .kind = (uint8_t)(MP_KIND_GROUP | turn << MP_TURN_SHIFT), .via = MP_NO_LINK };
-    struct mp_fib_value value = { .stream = 1, .flags = flags, .epoch = KEY_EPOCH, .turns = (uint8_t)turns,
+    struct mp_fib_key key = { .side = side, .kind = (uint8_t)(MP_KIND_GROUP | stripe << MP_STRIPE_SHIFT), .via = MP_NO_LINK };
+    struct mp_fib_value value = { .stream = 1, .flags = flags, .epoch = KEY_EPOCH, .stripes = (uint8_t)stripes,
                                   .words = links ? 1 : 0, .links = { links } };
     map_v4(key.group, group);
     CHECK(mp_fib_set(nodes[node].fib, &key, &value) == 0);

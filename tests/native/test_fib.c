@@ -43,7 +43,7 @@ static void set_and_delete(void)
     struct mp_fib_value value = value_of(7, 700), out;
     value.flags = MP_ENTRY_LOCAL;
     value.epoch = 200;
-    value.turns = 3;
+    value.stripes = 3;
     value.words = MP_LINK_WORDS; /* more than are in use */
     CHECK_EQUAL(mp_fib_lookup(r, &a, &out), MP_NO_ENTRY);
     CHECK_EQUAL(mp_fib_delete(w, &a), -ENOENT);
@@ -51,7 +51,7 @@ static void set_and_delete(void)
     CHECK_EQUAL(mp_fib_set(w, &a, &value), 0);
     CHECK_EQUAL(fib_version(r), version + 1);
     CHECK(mp_fib_lookup(r, &a, &out) != MP_NO_ENTRY);
-    CHECK(out.stream == 7 && out.flags == MP_ENTRY_LOCAL && out.epoch == 200 && out.turns == 3 && out.words == 11);
+    CHECK(out.stream == 7 && out.flags == MP_ENTRY_LOCAL && out.epoch == 200 && out.stripes == 3 && out.words == 11);
     CHECK(!memcmp(out.links, value.links, 11 * sizeof out.links[0]));
     CHECK_EQUAL(stream_at(r, &b), -1);
     value = value_of(8, 0);
@@ -103,26 +103,26 @@ static void keys_differ(void)
     actor_unmap(r);
 }
 
-/* A turn is another key of the same kind; one without entry goes nowhere. */
-static void turns(void)
+/* A stripe is another key of the same kind; one without entry goes nowhere. */
+static void stripes(void)
 {
     struct mp_region *r = actor_region(&actor_small);
     struct mp_fib_writer *w = mp_fib_writer_new(r);
     struct mp_fib_key key = group_key(1), other = key;
     struct mp_fib_value value = value_of(1, 1), out;
-    value.turns = MP_TURNS_MAX;
+    value.stripes = MP_STRIPES_MAX;
     CHECK_EQUAL(mp_fib_set(w, &key, &value), 0);
-    for (uint32_t turn = 1; turn < MP_TURNS_MAX; turn += 2) {
-        other.kind = (uint8_t)(key.kind | turn << MP_TURN_SHIFT);
-        value = value_of(1, 100 + turn);
+    for (uint32_t stripe = 1; stripe < MP_STRIPES_MAX; stripe += 2) {
+        other.kind = (uint8_t)(key.kind | stripe << MP_STRIPE_SHIFT);
+        value = value_of(1, 100 + stripe);
         CHECK_EQUAL(mp_fib_set(w, &other, &value), 0);
     }
-    for (uint32_t turn = 1; turn < MP_TURNS_MAX; turn++) {
-        mp_fib_turn(r, &key, turn, &out);
-        CHECK_EQUAL(out.words, turn % 2 ? 2 : 0);
-        CHECK(!out.words || out.links[1] == UINT64_C(1) << (36 + turn));
+    for (uint32_t stripe = 1; stripe < MP_STRIPES_MAX; stripe++) {
+        mp_fib_stripe(r, &key, stripe, &out);
+        CHECK_EQUAL(out.words, stripe % 2 ? 2 : 0);
+        CHECK(!out.words || out.links[1] == UINT64_C(1) << (36 + stripe));
     }
-    CHECK(mp_fib_lookup(r, &key, &out) != MP_NO_ENTRY && out.turns == MP_TURNS_MAX && out.links[0] == 2);
+    CHECK(mp_fib_lookup(r, &key, &out) != MP_NO_ENTRY && out.stripes == MP_STRIPES_MAX && out.links[0] == 2);
     CHECK_EQUAL(atomic_load(&mp_fib(r)->specific[MP_SIDE_HOST]), 0);
     mp_fib_writer_free(w);
     actor_unmap(r);
@@ -389,7 +389,7 @@ int main(void)
 {
     RUN(set_and_delete);
     RUN(keys_differ);
-    RUN(turns);
+    RUN(stripes);
     RUN(used_entries);
     RUN(full_table);
     RUN(promised_size);

@@ -195,9 +195,9 @@ static void orders(void)
 /* Node 0 sends to both others; each is to keep what comes. */
 static void open_repairing(uint64_t to)
 {
-    set_turn(0, MP_SIDE_HOST, GROUP, 0, 1, to, MP_ENTRY_REPAIR);
+    set_stripe(0, MP_SIDE_HOST, GROUP, 0, 1, to, MP_ENTRY_REPAIR);
     for (uint32_t node = 1; node < NODES; node++)
-        set_turn(node, MP_SIDE_OVERLAY, GROUP, 0, 1, 0, MP_ENTRY_LOCAL | MP_ENTRY_REPAIR);
+        set_stripe(node, MP_SIDE_OVERLAY, GROUP, 0, 1, 0, MP_ENTRY_LOCAL | MP_ENTRY_REPAIR);
 }
 
 static void send_packets(uint32_t first, uint32_t count)

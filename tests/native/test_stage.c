@@ -159,10 +159,10 @@ static void in_turn(void)
 {
     uint8_t packet[2048], got[70000], vnet[MP_VNET_BYTES];
     open_network(1, 0);
-    for (uint32_t turn = 0; turn < 2; turn++) {
-        set_turn(0, MP_SIDE_HOST, GROUP, turn, turn ? 1 : 2, 1u << (1 + turn), 0);
-        set_turn(1, MP_SIDE_OVERLAY, GROUP, turn, turn ? 1 : 2, turn ? 0 : 1 << 2, MP_ENTRY_LOCAL);
-        set_turn(2, MP_SIDE_OVERLAY, GROUP, turn, turn ? 1 : 2, turn ? 1 << 1 : 0, MP_ENTRY_LOCAL);
+    for (uint32_t stripe = 0; stripe < 2; stripe++) {
+        set_stripe(0, MP_SIDE_HOST, GROUP, stripe, stripe ? 1 : 2, 1u << (1 + stripe), 0);
+        set_stripe(1, MP_SIDE_OVERLAY, GROUP, stripe, stripe ? 1 : 2, stripe ? 0 : 1 << 2, MP_ENTRY_LOCAL);
+        set_stripe(2, MP_SIDE_OVERLAY, GROUP, stripe, stripe ? 1 : 2, stripe ? 1 << 1 : 0, MP_ENTRY_LOCAL);
     }
     for (uint32_t i = 0; i < 51; i++)
         write_host(0, packet, make_packet(packet, GROUP, 1316, i));

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.lab import Lab
+from pipeline.lab.netns import Lab
 from tests.netns.network import Network
 from tests.netns.sockets import Sockets
 

@@ -28,8 +28,8 @@ from scapy.layers.inet6 import (
 )
 from scapy.packet import Packet
 
-from pipeline.cli.instance import Instance
-from pipeline.cli.programs import wait_until
+from pipeline.lab.instance import Instance
+from pipeline.lab.programs import wait_until
 from tests.netns.sockets import ETH_P_ALL, INTERFACE, Sockets
 
 FAST = {

@@ -13,11 +13,11 @@ from typing import Any, Self
 
 import psutil
 
-from pipeline.cli.instance import Instance, launch, launch_all, network_key, wait_linked
-from pipeline.cli.lab import Host, Lab
-from pipeline.cli.programs import wait_until
 from pipeline.errors import PipelineError
 from pipeline.io import rundir
+from pipeline.lab.instance import Instance, launch, launch_all, network_key, wait_linked
+from pipeline.lab.netns import Host, Lab
+from pipeline.lab.programs import wait_until
 
 INTERFACE = "mcast0"
 SHM = Path("/dev/shm")

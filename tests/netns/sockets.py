@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pipeline.cli.lab import Namespace
+from pipeline.lab.netns import Namespace
 
 INTERFACE = "mcast0"
 BUFFER_BYTES = 32 << 20

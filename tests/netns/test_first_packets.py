@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.cli.programs import wait_until
+from pipeline.lab.programs import wait_until
 from tests.netns.network import Network, drops, fresh_group, fresh_group6
 from tests.netns.traffic import Receiver, Sender
 

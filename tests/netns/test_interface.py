@@ -8,9 +8,9 @@ import signal
 
 import pytest
 
-from pipeline.cli.instance import INTERFACE, Instance, program
-from pipeline.cli.programs import wait_until
 from pipeline.io import rundir
+from pipeline.lab.instance import INTERFACE, Instance, program
+from pipeline.lab.programs import wait_until
 from tests.netns.network import Network, fresh_group, fresh_group6, wait_route, worker_pid
 from tests.netns.sockets import Sockets, read_datagrams
 

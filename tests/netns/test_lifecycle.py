@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.cli.instance import launch, launch_command, network_key, program
-from pipeline.cli.lab import Host, Lab
-from pipeline.cli.programs import wait_until
+from pipeline.lab.instance import launch, launch_command, network_key, program
+from pipeline.lab.netns import Host, Lab
+from pipeline.lab.programs import wait_until
 from tests.netns.network import Network, fresh_group, leftovers, wait_route
 from tests.netns.traffic import Receiver, Sender
 

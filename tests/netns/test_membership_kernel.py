@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.cli.instance import Instance
-from pipeline.cli.lab import Host
-from pipeline.cli.programs import require, wait_until
+from pipeline.lab.instance import Instance
+from pipeline.lab.netns import Host
+from pipeline.lab.programs import require, wait_until
 from tests.netns.membership import FAST, GMI_S, Segment, membership_file
 from tests.netns.network import INTERFACE, Network, fresh_group, fresh_group6, wait_route
 from tests.netns.sockets import Sockets, family_of, read_datagrams

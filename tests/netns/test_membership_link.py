@@ -17,8 +17,8 @@ from scapy.layers.inet import IP
 from scapy.layers.inet6 import ICMPv6MLDMultAddrRec, ICMPv6MLQuery2, ICMPv6MLReport2, IPv6ExtHdrHopByHop
 from scapy.packet import Packet, Raw
 
-from pipeline.cli.instance import program
-from pipeline.cli.programs import wait_until
+from pipeline.lab.instance import program
+from pipeline.lab.programs import wait_until
 from tests.netns import membership as wire
 from tests.netns.membership import ALLOW, BLOCK, FAST, IS_EX, IS_IN, TO_EX, TO_IN, Segment, igmp3, mld2
 from tests.netns.network import Network, fresh_group, fresh_group6

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from pipeline.cli.instance import Instance
-from pipeline.cli.programs import wait_until
+from pipeline.lab.instance import Instance
+from pipeline.lab.programs import wait_until
 from pipeline.wire import igmp, ip
 from pipeline.wire.report import Record, RecordType
 from tests.netns.membership import Segment

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 
-from pipeline.cli.programs import wait_until
+from pipeline.lab.programs import wait_until
 from tests.netns.network import Network, worker_pid
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from pipeline.cli.programs import wait_until
+from pipeline.lab.programs import wait_until
 from pipeline.sim.experiment import Scenario, run
 from tests.netns.network import Network, drops, fresh_group
 from tests.netns.traffic import Receiver, Sender
-from tests.netns.trees import TURNS, Tables, reaches
+from tests.netns.trees import STRIPES, Tables, reaches
 
 HOSTS = 7
 RATE = 1_500_000 / 8 / 1316
@@ -66,7 +66,7 @@ def test_a_stream_over_relays(nemo: Network, measured: Callable[..., None]) -> N
     for each, old in zip(nemo.instances, before, strict=True):
         assert {reason: count for reason, count in drops(each).items() if count != old.get(reason, 0)} == {}, each.name
     parents = [parent for tree in Tables(nemo.instances).trees(source, group) for parent in tree.values()]
-    degrees = [parents.count(each.name) / TURNS for each in nemo.instances]
+    degrees = [parents.count(each.name) / STRIPES for each in nemo.instances]
     foretold = run(Scenario(engine="nemo", nodes=HOSTS, duration_s=60, warmup_s=30, join_s=5, rate=RATE))
     measured(sent=sent, degree_max=max(degrees), foretold=foretold["out_degree"]["max"])
     assert foretold["delivery_ratio"] == 1.0
@@ -179,5 +179,5 @@ def test_a_forwarder_is_killed(nemo: Network, measured: Callable[..., None]) -> 
     missed = {name: sent - receiver.stop().stream(1)["unique"] for name, receiver in receivers.items()}
     del missed[victim.name]
     outage_s = max(missed.values()) / RATE
-    measured(served=served[victim.name] / TURNS, outage_s=outage_s)
+    measured(served=served[victim.name] / STRIPES, outage_s=outage_s)
     assert outage_s < 5

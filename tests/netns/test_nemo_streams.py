@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.lab import Host
-from pipeline.cli.programs import Process, require
-from pipeline.cli.stream import StreamMeter
+from pipeline.lab.mpegts import StreamMeter
+from pipeline.lab.netns import Host
+from pipeline.lab.programs import Process, require
 from tests.netns.network import Network, fresh_group
 from tests.netns.traffic import PORT, Receiver, Sender
 from tests.netns.trees import wait_settled

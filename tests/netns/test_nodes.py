@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 
 from pipeline import address
-from pipeline.cli.instance import Instance, launch, launch_command, network_key, wait_linked
-from pipeline.cli.lab import Lab
-from pipeline.cli.programs import require, wait_until
+from pipeline.lab.instance import Instance, launch, launch_command, network_key, wait_linked
+from pipeline.lab.netns import Lab
+from pipeline.lab.programs import require, wait_until
 from tests.netns.network import INTERFACE, Network, fresh_group, wait_route
 from tests.netns.traffic import Receiver, Sender
 

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from pipeline.cli.programs import require, wait_until
+from pipeline.lab.programs import require, wait_until
 from tests.netns.network import Network, fresh_group, fresh_group6, wait_route
 from tests.netns.sockets import Sockets, goes_to, read_datagrams, read_packets
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.instance import launch, launch_command, network_key, program
-from pipeline.cli.lab import Host, Lab
-from pipeline.cli.programs import require
 from pipeline.io import rundir
+from pipeline.lab.instance import launch, launch_command, network_key, program
+from pipeline.lab.netns import Host, Lab
+from pipeline.lab.programs import require
 from tests.netns.network import INTERFACE, assert_one_line
 from tests.netns.sockets import Sockets
 

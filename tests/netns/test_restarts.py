@@ -10,8 +10,8 @@ from functools import partial
 
 import pytest
 
-from pipeline.cli.instance import Instance
-from pipeline.cli.programs import wait_until
+from pipeline.lab.instance import Instance
+from pipeline.lab.programs import wait_until
 from tests.netns.network import Network, drops, fresh_group, leftovers, wait_route, worker_pid
 from tests.netns.sockets import Sockets, read_datagrams
 from tests.netns.traffic import Receiver, Sender

@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.cli.instance import launch, network_key
-from pipeline.cli.lab import Lab
-from pipeline.cli.programs import wait_until
-from pipeline.keys import write_network_key
+from pipeline.keys.file import write_network_key
+from pipeline.lab.instance import launch, network_key
+from pipeline.lab.netns import Lab
+from pipeline.lab.programs import wait_until
 from tests.netns.network import Network, drops, fresh_group, wait_route
 from tests.netns.sockets import Sockets, read_datagrams, read_packets
 from tests.netns.traffic import Receiver, Sender

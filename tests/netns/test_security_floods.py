@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import psutil
 
-from pipeline.cli.programs import wait_until
+from pipeline.lab.programs import wait_until
 from tests.netns.network import Network, fresh_group, wait_route, worker_pid
 from tests.netns.sockets import Sockets
 from tests.netns.traffic import Receiver, Sender

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.instance import Instance, launch, program, wait_linked
-from pipeline.cli.lab import Lab
-from pipeline.cli.programs import wait_until
-from pipeline.keys import write_network_key
+from pipeline.keys.file import write_network_key
+from pipeline.lab.instance import Instance, launch, program, wait_linked
+from pipeline.lab.netns import Lab
+from pipeline.lab.programs import wait_until
 from tests.netns.network import Network, drops, fresh_group, wait_route, worker_pid
 from tests.netns.sockets import Sockets, read_packets
 from tests.netns.traffic import Receiver, Sender

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.instance import Instance
-from pipeline.cli.lab import Lab
-from pipeline.cli.programs import require, wait_until
+from pipeline.lab.instance import Instance
+from pipeline.lab.netns import Lab
+from pipeline.lab.programs import require, wait_until
 from tests.netns.network import Network, drops, fresh_group, fresh_group6, wait_route
 from tests.netns.sockets import Sockets, read_datagrams
 from tests.netns.traffic import Receiver, Sender

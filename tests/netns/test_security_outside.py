@@ -11,9 +11,9 @@ from collections.abc import Callable
 import pytest
 import zmq
 
-from pipeline.cli.programs import wait_until
 from pipeline.io import bus
-from pipeline.keys import load_network_key
+from pipeline.keys.file import load_network_key
+from pipeline.lab.programs import wait_until
 from pipeline.messages import PROTOCOL_VERSION, DirectorySummary, DirectoryUpdate, Heartbeat, NodeRecord, encode_node
 from tests.netns.network import Network, drops, fresh_group, wait_route, worker_pid
 from tests.netns.sockets import Sockets, read_packets

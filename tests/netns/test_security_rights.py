@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.address import derive, show
-from pipeline.cli.instance import Instance, launch, launch_command, wait_linked
-from pipeline.cli.lab import Lab
-from pipeline.cli.programs import require, wait_until
+from pipeline.address import derive_addresses, show
 from pipeline.io import privileges, rundir
+from pipeline.lab.instance import Instance, launch, launch_command, wait_linked
+from pipeline.lab.netns import Lab
+from pipeline.lab.programs import require, wait_until
 from tests.netns.network import INTERFACE, Network, worker_pid
 
 NET_ADMIN = 1 << privileges.CAP_NET_ADMIN
@@ -167,7 +167,7 @@ def test_addresses_move_without_rights_in_control(make_lab: Callable[..., Lab]) 
     Method: one node is given the addresses that the other's name yields; the other gives way."""
     lab = make_lab(2)
     a, b = lab.hosts
-    v4, v6 = (show(address) for address in derive(b.name, 0))
+    v4, v6 = (show(address) for address in derive_addresses(b.name, 0))
     first = launch(a, key=None, peers=lab.hosts, addresses=(f"{v4}/16", f"{v6}/64"))
     second = launch(b, key=None, peers=lab.hosts, addresses=())
     first.wait_ready()

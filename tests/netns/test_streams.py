@@ -9,8 +9,8 @@ from functools import partial
 
 import pytest
 
-from pipeline.cli.programs import Process, require, wait_until
-from pipeline.cli.stream import StreamMeter
+from pipeline.lab.mpegts import StreamMeter
+from pipeline.lab.programs import Process, require, wait_until
 from tests.netns.network import Network, fresh_group, fresh_group6, wait_route
 from tests.netns.traffic import Receiver, Sender
 

@@ -13,8 +13,8 @@ import subprocess
 import termios
 from collections.abc import Callable, Iterator
 
-from pipeline.cli.instance import program
-from pipeline.cli.programs import wait_until
+from pipeline.lab.instance import program
+from pipeline.lab.programs import wait_until
 from tests.netns.network import Network, assert_one_line, fresh_group, wait_route
 from tests.netns.traffic import Receiver, Sender
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli.lab import Namespace
-from pipeline.cli.programs import LabError, Process, require, run_program, wait_until
+from pipeline.lab.netns import Namespace
+from pipeline.lab.programs import LabError, Process, require, run_program, wait_until
 
 TOOLS = Path(__file__).resolve().parent / "tools"
 BUILT = TOOLS / "build" / "traffic"

@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipeline.cli.instance import Instance
-from pipeline.cli.programs import LabError
+from pipeline.lab.instance import Instance
+from pipeline.lab.programs import LabError
 
-TURNS = 3
+STRIPES = 3
 """Crew members that carry a stream of nemo in turn."""
 SETTLED_S = 6.0
 """Trees that have not changed for so long have grown: a cluster that is too large is split within 5 s and a look."""
@@ -30,19 +30,19 @@ class Tables:
     def trees(self, source: Instance, group: str) -> list[Tree]:
         """The tree of each turn."""
         rows = {name: [row for row in rows if row["group"] == group] for name, rows in self._rows.items()}
-        return [_tree(rows, source.name, turn) for turn in range(TURNS)]
+        return [_tree(rows, source.name, stripe) for stripe in range(STRIPES)]
 
     def reaches(self, source: Instance, group: str, names: set[str]) -> bool:
         """Whether the source reaches just those nodes, in every turn."""
         return all(set(tree) == names for tree in self.trees(source, group))
 
 
-def _tree(rows: dict[str, list[dict[str, Any]]], source: str, turn: int) -> Tree:
+def _tree(rows: dict[str, list[dict[str, Any]]], source: str, stripe: int) -> Tree:
     parents: Tree = {}
     waiting = [(source, "host", "")]
     while waiting:
         node, side, came_from = waiting.pop()
-        of_turn = [row for row in rows[node] if row["side"] == side and row["turn"] in (None, turn)]
+        of_turn = [row for row in rows[node] if row["side"] == side and row["turn"] in (None, stripe)]
         found = [row for row in of_turn if row["via"] in (None, came_from or None)]
         found.sort(key=lambda row: row["via"] is None)
         for hop in found[0]["next_hops"] if found else ():

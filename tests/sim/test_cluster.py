@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline import limits
-from pipeline.address import ANY_SOURCE, Address, FilterMode, SourceFilter, derive, include, parse
+from pipeline.address import ANY_SOURCE, Address, FilterMode, SourceFilter, derive_addresses, include, parse
 from pipeline.overlay.events import NoticeKind
 from pipeline.sim.cluster import Cluster, Host, endpoint_of
 from pipeline.sim.netem import Impairment
@@ -270,7 +270,7 @@ def test_nothing_is_lost_while_control_is_away() -> None:
 def test_addresses_that_collide_are_settled_alike_everywhere() -> None:
     """n1 is given the address that n0 derives; n2 and n3 are given the same one."""
     cluster = Cluster(4, seed=1)
-    taken, shared = derive("n0", 0)[0], parse("10.77.1.1")
+    taken, shared = derive_addresses("n0", 0)[0], parse("10.77.1.1")
     for index, address in ((1, taken), (2, shared), (3, shared)):
         cluster.hosts[index].give_addresses((address, 16))
     cluster.start(spread_s=1.0)

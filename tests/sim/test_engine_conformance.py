@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from pipeline import engines
 from pipeline.address import ANY_SOURCE, parse
-from pipeline.overlay import engines
 from pipeline.sim.cluster import Cluster, Host, endpoint_of
 from pipeline.sim.netem import Impairment
 

@@ -12,7 +12,7 @@ import random
 import pytest
 
 from pipeline.address import ANY_SOURCE, parse
-from pipeline.overlay.engines.nemo.engine import Nemo
+from pipeline.engines.nemo.engine import Nemo
 from pipeline.sim.cluster import Cluster, Host, endpoint_of
 from pipeline.sim.netem import Impairment
 

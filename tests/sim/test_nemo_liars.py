@@ -14,16 +14,16 @@ from typing import TypeAlias
 import pytest
 
 from pipeline.address import ANY_SOURCE, NodeId, parse
-from pipeline.overlay.engines.nemo import rendezvous, talk
-from pipeline.overlay.engines.nemo.engine import Nemo
-from pipeline.overlay.engines.nemo.group import Group
-from pipeline.overlay.engines.nemo.parameters import Parameters
-from pipeline.overlay.engines.nemo.talk import Find, Message, Redirect, Root, View
+from pipeline.engines.nemo import messages, rendezvous
+from pipeline.engines.nemo.engine import Nemo
+from pipeline.engines.nemo.group import Group
+from pipeline.engines.nemo.messages import Message, Redirect, RootQuery, RootReply, View
+from pipeline.engines.nemo.options import Options
 from pipeline.sim.cluster import Cluster, Host
 
 GROUP = parse("239.1.2.3")
 SIZE = 20
-PARAMETERS = Parameters()
+PARAMETERS = Options()
 REPAIR_S = (rendezvous.GRACES + 1) * PARAMETERS.grace_s
 """Until the rendezvous believes in a root no more that is silent, and those below a silent leader have another."""
 LIES_S = 30.0
@@ -57,7 +57,7 @@ class Overlay:
     def ids(self) -> list[NodeId]:
         return [host.node_id for host in self.honest]
 
-    def turn(self, liar: Host, *, is_deaf: bool) -> None:
+    def stripe(self, liar: Host, *, is_deaf: bool) -> None:
         """One of them lies from now on, and forwards nothing."""
         self.liar = liar
         self.honest.remove(liar)
@@ -100,12 +100,12 @@ Lie: TypeAlias = Callable[[Overlay, Host], Iterator[Message]]
 def usurps(overlay: Overlay, host: Host) -> Iterator[Message]:
     """I lead you all."""
     for layer in (0, 1):
-        yield from views(overlay, host, layer, overlay.liar.node_id, version=talk.VERSION_SANE)
+        yield from views(overlay, host, layer, overlay.liar.node_id, version=messages.VERSION_SANE)
 
 
 def makes_leaders(overlay: Overlay, host: Host) -> Iterator[Message]:
     """You lead them all."""
-    yield from views(overlay, host, 0, host.node_id, version=talk.VERSION_SANE)
+    yield from views(overlay, host, 0, host.node_id, version=messages.VERSION_SANE)
 
 
 def makes_circles(overlay: Overlay, host: Host) -> Iterator[Message]:
@@ -124,8 +124,8 @@ def speaks_for_leaders(overlay: Overlay, host: Host) -> Iterator[Message]:
 
 def claims_the_root(overlay: Overlay, _: Host) -> Iterator[Message]:
     """All begins with me."""
-    yield Root(GROUP, overlay.liar.node_id)
-    yield Find(GROUP, overlay.liar.node_id, overlay.random.choice(overlay.ids()), talk.LAYERS_MAX - 1)
+    yield RootReply(GROUP, overlay.liar.node_id)
+    yield RootQuery(GROUP, overlay.liar.node_id, overlay.random.choice(overlay.ids()), messages.LAYERS_MAX - 1)
 
 
 def sends_away(overlay: Overlay, host: Host) -> Iterator[Message]:
@@ -176,7 +176,7 @@ def test_a_lie_lasts_no_longer_than_the_liar(lie: Lie, is_who: Callable[[Overlay
     overlay.assert_whole()
     before = overlay.talked(20)
     liar = next(host for host in overlay.honest if is_who(overlay, host))
-    overlay.turn(liar, is_deaf=is_who is is_member)
+    overlay.stripe(liar, is_deaf=is_who is is_member)
     overlay.lies(lie)
     overlay.newcomer.start()
     overlay.newcomer.join(GROUP, ANY_SOURCE)

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.address import NodeId, parse
-from pipeline.overlay.api import Output, Resend, Transmit
-from pipeline.overlay.engines.nemo import doubts, forwarding, talk
-from pipeline.overlay.engines.nemo.clusters import Crew, Seat
-from pipeline.overlay.engines.nemo.desk import Desk
-from pipeline.overlay.engines.nemo.doubts import Doubts
-from pipeline.overlay.engines.nemo.parameters import Parameters
-from pipeline.overlay.engines.nemo.recovery import LACKS_MAX, Recovery
+from pipeline.engines.api import Output, Resend, Transmit
+from pipeline.engines.nemo import failure_detector, forwarding, messages
+from pipeline.engines.nemo.clusters import Crew, Seat
+from pipeline.engines.nemo.context import Context
+from pipeline.engines.nemo.failure_detector import FailureDetector
+from pipeline.engines.nemo.options import Options
+from pipeline.engines.nemo.recovery import LACKS_MAX, Recovery
 from pipeline.sim.experiment import Experiment, Scenario
 
 GROUP = parse("239.1.2.3")
@@ -31,7 +31,7 @@ class Bench:
     """One node's recovery; what it says and whom it suspects."""
 
     def __init__(self) -> None:
-        self.desk = Desk(OWN, Parameters(), random.Random(1).random)
+        self.desk = Context(OWN, Options(), random.Random(1).random)
         for node in (PARENT, OTHER, ABOVE, CHILD):
             self.desk.measured(node, RTT_S)
         self.suspects: list[NodeId] = []
@@ -42,11 +42,11 @@ class Bench:
             lambda node, _: self.suspects.append(node),
         )
 
-    def said(self) -> Iterator[tuple[NodeId, talk.Message]]:
+    def said(self) -> Iterator[tuple[NodeId, messages.Message]]:
         while self.desk.outputs:
             output = self.desk.outputs.popleft()
             if isinstance(output, Transmit):
-                yield output.peer, talk.decoder.decode(output.message)
+                yield output.peer, messages.decoder.decode(output.message)
 
     def pass_time(self) -> float:
         """Until something is due; then it is done."""
@@ -56,8 +56,8 @@ class Bench:
         return now
 
 
-def nack(number: int, instead: NodeId = 0) -> talk.Nack:
-    return talk.Nack(GROUP, SOURCE, (number,), instead)
+def nack(number: int, instead: NodeId = 0) -> messages.Nack:
+    return messages.Nack(GROUP, SOURCE, (number,), instead)
 
 
 def test_a_parent_that_lacks_it_too_is_waited_for() -> None:
@@ -66,7 +66,9 @@ def test_a_parent_that_lacks_it_too_is_waited_for() -> None:
     for _ in range(1 + LACKS_MAX):
         now = bench.pass_time()
         assert list(bench.said()) == [(PARENT, nack(7))]
-        bench.recovery.handle_lack(PARENT, talk.Lack(GROUP, SOURCE, (7,), (ABOVE,), is_yours=False), now + RTT_S)
+        bench.recovery.handle_lack(
+            PARENT, messages.NackReply(GROUP, SOURCE, (7,), (ABOVE,), is_yours=False), now + RTT_S
+        )
     bench.pass_time()
     assert list(bench.said()) == [(ABOVE, nack(7))], "then whom the parent would ask"
     assert bench.suspects == []
@@ -77,11 +79,11 @@ def test_a_parent_that_lacks_one_is_asked_for_all_together() -> None:
     bench.recovery.handle_gap(SOURCE, (7,), PARENT, 0.0)
     now = bench.pass_time()
     assert list(bench.said()) == [(PARENT, nack(7))]
-    bench.recovery.handle_lack(PARENT, talk.Lack(GROUP, SOURCE, (7,), (), is_yours=False), now)
+    bench.recovery.handle_lack(PARENT, messages.NackReply(GROUP, SOURCE, (7,), (), is_yours=False), now)
     bench.recovery.handle_gap(SOURCE, (7, 10), PARENT, now)
     while not (said := list(bench.said())):
         bench.pass_time()
-    assert said == [(PARENT, talk.Nack(GROUP, SOURCE, (7, 10), 0))]
+    assert said == [(PARENT, messages.Nack(GROUP, SOURCE, (7, 10), 0))]
 
 
 def test_all_who_have_sent_packets_tell_where_they_come_from() -> None:
@@ -91,7 +93,7 @@ def test_all_who_have_sent_packets_tell_where_they_come_from() -> None:
     bench.recovery.handle_gap(SOURCE, (7, 8), CHILD, 0.0)
     bench.recovery.handle_nack(99, nack(7), 0.0)
     ((_, answer),) = bench.said()
-    assert isinstance(answer, talk.Lack)
+    assert isinstance(answer, messages.NackReply)
     assert answer.crew == (OTHER, CHILD, ABOVE, PARENT), "the last one first"
 
 
@@ -112,7 +114,7 @@ def test_what_was_just_passed_on_is_not_sent_again() -> None:
     bench = Bench()
     bench.recovery.handle_gap(SOURCE, (7,), PARENT, 0.0)
     bench.recovery.handle_nack(CHILD, nack(7), 0.01)
-    assert list(bench.said()) == [(CHILD, talk.Lack(GROUP, SOURCE, (7,), (OTHER, PARENT), is_yours=False))]
+    assert list(bench.said()) == [(CHILD, messages.NackReply(GROUP, SOURCE, (7,), (OTHER, PARENT), is_yours=False))]
     bench.recovery.handle_gap(SOURCE, (), PARENT, 0.1)
     for now, is_sent in ((0.1 + RTT_S / 2, False), (0.1 + 2 * RTT_S, True)):
         bench.recovery.handle_nack(CHILD, nack(7), now)
@@ -122,19 +124,19 @@ def test_what_was_just_passed_on_is_not_sent_again() -> None:
 
 
 def test_doubts_end_with_an_answer_or_in_death() -> None:
-    desk = Desk(OWN, Parameters(), random.Random(1).random)
-    case = Doubts(GROUP, desk)
+    desk = Context(OWN, Options(), random.Random(1).random)
+    case = FailureDetector(GROUP, desk)
     case.begin(PARENT, 0.0)
     case.end(PARENT, 0.05)
     assert case.due is None
     case.begin(PARENT, 0.1)
     assert case.due is None, "it has just answered"
-    case.begin(PARENT, 0.1 + doubts.GOOD_S)
-    for tries in range(1, doubts.TRIES + 1):
+    case.begin(PARENT, 0.1 + failure_detector.GOOD_S)
+    for tries in range(1, failure_detector.TRIES + 1):
         assert case.due is not None
-        assert case.handle_timeout(case.due) == ([PARENT] if tries == doubts.TRIES else [])
+        assert case.handle_timeout(case.due) == ([PARENT] if tries == failure_detector.TRIES else [])
     assert case.due is None
-    assert len(desk.outputs) == 1 + doubts.TRIES
+    assert len(desk.outputs) == 1 + failure_detector.TRIES
 
 
 def test_who_provides_packets() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.address import ANY_SOURCE, Address, parse
-from pipeline.overlay.engines.nemo.engine import Nemo
+from pipeline.engines.nemo.engine import Nemo
 from pipeline.sim.cluster import Cluster
 
 STEP_S = 0.02

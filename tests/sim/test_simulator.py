@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from pipeline.overlay.engines.nemo import clusters, forwarding
-from pipeline.overlay.engines.nemo.clusters import Seat
+from pipeline.engines.nemo import clusters, forwarding
+from pipeline.engines.nemo.clusters import Seat
 from pipeline.sim import churn, topology
 from pipeline.sim.clock import Clock
 from pipeline.sim.experiment import GROUP, Experiment, Scenario, run, trace_of

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from pipeline.address import Address, SourceFilter, parse
 from pipeline.config import MembershipConfig
-from pipeline.membership.election import Querier
-from pipeline.membership.querier import MembershipRouter
-from pipeline.membership.record import GroupRecord
+from pipeline.membership.querier import Querier
+from pipeline.membership.router import MembershipRouter
+from pipeline.membership.state import GroupState
 from pipeline.wire import igmp, ip, mld
 from pipeline.wire.report import Leave, Message, OldReport, Query, Record, RecordType, Report
 
@@ -151,7 +151,7 @@ class Link:
             found[event.group] = event.wanted
         return found
 
-    def record(self, names: Names, group: Address | None = None) -> GroupRecord | None:
+    def record(self, names: Names, group: Address | None = None) -> GroupState | None:
         return self.router._database.groups.get(group or names.group)
 
     def side(self, names: Names) -> Querier:

@@ -51,13 +51,13 @@ def test_what_cannot_be_a_source(text: str) -> None:
 
 @given(st.text(min_size=1, max_size=63), st.integers(0, 100))
 def test_derived_addresses_are_usable_hosts_of_the_overlay(name: str, attempt: int) -> None:
-    v4, v6 = address.derive(name, attempt)
+    v4, v6 = address.derive_addresses(name, attempt)
     assert ipaddress.IPv4Address(v4) in OVERLAY_V4
     assert ipaddress.IPv6Address(v6) in OVERLAY_V6
     assert v4[3] not in (0, 255)
     assert show(v4) != "10.77.255.254"
-    assert address.derive(name, attempt) == (v4, v6)
-    assert address.derive(name, attempt + 1) != (v4, v6)
+    assert address.derive_addresses(name, attempt) == (v4, v6)
+    assert address.derive_addresses(name, attempt + 1) != (v4, v6)
 
 
 def test_filters() -> None:

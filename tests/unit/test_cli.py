@@ -261,9 +261,9 @@ def test_full_disk_changes_no_exit_code():
 def test_unexpected_error_is_one_line(tmp_path):
     """Goal: even a bug is one line and 1, and its traceback on demand.  Method: break a module."""
     code = (
-        "import sys, pipeline.keys\n"
+        "import sys, pipeline.keys.file\n"
         "def broken(path): raise ZeroDivisionError('two\\nlines')\n"
-        "pipeline.keys.write_network_key = broken\n"
+        "pipeline.keys.file.write_network_key = broken\n"
         "from pipeline.cli import main; sys.exit(main(['keygen', 'x']))"
     )
     plain = {name: value for name, value in os.environ.items() if name != "MCAST_PIPELINE_DEBUG"}

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from pipeline.cli import client
+from pipeline import client
 from pipeline.errors import NotRunningError, PipelineError, UsageError
 from pipeline.io import rundir
 

@@ -11,9 +11,9 @@ import pytest
 
 from pipeline.config import FLAGS, Config, MembershipConfig, load, load_with_origins
 from pipeline.config_checks import join_endpoint, out_of_reach, split_endpoint
+from pipeline.engines.nemo.options import Options
+from pipeline.engines.nemo.options import read as read_parameters
 from pipeline.errors import ConfigError, UsageError
-from pipeline.overlay.engines.nemo.parameters import Parameters
-from pipeline.overlay.engines.nemo.parameters import read as read_parameters
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "configs/pipeline.toml"
@@ -53,9 +53,7 @@ def test_origins_name_the_source(tmp_path):
     """Goal: `config show --origin` can say which won.  Method: one value from each source."""
     path = tmp_path / "p.toml"
     path.write_text("[tun]\nmtu = 1400\n")
-    _, origins = load_with_origins(
-        {"node.name": "a"}, {"MCAST_PIPELINE_LOG_LEVEL": "debug"}, path, require_key=False
-    )
+    _, origins = load_with_origins({"node.name": "a"}, {"MCAST_PIPELINE_LOG_LEVEL": "debug"}, path, require_key=False)
     assert origins["node.name"] == "flag --name"
     assert origins["log.level"] == "environment MCAST_PIPELINE_LOG_LEVEL"
     assert origins["tun.mtu"] == f"file {path}"
@@ -243,8 +241,8 @@ def test_sample_file_has_every_option_of_nemo():
     """Goal: the commented table shows all options with their defaults.  Method: switch it on and read it."""
     lines = [line.removeprefix("#   ") for line in SAMPLE.read_text().splitlines() if line.startswith("#   ")]
     options = tomllib.loads("\n".join(lines))["overlay"]["nemo"]
-    assert read_parameters(options) == Parameters()
-    assert set(options) == {field.name for field in msgspec.structs.fields(Parameters)}
+    assert read_parameters(options) == Options()
+    assert set(options) == {field.name for field in msgspec.structs.fields(Options)}
 
 
 def test_engine_options(tmp_path):

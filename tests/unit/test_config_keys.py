@@ -10,8 +10,8 @@ import threading
 
 import pytest
 
-from pipeline import keys
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.keys import file as key_file
 
 
 def test_new_key_is_private_and_random(tmp_path):
@@ -19,23 +19,23 @@ def test_new_key_is_private_and_random(tmp_path):
     old = os.umask(0)
     try:
         for name in "ab":
-            keys.write_network_key(tmp_path / name)
+            key_file.write_network_key(tmp_path / name)
     finally:
         os.umask(old)
     assert all((tmp_path / name).stat().st_mode & 0o777 == 0o600 for name in "ab")
-    a, b = (keys.load_network_key(tmp_path / name) for name in "ab")
+    a, b = (key_file.load_network_key(tmp_path / name) for name in "ab")
     assert len(a) == len(b) == 32 and a != b
 
 
 def test_nothing_is_overwritten(tmp_path):
     """Goal: a key in use cannot be lost by mistake.  Method: write twice, also through a dangling link."""
     path, link = tmp_path / "net.key", tmp_path / "link"
-    keys.write_network_key(path)
+    key_file.write_network_key(path)
     before = path.read_bytes()
     link.symlink_to(tmp_path / "elsewhere")
     for target in (path, link):
         with pytest.raises(PipelineError, match=re.escape(str(target))):
-            keys.write_network_key(target)
+            key_file.write_network_key(target)
     assert path.read_bytes() == before and not (tmp_path / "elsewhere").exists()
 
 
@@ -45,7 +45,7 @@ def test_one_of_many_writers_wins(tmp_path):
 
     def write():
         try:
-            keys.write_network_key(tmp_path / "net.key")
+            key_file.write_network_key(tmp_path / "net.key")
             outcomes.append("written")
         except PipelineError:
             outcomes.append("refused")
@@ -56,17 +56,17 @@ def test_one_of_many_writers_wins(tmp_path):
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == ["refused"] * 7 + ["written"]
-    assert len(keys.load_network_key(tmp_path / "net.key")) == 32
+    assert len(key_file.load_network_key(tmp_path / "net.key")) == 32
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o777])
 def test_key_open_to_others_is_refused(tmp_path, mode):
     """Goal: the line names the path and the command that mends it.  Method: modes with any right of others."""
     path = tmp_path / "net.key"
-    keys.write_network_key(path)
+    key_file.write_network_key(path)
     path.chmod(mode)
     with pytest.raises(ConfigError, match=re.escape(f"chmod 600 {path}")):
-        keys.load_network_key(path)
+        key_file.load_network_key(path)
 
 
 @pytest.mark.parametrize(
@@ -79,15 +79,15 @@ def test_malformed_keys(tmp_path, content):
     path.write_bytes(content)
     path.chmod(0o600)
     with pytest.raises(ConfigError, match=re.escape(str(path))):
-        keys.load_network_key(path)
+        key_file.load_network_key(path)
 
 
 def test_missing_key_and_directory(tmp_path):
     """Goal: the line says how to make one.  Method: no file; a directory."""
     with pytest.raises(ConfigError, match="pipeline keygen"):
-        keys.load_network_key(tmp_path / "none.key")
+        key_file.load_network_key(tmp_path / "none.key")
     with pytest.raises(ConfigError, match=re.escape(str(tmp_path))):
-        keys.load_network_key(tmp_path)
+        key_file.load_network_key(tmp_path)
 
 
 @pytest.mark.timeout(5)
@@ -106,7 +106,7 @@ def test_what_is_no_key_file_is_refused_at_once(tmp_path, kind):
         path.touch(mode=0o600)
         os.truncate(path, 0 if kind == "empty" else 1 << 40)
     with pytest.raises(ConfigError, match=re.escape(str(path))):
-        keys.load_network_key(path)
+        key_file.load_network_key(path)
 
 
 def test_first_key_is_the_active_one(tmp_path):
@@ -115,8 +115,8 @@ def test_first_key_is_the_active_one(tmp_path):
     path = tmp_path / "net.key"
     path.write_bytes(b"# new\n" + base64.b64encode(first) + b"\n\n# old\n" + base64.b64encode(second) + b"\n")
     path.chmod(0o600)
-    assert keys.load_network_keys(path) == [first, second]
-    assert keys.load_network_key(path) == first
+    assert key_file.load_network_keys(path) == [first, second]
+    assert key_file.load_network_key(path) == first
 
 
 def test_derivation_is_hkdf_sha256():
@@ -128,8 +128,8 @@ def test_derivation_is_hkdf_sha256():
     t1 = hmac.digest(pseudorandom, info + b"\x01", hashlib.sha256)
     t2 = hmac.digest(pseudorandom, t1 + info + b"\x02", hashlib.sha256)
     for length in (1, 31, 32, 33, 64):
-        assert keys.derive(key, "control", length) == (t1 + t2)[:length]
-    assert keys.derive(key, "control") != keys.derive(key, "data")
+        assert key_file.derive(key, "control", length) == (t1 + t2)[:length]
+    assert key_file.derive(key, "control") != key_file.derive(key, "data")
     for length in (0, 255 * 32 + 1):
         with pytest.raises(ValueError, match="HKDF"):
-            keys.derive(key, "control", length)
+            key_file.derive(key, "control", length)

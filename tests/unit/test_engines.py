@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import engines
+from pipeline.engines.mesh import Mesh
 from pipeline.errors import ConfigError
-from pipeline.overlay import engines
-from pipeline.overlay.engines.mesh import Mesh
 
 Install = Callable[[str, str, str], None]
 
@@ -44,7 +44,7 @@ def complaint(name: str) -> str:
 
 
 def test_an_engine_of_another_package(install: Install) -> None:
-    install("good", "gossip = engine_of_good:Gossip", "from pipeline.overlay.engines.mesh import Mesh as Gossip")
+    install("good", "gossip = engine_of_good:Gossip", "from pipeline.engines.mesh import Mesh as Gossip")
     assert engines.load("gossip") is Mesh
     assert "gossip" in engines.names()
 

@@ -250,13 +250,13 @@ def test_turns_stand_before_the_entry_that_names_them() -> None:
     sets = frozenset({11}), frozenset({12}), frozenset({13})
     memory.table.set_route(RouteChanged(RouteKey(Side.OVERLAY, GROUP, via=11), sets[0], "test", sets[1:]))
     entries = [change for change in memory.drain() if isinstance(change, FibEntry) and change.key.kind is Kind.GROUP]
-    put_out = [(entry.key.turn, set(entry.links), entry.turns) for entry in entries]
+    put_out = [(entry.key.stripe, set(entry.links), entry.stripes) for entry in entries]
     assert put_out == [(2, {2}, 1), (1, {1}, 1), (0, {0}, 3)]
     memory.table.set_route(RouteChanged(RouteKey(Side.OVERLAY, GROUP, via=11), sets[0], "test"))
     changes = memory.drain()
     assert isinstance(changes[0], FibEntry)
-    assert changes[0].turns == 1
-    assert {change.key.turn for change in changes[1:]} == {1, 2}
+    assert changes[0].stripes == 1
+    assert {change.key.stripe for change in changes[1:]} == {1, 2}
 
 
 def test_a_stream_that_is_repaired_has_one_number_on_both_sides() -> None:

@@ -8,9 +8,9 @@ import itertools
 import pytest
 
 from pipeline.membership import trace as trace_module
+from pipeline.membership.log_alarms import QUIET_S, LogAlarms
 from pipeline.membership.trace import TraceBuffer
 from pipeline.membership.views import TraceEvent
-from pipeline.membership.watch import QUIET_S, Watch
 from pipeline.wire.report import Query, RecordType
 from tests.unit.membership_link import V4, Link
 
@@ -95,7 +95,7 @@ def test_two_readers_and_one_of_another_process() -> None:
 def test_a_storm_is_said_once() -> None:
     """Goal: "a storm is bounded and said so once" (issue).  Method: a counter grows at every look for ten minutes,
     stands still, and grows again: two lines."""
-    watch, count, now = Watch(), itertools.count(5, 1000), 0.0
+    watch, count, now = LogAlarms(), itertools.count(5, 1000), 0.0
     notices = []
     for _ in range(600):
         now += 1.0
@@ -108,7 +108,7 @@ def test_a_storm_is_said_once() -> None:
 def test_versions_and_roles_are_said() -> None:
     """Goal: RFC 9776 §7.3.1: warn of another version, rate-limited; and say who asks.
     Method: an IGMPv2 querier of a lower address comes and goes."""
-    link, watch = Link(), Watch()
+    link, watch = Link(), LogAlarms()
     assert watch.look(link.router.counters, link.router.roles(), link.now) == []
     link.query(V4, V4.lower_querier, Query(2, None, 10.0))
     assert {notice.reason for notice in watch.look(link.router.counters, link.router.roles(), link.now)} == {
@@ -124,7 +124,7 @@ def test_versions_and_roles_are_said() -> None:
 
 def test_looks_are_rare() -> None:
     """Goal: what is looked at for every batch of reports is looked at twice a second."""
-    watch = Watch()
+    watch = LogAlarms()
     assert watch.is_due(1.0)
     watch.look({}, QUERIER, 1.0)
     assert not watch.is_due(1.4)

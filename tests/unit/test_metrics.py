@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline import metrics, views
+from pipeline.control import metrics, show
 from pipeline.errors import PipelineError
 from pipeline.shm import counters
 
@@ -27,11 +27,11 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> CollectorRegistry:
     traffic = dict.fromkeys(("tx_bytes", "rx_bytes", "tx_datagrams", "rx_datagrams", "tx_errors"), 9)
     link = {"peer": 'b"\n', "state": "up", "rtt_ms": 1.5, "loss": 0.25, **traffic}
     group = {"group": "239.1.2.3", "local": True, "members": ["b", "c"]}
-    monkeypatch.setattr(views, "status", lambda _: {**status, "uptime_s": 1.0})
-    monkeypatch.setattr(views, "counts", _counts)
-    monkeypatch.setattr(views, "workers", lambda _: [worker])
-    monkeypatch.setattr(views, "links", lambda _: [link, {**link, "peer": None}])
-    monkeypatch.setattr(views, "groups", lambda _: [group, {**group, "group": "239.1.2.4", "local": False}])
+    monkeypatch.setattr(show, "status", lambda _: {**status, "uptime_s": 1.0})
+    monkeypatch.setattr(show, "counts", _counts)
+    monkeypatch.setattr(show, "workers", lambda _: [worker])
+    monkeypatch.setattr(show, "links", lambda _: [link, {**link, "peer": None}])
+    monkeypatch.setattr(show, "groups", lambda _: [group, {**group, "group": "239.1.2.4", "local": False}])
     found = CollectorRegistry()
     found.register(metrics.Collector(object()))  # type: ignore[arg-type]
     return found

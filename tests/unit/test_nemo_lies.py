@@ -12,17 +12,17 @@ import random
 import pytest
 
 from pipeline.address import ANY_SOURCE, NodeId, parse
-from pipeline.overlay.api import EngineContext, LinkState, Transmit
-from pipeline.overlay.engines.nemo import talk
-from pipeline.overlay.engines.nemo.engine import SOURCE_GRACES, Nemo
-from pipeline.overlay.engines.nemo.joining import Phase
-from pipeline.overlay.engines.nemo.parameters import Parameters
-from pipeline.overlay.engines.nemo.talk import Answer, Beat, Join, Members, Message, Redirect, Root, Source, View
+from pipeline.engines.api import EngineContext, LinkState, Transmit
+from pipeline.engines.nemo import messages
+from pipeline.engines.nemo.engine import SOURCE_GRACES, Nemo
+from pipeline.engines.nemo.join import Phase
+from pipeline.engines.nemo.messages import Answer, Heartbeat, Join, Members, Message, Redirect, RootReply, Source, View
+from pipeline.engines.nemo.options import Options
 from tests.fuzz import nemo
 
 GROUP = parse("239.1.2.3")
 OWN, LIAR, OTHER = 1, 7, 8
-PARAMETERS = Parameters()
+PARAMETERS = Options()
 
 
 class Victim:
@@ -44,7 +44,7 @@ class Victim:
     def hears(self, *said: Message) -> list[tuple[NodeId, Message]]:
         """What the liar says; returns what is said then, of which all can be decoded."""
         for message in said:
-            assert self.engine.handle_message(LIAR, talk.encode(message), self.now) is None
+            assert self.engine.handle_message(LIAR, messages.encode(message), self.now) is None
         return self._said()
 
     def passes(self, seconds: float) -> list[tuple[NodeId, Message]]:
@@ -61,10 +61,10 @@ class Victim:
         found = []
         while (output := self.engine.poll_output()) is not None:
             if isinstance(output, Transmit):
-                found.append((output.peer, talk.decoder.decode(output.message)))
+                found.append((output.peer, messages.decoder.decode(output.message)))
         return found
 
-    def lead(self, layer: int, *others: NodeId, super_crew: talk.Crew = ()) -> None:
+    def lead(self, layer: int, *others: NodeId, super_crew: messages.Crew = ()) -> None:
         """Made the leader of these by the liar."""
         seat = self.group.seats.get(layer)
         version = seat.version + 1 if seat is not None else 1
@@ -102,61 +102,61 @@ def test_who_has_lost_the_lead_does_not_lead_because_the_rendezvous_says_so(vict
     victim.lead(0, LIAR, super_crew=(LIAR,))
     victim.group.descent.find(LIAR, 1, victim.now)
     victim.follow(0)
-    said = victim.hears(Root(GROUP, OWN))
+    said = victim.hears(RootReply(GROUP, OWN))
     assert not any(isinstance(message, View) for _, message in said)
     assert victim.group.seats[0].crew == (LIAR,)
 
 
 def test_no_cluster_outgrows_what_a_view_can_hold(victim: Victim) -> None:
     """A view of one more would be malformed: all others would cut its leader off."""
-    victim.lead(0, *range(1000, 1000 + talk.CLUSTER_MAX - 1))
-    distances = dict.fromkeys(range(talk.CLUSTER_MAX), 1.0)
-    victim.hears(Beat(GROUP, 0, OWN, 1, (), 1.0, 0.0, 0.0, distances))
+    victim.lead(0, *range(1000, 1000 + messages.CLUSTER_MAX - 1))
+    distances = dict.fromkeys(range(messages.CLUSTER_MAX), 1.0)
+    victim.hears(Heartbeat(GROUP, 0, OWN, 1, (), 1.0, 0.0, 0.0, distances))
     victim.hears(Join(GROUP, 0, (), 0))
     seat = victim.group.seats[0]
-    assert len(seat.members) == talk.CLUSTER_MAX
+    assert len(seat.members) == messages.CLUSTER_MAX
     assert not seat.distances, "nor is anything kept of who is no member"
     victim.passes(5.0)
 
 
 def test_no_hierarchy_outgrows_what_can_be_said(victim: Victim) -> None:
-    for layer in range(talk.LAYERS_MAX):
+    for layer in range(messages.LAYERS_MAX):
         crowd = range(1000, 1020)
         members: Members = dict.fromkeys((OWN, *crowd), ())
         victim.hears(View(GROUP, layer, 5, OWN, members, (OWN,), (LIAR,)))
-    assert len(victim.group.seats) == talk.LAYERS_MAX - 1
+    assert len(victim.group.seats) == messages.LAYERS_MAX - 1
     victim.passes(PARAMETERS.heartbeat_s * 2)
 
 
 def test_views_of_nobody_are_malformed(victim: Victim) -> None:
     view = View(GROUP, 0, 5, 0, {0: (), OWN: ()}, (0,), ())
-    assert victim.engine.handle_message(LIAR, talk.encode(view), victim.now) == talk.MALFORMED
+    assert victim.engine.handle_message(LIAR, messages.encode(view), victim.now) == messages.MALFORMED
 
 
 def test_a_leader_outdoes_what_has_been_said_in_its_name(victim: Victim) -> None:
     """Its own views would not be believed before their versions have grown so far."""
     victim.lead(0, LIAR, OTHER)
     version = 1 << 40
-    beat = talk.encode(Beat(GROUP, 0, OWN, version, (), 0.0, 0.0, 0.0, {}))
+    beat = messages.encode(Heartbeat(GROUP, 0, OWN, version, (), 0.0, 0.0, 0.0, {}))
     assert victim.engine.handle_message(OTHER, beat, victim.now) is None
     said = victim.hears()
     assert (OTHER, version + 1) in [(peer, view.version) for peer, view in said if isinstance(view, View)]
-    beyond = Beat(GROUP, 0, OWN, talk.VERSION_SANE + 1, (), 0.0, 0.0, 0.0, {})
+    beyond = Heartbeat(GROUP, 0, OWN, messages.VERSION_SANE + 1, (), 0.0, 0.0, 0.0, {})
     victim.hears(beyond)
     assert victim.group.seats[0].version == version + 1
 
 
 def test_a_cluster_near_the_end_of_versions_begins_anew(victim: Victim) -> None:
     members: Members = {OWN: (), LIAR: ()}
-    victim.hears(View(GROUP, 0, talk.VERSION_SANE, OWN, members, (OWN,), ()))
+    victim.hears(View(GROUP, 0, messages.VERSION_SANE, OWN, members, (OWN,), ()))
     said = victim.passes(2 * PARAMETERS.check_s)
     assert (LIAR, Redirect(GROUP, 0, 0)) in said
-    assert victim.group.seats[0].version < talk.LAYERS_MAX
-    victim.hears(View(GROUP, 0, talk.VERSION_SANE, LIAR, members, (LIAR,), ()))
+    assert victim.group.seats[0].version < messages.LAYERS_MAX
+    victim.hears(View(GROUP, 0, messages.VERSION_SANE, LIAR, members, (LIAR,), ()))
     victim.engine.handle_link(LIAR, LinkState.DOWN, victim.now)
     victim.passes(PARAMETERS.grace_s + PARAMETERS.retry_s)
     assert victim.group.leads(0)
-    assert victim.group.seats[0].version < talk.LAYERS_MAX
+    assert victim.group.seats[0].version < messages.LAYERS_MAX
 
 
 def test_who_is_sent_round_in_circles_stops(victim: Victim) -> None:
@@ -164,7 +164,7 @@ def test_who_is_sent_round_in_circles_stops(victim: Victim) -> None:
     joins = victim.hears(Redirect(GROUP, 0, OTHER))
     for leader in itertools.islice(itertools.cycle((LIAR, OTHER)), 1000):
         joins += victim.hears(Redirect(GROUP, 0, leader))
-    assert len(joins) <= talk.LAYERS_MAX + 1
+    assert len(joins) <= messages.LAYERS_MAX + 1
     victim.passes(PARAMETERS.check_s)
     assert victim.group.descent.redirects == 0
 

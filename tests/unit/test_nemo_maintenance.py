@@ -6,21 +6,21 @@ Method: one node with seats given by hand; time passes.
 from __future__ import annotations
 
 from pipeline.address import NodeId, parse
-from pipeline.overlay.api import Transmit
-from pipeline.overlay.engines.nemo import maintenance, talk
-from pipeline.overlay.engines.nemo.clusters import Seat
-from pipeline.overlay.engines.nemo.desk import Desk
-from pipeline.overlay.engines.nemo.group import Group
-from pipeline.overlay.engines.nemo.joining import Phase
-from pipeline.overlay.engines.nemo.parameters import Parameters
+from pipeline.engines.api import Transmit
+from pipeline.engines.nemo import maintenance, messages
+from pipeline.engines.nemo.clusters import Seat
+from pipeline.engines.nemo.context import Context
+from pipeline.engines.nemo.group import Group
+from pipeline.engines.nemo.join import Phase
+from pipeline.engines.nemo.options import Options
 
 GROUP = parse("239.1.2.3")
 OWN, CHILD, ABOVE, NEAR, STRANGER = 1, 2, 3, 4, 5
 
 
-def drain(desk: Desk) -> list[tuple[NodeId, talk.Message]]:
+def drain(desk: Context) -> list[tuple[NodeId, messages.Message]]:
     """What has been said, and to whom."""
-    said = [(each.peer, talk.decoder.decode(each.message)) for each in desk.outputs if isinstance(each, Transmit)]
+    said = [(each.peer, messages.decoder.decode(each.message)) for each in desk.outputs if isinstance(each, Transmit)]
     desk.outputs.clear()
     return said
 
@@ -28,7 +28,7 @@ def drain(desk: Desk) -> list[tuple[NodeId, talk.Message]]:
 def joins_said(members: list[NodeId], dead: NodeId = 0) -> list[tuple[NodeId, int]]:
     """Whom a node asks to be taken in, and in which layer, that leads a cluster of these in layer 1, if one has died
     in layer 2."""
-    desk = Desk(OWN, Parameters(), lambda: 0.99)
+    desk = Context(OWN, Options(), lambda: 0.99)
     desk.measured(NEAR, 0.001)
     group = Group(GROUP, desk, 0.0)
     group.beat_at = 5.0
@@ -43,7 +43,7 @@ def joins_said(members: list[NodeId], dead: NodeId = 0) -> list[tuple[NodeId, in
     maintenance.handle_death(group, dead, 1.0)
     maintenance.handle_timeout(group, lambda: ABOVE, 1.0)
     said = drain(desk)
-    return [(peer, message.layer) for peer, message in said if isinstance(message, talk.Join)]
+    return [(peer, message.layer) for peer, message in said if isinstance(message, messages.Join)]
 
 
 def test_a_cluster_without_a_whole_crew_moves_to_the_nearest() -> None:
@@ -61,7 +61,7 @@ def test_a_cluster_with_one_stays() -> None:
 
 def test_who_loses_its_place_while_it_looks_for_a_closer_one_asks_all_above() -> None:
     """The first of them does not answer, so it must not be asked for ever."""
-    desk = Desk(OWN, Parameters(), lambda: 0.99)
+    desk = Context(OWN, Options(), lambda: 0.99)
     desk.up = {ABOVE, NEAR, CHILD}
     group = Group(GROUP, desk, 0.0)
     group.seats = {0: Seat(0, OWN, 1, {OWN: (), CHILD: ()}, (OWN, CHILD), super_crew=(ABOVE, NEAR))}
@@ -73,14 +73,14 @@ def test_who_loses_its_place_while_it_looks_for_a_closer_one_asks_all_above() ->
         maintenance.handle_timeout(group, lambda: ABOVE, float(second))
         while desk.outputs:
             output = desk.outputs.popleft()
-            if isinstance(output, Transmit) and isinstance(talk.decoder.decode(output.message), talk.Join):
+            if isinstance(output, Transmit) and isinstance(messages.decoder.decode(output.message), messages.Join):
                 asked.add(output.peer)
     assert asked == {ABOVE, NEAR}
 
 
 def test_an_heir_leaves_all_dead_behind() -> None:
     """As after a partition: a view with the dead, newer than their own, would draw them out of the tree they are in."""
-    desk = Desk(OWN, Parameters(), lambda: 0.99)
+    desk = Context(OWN, Options(), lambda: 0.99)
     group = Group(GROUP, desk, 0.0)
     members = [ABOVE, OWN, CHILD, NEAR, 8]
     group.seats = {0: Seat(0, ABOVE, 1, dict.fromkeys(members, ()), (ABOVE, NEAR, 8))}
@@ -89,14 +89,16 @@ def test_an_heir_leaves_all_dead_behind() -> None:
         maintenance.handle_death(group, node, 1.0)
     maintenance.handle_timeout(group, lambda: OWN, 1.0)
     said = drain(desk)
-    views = [(peer, each.leader, set(each.members), each.crew) for peer, each in said if isinstance(each, talk.View)]
+    views = [
+        (peer, each.leader, set(each.members), each.crew) for peer, each in said if isinstance(each, messages.View)
+    ]
     assert views[-1] == (CHILD, OWN, {OWN, CHILD}, (OWN, CHILD))
     assert {peer for peer, *_ in views} == {CHILD}
 
 
 def test_who_waits_to_follow_a_leader_tells_those_before_it_that_it_is_dead() -> None:
     """They may have asked it themselves just before it died."""
-    desk = Desk(OWN, Parameters(), lambda: 0.99)
+    desk = Context(OWN, Options(), lambda: 0.99)
     group = Group(GROUP, desk, 0.0)
     members = [ABOVE, NEAR, OWN, CHILD]
     group.seats = {0: Seat(0, ABOVE, 1, dict.fromkeys(members, ()), (ABOVE, NEAR, OWN))}
@@ -104,13 +106,13 @@ def test_who_waits_to_follow_a_leader_tells_those_before_it_that_it_is_dead() ->
     maintenance.handle_death(group, ABOVE, 1.0)
     maintenance.handle_timeout(group, lambda: OWN, 1.0)
     said = drain(desk)
-    assert (NEAR, talk.Nack(GROUP, 0, (), ABOVE)) in said
-    assert not [each for _, each in said if isinstance(each, talk.View)]
+    assert (NEAR, messages.Nack(GROUP, 0, (), ABOVE)) in said
+    assert not [each for _, each in said if isinstance(each, messages.View)]
 
 
 def test_who_knows_first_of_a_death_is_answered_by_the_heir() -> None:
     """A leader of two layers dies: its heir below asks its heir above for its place, who does not know of it yet."""
-    desk = Desk(OWN, Parameters(), lambda: 0.99)
+    desk = Context(OWN, Options(), lambda: 0.99)
     group = Group(GROUP, desk, 0.0)
     members = [ABOVE, OWN, NEAR, CHILD]
     group.seats = {
@@ -119,17 +121,17 @@ def test_who_knows_first_of_a_death_is_answered_by_the_heir() -> None:
     }
     for seat in group.seats.values():
         seat.heard = dict.fromkeys(seat.members, 0.0)
-    group.handle_join(STRANGER, talk.Join(GROUP, 1, (STRANGER,), ABOVE), 1.0)
-    assert drain(desk) == [(ABOVE, talk.Nack(GROUP, 0, (), 0))]
+    group.handle_join(STRANGER, messages.Join(GROUP, 1, (STRANGER,), ABOVE), 1.0)
+    assert drain(desk) == [(ABOVE, messages.Nack(GROUP, 0, (), 0))]
     maintenance.handle_death(group, ABOVE, 1.3)
     maintenance.handle_timeout(group, lambda: OWN, 1.3)
-    views = [each for peer, each in drain(desk) if peer == STRANGER and isinstance(each, talk.View)]
+    views = [each for peer, each in drain(desk) if peer == STRANGER and isinstance(each, messages.View)]
     assert [(each.layer, each.leader, STRANGER in each.members) for each in views] == [(1, OWN, True)]
 
 
-def led_cluster(*members: NodeId) -> tuple[Desk, Group]:
+def led_cluster(*members: NodeId) -> tuple[Context, Group]:
     """A node that leads one cluster, alone in the world."""
-    desk = Desk(OWN, Parameters(), lambda: 0.99)
+    desk = Context(OWN, Options(), lambda: 0.99)
     group = Group(GROUP, desk, 0.0)
     group.lead(Seat(0, OWN, 1, dict.fromkeys((OWN, *members), ()), (OWN,)), 0.0)
     group.beat_at = 50.0
@@ -139,7 +141,9 @@ def led_cluster(*members: NodeId) -> tuple[Desk, Group]:
 
 def test_a_heartbeat_on_the_way_does_not_undo_a_split() -> None:
     _, group = led_cluster(*range(2, 12))
-    beats = {node: talk.Beat(GROUP, 0, OWN, group.seats[0].version, (), 1.0, 0.0, 0.0, {}) for node in range(2, 12)}
+    beats = {
+        node: messages.Heartbeat(GROUP, 0, OWN, group.seats[0].version, (), 1.0, 0.0, 0.0, {}) for node in range(2, 12)
+    }
     maintenance.handle_timeout(group, lambda: OWN, 1.0)
     stayed = set(group.seats[0].members)
     assert len(stayed) < 11
@@ -156,18 +160,18 @@ def test_who_is_to_lead_and_has_no_place_there_any_more_sends_the_members_back()
     desk, group = led_cluster(CHILD)
     group.unseat(0)
     drain(desk)
-    view = talk.View(GROUP, 1, 9, OWN, {OWN: (OWN,), NEAR: (NEAR,), CHILD: (CHILD,)}, (OWN, NEAR), ())
+    view = messages.View(GROUP, 1, 9, OWN, {OWN: (OWN,), NEAR: (NEAR,), CHILD: (CHILD,)}, (OWN, NEAR), ())
     for _ in range(2):
         group.handle_view(ABOVE, view, 1.0)
-    told = [(peer, each) for peer, each in drain(desk) if isinstance(each, talk.Redirect)]
-    assert told == [(NEAR, talk.Redirect(GROUP, 1, ABOVE)), (CHILD, talk.Redirect(GROUP, 1, ABOVE))]
+    told = [(peer, each) for peer, each in drain(desk) if isinstance(each, messages.Redirect)]
+    assert told == [(NEAR, messages.Redirect(GROUP, 1, ABOVE)), (CHILD, messages.Redirect(GROUP, 1, ABOVE))]
 
 
 def test_who_gives_up_a_lead_for_a_place_elsewhere_says_where() -> None:
     desk, group = led_cluster(CHILD, STRANGER)
-    group.handle_view(ABOVE, talk.View(GROUP, 0, 99, ABOVE, {ABOVE: (), OWN: (), CHILD: ()}, (ABOVE,), ()), 1.0)
+    group.handle_view(ABOVE, messages.View(GROUP, 0, 99, ABOVE, {ABOVE: (), OWN: (), CHILD: ()}, (ABOVE,), ()), 1.0)
     assert group.seats[0].leader == ABOVE
-    told = [(peer, each.leader) for peer, each in drain(desk) if isinstance(each, talk.Redirect)]
+    told = [(peer, each.leader) for peer, each in drain(desk) if isinstance(each, messages.Redirect)]
     assert told == [(STRANGER, ABOVE)]
 
 
@@ -175,25 +179,25 @@ def test_a_join_that_is_not_answered_is_given_up_soon() -> None:
     """The root may have died meanwhile, and all below wait."""
     _, group = led_cluster()
     group.send_join(ABOVE, 1, 0.0)
-    assert group.descent.due == Parameters().query_s
+    assert group.descent.due == Options().query_s
 
 
 def test_a_refinement_asks_only_those_who_may_be_closer() -> None:
-    desk = Desk(OWN, Parameters(), lambda: 0.99)
+    desk = Context(OWN, Options(), lambda: 0.99)
     group = Group(GROUP, desk, 0.0)
     desk.measured(NEAR, 0.01)
     desk.measured(CHILD, 0.2)
     group.descent.refine(ABOVE, 0, 0.1, 0.0)
-    group.descent.handle_answer(ABOVE, talk.Answer(GROUP, 1, 1, [OWN, ABOVE, NEAR, CHILD, STRANGER], 1), 0.05)
+    group.descent.handle_answer(ABOVE, messages.Answer(GROUP, 1, 1, [OWN, ABOVE, NEAR, CHILD, STRANGER], 1), 0.05)
     asked = [output for output in desk.outputs if isinstance(output, Transmit)]
     assert [output.peer for output in asked] == [ABOVE, ABOVE, NEAR, STRANGER]
-    assert [talk.decoder.decode(output.message) for output in asked[1:]] == [talk.Query(GROUP, 0, 0, 2)] * 3
+    assert [messages.decoder.decode(output.message) for output in asked[1:]] == [messages.Query(GROUP, 0, 0, 2)] * 3
 
 
 def test_no_closer_leader_no_question() -> None:
-    desk = Desk(OWN, Parameters(), lambda: 0.99)
+    desk = Context(OWN, Options(), lambda: 0.99)
     group = Group(GROUP, desk, 0.0)
     desk.measured(CHILD, 0.2)
     group.descent.refine(ABOVE, 0, 0.1, 0.0)
-    group.descent.handle_answer(ABOVE, talk.Answer(GROUP, 1, 1, [OWN, CHILD], 1), 0.2)
+    group.descent.handle_answer(ABOVE, messages.Answer(GROUP, 1, 1, [OWN, CHILD], 1), 0.2)
     assert (group.descent.phase, len(desk.outputs)) == (Phase.IDLE, 1)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 
 from pipeline.address import parse
-from pipeline.overlay.engines.nemo.desk import Desk
-from pipeline.overlay.engines.nemo.parameters import Parameters
-from pipeline.overlay.engines.nemo.rendezvous import HEIRS_S, Rendezvous
+from pipeline.engines.nemo.context import Context
+from pipeline.engines.nemo.options import Options
+from pipeline.engines.nemo.rendezvous import HEIRS_S, Rendezvous
 
 GROUP = parse("239.1.2.3")
 ROOT, HEIR, NEWCOMER = 1, 2, 9
@@ -19,7 +19,7 @@ ROOT, HEIR, NEWCOMER = 1, 2, 9
 @pytest.fixture
 def rendezvous() -> Rendezvous:
     """Of a group with a hierarchy of three layers."""
-    found = Rendezvous(Desk(7, Parameters(), lambda: 0.5))
+    found = Rendezvous(Context(7, Options(), lambda: 0.5))
     assert found.root(GROUP, ROOT, 0.0, is_root=False) == ROOT, "the first"
     assert found.root(GROUP, ROOT, 1.0, is_root=True, layers=3) == ROOT
     return found

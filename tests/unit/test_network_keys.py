@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from pipeline import keys
+from pipeline.control.network_key import NetworkKeys
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.io import keystore
 from pipeline.io.peers import MessageRates
+from pipeline.keys import file as key_file
+from pipeline.keys.network_rollover import NetworkKeyRollover
 from pipeline.limits import MESSAGE_BURST, MESSAGES_PER_S
-from pipeline.network_keys import NetworkKeys
-from pipeline.succession import Succession
 
 OLD, NEW, THIRD = (bytes([number]) * 32 for number in (1, 2, 3))
 
@@ -30,40 +30,40 @@ def test_rotate_and_retire(tmp_path: Path) -> None:
     """Goal: rotate puts a new key first and keeps one old one, retire leaves the first; mode 0600 throughout.
     Method: three rotations of a file, then retire."""
     path = tmp_path / "network.key"
-    keys.write_network_key(path)
-    seen = [keys.load_network_key(path)]
+    key_file.write_network_key(path)
+    seen = [key_file.load_network_key(path)]
     for _ in range(3):
-        keys.rotate_network_key(path)
-        found = keys.load_network_keys(path)
+        key_file.rotate_network_key(path)
+        found = key_file.load_network_keys(path)
         assert len(found) == 2
         assert found[1] == seen[-1]
         assert found[0] not in seen
         seen.append(found[0])
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    keys.retire_network_keys(path)
-    assert keys.load_network_keys(path) == [seen[-1]]
+    key_file.retire_network_keys(path)
+    assert key_file.load_network_keys(path) == [seen[-1]]
     assert [entry.name for entry in tmp_path.iterdir()] == ["network.key"]
 
 
 def test_rotate_needs_a_key_file(tmp_path: Path) -> None:
     """Goal: nothing is made where nothing was.  Method: a missing file, one that others can read, one of three keys."""
     with pytest.raises(ConfigError, match="no such key file"):
-        keys.rotate_network_key(tmp_path / "none")
+        key_file.rotate_network_key(tmp_path / "none")
     path = tmp_path / "open"
-    keys.write_network_key(path)
+    key_file.write_network_key(path)
     path.chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
-        keys.rotate_network_key(path)
+        key_file.rotate_network_key(path)
     path.chmod(0o600)
     path.write_text("".join(base64.b64encode(key).decode() + "\n" for key in (OLD, NEW, THIRD)))
     with pytest.raises(ConfigError, match="3 keys, 2 are the limit"):
-        keys.load_network_keys(path)
+        key_file.load_network_keys(path)
 
 
 def test_failed_rotation_leaves_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Goal: a full disk leaves the old file whole and nothing beside it.  Method: fsync fails."""
     path = tmp_path / "network.key"
-    keys.write_network_key(path)
+    key_file.write_network_key(path)
     before = path.read_bytes()
 
     def fail(_: int) -> None:
@@ -71,7 +71,7 @@ def test_failed_rotation_leaves_the_file(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(PipelineError, match="no space left"):
-        keys.rotate_network_key(path)
+        key_file.rotate_network_key(path)
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -80,12 +80,12 @@ def test_keystore(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Goal: keys go in by a child, come out for control, and are wiped; an error is the child's line and code.
     Method: a file of two keys, a missing one."""
     path = tmp_path / "network.key"
-    keys.write_network_key(path)
-    keys.rotate_network_key(path)
+    key_file.write_network_key(path)
+    key_file.rotate_network_key(path)
     fd = keystore.create()
     assert keystore.load(fd) == []
     assert keystore.fill(fd, str(path)) == 0
-    assert keystore.load(fd) == keys.load_network_keys(path)
+    assert keystore.load(fd) == key_file.load_network_keys(path)
     keystore.wipe(fd)
     assert keystore.load(fd) == []
     assert keystore.fill(fd, str(tmp_path / "none")) == 78
@@ -99,7 +99,7 @@ def test_keystore(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
 def test_grace_begins_with_the_last_move() -> None:
     """Goal: the old key ends a grace after the last peer has moved, and not while none has.
     Method: moves at odd times."""
-    succession = Succession(10)
+    succession = NetworkKeyRollover(10)
     assert not succession.is_over(1e9)
     succession.begin(0, is_alone=False)
     assert not succession.is_over(1000)
@@ -112,7 +112,7 @@ def test_grace_begins_with_the_last_move() -> None:
 
 def test_grace_of_a_lonely_node() -> None:
     """Goal: who has no peers up waits for none.  Method: begin alone."""
-    succession = Succession(10)
+    succession = NetworkKeyRollover(10)
     succession.begin(0, is_alone=True)
     assert not succession.is_over(9.9)
     assert succession.is_over(10)

@@ -13,14 +13,14 @@ import pytest
 
 from pipeline import limits, messages
 from pipeline.address import ANY_SOURCE, Address, parse
+from pipeline.engines.api import EngineContext, LinkState, Transmit
+from pipeline.engines.nemo import messages as nemo_messages
+from pipeline.engines.nemo.engine import Nemo
+from pipeline.engines.replica import Advert, MemoryBudget, Pull, Replica, ReplicaSource, Update
 from pipeline.errors import WireError
 from pipeline.messages import DirectoryUpdate, EngineMessage, Header, Heartbeat, Hello, NodeRecord
-from pipeline.overlay.api import EngineContext, LinkState, Transmit
-from pipeline.overlay.engines.nemo import talk
-from pipeline.overlay.engines.nemo.engine import Nemo
 from pipeline.overlay.events import Notice, NoticeKind, RecordGone
 from pipeline.overlay.node import OTHER_SEAL, OverlayNode
-from pipeline.overlay.replica import Advert, Copy, Original, Pull, Room, Update
 from tests.unit.overlay_net import Net, key_of, up
 
 GROUP = parse("239.1.2.3")
@@ -184,8 +184,8 @@ def test_a_copy_has_a_bound_by_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     """Long values count, not only keys; what is small still fits; one copy does not take all the room."""
     monkeypatch.setattr(limits, "REPLICA_WEIGHT_MAX", 1000)
     monkeypatch.setattr(limits, "REPLICAS_WEIGHT_MAX", 1500)
-    room = Room()
-    copies = [Copy(room), Copy(room)]
+    room = MemoryBudget()
+    copies = [Replica(room), Replica(room)]
     for copy in copies:
         for number in range(100):
             copy.apply(Update(number, number + 1, 0, 0, [(b"%d" % number, bytes(400))]))
@@ -199,7 +199,7 @@ def test_a_copy_has_a_bound_by_weight(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_pull_beyond_all_versions_is_answered_and_not_followed() -> None:
-    original, copy = Original(), Copy()
+    original, copy = ReplicaSource(), Replica()
     original.set(b"key", b"value")
     parts = original.updates(Pull(HUGE, 0, anew=False))
     assert original.version == 1
@@ -209,7 +209,7 @@ def test_a_pull_beyond_all_versions_is_answered_and_not_followed() -> None:
 
 def test_an_update_in_the_name_of_another_does_not_last() -> None:
     """A copy that was told of versions which its owner does not have starts anew."""
-    original, copy = Original(), Copy()
+    original, copy = ReplicaSource(), Replica()
     original.set(b"key", b"value")
     copy.apply(Update(0, HUGE, 0, 0, [(b"lie", b"")]))
     for _ in range(2):
@@ -240,10 +240,10 @@ def test_nemo_remembers_no_end_of_sources_or_groups(monkeypatch: pytest.MonkeyPa
     engine = Nemo(EngineContext(node_id=1, random=lambda: 0.5), 0.0)
     engine.join(GROUP, ANY_SOURCE, 0.0)
     for number in range(200):
-        said = talk.encode(talk.Source(GROUP, 1000 + number, 1))
+        said = nemo_messages.encode(nemo_messages.Source(GROUP, 1000 + number, 1))
         assert engine.handle_message(7, said, 0.1) is None
         other = bytes([239, 9, number >> 8, number & 0xFF])
-        assert engine.handle_message(7, talk.encode(talk.Find(other, 0, 0, 0)), 0.1) is None
+        assert engine.handle_message(7, nemo_messages.encode(nemo_messages.RootQuery(other, 0, 0, 0)), 0.1) is None
     assert len(list(engine.nodes())) == small_overlay + 1, "the sources, and whom the rendezvous names"
     assert len(engine._rendezvous._roots) == 100
 
@@ -253,10 +253,10 @@ def test_nemo_does_not_follow_a_view_beyond_all_versions() -> None:
     engine = Nemo(EngineContext(node_id=1, random=lambda: 0.5), 0.0)
     engine.handle_link(7, LinkState.UP, 0.0)
     engine.join(GROUP, ANY_SOURCE, 0.0)
-    for version in ((1 << 62) - 1, talk.VERSION_SANE + 1):
-        view = talk.View(GROUP, 0, version, 1, {1: (), 7: ()}, (1,), ())
-        assert engine.handle_message(7, talk.encode(view), 0.1) is None
+    for version in ((1 << 62) - 1, nemo_messages.VERSION_SANE + 1):
+        view = nemo_messages.View(GROUP, 0, version, 1, {1: (), 7: ()}, (1,), ())
+        assert engine.handle_message(7, nemo_messages.encode(view), 0.1) is None
     engine.handle_timeout(5.0)
     while (output := engine.poll_output()) is not None:
         if isinstance(output, Transmit):
-            talk.decoder.decode(output.message)
+            nemo_messages.decoder.decode(output.message)

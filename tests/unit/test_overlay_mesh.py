@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from pipeline import limits
 from pipeline.address import ANY_SOURCE, Address, FilterMode, NodeId, SourceFilter, include, parse
-from pipeline.overlay.api import Engine, EngineContext, LinkState, RouteChanged, RouteKey, Side, Transmit
-from pipeline.overlay.engines.mesh import MALFORMED, Mesh
+from pipeline.engines.api import Engine, EngineContext, LinkState, RouteChanged, RouteKey, Side, Transmit
+from pipeline.engines.mesh import MALFORMED, Mesh
 
 GROUP = parse("239.1.2.3")
 SOURCES = [parse(f"10.77.0.{last}") for last in range(1, 5)]
@@ -154,10 +154,10 @@ def test_no_route_for_a_source_that_lives_elsewhere() -> None:
     net.meshes[2].join(GROUP, include(SOURCES[:2]), 0)
     net.pump()
     hosts = {SOURCES[0]: 1, SOURCES[1]: 3}
-    net.meshes[1].handle_hosts(hosts, 0)
+    net.meshes[1].handle_addresses(hosts, 0)
     net.pump()
     assert net.routes[1] == {RouteKey(Side.HOST, GROUP, SOURCES[0]): frozenset({2})}
-    net.meshes[1].handle_hosts({}, 0)
+    net.meshes[1].handle_addresses({}, 0)
     net.pump()
     assert len(net.routes[1]) == 2
 

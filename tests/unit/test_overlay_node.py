@@ -10,11 +10,10 @@ import random
 import msgspec
 import pytest
 
-from pipeline import limits, messages
-from pipeline.address import ANY_SOURCE, derive, include, parse
+from pipeline import engines, limits, messages
+from pipeline.address import ANY_SOURCE, derive_addresses, include, parse
 from pipeline.errors import ConfigError
 from pipeline.messages import DirectoryUpdate, Goodbye, Hello
-from pipeline.overlay import engines
 from pipeline.overlay.events import (
     AddressMoved,
     NodeIdMoved,
@@ -249,12 +248,13 @@ def test_of_two_names_with_one_id_the_larger_moves_on(net: Net, order: str) -> N
 
 def test_a_derived_address_moves_on_when_it_is_given_to_another(net: Net) -> None:
     a = net.add("a")
-    v4, v6 = derive("a", 0)
+    v4, v6 = derive_addresses("a", 0)
     b = net.add("b", peers=("192.0.2.1:4747",), addresses=((v4, 16),))
     net.run(0.5)
     moved = net.of(a, AddressMoved)
     assert len(moved) == 1
-    assert moved[0].addresses == a.record.addresses == ((derive("a", 1)[0], 16), (derive("a", 1)[1], 64))
+    next_v4, next_v6 = derive_addresses("a", 1)
+    assert moved[0].addresses == a.record.addresses == ((next_v4, 16), (next_v6, 64))
     assert b.hosts()[v4] == b.record.node_id == a.hosts()[v4]
     assert v6 not in b.hosts()
     assert b.links()[0].addresses == a.record.addresses

@@ -13,17 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import limits
-from pipeline.address import derive, parse
+from pipeline import endpoint, limits
+from pipeline.address import derive_addresses, derive_node_id, parse
 from pipeline.messages import NodeRecord
-from pipeline.overlay import endpoint
-from pipeline.overlay.claims import Claims
-from pipeline.overlay.deadlines import Deadlines
-from pipeline.overlay.identity import Finding, Identity
+from pipeline.overlay.address_owners import AddressOwners
+from pipeline.overlay.directory import Directory, Merge
+from pipeline.overlay.id_conflicts import Finding, IdConflicts
 from pipeline.overlay.link import LinkTable
 from pipeline.overlay.peer import Action, Pace, Signal
-from pipeline.overlay.registry import Merge, Registry, node_id
-from pipeline.overlay.roster import Roster
+from pipeline.overlay.peer_table import PeerTable
+from pipeline.timers import Deadlines
 
 
 def record(node: int, *, name: str = "", incarnation: int = 1, version: int = 1, host: str = "192.0.2.9") -> NodeRecord:
@@ -47,7 +46,7 @@ def claim(node: int, *addresses: str, explicit: bool = False) -> NodeRecord:
     return msgspec.structs.replace(record(node), addresses=packed, explicit_addresses=explicit)
 
 
-def merge(registry: Registry, each: NodeRecord, *, is_live: bool = False, is_direct: bool = False) -> Merge:
+def merge(registry: Directory, each: NodeRecord, *, is_live: bool = False, is_direct: bool = False) -> Merge:
     return registry.merge(each, is_live=is_live, is_direct=is_direct)
 
 
@@ -61,7 +60,7 @@ def test_the_newest_record_wins_in_every_order() -> None:
         record(2, incarnation=2, version=2),
     ]
     for order in itertools.permutations(records):
-        registry = Registry(record(1))
+        registry = Directory(record(1))
         for each in order:
             merge(registry, each)
         assert registry.get(2) == records[2]
@@ -70,7 +69,7 @@ def test_the_newest_record_wins_in_every_order() -> None:
 @given(st.lists(st.tuples(st.integers(2, 5), st.integers(0, 2), st.integers(0, 2)), max_size=20), st.randoms())
 def test_equal_directories_have_equal_digests(ages: list[tuple[int, int, int]], generator: object) -> None:
     records = [record(node, incarnation=incarnation, version=version) for node, incarnation, version in ages]
-    one, other = Registry(record(1)), Registry(record(1))
+    one, other = Directory(record(1)), Directory(record(1))
     for each in records:
         merge(one, each)
     for each in sorted(records, key=lambda each: each.stamp):
@@ -85,7 +84,7 @@ def test_equal_directories_have_equal_digests(ages: list[tuple[int, int, int]], 
 
 
 def test_a_name_is_the_older_nodes_while_it_lives() -> None:
-    registry = Registry(record(1))
+    registry = Directory(record(1))
     merge(registry, record(2, incarnation=1))
     namesake = record(2, incarnation=2, host="192.0.2.7")
     assert merge(registry, namesake, is_live=True) is Merge.NAMESAKE
@@ -96,7 +95,7 @@ def test_a_name_is_the_older_nodes_while_it_lives() -> None:
 def test_two_names_of_one_id_go_to_the_smaller_in_every_order() -> None:
     records = [record(2, name="alpha", incarnation=1), record(2, name="beta", incarnation=5)]
     for order in itertools.permutations(records):
-        registry = Registry(record(1))
+        registry = Directory(record(1))
         for each in order:
             merge(registry, each)
         held = registry.get(2)
@@ -105,7 +104,7 @@ def test_two_names_of_one_id_go_to_the_smaller_in_every_order() -> None:
 
 
 def test_a_forgotten_node_comes_back_only_by_itself_for_a_while() -> None:
-    registry, old = Registry(record(1)), record(2)
+    registry, old = Directory(record(1)), record(2)
     merge(registry, old)
     digest = registry.digest
     registry.bury(2, now=0.0)
@@ -120,33 +119,33 @@ def test_a_forgotten_node_comes_back_only_by_itself_for_a_while() -> None:
 
 def test_there_is_a_bound_on_graves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "NODES_MAX", 2)
-    registry = Registry(record(1))
+    registry = Directory(record(1))
     for node in range(2, 9):
         merge(registry, record(node))
         registry.bury(node, now=0.0)
     assert len(registry.summary()) == 3
     registry.expire_graves(limits.NODE_FORGET_S)
-    assert registry.digest == Registry(record(1)).digest
+    assert registry.digest == Directory(record(1)).digest
 
 
 def test_there_is_a_bound_on_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "NODES_MAX", 2)
-    registry = Registry(record(1))
+    registry = Directory(record(1))
     assert [merge(registry, record(node)) for node in (2, 3, 4)] == [Merge.NEW, Merge.NEW, Merge.FULL]
     assert merge(registry, record(2, version=2)) is Merge.NEWER
 
 
 @given(st.text(min_size=1, max_size=63), st.integers(0, 9))
 def test_node_ids(name: str, attempt: int) -> None:
-    assert 0 < node_id(name, attempt) < 1 << 32
-    assert node_id(name, attempt) == node_id(name, attempt)
+    assert 0 < derive_node_id(name, attempt) < 1 << 32
+    assert derive_node_id(name, attempt) == derive_node_id(name, attempt)
 
 
 # ---- addresses
 
 
 def test_explicit_beats_derived_then_the_lower_id() -> None:
-    claims = Claims()
+    claims = AddressOwners()
     address = parse("10.77.0.1")
     for each in (claim(3, "10.77.0.1"), claim(2, "10.77.0.1"), claim(9, "10.77.0.1", explicit=True)):
         claims.set(each)
@@ -160,7 +159,7 @@ def test_explicit_beats_derived_then_the_lower_id() -> None:
 
 
 def test_two_explicit_claims_stand() -> None:
-    claims = Claims()
+    claims = AddressOwners()
     claims.set(claim(2, "10.77.0.1", explicit=True))
     own = claim(3, "10.77.0.1", explicit=True)
     assert not claims.must_move(own)
@@ -168,12 +167,12 @@ def test_two_explicit_claims_stand() -> None:
 
 
 def test_derived_addresses_avoid_claimed_ones() -> None:
-    claims = Claims()
-    v4, v6 = derive("a", 0)
+    claims = AddressOwners()
+    v4, v6 = derive_addresses("a", 0)
     claims.set(msgspec.structs.replace(record(5), addresses=((v4, 16),)))
     attempt, addresses = claims.derive("a", 7, 0)
     assert attempt == 1
-    assert addresses == ((derive("a", 1)[0], 16), (derive("a", 1)[1], 64))
+    assert addresses == ((derive_addresses("a", 1)[0], 16), (derive_addresses("a", 1)[1], 64))
     assert claims.derive("a", 5, 0)[0] == 0, "one's own claim is no obstacle"
     assert v6 not in claims.owners()
 
@@ -265,13 +264,13 @@ def test_what_cannot_be_dialled() -> None:
 def test_what_a_record_in_our_own_name_means(theirs: dict[str, object], finding: Finding) -> None:
     own = record(1, name="b", incarnation=7, version=5)
     told = record(1, **{"name": "b", "incarnation": 7, "version": 5, **theirs})  # type: ignore[arg-type]
-    assert Identity().judge(own, told, 0.0, has_links=False) is finding
+    assert IdConflicts().judge(own, told, 0.0, has_links=False) is finding
 
 
 def test_a_name_is_taken_by_an_older_life_that_is_told_of_for_longer_than_a_dead_one() -> None:
     own, told = record(1, incarnation=7), record(1, incarnation=6, host="192.0.2.8")
     another = msgspec.structs.replace(told, incarnation=5)
-    identity, late = Identity(), limits.NAME_TAKEN_S
+    identity, late = IdConflicts(), limits.NAME_TAKEN_S
     assert identity.judge(own, told, 0.0, has_links=False) is Finding.NOTHING
     assert identity.judge(own, told, late, has_links=True) is Finding.NOTHING  # a link says that we have the name
     assert identity.judge(own, told, late - 0.1, has_links=False) is Finding.NOTHING
@@ -282,7 +281,7 @@ def test_a_name_is_taken_by_an_older_life_that_is_told_of_for_longer_than_a_dead
 def test_a_peer_that_was_not_wanted_for_long_is_not_silent_when_it_is() -> None:
     """Sparse: nobody spoke, as nobody had to; and whom the engine wants is not forgotten when it is silent indeed."""
     pace = Pace(heartbeat_s=30.0, silence_s=45.0, forget_s=20.0)
-    roster = Roster(record(1), random=lambda: 0.5, pace=pace, is_sparse=True)
+    roster = PeerTable(record(1), random=lambda: 0.5, pace=pace, is_sparse=True)
     roster.learn(record(2), 0.0, is_direct=True)
     peer = roster.peers[2]
     roster.signal(peer, Signal.ACKNOWLEDGED, 0.0, "linked")
@@ -299,7 +298,7 @@ def test_a_peer_that_was_not_wanted_for_long_is_not_silent_when_it_is() -> None:
 
 
 def test_a_hello_is_taken_to_be_on_its_way_for_a_while_and_by_nobody_who_has_not_got_it() -> None:
-    roster = Roster(record(1), random=lambda: 0.5, pace=Pace())
+    roster = PeerTable(record(1), random=lambda: 0.5, pace=Pace())
     roster.learn(record(2), 0.0, is_direct=True)
     peer, own = roster.peers[2], roster.own.stamp
     assert not peer.holds(own, 0.0)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import limits
-from pipeline.overlay.replica import Copy, Original, Pull, Update
+from pipeline.engines.replica import Pull, Replica, ReplicaSource, Update
 
 KEYS = [bytes([letter]) for letter in b"abcdef"]
 CHANGE = st.tuples(st.just("set"), st.sampled_from(KEYS), st.sampled_from([b"", b"1", b"2", None]))
@@ -25,11 +25,11 @@ STEP = st.one_of(
 )
 
 
-def contents(original: Original) -> dict[bytes, bytes]:
+def contents(original: ReplicaSource) -> dict[bytes, bytes]:
     return dict(original.items())
 
 
-def settle(original: Original, copy: Copy, *, rounds: int = 4) -> None:
+def settle(original: ReplicaSource, copy: Replica, *, rounds: int = 4) -> None:
     """Adverts and their consequences over a path without loss."""
     for _ in range(rounds):
         if not copy.differs(original.advert()):
@@ -46,7 +46,7 @@ def test_copies_converge(steps: list[Any], small: bool) -> None:
         if small:
             patch.setattr(limits, "TOMBSTONES_MAX", 2)
             patch.setattr(limits, "ENGINE_MESSAGE_BYTES_MAX", 20)
-        original, copy = Original(), Copy()
+        original, copy = ReplicaSource(), Replica()
         under_way: list[Update] = []
         sent, saved = 0, (dict[bytes, bytes](), 0)
         for step in steps:
@@ -61,7 +61,7 @@ def test_copies_converge(steps: list[Any], small: bool) -> None:
                     if copy.differs(original.advert()):
                         under_way += original.updates(copy.pull())
                 case ("restore",):
-                    original = Original()
+                    original = ReplicaSource()
                     original.restore(*saved)
                 case ("arrive", which, again) if under_way:
                     update = under_way[which % len(under_way)]
@@ -74,7 +74,7 @@ def test_copies_converge(steps: list[Any], small: bool) -> None:
 
 
 def test_a_change_costs_what_it_changes() -> None:
-    original = Original()
+    original = ReplicaSource()
     for number in range(10_000):
         original.set(number.to_bytes(4), b"x")
     known = original.version
@@ -84,7 +84,7 @@ def test_a_change_costs_what_it_changes() -> None:
 
 
 def test_much_is_split_and_each_part_is_of_use_alone() -> None:
-    original, copy = Original(), Copy()
+    original, copy = ReplicaSource(), Replica()
     for number in range(65536):
         original.set(number.to_bytes(4), b"\1")
     parts = original.updates(copy.pull())
@@ -96,12 +96,12 @@ def test_much_is_split_and_each_part_is_of_use_alone() -> None:
 
 
 def test_a_reset_never_empties_the_copy() -> None:
-    original = Original()
+    original = ReplicaSource()
     for key in KEYS:
         original.set(key, b"1")
-    copy = Copy()
+    copy = Replica()
     settle(original, copy)
-    restored = Original()
+    restored = ReplicaSource()
     restored.restore(dict.fromkeys(KEYS[1:], b"1"), original.version - 3)
     assert copy.differs(restored.advert())
     for update in restored.updates(copy.pull()):
@@ -111,7 +111,7 @@ def test_a_reset_never_empties_the_copy() -> None:
 
 
 def test_a_faulty_copy_is_sent_everything() -> None:
-    original, copy = Original(), Copy()
+    original, copy = ReplicaSource(), Replica()
     original.set(b"a", b"1")
     settle(original, copy)
     copy._set(b"b", b"wrong")
@@ -120,7 +120,7 @@ def test_a_faulty_copy_is_sent_everything() -> None:
 
 
 def test_tombstones_are_bounded() -> None:
-    original = Original()
+    original = ReplicaSource()
     for number in range(3 * limits.TOMBSTONES_MAX):
         original.set(number.to_bytes(4), b"")
         original.set(number.to_bytes(4), None)

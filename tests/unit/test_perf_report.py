@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import perf.__main__ as whole
-from perf import iperf_load, peers, versus
+from perf import contenders, iperf_load, versus
 from perf.measure import CpuClock, Load, Trial, group_addresses, parse_idle
 from perf.report import Goal, goal_table, median, ratio, ratio_of_rounds, table, text
-from pipeline.cli.programs import LabError
+from pipeline.lab.programs import LabError
 
 
 def trial(pps: float, *, loss: float = 0.0, cpu_s: float = 1.0, receivers: int = 3) -> Trial:
@@ -115,7 +115,7 @@ def test_quick_measures_less() -> None:
     """Goal: the short version is short: networks other than ours and VXLAN with 3 receivers only.  Method: the plan."""
     plan = versus.plan(versus.parse(["--quick"]))
     assert {kind for kind, count in plan.networks() if count != 3} == {"ours-4", "vxlan"}
-    assert set(versus.QUICK_KINDS) <= set(peers.kinds())
+    assert set(versus.QUICK_KINDS) <= set(contenders.kinds())
 
 
 def test_kinds_that_are_named_are_measured_with_all_receivers() -> None:

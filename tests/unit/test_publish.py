@@ -14,8 +14,8 @@ import pytest
 from pipeline.shm._native import ffi
 
 from pipeline.address import parse
+from pipeline.control.publish import Publisher
 from pipeline.forwarding.route import FibDelete, FibEntry, FibKey, Kind, Side
-from pipeline.publish import Publisher
 from pipeline.shm.fib import ForwardingTableWriter
 from pipeline.shm.region import Geometry, Region
 from pipeline.shm.tables import TablesWriter

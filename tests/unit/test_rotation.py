@@ -10,8 +10,8 @@ from dataclasses import asdict
 import msgspec
 import pytest
 
+from pipeline.keys.sender import ACKNOWLEDGE_MAX_S, OVERLAP_S, SPREAD, Phase, SenderKeyRotation, phase_of
 from pipeline.messages import NodeRecord
-from pipeline.rotation import ACKNOWLEDGE_MAX_S, OVERLAP_S, SPREAD, KeyRotation, Phase, phase_of
 
 
 def record(**changes: object) -> NodeRecord:
@@ -29,11 +29,11 @@ class Node:
         self.rotation = self.reborn(interval_s, packets, 0.0)
         self.seen: dict[int, bytes] = {}
 
-    def reborn(self, interval_s: float, packets: int, now: float) -> KeyRotation:
+    def reborn(self, interval_s: float, packets: int, now: float) -> SenderKeyRotation:
         def draw() -> bytes:
             return next(self._draws).to_bytes(32)
 
-        return KeyRotation(interval_s=interval_s, packets=packets, random=lambda: 0.5, draw=draw, now=now)
+        return SenderKeyRotation(interval_s=interval_s, packets=packets, random=lambda: 0.5, draw=draw, now=now)
 
     def look(self, now: float, *, sent: int = 0, acknowledged: bool = True) -> Phase:
         change = self.rotation.look(self.record, sent=sent, is_acknowledged=acknowledged, now=now)
@@ -131,7 +131,7 @@ def test_no_epoch_has_two_keys() -> None:
 @pytest.mark.parametrize("random", [0.0, 1.0])
 def test_intervals_are_spread(random: float) -> None:
     """Goal: nodes that were started together do not rotate together.  Method: the ends of the random range."""
-    rotation = KeyRotation(interval_s=100, packets=1 << 30, random=lambda: random, draw=lambda: bytes(32), now=0)
+    rotation = SenderKeyRotation(interval_s=100, packets=1 << 30, random=lambda: random, draw=lambda: bytes(32), now=0)
     due = 100 * (1 - SPREAD + 2 * SPREAD * random)
     assert rotation.look(record(), sent=0, is_acknowledged=True, now=due - 0.1) is None
     assert rotation.look(record(), sent=0, is_acknowledged=True, now=due) is not None
@@ -139,5 +139,5 @@ def test_intervals_are_spread(random: float) -> None:
 
 def test_insecure_has_nothing_to_rotate() -> None:
     """Goal: without keys nothing happens.  Method: a record without one, long after."""
-    rotation = KeyRotation(interval_s=1, packets=1000, random=lambda: 0.5, draw=lambda: bytes(32), now=0)
+    rotation = SenderKeyRotation(interval_s=1, packets=1000, random=lambda: 0.5, draw=lambda: bytes(32), now=0)
     assert rotation.look(record(sender_key=b""), sent=10**9, is_acknowledged=True, now=1e6) is None

@@ -42,8 +42,8 @@ KEYS = [
     FibKey(Side.OVERLAY, Kind.GROUP, parse("239.1.2.3"), origin=0xFFFFFFFF),
     FibKey(Side.OVERLAY, Kind.GROUP, parse("239.1.2.3"), origin=7, via=1023),
     FibKey(Side.OVERLAY, Kind.GROUP, parse("239.1.2.3"), via=0),
-    FibKey(Side.OVERLAY, Kind.GROUP, parse("239.1.2.3"), via=0, turn=1),
-    FibKey(Side.HOST, Kind.GROUP, parse("239.1.2.3"), turn=limits.TURNS_MAX - 1),
+    FibKey(Side.OVERLAY, Kind.GROUP, parse("239.1.2.3"), via=0, stripe=1),
+    FibKey(Side.HOST, Kind.GROUP, parse("239.1.2.3"), stripe=limits.STRIPES_MAX - 1),
     FibKey(Side.HOST, Kind.UNICAST, parse("10.77.1.1")),
     FibKey(Side.OVERLAY, Kind.UNICAST, parse("fd77::2")),
     FibKey(Side.HOST, Kind.FLOOD, bytes(4)),
@@ -54,13 +54,13 @@ KEYS = [
 def test_every_kind_of_key(region: Region) -> None:
     table = ForwardingTableWriter(region)
     for number, key in enumerate(KEYS):
-        table.set(key, {number, 64 + number, 1023}, stream=number, local=number % 2 == 1, epoch=200 + number, turns=3)
+        table.set(key, {number, 64 + number, 1023}, stream=number, local=number % 2 == 1, epoch=200 + number, stripes=3)
     assert len(table) == len(KEYS)
     for number, key in enumerate(KEYS):
         entry = table.lookup(key)
         assert entry is not None
         assert entry.links == {number, 64 + number, 1023}
-        assert (entry.stream, entry.local, entry.epoch, entry.turns) == (number, number % 2 == 1, 200 + number, 3)
+        assert (entry.stream, entry.local, entry.epoch, entry.stripes) == (number, number % 2 == 1, 200 + number, 3)
     assert {entry.key for entry in table.entries()} == set(KEYS)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pipeline.overlay.silence import SilenceWatch
+from pipeline.forwarding.stream_stall import StreamStallDetector
 
 
 def test_a_stream_stops() -> None:
-    watch = SilenceWatch[str]()
+    watch = StreamStallDetector[str]()
     assert watch.look({"steady": 10, "rare": 10}) == []
     assert watch.look({"steady": 20, "rare": 11}) == []
     assert watch.look({"steady": 20, "rare": 11}) == ["steady"]
@@ -18,7 +18,7 @@ def test_a_stream_stops() -> None:
 
 
 def test_a_stream_is_forgotten() -> None:
-    watch = SilenceWatch[str]()
+    watch = StreamStallDetector[str]()
     for number in (0, 10):
         watch.look({"a": number})
     assert watch.look({}) == []
@@ -26,6 +26,6 @@ def test_a_stream_is_forgotten() -> None:
 
 
 def test_numbers_wrap() -> None:
-    watch = SilenceWatch[str]()
+    watch = StreamStallDetector[str]()
     found = [watch.look({"a": number % 2**32}) for number in (2**32 - 10, 2**32 - 5, 2**32 + 5, 2**32 + 5)]
     assert found == [[], [], [], ["a"]]

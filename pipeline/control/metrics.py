@@ -1,0 +1,203 @@
+"""Prometheus metrics: a small HTTP server in control's event loop, for those who ask for it (`--metrics ADDR:PORT`).
+
+    launch   open the listening socket (before any fork, so that a port in use is an error of the command line)
+    control  attach it to the event loop; each scrape reads the views of `show` and writes them as text
+
+It counts nothing itself and is not imported when nobody scrapes.  What it does not know: shared memory, and how to
+speak HTTP beyond the one request line that decides between an answer and an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+
+from pipeline.config_checks import split_endpoint
+from pipeline.control import show
+from pipeline.errors import PermissionDeniedError, PipelineError
+from pipeline.shm import counters
+
+if TYPE_CHECKING:
+    from pipeline.control.process import _Control as Control
+
+PREFIX = "mcast"
+REQUEST_BYTES_MAX = 8192
+"""As common HTTP servers: a scraper's request has some 300."""
+REQUEST_TIMEOUT_S = 5.0
+"""Who has not asked by then is cut off, so that slow connections hold nothing."""
+BACKLOG = 16
+CONNECTIONS_MAX = 32
+"""More at once are no scrapers."""
+GROUPS_MAX = 1000
+"""Groups with series of their own; all are in the sums.  A time series for each of 65,536 would serve nobody."""
+
+_LINK_COUNTERS = ("tx_bytes", "rx_bytes", "tx_datagrams", "rx_datagrams", "tx_errors")
+
+
+class Endpoint:
+    """Where metrics are served: opened by the launching process, served by control, restarted with it."""
+
+    def __init__(self, listen: str) -> None:
+        """Listens on "ADDR:PORT"; PipelineError if that cannot be."""
+        host, port = split_endpoint(listen)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._socket.bind((host, port))
+            self._socket.listen(BACKLOG)
+        except OSError as error:
+            self._socket.close()
+            raise _refusal(listen, error) from None
+        self._open = 0
+
+    def fileno(self) -> int:
+        """The listening descriptor: workers close it."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Nobody serves any more."""
+        self._socket.close()
+
+    async def attach(self, control: Control) -> None:
+        """Serves from now on, in the running event loop."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(Collector(control))
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if self._open < CONNECTIONS_MAX:
+                self._open += 1
+                try:
+                    await _answer(registry, reader, writer)
+                finally:
+                    self._open -= 1
+            writer.close()
+
+        await asyncio.start_server(answer, sock=self._socket.dup(), limit=REQUEST_BYTES_MAX)
+
+
+async def _answer(registry: CollectorRegistry, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(respond(registry, head))
+            await writer.drain()
+    except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        writer.transport.abort()
+
+
+def respond(registry: CollectorRegistry, head: bytes) -> bytes:
+    """The HTTP answer to a request's head."""
+    words = head.partition(b"\r\n")[0].split(b" ")
+    path = words[1].partition(b"?")[0] if len(words) == 3 else b""
+    if words[0] not in (b"GET", b"HEAD") or path not in (b"/metrics", b"/"):
+        return _response("404 Not Found", "text/plain", b"metrics are at /metrics\n", with_body=True)
+    return _response("200 OK", CONTENT_TYPE_LATEST, generate_latest(registry), with_body=words[0] == b"GET")
+
+
+def _response(status: str, content_type: str, body: bytes, *, with_body: bool) -> bytes:
+    length = f"Content-Length: {len(body)}"
+    fields = (f"HTTP/1.1 {status}", f"Content-Type: {content_type}", length, "Connection: close")
+    return "\r\n".join([*fields, "", ""]).encode() + (body if with_body else b"")
+
+
+# ---------------------------------------------------------------- what is told
+
+
+class Collector:
+    """Reads the views of control when a scrape asks."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics."""
+        yield from self._node()
+        yield from self._counters()
+        yield from self._workers()
+        yield from self._links()
+        yield from self._groups()
+
+    def _node(self) -> Iterator[Metric]:
+        status = show.status(self._control)
+        info = {key: str(status[key]) for key in ("name", "version", "interface", "overlay", "node_id")}
+        yield InfoMetricFamily(f"{PREFIX}_node", "The node and its version.", value=info)
+        yield GaugeMetricFamily(f"{PREFIX}_ready", "1 once all processes are ready.", value=int(status["ready"]))
+        yield GaugeMetricFamily(f"{PREFIX}_uptime_seconds", "Since the launch.", value=status["uptime_s"])
+
+    def _counters(self) -> Iterator[Metric]:
+        found = show.counts(self._control)
+        for name in counters.EVENTS:
+            yield CounterMetricFamily(f"{PREFIX}_{name}", f"{_sentence(counters.text(name))}.", value=found[name])
+        drops = CounterMetricFamily(f"{PREFIX}_drops", "Packets and datagrams dropped, by reason.", labels=["reason"])
+        for reason, count in found["drops"].items():
+            drops.add_metric([reason], count)
+        yield drops
+        family = CounterMetricFamily(f"{PREFIX}_membership", "What the querier counted.", labels=["event"])
+        for event, count in found["membership"].items():
+            family.add_metric([event], count)
+        yield family
+        yield GaugeMetricFamily(f"{PREFIX}_sources", "Groups that local programs send to.", value=found["sources"])
+
+    def _workers(self) -> Iterator[Metric]:
+        rows = show.workers(self._control)
+        labels = ["role", "lane"]
+        up = GaugeMetricFamily(f"{PREFIX}_worker_up", "1 if the process is ready.", labels=labels)
+        restarts = CounterMetricFamily(f"{PREFIX}_worker_restarts", "Restarts of the process.", labels=labels)
+        packets = CounterMetricFamily(f"{PREFIX}_worker_packets", "Packets its stages have moved.", labels=labels)
+        for row in rows:
+            key = [row["role"], str(row["lane"])]
+            up.add_metric(key, int(row["state"] == "ready"))
+            restarts.add_metric(key, row["restarts"])
+            packets.add_metric(key, row["packets"])
+        yield from (up, restarts, packets)
+
+    def _links(self) -> Iterator[Metric]:
+        rows = [row for row in show.links(self._control) if row["peer"]]
+        for name, text, value in (
+            ("link_up", "1 if packets may be sent to the peer.", lambda row: int(row["state"] == "up")),
+            ("link_rtt_seconds", "Smoothed round-trip time.", lambda row: row["rtt_ms"] / 1e3),
+            ("link_loss_ratio", "Smoothed share of probes without an answer.", lambda row: row["loss"]),
+        ):
+            gauge = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=["peer"])
+            for row in rows:
+                gauge.add_metric([row["peer"]], value(row))
+            yield gauge
+        for name in _LINK_COUNTERS:
+            text = f"{name.replace('_', ' ')} of the link."
+            family = CounterMetricFamily(f"{PREFIX}_link_{name}", _sentence(text), labels=["peer"])
+            for row in rows:
+                family.add_metric([row["peer"]], row[name])
+            yield family
+
+    def _groups(self) -> Iterator[Metric]:
+        rows = show.groups(self._control)
+        total = GaugeMetricFamily(f"{PREFIX}_groups", "Groups by whether this host has members.", labels=["local"])
+        for local in (True, False):
+            total.add_metric([str(local).lower()], sum(row["local"] is local for row in rows))
+        yield total
+        members = GaugeMetricFamily(f"{PREFIX}_group_members", "Other nodes with members.", labels=["group"])
+        for row in rows[:GROUPS_MAX]:
+            members.add_metric([row["group"]], len(row["members"]))
+        yield members
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _refusal(listen: str, error: OSError) -> PipelineError:
+    if error.errno == errno.EADDRINUSE:
+        return PipelineError(f"--metrics {listen}: the port is in use: stop the other program or choose another")
+    if error.errno == errno.EADDRNOTAVAIL:
+        return PipelineError(f"--metrics {listen}: no interface of this host has that address")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return PermissionDeniedError(f"--metrics {listen}: no permission for that port")
+    return PipelineError(f"--metrics {listen}: {os.strerror(error.errno or 0)}")

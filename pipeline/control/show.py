@@ -1,0 +1,330 @@
+"""What the command line shows: each noun as plain JSON values, made from control's cores and shared memory on demand.
+
+It changes nothing.  The words of the fields are the contract of `show … --json` (design §6).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import psutil
+
+from pipeline import __version__
+from pipeline.address import OVERLAY_V4, Address, parse, show
+from pipeline.forwarding.route import FibKey, Kind
+from pipeline.shm import counters, ring
+from pipeline.shm.region import ProcessState
+from pipeline.workers import graph
+
+if TYPE_CHECKING:
+    from pipeline.control.process import _Control as Control
+
+Row: TypeAlias = dict[str, Any]
+
+QUERIER_V6 = parse("fe80::1:4d43:5351")
+"""Ours, on every node: the querier of the virtual link.  Low, so that it wins an election by address."""
+
+
+# ---------------------------------------------------------------- addresses
+
+
+def with_prefix(address: Address, prefix: int) -> str:
+    """The text of an address with its prefix length: "10.77.0.1/16"."""
+    return f"{show(address)}/{prefix}"
+
+
+def read_prefix(text: str) -> tuple[Address, int]:
+    """The address and prefix length of "10.77.0.1/16"."""
+    address, _, prefix = text.partition("/")
+    return parse(address), int(prefix)
+
+
+def querier_addresses(configured: str | None, addresses: tuple[str, ...]) -> tuple[Address, Address]:
+    """The querier's IPv4 and IPv6 address: the last host of the overlay's IPv4 subnet, and a link-local one.
+
+    Where this host is the last one itself it is the one before: the kernel takes no packets from its own address.
+    """
+    networks = [ipaddress.ip_interface(text).network for text in addresses]
+    network = next((net for net in networks if net.version == 4), OVERLAY_V4)
+    last = network.broadcast_address - 1
+    own = {ipaddress.ip_interface(text).ip for text in addresses}
+    v4, v6 = (last - 1 if last in own else last).packed, QUERIER_V6
+    if configured is None:
+        return v4, v6
+    given = parse(configured)
+    return (given, v6) if len(given) == 4 else (v4, given)
+
+
+def destination(packet: bytes) -> Address | None:
+    """Where an IP packet that C has checked goes to."""
+    if packet[0] >> 4 == 4:
+        return packet[16:20] if len(packet) >= 20 else None
+    return packet[24:40] if len(packet) >= 40 else None
+
+
+# ---------------------------------------------------------------- nouns
+
+
+def status(control: Control) -> Row:
+    """One object about the instance as a whole."""
+    config, region = control.given.config, control.given.region
+    links = control.node.links()
+    wanted = [worker.process for worker in graph.workers(config.workers.count)]
+    is_ready = all(region.process_state(index) is ProcessState.READY for index in [0, *wanted])
+    return {
+        "name": config.node.name,
+        "version": __version__,
+        "ready": is_ready,
+        "state": "ready" if is_ready else "starting",
+        "pid": os.getppid(),
+        "uptime_s": round(time.monotonic() - control.given.started, 1),
+        "interface": config.tun.interface,
+        "mtu": control.given.mtu,
+        "addresses": list(control.addresses),
+        "listen": config.node.listen,
+        "workers": config.workers.count,
+        "overlay": config.overlay.engine,
+        "sealed": control.given.is_sealed,
+        "key": os.path.abspath(control.given.config.node.key) if control.given.config.node.key else None,
+        "key_epoch": control.node.record.key_epoch,
+        "node_id": f"{control.node.record.node_id:08x}",
+        "peers_up": sum(link.is_up for link in links),
+        "peers_known": len(links),
+        "groups_local": len(control.membership.groups(time.monotonic())),
+    }
+
+
+def links(control: Control) -> list[Row]:
+    """One row a peer; `peer` is null for a seed that has not answered yet."""
+    rows: list[Row] = []
+    for link in control.node.links():
+        figures = control.publisher.link_figures(link.link)
+        rows.append(
+            {
+                "peer": link.name or None,
+                "endpoint": link.endpoint,
+                "addresses": [with_prefix(*address) for address in link.addresses],
+                "state": "up" if link.is_up else "down",
+                "rtt_ms": round(figures.rtt_ns / 1e6, 3),
+                "loss": round(figures.loss_ppm / 1e6, 6),
+                "tx_bytes": figures.tx_bytes,
+                "rx_bytes": figures.rx_bytes,
+                "tx_datagrams": figures.tx_datagrams,
+                "rx_datagrams": figures.rx_datagrams,
+                "tx_errors": figures.tx_errors,
+            }
+        )
+    return rows
+
+
+def groups(control: Control) -> list[Row]:
+    """One row a group that this host or another wants; fields of the local querier are null where it has no state."""
+    rows: dict[Address, Row] = {}
+    for view in control.membership.groups(time.monotonic()):
+        rows[view.group] = {
+            "group": show(view.group),
+            "filter_mode": view.filter_mode.value,
+            "sources": sorted(map(show, view.sources)),
+            "requested": sorted(map(show, view.requested)),
+            "compatibility": view.compatibility,
+            "expires_s": round(view.expires_s, 3),
+            "members": control.node.members(view.group),
+            "local": True,
+        }
+    for group in control.node.groups() - rows.keys():
+        members = control.node.members(group)
+        if members:
+            rows[group] = {
+                "group": show(group),
+                "filter_mode": None,
+                "sources": [],
+                "requested": [],
+                "compatibility": None,
+                "expires_s": None,
+                "members": members,
+                "local": False,
+            }
+    return [rows[group] for group in sorted(rows, key=lambda address: (len(address), address))]
+
+
+def routes(control: Control) -> list[Row]:
+    """One row a forwarding entry; `turn` is null where all packets of a stream go the same way."""
+    name = control.node.name_of
+    return [
+        {
+            "side": entry.key.side.value,
+            "kind": entry.key.kind.value,
+            "group": show(entry.key.group),
+            "source": show(entry.key.source) if entry.key.source else None,
+            "origin": name(entry.key.origin) if entry.key.origin else None,
+            "via": name(entry.key.via) if entry.key.via else None,
+            "turn": entry.key.stripe if entry.key.stripe or entry.stripes > 1 else None,
+            "next_hops": sorted(control.publisher.names_of(entry.links)),
+            "local": entry.local,
+            "stream": entry.stream,
+            "why": entry.why,
+        }
+        for entry in sorted(control.table.entries(), key=lambda entry: _place(entry.key))
+    ]
+
+
+def _place(key: FibKey) -> tuple[Any, ...]:
+    """Where an entry stands in a list: what is flooded, then addresses, then groups, the entries of each together."""
+    kind = (Kind.FLOOD, Kind.UNICAST, Kind.GROUP, Kind.SOURCE).index(key.kind)
+    return kind, len(key.group), key.group, key.source or b"", key.side.value, key.origin or 0, key.via or 0, key.stripe
+
+
+def rings(control: Control) -> list[Row]:
+    """One row a ring."""
+    return ring.levels(control.given.region)
+
+
+_processes: dict[int, psutil.Process] = {}
+
+
+def _cpu_percent(pid: int) -> float:
+    """Since the last time it was asked; of its whole life the first time."""
+    try:
+        known = _processes.get(pid)
+        if known is None:
+            known = _processes[pid] = psutil.Process(pid)
+            known.cpu_percent()
+            times, age = known.cpu_times(), time.time() - known.create_time()
+            return round(100 * (times.user + times.system) / max(age, 0.01), 2)
+        return round(known.cpu_percent(), 2)
+    except psutil.Error:
+        _processes.pop(pid, None)
+        return 0.0
+
+
+_PACKETS = {
+    graph.Stage.TUN_INGRESS: "tun_rx_packets",
+    graph.Stage.CLASSIFY: "sealed",
+    graph.Stage.OVERLAY_EGRESS: "overlay_tx_datagrams",
+    graph.Stage.OVERLAY_INGRESS: "overlay_rx_datagrams",
+}
+
+
+def workers(control: Control) -> list[Row]:
+    """Control, then one row a worker process."""
+    region = control.given.region
+    members = [graph.Worker("control", 0, ()), *graph.workers(control.given.config.workers.count)]
+    rows = []
+    for worker in members:
+        index = worker.process if worker.stages else 0
+        pid = region.process_pid(index)
+        packets = sum(counters.value(region, _PACKETS[stage], lane=worker.lane, stage=stage) for stage in worker.stages)
+        rows.append(
+            {
+                "role": worker.role,
+                "lane": worker.lane,
+                "pid": pid,
+                "state": region.process_state(index).name.lower(),
+                "restarts": region.process_restarts(index),
+                "cpu_percent": _cpu_percent(pid),
+                "packets": packets if worker.stages else control.membership.counters.get("reports_received", 0),
+                "stages": [stage.name.lower() for stage in worker.stages],
+            }
+        )
+    return rows
+
+
+def counts(control: Control) -> Row:
+    """All counters of the data plane, of membership and of the interface."""
+    found: Row = counters.totals(control.given.region)
+    found["membership"] = dict(control.membership.counters)
+    found["sources"] = len(control.sources)
+    interface = psutil.net_io_counters(pernic=True, nowrap=False).get(control.given.config.tun.interface)
+    found["drops"]["tun_queue"] = interface.dropout if interface else 0
+    return found
+
+
+def graph_of(control: Control) -> Row:
+    """The overlay as this node knows it, and where each group goes from here.
+
+    What is relayed is never sent back, so `to` leaves `via` out; entries by `via` that say no more than that are not
+    listed.
+    """
+    known = [link for link in control.node.links() if link.name]
+    rows = [row for row in routes(control) if row["kind"] == "group"]
+    relays = [row for row in rows if row["side"] == "overlay"]
+    plain = {_stream(row): set(row["next_hops"]) for row in relays if row["via"] is None}
+    for row in relays:
+        row["next_hops"] = [name for name in row["next_hops"] if name != row["via"]]
+    own = control.given.config.node.name
+    return {
+        "nodes": [own, *(link.name for link in known)],
+        "edges": [{"from": own, "to": link.name, "state": "up" if link.is_up else "down"} for link in known],
+        "trees": [
+            {
+                "group": row["group"],
+                "source": row["source"],
+                "turn": row["turn"],
+                "from": own,
+                "to": row["next_hops"],
+                "why": row["why"],
+            }
+            for row in rows
+            if row["side"] == "host"
+        ],
+        "relays": [
+            {
+                "group": row["group"],
+                "source": row["source"],
+                "origin": row["origin"],
+                "via": row["via"],
+                "turn": row["turn"],
+                "at": own,
+                "to": row["next_hops"],
+                "why": row["why"],
+            }
+            for row in relays
+            if (row["next_hops"] if row["via"] is None else _differs(row, plain))
+        ],
+    }
+
+
+def _stream(row: Row) -> tuple[Any, ...]:
+    return row["group"], row["source"], row["origin"], row["turn"]
+
+
+def _differs(row: Row, plain: Mapping[tuple[Any, ...], set[str]]) -> bool:
+    """Whether an entry by `via` sends elsewhere than the one for packets from anybody."""
+    return set(row["next_hops"]) != plain.get(_stream(row), set()) - {row["via"]}
+
+
+def trace(control: Control, arguments: Mapping[str, str]) -> Row:
+    """Membership events from number `after` on; without it, the number of the next one."""
+    after = arguments.get("after", "")
+    now = time.monotonic()
+    part = control.trace.poll(int(after) if after.isdecimal() and len(after) < 20 else None, now)
+    began = time.time() - now
+    return {
+        "events": [
+            {
+                "time_s": round(began + event.now, 6),
+                "group": show(event.group) if event.group else None,
+                "host": show(event.host) if event.host else None,
+                "rule": event.rule,
+            }
+            for event in part.events
+        ],
+        "after": part.following,
+        "lost": part.lost,
+    }
+
+
+VIEWS: Mapping[str, Callable[[Control], Any]] = {
+    "status": status,
+    "links": links,
+    "groups": groups,
+    "routes": routes,
+    "rings": rings,
+    "workers": workers,
+    "counters": counts,
+    "graph": graph_of,
+}

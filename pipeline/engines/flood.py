@@ -1,0 +1,83 @@
+"""The engine `flood`: what a host sends to any group goes to every node within reach.  The example of README.md here.
+
+It knows no members and says nothing to its likes; hosts without members drop what they get.
+"""
+
+# ruff: noqa: ARG002, D102 (what the methods are for stands in engines/api.py)
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+from pipeline.address import Address, NodeId, SourceFilter
+from pipeline.engines.api import EngineContext, LinkState, Output, RouteChanged, RouteKey, Side
+
+
+class Flood:
+    """One node's flood."""
+
+    def __init__(self, context: EngineContext, now: float) -> None:
+        context.refuse_options("flood")
+        self._up: set[NodeId] = set()
+        self._joined: set[Address] = set()
+        self._sources: dict[Address, None] = {}
+        self._outputs: deque[Output] = deque()
+
+    def join(self, group: Address, sources: SourceFilter, now: float) -> None:
+        self._joined.add(group)
+
+    def leave(self, group: Address, now: float) -> None:
+        self._joined.discard(group)
+
+    def register_source(self, group: Address, now: float) -> None:
+        self._sources[group] = None
+        self._route(group)
+
+    def deregister_source(self, group: Address, now: float) -> None:
+        if group in self._sources:
+            del self._sources[group]
+            self._outputs.append(RouteChanged(RouteKey(Side.HOST, group), None, "flood: no source"))
+
+    def handle_link(self, peer: NodeId, state: LinkState, now: float, *, rtt_s: float | None = None) -> None:
+        before = set(self._up)
+        (self._up.add if state is LinkState.UP else self._up.discard)(peer)
+        for group in self._sources if self._up != before else ():
+            self._route(group)
+
+    def _route(self, group: Address) -> None:
+        self._outputs.append(RouteChanged(RouteKey(Side.HOST, group), frozenset(self._up), "flood: every node"))
+
+    def handle_addresses(self, hosts: Mapping[Address, NodeId], now: float) -> None: ...
+
+    def handle_message(self, peer: NodeId, message: bytes, now: float) -> str | None:
+        return "flood_malformed"
+
+    def handle_gap(
+        self, group: Address, origin: NodeId, numbers: tuple[int, ...], now: float, *, via: NodeId | None = None
+    ) -> None: ...
+
+    def handle_timeout(self, now: float) -> None: ...
+
+    def poll_timeout(self) -> float | None:
+        return None
+
+    def poll_output(self) -> Output | None:
+        return self._outputs.popleft() if self._outputs else None
+
+    def members(self, group: Address) -> frozenset[NodeId]:
+        return frozenset()
+
+    def nodes(self) -> Iterable[NodeId]:
+        return self._up
+
+    def groups(self) -> Iterable[Address]:
+        return frozenset(self._joined)
+
+    def snapshot(self, now: float) -> bytes:
+        return b"".join(bytes([len(group)]) + group for group in self._sources)
+
+    def restore(self, data: bytes, now: float) -> None:
+        while data:
+            group, data = data[1 : 1 + data[0]], data[1 + data[0] :]
+            self.register_source(group, now)

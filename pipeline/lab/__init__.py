@@ -1,0 +1,1 @@
+"""The laboratory shared by demo, tests and perf: network namespaces and the programs in them."""

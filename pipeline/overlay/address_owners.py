@@ -1,0 +1,85 @@
+"""Who owns which overlay address, among the nodes within reach.
+
+An explicit address (`--address`) beats a derived one, then the lower node id keeps it.  Every node applies the same
+rule to the same records, so all agree without asking.  The loser of a derived address moves on to its next
+one; two explicit claims stand, and the unicast route goes to the owner.  It knows no interfaces and sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pipeline import limits
+from pipeline.address import Address, NodeId, derive_addresses
+from pipeline.messages import NodeRecord
+
+V4_PREFIX = 16
+V6_PREFIX = 64
+
+
+class AddressOwners:
+    """The addresses that nodes within reach claim."""
+
+    def __init__(self) -> None:
+        self._by_address: dict[Address, dict[NodeId, NodeRecord]] = {}
+        self._by_node: dict[NodeId, NodeRecord] = {}
+
+    def set(self, record: NodeRecord) -> bool:
+        """A node within reach claims the addresses of its record.  Returns whether any owner may have changed."""
+        old = self._by_node.get(record.node_id)
+        if old is not None and _claim(old) == _claim(record):
+            return False
+        self.remove(record.node_id)
+        self._by_node[record.node_id] = record
+        for address, _ in record.addresses:
+            self._by_address.setdefault(address, {})[record.node_id] = record
+        return True
+
+    def remove(self, node_id: NodeId) -> bool:
+        """The node is out of reach.  Returns whether any owner may have changed."""
+        old = self._by_node.pop(node_id, None)
+        if old is None:
+            return False
+        for address, _ in old.addresses:
+            claimants = self._by_address.get(address, {})
+            claimants.pop(node_id, None)
+            if not claimants:
+                self._by_address.pop(address, None)
+        return bool(old.addresses)
+
+    def owners(self) -> dict[Address, NodeId]:
+        """The owner of each address."""
+        return {address: min(claimants.values(), key=_rank).node_id for address, claimants in self._by_address.items()}
+
+    def rivals(self, own: NodeRecord) -> list[NodeRecord]:
+        """Other nodes that claim an address of `own`, each once."""
+        found = {
+            other.node_id: other
+            for address, _ in own.addresses
+            for other in self._by_address.get(address, {}).values()
+            if other.node_id != own.node_id
+        }
+        return [found[node_id] for node_id in sorted(found)]
+
+    def must_move(self, own: NodeRecord) -> bool:
+        """Whether a derived address of `own` belongs to another node."""
+        return not own.explicit_addresses and any(_rank(rival) < _rank(own) for rival in self.rivals(own))
+
+    def derive(self, name: str, own_id: NodeId, attempt: int) -> tuple[int, tuple[tuple[Address, int], ...]]:
+        """The first pair of derived addresses, from the nth on, that no other node claims, and its number."""
+        for number in range(attempt, attempt + limits.ADDRESS_ATTEMPTS_MAX):
+            v4, v6 = derive_addresses(name, number)
+            if not self._is_claimed((v4, v6), own_id):
+                return number, ((v4, V4_PREFIX), (v6, V6_PREFIX))
+        raise RuntimeError("no derived address is free: 10.77.0.0/16 has more nodes than NODES_MAX")
+
+    def _is_claimed(self, addresses: Iterable[Address], own_id: NodeId) -> bool:
+        return any(self._by_address.get(address, {}).keys() - {own_id} for address in addresses)
+
+
+def _rank(record: NodeRecord) -> tuple[bool, NodeId]:
+    return not record.explicit_addresses, record.node_id
+
+
+def _claim(record: NodeRecord) -> tuple[object, ...]:
+    return record.addresses, record.explicit_addresses
