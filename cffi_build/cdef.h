@@ -11,8 +11,8 @@
 #define MP_WINDOWS_MAX ...
 #define MP_KEY_BYTES ...
 #define MP_STREAMS ...
-#define MP_ORDER_NUMBERS ...
-#define MP_HEARD ...
+#define MP_REPAIR_REQUEST_NUMBERS ...
+#define MP_REPAIR_TRACKS ...
 #define MP_STRIPES_MAX ...
 #define MP_STRIPE_SHIFT ...
 #define MP_NO_LINK ...
@@ -96,7 +96,7 @@ const char *mp_counter_name(uint32_t which);
 const char *mp_counter_text(uint32_t which);
 uint64_t mp_counter_sum(const struct mp_region *r, uint32_t which, uint32_t lane, uint32_t stage);
 
-/* ---- mp_tables ---- */
+/* ---- mp_published ---- */
 
 struct mp_endpoint {
     uint16_t family;
@@ -142,9 +142,9 @@ int mp_key_set(struct mp_region *r, uint32_t index, uint32_t origin, uint8_t epo
 int mp_key_clear(struct mp_region *r, uint32_t index);
 int mp_sender_set(struct mp_region *r, uint32_t origin, uint32_t sealed, uint8_t active_epoch, uint8_t even_epoch,
                   const uint8_t *even_key, uint8_t odd_epoch, const uint8_t *odd_key);
-int mp_tables_lock(struct mp_region *r);
-void mp_tables_wipe(struct mp_region *r);
-uint32_t mp_tables_repair(struct mp_region *r);
+int mp_keys_lock(struct mp_region *r);
+void mp_keys_wipe(struct mp_region *r);
+uint32_t mp_links_keys_repair(struct mp_region *r);
 
 /* ---- mp_fib ---- */
 
@@ -182,7 +182,7 @@ int mp_fib_next_used(const struct mp_fib_writer *w, uint32_t *cursor, struct mp_
 
 /* ---- repair ---- */
 
-struct mp_gap {
+struct mp_repair_gap {
     uint32_t origin;
     uint32_t stream;
     uint32_t via;
@@ -191,12 +191,12 @@ struct mp_gap {
     ...;
 };
 
-struct mp_heard_stream {
+struct mp_repair_track_stream {
     uint32_t origin, stream, highest;
 };
-uint32_t mp_heard_list(const struct mp_region *r, struct mp_heard_stream *out);
+uint32_t mp_repair_track_list(const struct mp_region *r, struct mp_repair_track_stream *out);
 
-int mp_order_add(struct mp_region *r, uint32_t link, uint32_t origin, uint32_t stream, const uint32_t *numbers,
+int mp_repair_request_add(struct mp_region *r, uint32_t link, uint32_t origin, uint32_t stream, const uint32_t *numbers,
                  uint32_t count);
 
 /* ---- mp_stage: the worker ---- */
@@ -227,7 +227,7 @@ struct mp_policy {
 struct mp_worker_config {
     uint32_t lane;
     uint32_t stages;
-    uint32_t borrows;
+    uint32_t inline_stages;
     uint32_t idle;
     uint32_t super;
     uint32_t moderation_us;

@@ -51,7 +51,7 @@ BUSY_POLL_US = 50
 MOVE_BYTES_MAX = 4096
 """Two addresses are some 40 bytes, as many as a node may have below 1,000."""
 HISTORY_FACTOR = 4
-"""Rings are so many times as long where the engine repairs: three quarters are then history (mp_history.h)."""
+"""Rings are so many times as long where the engine repairs: three quarters are then history (mp_repair_buffer.h)."""
 
 log = structlog.get_logger()
 

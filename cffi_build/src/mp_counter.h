@@ -27,7 +27,7 @@
     X(packed, "inner packets that shared a datagram with others")          \
     X(relayed, "datagrams taken over for other nodes")                     \
     X(punted, "packets handed to control")                                 \
-    X(gaps_told, "times that control was told what a stream lacks")        \
+    X(gaps_told, "times that control was reported what a stream lacks")        \
     X(gaps_untold, "times that this was put off, being above the limit")   \
     X(resend_asked, "datagrams that peers asked for once more")            \
     X(resend_refused, "of them, above the limit")                          \

@@ -241,7 +241,7 @@ static void repair_chain(struct mp_fib_writer *w, _Atomic uint32_t *bucket)
         w->linked[index] = 1;
         add_relaxed(&w->fib->entries, 1);
         add_relaxed(&w->fib->specific[key.side & 1], (uint32_t)is_specific(&key));
-        add_relaxed(&mp_tables(w->region)->repairing, asks_for_repair(e));
+        add_relaxed(&mp_published(w->region)->repairing, asks_for_repair(e));
         link = &e->next;
     }
 }
@@ -257,12 +257,12 @@ static void repair(struct mp_fib_writer *w)
     uint32_t before[2] = { atomic_load_explicit(&w->fib->specific[0], memory_order_relaxed),
                            atomic_load_explicit(&w->fib->specific[1], memory_order_relaxed) };
     atomic_store_explicit(&w->fib->entries, 0, memory_order_relaxed);
-    uint32_t repairing = atomic_load_explicit(&mp_tables(w->region)->repairing, memory_order_relaxed);
+    uint32_t repairing = atomic_load_explicit(&mp_published(w->region)->repairing, memory_order_relaxed);
     for (uint32_t b = 0; b < g->fib_buckets; b++)
         repair_chain(w, bucket_of(w->region, b));
     for (int side = 0; side < 2; side++)
         add_relaxed(&w->fib->specific[side], 0u - before[side]);
-    add_relaxed(&mp_tables(w->region)->repairing, 0u - repairing);
+    add_relaxed(&mp_published(w->region)->repairing, 0u - repairing);
     for (uint32_t i = 0; i < w->fresh; i++)
         if (!w->linked[i])
             rest(w, i);
@@ -391,7 +391,7 @@ int mp_fib_set(struct mp_fib_writer *w, const struct mp_fib_key *key, const stru
         add_relaxed(&w->fib->specific[key->side & 1], (uint32_t)is_specific(key));
     }
     uint32_t repaired = old == MP_NO_ENTRY ? 0u : asks_for_repair(entry_at(w->region, old));
-    add_relaxed(&mp_tables(w->region)->repairing, asks_for_repair(e) - repaired);
+    add_relaxed(&mp_published(w->region)->repairing, asks_for_repair(e) - repaired);
     w->linked[index] = 1;
     link_head(bucket, index);
     next_version(w->fib);
@@ -410,7 +410,7 @@ int mp_fib_delete(struct mp_fib_writer *w, const struct mp_fib_key *key)
     unlink_entry(w, bucket, index);
     add_relaxed(&w->fib->entries, 0u - 1u);
     add_relaxed(&w->fib->specific[key->side & 1], 0u - (uint32_t)is_specific(key));
-    add_relaxed(&mp_tables(w->region)->repairing, 0u - asks_for_repair(entry_at(w->region, index)));
+    add_relaxed(&mp_published(w->region)->repairing, 0u - asks_for_repair(entry_at(w->region, index)));
     next_version(w->fib);
     return 0;
 }

@@ -37,7 +37,7 @@ static void place(struct mp_region *r, const struct mp_geometry *g)
     r->geometry = *g;
     take(&at, sizeof *r);
     r->processes_at = take(&at, sizeof(struct mp_process) * (1 + MP_STAGES * lanes));
-    r->tables_at = take(&at, sizeof(struct mp_tables));
+    r->published_at = take(&at, sizeof(struct mp_published));
     r->sender_at = take(&at, sizeof(struct mp_sender));
     r->fib_at = take(&at, sizeof(struct mp_fib));
     r->fib_buckets_at = take(&at, sizeof(uint32_t) * (uint64_t)g->fib_buckets);
@@ -49,9 +49,9 @@ static void place(struct mp_region *r, const struct mp_geometry *g)
     r->link_rx_at = take(&at, sizeof(struct mp_link_rx) * MP_LINKS_MAX * lanes);
     r->streams_at = take(&at, sizeof(uint32_t) * MP_STREAMS);
     r->rates_at = take(&at, sizeof(uint64_t) * MP_RATES);
-    r->heard_at = take(&at, sizeof(struct mp_heard) * MP_HEARD);
-    r->orders_at = take(&at, sizeof(struct mp_order) * MP_ORDERS);
-    r->waiting_at = take(&at, mp_waiting_bytes(g) * MP_WAITING * lanes);
+    r->repair_tracks_at = take(&at, sizeof(struct mp_repair_track) * MP_REPAIR_TRACKS);
+    r->repair_requests_at = take(&at, sizeof(struct mp_repair_request) * MP_REPAIR_REQUESTS);
+    r->unresolved_at = take(&at, mp_unresolved_bytes(g) * MP_UNRESOLVED * lanes);
     r->host_slots_at = take(&at, (uint64_t)g->host_slot_bytes * g->host_slots * lanes);
     r->overlay_slots_at = take(&at, sizeof(struct mp_super) * g->overlay_slots * lanes);
     at = (at + 4095) & ~UINT64_C(4095);

@@ -8,14 +8,14 @@
  *
  *   mp_region ── geometry, offsets
  *     mp_process[1 + lanes * 4]     who runs, in which state            written by supervisor and the process
- *     mp_tables                     versions of what control publishes  written by control
+ *     mp_published                     versions of what control publishes  written by control
  *     mp_sender                     this node's origin and keys         control
  *     mp_fib, buckets, entries      forwarding table                    control
  *     mp_link[]                     endpoints of peers                  control
  *     mp_key[]                      sender keys of peers                control
  *     mp_window[]                   replay windows                      overlay_ingress
- *     mp_heard[]                    what has come of streams            overlay_ingress
- *     mp_order[]                    what is to be sent once more        control
+ *     mp_repair_track[]                    what has come of streams            overlay_ingress
+ *     mp_repair_request[]                    what is to be sent once more        control
  *     mp_lane[] ── cursors, doorbell flags, sequence numbers; host ring slots, overlay ring slots
  *     rates                         token buckets of peers and groups   classify, overlay_ingress
  *     mp_counters[lanes * 4 + 1] (the last is control's), mp_link_tx[lanes][links], mp_link_rx[lanes][links], stream sequence numbers
@@ -47,18 +47,18 @@
 #define MP_HEADROOM 64u         /* before the inner packet: vnet header (10) and, later, overlay header (20) */
 #define MP_RUNS_MAX 64u         /* as many as segments of one super-buffer can differ in their next hops */
 #define MP_SUPER_BYTES 65536u   /* the largest UDP super-packet that the kernel hands up */
-#define MP_HEARD 1024u          /* streams whose gaps are seen: the groups of one host, or 16 groups of 64 sources each */
-#define MP_HEARD_WAYS 4u        /* of them a stream's name chooses among */
-#define MP_HEARD_WORDS 16u      /* 32 stream sequence numbers each: 480 to look back at, half a second of 11 Mbit/s */
-#define MP_HEARD_NUMBERS (32u * MP_HEARD_WORDS)
-#define MP_ORDERS 64u           /* resends that control has ordered and no lane has carried out: 64 peers at one instant */
-#define MP_ORDER_NUMBERS 60u    /* of one order: it fills four lines */
+#define MP_REPAIR_TRACKS 1024u          /* streams whose gaps are seen: the groups of one host, or 16 groups of 64 sources each */
+#define MP_REPAIR_TRACK_WAYS 4u        /* of them a stream's name chooses among */
+#define MP_REPAIR_TRACK_WORDS 16u      /* 32 stream sequence numbers each: 480 to look back at, half a second of 11 Mbit/s */
+#define MP_REPAIR_TRACK_NUMBERS (32u * MP_REPAIR_TRACK_WORDS)
+#define MP_REPAIR_REQUESTS 64u           /* resends that control has ordered and no lane has carried out: 64 peers at one instant */
+#define MP_REPAIR_REQUEST_NUMBERS 60u    /* of one order: it fills four lines */
 #define MP_KEY_BYTES 32u
 #define MP_STRIPES_MAX 8u         /* trees that a stream's packets take in turn: as limits.STRIPES_MAX, and 4 bits of a key */
 
 #define MP_NO_LINK 0xffffu      /* a datagram from no known link; an entry for any incoming link */
 #define MP_NO_ENTRY 0xffffffffu
-#define MP_WAITING 64u          /* packets of a lane that wait for a route: the first ones of some flows */
+#define MP_UNRESOLVED 64u          /* packets of a lane that wait for a route: the first ones of some flows */
 
 enum mp_stage_id { MP_TUN_INGRESS, MP_CLASSIFY, MP_OVERLAY_EGRESS, MP_OVERLAY_INGRESS, MP_STAGES };
 
@@ -81,8 +81,8 @@ struct mp_region {
     uint32_t reserved;
     uint64_t size;
     struct mp_geometry geometry;
-    uint64_t processes_at, tables_at, sender_at, fib_at, fib_buckets_at, links_at, keys_at, lanes_at, counters_at;
-    uint64_t link_tx_at, link_rx_at, streams_at, rates_at, heard_at, orders_at, waiting_at, host_slots_at, overlay_slots_at;
+    uint64_t processes_at, published_at, sender_at, fib_at, fib_buckets_at, links_at, keys_at, lanes_at, counters_at;
+    uint64_t link_tx_at, link_rx_at, streams_at, rates_at, repair_tracks_at, repair_requests_at, unresolved_at, host_slots_at, overlay_slots_at;
     uint64_t lazy_at;           /* from here on pages are reserved when first needed */
     uint64_t fib_entries_at, windows_at;
 };
@@ -97,15 +97,15 @@ struct mp_process {
 };
 _Static_assert(sizeof(struct mp_process) == 64, "one line each");
 
-struct mp_tables {
+struct mp_published {
     _Alignas(MP_CACHE_LINE) _Atomic uint32_t links_version; /* a reader whose copy is of another version copies again */
     _Atomic uint32_t keys_version;
     _Atomic uint32_t sender_version;
     _Atomic uint32_t repairing; /* forwarding entries that ask for repair; 0: overlay_egress keeps no history */
-    _Atomic uint64_t orders;    /* ever given: the next stands in mp_order[orders % MP_ORDERS] */
+    _Atomic uint64_t orders;    /* ever given: the next stands in mp_repair_request[orders % MP_REPAIR_REQUESTS] */
     uint32_t reserved[10];
 };
-_Static_assert(sizeof(struct mp_tables) == 64, "one line");
+_Static_assert(sizeof(struct mp_published) == 64, "one line");
 
 /* This node as a sender: the keys of the epochs in use, slot = epoch & 1. */
 struct mp_sender {
@@ -129,7 +129,7 @@ enum mp_kind { MP_KIND_GROUP, MP_KIND_UNICAST, MP_KIND_FLOOD, MP_KIND_SOURCE };
 enum mp_entry_flag {
     MP_ENTRY_LOCAL = 1,
     MP_ENTRY_PUNT_SOURCE = 2,
-    MP_ENTRY_REPAIR = 4,        /* gaps in the stream are told to control, and its datagrams kept for who lacks them */
+    MP_ENTRY_REPAIR = 4,        /* gaps in the stream are reported to control, and its datagrams kept for who lacks them */
 };
 
 struct mp_fib_key {             /* unused fields are zero; IPv4 as ::ffff:a.b.c.d */
@@ -237,21 +237,21 @@ struct mp_slot {
     uint16_t words;             /* of links[]; 0: nothing to send */
     uint16_t flow;              /* hash of source and destination: what has one hash must leave in order */
     uint16_t stream;            /* where it is to be kept for repair, else 0 */
-    uint16_t round;             /* of those that wait: which one put it back, see mp_waiting.h */
-    uint64_t waits_ns;          /* since when it has waited for a route; 0: it comes from the TUN */
+    uint16_t round;             /* of those that wait: which one put it back, see mp_unresolved.h */
+    uint64_t unresolved_ns;          /* since when it has waited for a route; 0: it comes from the TUN */
     uint64_t links[MP_LINK_WORDS];
     uint8_t padding[40];
     uint8_t headroom[MP_HEADROOM];  /* the packet follows; vnet and overlay header end where it begins */
 };
 _Static_assert(sizeof(struct mp_slot) == 256, "the inner packet begins on a line");
 
-/* A packet that waits for a route, see mp_waiting.h; its bytes follow. */
-struct mp_waiting {
+/* A packet that waits for a route, see mp_unresolved.h; its bytes follow. */
+struct mp_unresolved {
     _Alignas(MP_CACHE_LINE) uint64_t since_ns;
     uint32_t length;
     uint32_t reserved[13];
 };
-_Static_assert(sizeof(struct mp_waiting) == 64, "");
+_Static_assert(sizeof(struct mp_unresolved) == 64, "");
 
 /* A slot of the overlay ring: one super-buffer and what of it goes where. */
 struct mp_run {
@@ -276,27 +276,27 @@ _Static_assert(offsetof(struct mp_super, data) % 64 == 0 && sizeof(struct mp_sup
 
 /* ---- repair ---- */
 
-/* A stream and which of its datagrams have come, see mp_heard.h. */
-struct mp_heard {
+/* A stream and which of its datagrams have come, see mp_repair_track.h. */
+struct mp_repair_track {
     _Alignas(MP_CACHE_LINE) _Atomic uint64_t name;  /* 0: free */
-    _Atomic uint64_t heard_ns;  /* when its last datagram came */
+    _Atomic uint64_t arrived_ns;  /* when its last datagram came */
     _Atomic uint32_t highest;   /* number of all that have come */
     _Atomic uint32_t waits;     /* some worker is about to tell what is missing */
-    _Atomic uint64_t told;      /* digest of what control was told last, 0: nothing */
-    _Atomic uint32_t told_last; /* the highest number that it was told of, if `told` has ever been set */
+    _Atomic uint64_t reported;      /* digest of what control was reported last, 0: nothing */
+    _Atomic uint32_t reported_highest; /* the highest number that it was reported of, if `reported` has ever been set */
     uint32_t reserved[7];
-    _Atomic uint64_t word[MP_HEARD_WORDS];
+    _Atomic uint64_t word[MP_REPAIR_TRACK_WORDS];
 };
-_Static_assert(sizeof(struct mp_heard) == 192, "three lines");
+_Static_assert(sizeof(struct mp_repair_track) == 192, "three lines");
 
 /* Send these once more to a peer.  All lanes look at each order: a datagram is in the rings of one of them. */
-struct mp_order {
+struct mp_repair_request {
     _Alignas(MP_CACHE_LINE) uint32_t link;
     uint32_t origin, stream;
     uint32_t count;
-    uint32_t number[MP_ORDER_NUMBERS];
+    uint32_t number[MP_REPAIR_REQUEST_NUMBERS];
 };
-_Static_assert(sizeof(struct mp_order) == 256, "four lines");
+_Static_assert(sizeof(struct mp_repair_request) == 256, "four lines");
 
 /* ---- statistics ---- */
 
@@ -337,7 +337,7 @@ static inline void *mp_at(const struct mp_region *r, uint64_t offset)
 }
 
 static inline struct mp_process *mp_processes(const struct mp_region *r) { return mp_at(r, r->processes_at); }
-static inline struct mp_tables *mp_tables(const struct mp_region *r) { return mp_at(r, r->tables_at); }
+static inline struct mp_published *mp_published(const struct mp_region *r) { return mp_at(r, r->published_at); }
 static inline struct mp_sender *mp_sender(const struct mp_region *r) { return mp_at(r, r->sender_at); }
 static inline struct mp_fib *mp_fib(const struct mp_region *r) { return mp_at(r, r->fib_at); }
 static inline struct mp_link *mp_links(const struct mp_region *r) { return mp_at(r, r->links_at); }
@@ -345,22 +345,22 @@ static inline struct mp_key *mp_keys(const struct mp_region *r) { return mp_at(r
 static inline struct mp_window *mp_windows(const struct mp_region *r) { return mp_at(r, r->windows_at); }
 static inline _Atomic uint32_t *mp_streams(const struct mp_region *r) { return mp_at(r, r->streams_at); }
 
-static inline struct mp_heard *mp_heard_table(const struct mp_region *r) { return mp_at(r, r->heard_at); }
+static inline struct mp_repair_track *mp_repair_tracks(const struct mp_region *r) { return mp_at(r, r->repair_tracks_at); }
 
 /* Of a packet that waits, its place and the largest packet: a multiple of a line. */
-static inline uint64_t mp_waiting_bytes(const struct mp_geometry *g)
+static inline uint64_t mp_unresolved_bytes(const struct mp_geometry *g)
 {
-    return sizeof(struct mp_waiting) + (g->mtu + MP_CACHE_LINE - 1) / MP_CACHE_LINE * MP_CACHE_LINE;
+    return sizeof(struct mp_unresolved) + (g->mtu + MP_CACHE_LINE - 1) / MP_CACHE_LINE * MP_CACHE_LINE;
 }
 
-/* Place `at` (mod MP_WAITING) of a lane; the packet's bytes lie behind it. */
-static inline struct mp_waiting *mp_waiting(const struct mp_region *r, uint32_t lane, uint64_t at)
+/* Place `at` (mod MP_UNRESOLVED) of a lane; the packet's bytes lie behind it. */
+static inline struct mp_unresolved *mp_unresolved(const struct mp_region *r, uint32_t lane, uint64_t at)
 {
-    uint64_t place = MP_WAITING * (uint64_t)lane + at % MP_WAITING;
-    return mp_at(r, r->waiting_at + place * mp_waiting_bytes(&r->geometry));
+    uint64_t place = MP_UNRESOLVED * (uint64_t)lane + at % MP_UNRESOLVED;
+    return mp_at(r, r->unresolved_at + place * mp_unresolved_bytes(&r->geometry));
 }
 
-static inline struct mp_order *mp_orders(const struct mp_region *r) { return mp_at(r, r->orders_at); }
+static inline struct mp_repair_request *mp_repair_requests(const struct mp_region *r) { return mp_at(r, r->repair_requests_at); }
 
 static inline _Atomic uint64_t *mp_rates(const struct mp_region *r) { return mp_at(r, r->rates_at); }
 

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 #include "mp_seal.h"
-#include "mp_tables.h"
+#include "mp_links_keys.h"
 
 #define INDEX 4096u             /* twice the keys: short chains of linear probing */
 #define PROBE_NS UINT64_C(1000000000)
@@ -44,7 +44,7 @@ struct mp_peers *mp_peers_new(struct mp_worker *w)
     struct mp_peers *s = calloc(1, sizeof *s);
     if (!s)
         return NULL;
-    const struct mp_tables *t = mp_tables(w->region);
+    const struct mp_published *t = mp_published(w->region);
     s->w = w;
     s->count = w->count[MP_OVERLAY_INGRESS];
     s->links_version = atomic_load(&t->links_version) - 1;
@@ -189,7 +189,7 @@ static void refresh_sender(struct mp_peers *s, uint32_t version)
 
 void mp_peers_refresh(struct mp_peers *s)
 {
-    struct mp_tables *t = mp_tables(s->w->region);
+    struct mp_published *t = mp_published(s->w->region);
     uint32_t links = atomic_load_explicit(&t->links_version, memory_order_acquire);
     uint32_t keys = atomic_load_explicit(&t->keys_version, memory_order_acquire);
     uint32_t sender = atomic_load_explicit(&t->sender_version, memory_order_acquire);

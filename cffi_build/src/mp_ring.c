@@ -9,7 +9,7 @@
 
 void mp_bell_ring(struct mp_bell *bell, int fd)
 {
-    if (mp_bell_wanted(bell))
+    if (mp_bell_claim(bell))
         mp_bell_write(fd);
 }
 

@@ -7,9 +7,9 @@
  *   work          fills slots, alone               reads and changes slots, alone
  *   hand on       mp_publish                       mp_publish of its own cursor: the next stage's ready;
  *                                                  from the last stage mp_release: the first one's room
- *   sleep         -                                mp_give, mp_bell_arm, look again, poll, mp_bell_disarm, mp_take
+ *   sleep         -                                mp_runner_give, mp_bell_arm, look again, poll, mp_bell_disarm, mp_runner_take
  *   wake          mp_bell_ring after publishing,
- *                 or mp_take, do the work, mp_give
+ *                 or mp_runner_take, do the work, mp_runner_give
  *
  * A slot belongs to exactly one stage: the one whose cursor has not passed it and whose upstream cursor has.  A stage
  * is run by one worker at a time, its runner: its own process, or while that sleeps a producer that would otherwise
@@ -75,7 +75,7 @@ static inline uint64_t mp_skip(struct mp_cursor *upstream, struct mp_cursor *own
 static inline void mp_bell_arm(struct mp_bell *bell)
 {
     atomic_store_explicit(&bell->sleeping, 1u, memory_order_relaxed);
-    /* pairs with the fence in mp_bell_wanted: either the producer sees the flag or we see its slots */
+    /* pairs with the fence in mp_bell_claim: either the producer sees the flag or we see its slots */
     atomic_thread_fence(memory_order_seq_cst);
 }
 
@@ -92,7 +92,7 @@ static inline int mp_bell_armed(struct mp_bell *bell)
 }
 
 /* After publishing: must the producer write the eventfd?  Clears the flag, so that one write is enough. */
-static inline int mp_bell_wanted(struct mp_bell *bell)
+static inline int mp_bell_claim(struct mp_bell *bell)
 {
     atomic_thread_fence(memory_order_seq_cst);
     return atomic_load_explicit(&bell->sleeping, memory_order_relaxed) &&
@@ -111,16 +111,16 @@ void mp_bell_clear(int fd);
 /* ---- who runs a stage ---- */
 
 /* Becomes the runner; 0 if another worker is. */
-static inline int mp_take(struct mp_bell *bell, uint32_t worker)
+static inline int mp_runner_take(struct mp_bell *bell, uint32_t worker)
 {
     uint32_t nobody = 0;
-    /* acquire pairs with the release in mp_give: cursor, slots and counters are as the last runner left them */
+    /* acquire pairs with the release in mp_runner_give: cursor, slots and counters are as the last runner left them */
     return atomic_compare_exchange_strong_explicit(&bell->runner, &nobody, worker, memory_order_acquire,
                                                    memory_order_relaxed);
 }
 
 /* Is the runner no more; must look for work afterwards, behind the fence of mp_bell_arm or mp_bell_armed. */
-static inline void mp_give(struct mp_bell *bell)
+static inline void mp_runner_give(struct mp_bell *bell)
 {
     atomic_store_explicit(&bell->runner, 0u, memory_order_release);
 }

@@ -10,12 +10,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "mp_orders.h"
+#include "mp_repair_requests.h"
 #include "mp_worker.h"
 
 #define SPINS 64u               /* rounds without work before an adaptive worker sleeps: a microsecond or two */
 #define LOOK_UP_ROUNDS 1024u    /* a busy worker looks at the clock and at `wake` that often */
-#define LENDABLE (1u << MP_CLASSIFY | 1u << MP_OVERLAY_EGRESS) /* the others wait for descriptors, which wake their process */
+#define INLINE_STAGES (1u << MP_CLASSIFY | 1u << MP_OVERLAY_EGRESS) /* the others wait for descriptors, which wake their process */
 
 uint64_t mp_now_ns(void)
 {
@@ -45,8 +45,8 @@ struct mp_worker *mp_worker_new(struct mp_region *region, const struct mp_worker
     mp_bucket_init(&w->gaps, MP_GAPS_PER_S, MP_GAPS_BURST, w->now_ns);
     w->punts = calloc(MP_PUNT_SLOTS, sizeof *w->punts);
     w->id = 1 + (uint32_t)__builtin_ctz(config->stages);
-    w->held = config->stages & ~LENDABLE;
-    uint32_t runs = config->stages | config->borrows;
+    w->held = config->stages & ~INLINE_STAGES;
+    uint32_t runs = config->stages | config->inline_stages;
     for (uint32_t stage = 0; stage < MP_STAGES; stage++)
         w->count[stage] = mp_counters(region, config->lane, stage);
     w->gcm = mp_gcm_new();
@@ -120,7 +120,7 @@ static int is_ready(const struct mp_worker *w, uint32_t stage)
         return mp_ready(&l->host[0], &l->host[1]) > 0;
     return stage == MP_OVERLAY_EGRESS &&
            (mp_ready(&l->host[1], &l->host[2]) > 0 || mp_ready(&l->overlay[0], &l->overlay[1]) > 0 ||
-            mp_orders_ready(w->region, atomic_load_explicit(&l->orders.at, memory_order_relaxed)) > 0);
+            mp_repair_requests_ready(w->region, atomic_load_explicit(&l->orders.at, memory_order_relaxed)) > 0);
 }
 
 /* Takes over from a predecessor that died: what it had under way in a stage that it ran is passed over and counted. */
@@ -135,31 +135,31 @@ static void inherit(struct mp_worker *w, uint32_t stage)
     uint64_t lost = stage == MP_CLASSIFY ? mp_skip(&l->host[0], &l->host[1])
                                          : mp_skip(&l->host[1], &l->host[2]) + mp_skip(&l->overlay[0], &l->overlay[1]);
     mp_count(w->count[stage], MP_DROP_restart_skip, lost);
-    mp_give(bell);
+    mp_runner_give(bell);
 }
 
 static void take_own(struct mp_worker *w)
 {
     for (uint32_t missing = w->config.stages & ~w->held; missing; missing &= missing - 1) {
         uint32_t stage = (uint32_t)__builtin_ctz(missing);
-        if (mp_take(&w->lane->bell[stage], w->id))
+        if (mp_runner_take(&w->lane->bell[stage], w->id))
             w->held |= 1u << stage;
     }
 }
 
 static void give_own(struct mp_worker *w)
 {
-    for (uint32_t mine = w->held & LENDABLE; mine; mine &= mine - 1)
-        mp_give(&w->lane->bell[__builtin_ctz(mine)]);
-    w->held &= ~LENDABLE;
+    for (uint32_t mine = w->held & INLINE_STAGES; mine; mine &= mine - 1)
+        mp_runner_give(&w->lane->bell[__builtin_ctz(mine)]);
+    w->held &= ~INLINE_STAGES;
 }
 
-void mp_wake(struct mp_worker *w, uint32_t stage, int has_more)
+void mp_hand_off(struct mp_worker *w, uint32_t stage, int has_more)
 {
     struct mp_bell *bell = &w->lane->bell[stage];
     if (w->held >> stage & 1 || !mp_bell_armed(bell))
         return;
-    if (!has_more && w->config.borrows >> stage & 1 && mp_take(bell, w->id)) {
+    if (!has_more && w->config.inline_stages >> stage & 1 && mp_runner_take(bell, w->id)) {
         w->held |= 1u << stage;
         mp_count(w->count[stage], MP_COUNT_borrowed, 1);
     } else {
@@ -174,7 +174,7 @@ static void give_borrowed(struct mp_worker *w)
         uint32_t stage = (uint32_t)__builtin_ctz(borrowed);
         struct mp_bell *bell = &w->lane->bell[stage];
         w->held &= ~(1u << stage);
-        mp_give(bell);
+        mp_runner_give(bell);
         if (mp_bell_armed(bell) && is_ready(w, stage))
             mp_bell_ring(bell, w->config.bell[stage]);
     }
@@ -247,7 +247,7 @@ static int sleep_until(struct mp_worker *w, uint64_t deadline_ns)
         until = w->read_at_ns;
     if (udp_fills && w->receive_at_ns < until)
         until = w->receive_at_ns;
-    uint64_t look = mp_has_stage(w, MP_TUN_INGRESS) ? mp_waiting_due_ns(w) : UINT64_MAX;
+    uint64_t look = mp_has_stage(w, MP_TUN_INGRESS) ? mp_unresolved_due_ns(w) : UINT64_MAX;
     if (look < until)
         until = look;
     give_own(w);

@@ -11,7 +11,7 @@
  * outlives it: descriptors come from the supervisor, state that must survive is in the region.
  *
  * At low rates a wake-up costs more than what is to be done then.  So a worker that has handed a batch on and has nothing
- * else to do borrows the next stage while its process sleeps, and does the work itself; under load, when there is more to
+ * else to do inline_stages the next stage while its process sleeps, and does the work itself; under load, when there is more to
  * read, the processes work side by side.  Only a stage's own process punts: a borrower stops in front of such a packet.
  */
 #ifndef MP_STAGE_H
@@ -27,13 +27,13 @@ enum mp_punt_kind {
     MP_PUNT_MEMBERSHIP = 1,     /* an IGMP or MLD packet */
     MP_PUNT_SOURCE,             /* the first packet of a flow that no entry covers */
     MP_PUNT_ENDPOINT,           /* a peer was heard from another address: u32 link, struct mp_endpoint */
-    MP_PUNT_GAP,                /* what a stream lacks: struct mp_gap */
+    MP_PUNT_GAP,                /* what a stream lacks: struct mp_repair_gap */
 };
 
 struct mp_worker_config {
     uint32_t lane;
     uint32_t stages;            /* bit set of enum mp_stage_id */
-    uint32_t borrows;           /* bit set of stages behind them that it may run while their own process sleeps */
+    uint32_t inline_stages;           /* bit set of stages behind them that it may run while their own process sleeps */
     uint32_t idle;              /* enum mp_idle */
     uint32_t super;             /* the TUN takes UDP super-packets */
     uint32_t moderation_us;     /* how long a packet may wait for others under load */

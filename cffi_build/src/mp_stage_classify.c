@@ -11,8 +11,8 @@
 
 #include "mp_fib.h"
 #include "mp_seal.h"
-#include "mp_tables.h"
-#include "mp_waiting.h"
+#include "mp_links_keys.h"
+#include "mp_unresolved.h"
 #include "mp_worker.h"
 
 #define BURST 128u              /* slots at a time: small packets fill eight datagrams, and egress need not wait long */
@@ -27,7 +27,7 @@ struct flow {
     uint64_t asked_ns;
     uint64_t first_ns;          /* when control was asked first: what comes soon after that waits for the answer */
     uint32_t waits;             /* how many have been let wait since */
-    uint32_t waiting;           /* of them now, in mp_waiting or the ring: all that comes waits behind them */
+    uint32_t waiting;           /* of them now, in mp_unresolved or the ring: all that comes waits behind them */
     uint16_t round;             /* the last of its packets was put back in */
     uint32_t entry;             /* or MP_NO_ENTRY */
     uint32_t drop;              /* counter, 0: forward */
@@ -53,7 +53,7 @@ int mp_classify_init(struct mp_worker *w)
     w->classify = calloc(1, sizeof *w->classify);
     if (!w->classify)
         return -ENOMEM;
-    w->classify->sender_version = atomic_load(&mp_tables(w->region)->sender_version) - 1;
+    w->classify->sender_version = atomic_load(&mp_published(w->region)->sender_version) - 1;
     return 0;
 }
 
@@ -71,7 +71,7 @@ void mp_classify_exit(struct mp_worker *w)
 static void refresh_sender(struct mp_worker *w)
 {
     struct mp_classify *s = w->classify;
-    uint32_t version = atomic_load_explicit(&mp_tables(w->region)->sender_version, memory_order_acquire);
+    uint32_t version = atomic_load_explicit(&mp_published(w->region)->sender_version, memory_order_acquire);
     if (version == s->sender_version || !mp_sender_read(w->region, &s->sender))
         return;
     s->sender_version = version;
@@ -117,14 +117,14 @@ static int punt_source(struct mp_worker *w, struct flow *f, const uint8_t *bytes
 /* While packets of a flow wait, what is known of it is looked at again at the beginning of a round alone. */
 static int is_settled(const struct mp_worker *w, const struct flow *f, const struct mp_slot *slot)
 {
-    int begins = slot->waits_ns && slot->round != f->round;
+    int begins = slot->unresolved_ns && slot->round != f->round;
     /* the bound is for those that a process which died has lost */
-    return f->waiting && !begins && w->now_ns - f->first_ns < 2 * MP_WAITING_NS;
+    return f->waiting && !begins && w->now_ns - f->first_ns < 2 * MP_UNRESOLVED_NS;
 }
 
 static void note_put_back(struct flow *f, const struct mp_slot *slot)
 {
-    if (!slot->waits_ns)
+    if (!slot->unresolved_ns)
         return;
     f->round = slot->round;
     f->waiting -= f->waiting > 0;
@@ -132,20 +132,20 @@ static void note_put_back(struct flow *f, const struct mp_slot *slot)
 
 static int may_wait(const struct mp_worker *w, const struct flow *f, const struct mp_slot *slot)
 {
-    uint64_t since = slot->waits_ns ? slot->waits_ns : f->first_ns;
-    return f->drop == MP_DROP_no_member && f->asked_ns && w->now_ns - since < MP_WAITING_NS;
+    uint64_t since = slot->unresolved_ns ? slot->unresolved_ns : f->first_ns;
+    return f->drop == MP_DROP_no_member && f->asked_ns && w->now_ns - since < MP_UNRESOLVED_NS;
 }
 
 /* Returns 0 if the stage's own process must do it. */
 static int wait_for_route(struct mp_worker *w, struct flow *f, const struct mp_slot *slot, const uint8_t *bytes,
                           uint32_t length)
 {
-    uint64_t since = slot->waits_ns ? slot->waits_ns : w->now_ns;
+    uint64_t since = slot->unresolved_ns ? slot->unresolved_ns : w->now_ns;
     if (!mp_has_stage(w, MP_CLASSIFY))
         return 0;
-    int may = slot->waits_ns || f->waits < MP_WAITING_FLOW;
-    if (may && mp_waiting_add(w->region, w->config.lane, bytes, length, since)) {
-        f->waits += !slot->waits_ns;
+    int may = slot->unresolved_ns || f->waits < MP_UNRESOLVED_PER_FLOW;
+    if (may && mp_unresolved_add(w->region, w->config.lane, bytes, length, since)) {
+        f->waits += !slot->unresolved_ns;
         f->waiting++;
         mp_bell_write(w->config.bell[MP_TUN_INGRESS]);
     } else
@@ -296,7 +296,7 @@ static int classify_slot(struct mp_worker *w, struct mp_slot *slot, uint64_t ver
     struct mp_counters *c = w->count[MP_CLASSIFY];
     const uint8_t *bytes = mp_slot_packet(slot);
     struct mp_packet p;
-    if (slot->waits_ns && !mp_has_stage(w, MP_CLASSIFY))
+    if (slot->unresolved_ns && !mp_has_stage(w, MP_CLASSIFY))
         return 0;
     int drop = mp_packet_parse(bytes, slot->length, &p);
     if (drop) {
@@ -339,7 +339,7 @@ uint32_t mp_classify_burst(struct mp_worker *w)
     struct mp_cursor *own = &w->lane->host[1];
     uint64_t ready = mp_ready(&w->lane->host[0], own), at = mp_position(own);
     uint32_t most = ready < BURST ? (uint32_t)ready : BURST, count = 0;
-    if (!most || (mp_waiting_ready(w->lane) && !mp_has_stage(w, MP_CLASSIFY)))
+    if (!most || (mp_unresolved_ready(w->lane) && !mp_has_stage(w, MP_CLASSIFY)))
         return 0;
     refresh_sender(w);
     /* acquire pairs with the release in mp_fib's writer: look-ups see at least the table of this version */
@@ -352,6 +352,6 @@ uint32_t mp_classify_burst(struct mp_worker *w)
             close_datagram(w, f);
     }
     mp_publish(own, count);
-    mp_wake(w, MP_OVERLAY_EGRESS, mp_ready(&w->lane->host[0], own) > 0);
+    mp_hand_off(w, MP_OVERLAY_EGRESS, mp_ready(&w->lane->host[0], own) > 0);
     return count;
 }

@@ -8,14 +8,14 @@
  * in which they were opened, so no flow is reordered.  What overlay_ingress wants relayed are runs already.  Runs to
  * different sets that have a link in common go to it together: packets that take stripes would else leave one by one.
  *
- * What a peer lacks is sent to it once more when control orders it, out of the slots kept for that: see mp_history.h.
+ * What a peer lacks is sent to it once more when control orders it, out of the slots kept for that: see mp_repair_buffer.h.
  */
 #include <errno.h>
 #include <stdlib.h>
 
-#include "mp_history.h"
-#include "mp_orders.h"
-#include "mp_tables.h"
+#include "mp_repair_buffer.h"
+#include "mp_repair_requests.h"
+#include "mp_links_keys.h"
 #include "mp_udp.h"
 #include "mp_worker.h"
 
@@ -59,7 +59,7 @@ int mp_egress_init(struct mp_worker *w)
     w->egress = calloc(1, sizeof *w->egress);
     if (!w->egress)
         return -ENOMEM;
-    w->egress->links_version = atomic_load(&mp_tables(w->region)->links_version) - 1;
+    w->egress->links_version = atomic_load(&mp_published(w->region)->links_version) - 1;
     w->egress->orders_done = atomic_load(&w->lane->orders.at);
     mp_bucket_init(&w->egress->resends, RESENDS_PER_S, RESENDS_BURST, w->now_ns);
     return 0;
@@ -73,7 +73,7 @@ void mp_egress_exit(struct mp_worker *w)
 static void refresh_targets(struct mp_worker *w)
 {
     struct mp_egress *s = w->egress;
-    uint32_t version = atomic_load_explicit(&mp_tables(w->region)->links_version, memory_order_acquire);
+    uint32_t version = atomic_load_explicit(&mp_published(w->region)->links_version, memory_order_acquire);
     if (version == s->links_version)
         return;
     s->links_version = version;
@@ -240,8 +240,8 @@ static uint32_t host_burst(struct mp_worker *w)
             add_to_run(w, slot);
     }
     flush_runs(w);
-    mp_release(own, count, mp_history_slots(w->region, w->region->geometry.host_slots));
-    mp_wake(w, MP_TUN_INGRESS, 1);
+    mp_release(own, count, mp_repair_buffer_slots(w->region, w->region->geometry.host_slots));
+    mp_hand_off(w, MP_TUN_INGRESS, 1);
     return count;
 }
 
@@ -271,7 +271,7 @@ static uint32_t overlay_burst(struct mp_worker *w)
     }
     flush_runs(w);
     if (count)
-        mp_release(own, count, mp_history_slots(w->region, w->region->geometry.overlay_slots));
+        mp_release(own, count, mp_repair_buffer_slots(w->region, w->region->geometry.overlay_slots));
     return count;
 }
 
@@ -290,10 +290,10 @@ static uint32_t send_alike(struct mp_worker *w, struct iovec *iov, uint32_t coun
     return n;
 }
 
-static void carry_out(struct mp_worker *w, const struct mp_order *order)
+static void carry_out(struct mp_worker *w, const struct mp_repair_request *order)
 {
-    struct iovec found[MP_ORDER_NUMBERS], iov[MP_ORDER_NUMBERS];
-    uint32_t count = mp_history_find(w->region, w->config.lane, order, found), allowed = 0;
+    struct iovec found[MP_REPAIR_REQUEST_NUMBERS], iov[MP_REPAIR_REQUEST_NUMBERS];
+    uint32_t count = mp_repair_buffer_find(w->region, w->config.lane, order, found), allowed = 0;
     while (allowed < count && mp_bucket_take(&w->egress->resends, w->now_ns))
         allowed++;
     mp_count(w->count[MP_OVERLAY_EGRESS], MP_COUNT_resend_refused, count - allowed);
@@ -306,18 +306,18 @@ static void carry_out(struct mp_worker *w, const struct mp_order *order)
 /* Orders are left to the stage's own process, which so knows how many it has carried out, and keeps to the limit. */
 static int has_orders(const struct mp_worker *w)
 {
-    return mp_has_stage(w, MP_OVERLAY_EGRESS) && mp_orders_ready(w->region, w->egress->orders_done);
+    return mp_has_stage(w, MP_OVERLAY_EGRESS) && mp_repair_requests_ready(w->region, w->egress->orders_done);
 }
 
 static uint32_t orders_burst(struct mp_worker *w)
 {
-    uint64_t ready = has_orders(w) ? mp_orders_ready(w->region, w->egress->orders_done) : 0;
+    uint64_t ready = has_orders(w) ? mp_repair_requests_ready(w->region, w->egress->orders_done) : 0;
     uint32_t count = ready < ORDERS_BURST ? (uint32_t)ready : ORDERS_BURST;
     for (uint32_t i = 0; i < count; i++)
-        carry_out(w, &mp_orders(w->region)[(w->egress->orders_done + i) % MP_ORDERS]);
+        carry_out(w, &mp_repair_requests(w->region)[(w->egress->orders_done + i) % MP_REPAIR_REQUESTS]);
     if (count) {
         w->egress->orders_done += count;
-        /* release pairs with the acquire in mp_order_add: these are read no more */
+        /* release pairs with the acquire in mp_repair_request_add: these are read no more */
         atomic_store_explicit(&w->lane->orders.at, w->egress->orders_done, memory_order_release);
     }
     return count;

@@ -14,12 +14,12 @@
 #include <time.h>
 
 #include "mp_fib.h"
-#include "mp_gaps.h"
-#include "mp_heard.h"
+#include "mp_repair_gaps.h"
+#include "mp_repair_track.h"
 #include "mp_peers.h"
 #include "mp_seal.h"
-#include "mp_sequence.h"
-#include "mp_tables.h"
+#include "mp_reorder.h"
+#include "mp_links_keys.h"
 #include "mp_tun.h"
 #include "mp_udp.h"
 
@@ -38,7 +38,7 @@ struct forward {                /* what is known of a flow that comes by a link;
     struct mp_fib_key key;      /* that `entry` was found by */
     uint32_t stripe;              /* that `later` is of; 0: none has been looked up */
     struct mp_fib_value later;
-    struct mp_heard *heard;     /* of a stream that is repaired; NULL: not looked up */
+    struct mp_repair_track *heard;     /* of a stream that is repaired; NULL: not looked up */
 };
 
 struct mp_ingress {
@@ -47,8 +47,8 @@ struct mp_ingress {
     uint32_t deliveries;
     struct forward *last;       /* consecutive datagrams mostly share it */
     struct forward forwards[FORWARDS];
-    struct mp_gaps gaps;
-    struct mp_sequence *sequence; /* NULL with several lanes: none sees all of a stream */
+    struct mp_repair_gaps gaps;
+    struct mp_reorder *sequence; /* NULL with several lanes: none sees all of a stream */
     struct mp_fib_value besides; /* of besides_origin() */
     uint32_t scattered;         /* the last delivery was of several flows: gather from all super-buffers of a burst */
     uint8_t opened[MP_RECEIVE_BURST][MP_SUPER_BYTES];   /* plain text, at the offsets of the sealed super-buffer */
@@ -63,10 +63,10 @@ int mp_ingress_init(struct mp_worker *w)
     if (!w->ingress)
         return -ENOMEM;
     w->ingress->last = w->ingress->forwards;
-    mp_gaps_init(w, &w->ingress->gaps);
+    mp_repair_gaps_init(w, &w->ingress->gaps);
     w->ingress->peers = mp_peers_new(w);
     if (w->region->geometry.lanes == 1 &&
-        !(w->ingress->sequence = mp_sequence_new(w->region->geometry.mtu, deliver_in_order, w)))
+        !(w->ingress->sequence = mp_reorder_new(w->region->geometry.mtu, deliver_in_order, w)))
         return -ENOMEM;
     return w->ingress->peers ? 0 : -ENOMEM;
 }
@@ -76,15 +76,15 @@ void mp_ingress_exit(struct mp_worker *w)
     if (!w->ingress)
         return;
     mp_peers_free(w->ingress->peers);
-    mp_sequence_free(w->ingress->sequence);
+    mp_reorder_free(w->ingress->sequence);
     free(w->ingress);
 }
 
 uint64_t mp_ingress_due_ns(const struct mp_worker *w)
 {
     const struct mp_ingress *s = w->ingress;
-    uint64_t probes = mp_peers_due_ns(s->peers), gaps = mp_gaps_due_ns(&s->gaps);
-    uint64_t held = s->sequence ? mp_sequence_due_ns(s->sequence) : UINT64_MAX, due = probes < gaps ? probes : gaps;
+    uint64_t probes = mp_peers_due_ns(s->peers), gaps = mp_repair_gaps_due_ns(&s->gaps);
+    uint64_t held = s->sequence ? mp_reorder_due_ns(s->sequence) : UINT64_MAX, due = probes < gaps ? probes : gaps;
     return held < due ? held : due;
 }
 
@@ -100,7 +100,7 @@ static void flush_deliveries(struct mp_worker *w)
     s->scattered = flows > 1;
     s->deliveries = 0;
     if (s->sequence)
-        mp_sequence_recycle(s->sequence);
+        mp_reorder_recycle(s->sequence);
 }
 
 /* All packets of a datagram are of the flow that its first was looked up by: a member that lies gains nothing. */
@@ -122,7 +122,7 @@ static void deliver(struct mp_worker *w, const struct mp_packet *first, const ui
     }
 }
 
-/* For mp_sequence: a datagram's turn to be delivered has come. */
+/* For mp_reorder: a datagram's turn to be delivered has come. */
 static void deliver_in_order(void *worker, const uint8_t *bytes, uint32_t length)
 {
     struct mp_packet p;
@@ -274,10 +274,10 @@ static void track(struct mp_worker *w, struct mp_super *super, uint32_t offset, 
                   const struct mp_opened *o)
 {
     uint32_t which = offset / super->segment;
-    uint64_t name = mp_heard_name(o->origin, f->value.stream, o->epoch);
-    if (!f->heard || !mp_heard_is(f->heard, name))
-        f->heard = mp_heard_find(w->region, name, o->stream_sequence);
-    int changed = mp_heard_note(f->heard, o->stream_sequence, w->now_ns);
+    uint64_t name = mp_repair_track_name(o->origin, f->value.stream, o->epoch);
+    if (!f->heard || !mp_repair_track_is(f->heard, name))
+        f->heard = mp_repair_track_find(w->region, name, o->stream_sequence);
+    int changed = mp_repair_track_mark(f->heard, o->stream_sequence, w->now_ns);
     if (!(f->value.flags & MP_ENTRY_REPAIR))
         return;
     if (which < MP_RUNS_MAX) {
@@ -285,9 +285,9 @@ static void track(struct mp_worker *w, struct mp_super *super, uint32_t offset, 
             memset(super->stream, 0, sizeof super->stream);
         super->stream[which] = (uint16_t)f->value.stream;
     }
-    mp_gaps_earn(&w->ingress->gaps);
+    mp_repair_gaps_earn_credit(&w->ingress->gaps);
     if (changed)
-        mp_gaps_note(w, &w->ingress->gaps, f->heard, o->via);
+        mp_repair_gaps_schedule(w, &w->ingress->gaps, f->heard, o->via);
 }
 
 static void deliver_tracked(struct mp_worker *w, const struct forward *f, const struct mp_opened *o,
@@ -299,8 +299,8 @@ static void deliver_tracked(struct mp_worker *w, const struct forward *f, const 
         return;
     }
     uint64_t hold_ns = f->value.flags & MP_ENTRY_REPAIR ? HOLD_REPAIR_NS : HOLD_STRIPES_NS;
-    mp_sequence_take(s->sequence, (uint32_t)(f->heard - mp_heard_table(w->region)),
-                     mp_heard_name(o->origin, f->value.stream, o->epoch), o->stream_sequence, o->body, o->length,
+    mp_reorder_add(s->sequence, (uint32_t)(f->heard - mp_repair_tracks(w->region)),
+                     mp_repair_track_name(o->origin, f->value.stream, o->epoch), o->stream_sequence, o->body, o->length,
                      w->now_ns, hold_ns);
 }
 
@@ -407,9 +407,9 @@ uint32_t mp_ingress_burst(struct mp_worker *w)
     uint32_t used = 0;          /* slots in front of the cursor that hold something to relay or to keep */
     mp_peers_refresh(s->peers);
     mp_peers_probe(s->peers);
-    mp_gaps_tell(w, &s->gaps);
+    mp_repair_gaps_report(w, &s->gaps);
     if (s->sequence)
-        mp_sequence_expire(s->sequence, w->now_ns);
+        mp_reorder_expire(s->sequence, w->now_ns);
     flush_deliveries(w);
     if (w->now_ns < w->receive_at_ns)
         return 0;
@@ -433,7 +433,7 @@ uint32_t mp_ingress_burst(struct mp_worker *w)
     moderate(w, count);
     if (used) {
         mp_publish(own, used);
-        mp_wake(w, MP_OVERLAY_EGRESS, count == MP_RECEIVE_BURST);
+        mp_hand_off(w, MP_OVERLAY_EGRESS, count == MP_RECEIVE_BURST);
     }
     return datagrams;
 }

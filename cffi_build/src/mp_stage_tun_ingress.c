@@ -5,14 +5,14 @@
  * Under load the TUN is read once a batch, not once a packet, as every batch passes through all stages and hosts: reads
  * then begin at an interval in which a run's worth of packets comes.  At low rates each packet is read at once.
  *
- * Packets that wait for a route go first, when there may be one: see mp_waiting.h.
+ * Packets that wait for a route go first, when there may be one: see mp_unresolved.h.
  *
  * When the ring is full it stops reading; the interface's queue then fills, and what the kernel drops there
  * is counted as drops.tun_queue.
  */
 #include "mp_fib.h"
 #include "mp_tun.h"
-#include "mp_waiting.h"
+#include "mp_unresolved.h"
 #include "mp_worker.h"
 
 #define BURST 64u               /* reads before the slots are handed on: a full run for overlay_egress */
@@ -47,21 +47,21 @@ static void moderate(struct mp_worker *w, uint32_t count)
 
 /* ---- packets that wait ---- */
 
-uint64_t mp_waiting_due_ns(struct mp_worker *w)
+uint64_t mp_unresolved_due_ns(struct mp_worker *w)
 {
-    if (!mp_waiting_ready(w->lane))
+    if (!mp_unresolved_ready(w->lane))
         return UINT64_MAX;
-    uint64_t since = mp_waiting_since_ns(w->region, w->config.lane), age = w->now_ns - since;
-    uint64_t look = w->now_ns + LOOK_MIN_NS + age / 2, over = since + MP_WAITING_NS;
+    uint64_t since = mp_unresolved_since_ns(w->region, w->config.lane), age = w->now_ns - since;
+    uint64_t look = w->now_ns + LOOK_MIN_NS + age / 2, over = since + MP_UNRESOLVED_NS;
     return look < over ? look : over;
 }
 
 /* Is there another table, or has the oldest waited for long enough? */
 static int is_waiting_over(struct mp_worker *w, uint32_t version)
 {
-    return mp_waiting_ready(w->lane) &&
-           (version != w->waiting_version ||
-            w->now_ns - mp_waiting_since_ns(w->region, w->config.lane) >= MP_WAITING_NS);
+    return mp_unresolved_ready(w->lane) &&
+           (version != w->unresolved_version ||
+            w->now_ns - mp_unresolved_since_ns(w->region, w->config.lane) >= MP_UNRESOLVED_NS);
 }
 
 /* Puts those that wait into the ring again, once that is empty; until then nothing else goes in.  Returns how many. */
@@ -72,16 +72,16 @@ static uint32_t put_back(struct mp_worker *w, uint64_t at, uint64_t room)
         return 0;
     /* acquire pairs with the release in classify's mp_publish: what it has let wait meanwhile is seen below */
     int empty = atomic_load_explicit(&w->lane->host[1].at, memory_order_acquire) == at;
-    uint64_t ready = mp_waiting_ready(w->lane);
+    uint64_t ready = mp_unresolved_ready(w->lane);
     if (!empty || room < ready) {
         w->read_at_ns = w->now_ns + DRAIN_NS;
         return 0;
     }
-    w->waiting_version = version;
-    w->waiting_round++;
+    w->unresolved_version = version;
+    w->unresolved_round++;
     while (count < ready)
-        mp_waiting_take(w->region, w->config.lane, mp_host_slot(w->region, w->config.lane, at + count++),
-                        w->waiting_round);
+        mp_unresolved_take(w->region, w->config.lane, mp_host_slot(w->region, w->config.lane, at + count++),
+                        w->unresolved_round);
     return count;
 }
 
@@ -97,7 +97,7 @@ uint32_t mp_tun_ingress_burst(struct mp_worker *w)
     uint32_t waited = put_back(w, at, room);
     if (waited) {
         mp_publish(own, waited);
-        mp_wake(w, MP_CLASSIFY, 1);
+        mp_hand_off(w, MP_CLASSIFY, 1);
         return waited;
     }
     if (w->now_ns < w->read_at_ns)
@@ -109,7 +109,7 @@ uint32_t mp_tun_ingress_burst(struct mp_worker *w)
             break;
         slot->length = (uint32_t)n;
         slot->words = 0;
-        slot->waits_ns = 0;
+        slot->unresolved_ns = 0;
         bytes += (uint32_t)n;
         count++;
     }
@@ -117,7 +117,7 @@ uint32_t mp_tun_ingress_burst(struct mp_worker *w)
     if (!count)
         return 0;
     mp_publish(own, count);
-    mp_wake(w, MP_CLASSIFY, count == BURST);
+    mp_hand_off(w, MP_CLASSIFY, count == BURST);
     mp_count(c, MP_COUNT_tun_rx_packets, count);
     mp_count(c, MP_COUNT_tun_rx_bytes, bytes);
     mp_count(c, MP_COUNT_tun_rx_wakeups, 1);

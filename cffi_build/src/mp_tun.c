@@ -11,7 +11,7 @@
 
 #include "mp_packet.h"
 
-#define GROUPS 256u             /* flows told apart in a batch before what was gathered is written early */
+#define GROUPS 256u             /* flows reported apart in a batch before what was gathered is written early */
 #define BUCKETS 1024u           /* of the hash by which a packet finds its flow's group: few flows meet in one */
 #define SUPER_SEGMENTS 64u      /* the kernel takes no more in one super-packet */
 #define SUPER_BYTES 65000u      /* below what the IP length field can say */

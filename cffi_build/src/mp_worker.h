@@ -16,7 +16,7 @@
 #define MP_REPORTS_PER_S 25000u /* control takes in twice as many; 20,000 must pass however unevenly they come */
 #define MP_REPORTS_BURST 8192u  /* 2,000 joins at once, in two versions, each repeated */
 #define MP_GAPS_PER_S 25u       /* a gap and the messages that come of it take control and its peers' a millisecond: 3 % of a core; */
-#define MP_GAPS_BURST 50u       /* what is put off is told as one with what is missing by then */
+#define MP_GAPS_BURST 50u       /* what is put off is reported as one with what is missing by then */
 #define MP_NEWS_PER_S 1000u     /* new sources and endpoints: a flood of them must not crowd out membership */
 
 struct mp_punt {
@@ -46,8 +46,8 @@ struct mp_worker {
     uint32_t wait_ns;           /* not 0: the last window was full, reads are moderated */
     uint64_t read_at_ns;        /* the TUN is left to fill until then */
     uint64_t receive_at_ns;     /* the socket is left to fill until then */
-    uint32_t waiting_version;   /* of the forwarding table, when tun_ingress last put packets that wait back */
-    uint16_t waiting_round;     /* how often it did */
+    uint32_t unresolved_version;   /* of the forwarding table, when tun_ingress last put packets that wait back */
+    uint16_t unresolved_round;     /* how often it did */
     struct mp_schedule schedule;
     struct mp_bucket reports, news, gaps;
     uint32_t punt_head, punt_tail;
@@ -60,9 +60,9 @@ static inline int mp_has_stage(const struct mp_worker *w, uint32_t stage)
     return (w->config.stages >> stage & 1) != 0;
 }
 
-/* After publishing to a stage: if its process sleeps, borrows the stage for the rest of this round, or wakes the process
+/* After publishing to a stage: if its process sleeps, inline_stages the stage for the rest of this round, or wakes the process
  * where that is better: this worker has more to do itself, or must not run that stage. */
-void mp_wake(struct mp_worker *w, uint32_t stage, int has_more);
+void mp_hand_off(struct mp_worker *w, uint32_t stage, int has_more);
 
 /* Hands bytes to control; returns 0 if it could not, which is counted. */
 int mp_punt_add(struct mp_worker *w, uint32_t stage, uint32_t kind, const void *bytes, uint32_t length);
@@ -74,7 +74,7 @@ uint64_t mp_now_ns(void);
 uint32_t mp_tun_ingress_burst(struct mp_worker *w);
 
 /* When tun_ingress wants to look for routes of packets that wait; UINT64_MAX: none does. */
-uint64_t mp_waiting_due_ns(struct mp_worker *w);
+uint64_t mp_unresolved_due_ns(struct mp_worker *w);
 
 int mp_classify_init(struct mp_worker *w);
 void mp_classify_exit(struct mp_worker *w);

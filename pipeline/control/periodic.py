@@ -92,7 +92,7 @@ class PeriodicTasks:
     def _look_for_silence(self, watch: StreamStallDetector[tuple[NodeId, int]]) -> None:
         self.loop.call_later(LOOK_S, self._look_for_silence, watch)
         now = time.monotonic()
-        for _, stream in watch.look(repair.heard(self.region)):
+        for _, stream in watch.look(repair.tracked_streams(self.region)):
             group = self.table.group_of(stream)
             if group is not None:
                 self.node.handle_stream_stall(group, now)

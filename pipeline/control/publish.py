@@ -23,8 +23,8 @@ from pipeline.messages import NodeRecord
 from pipeline.overlay.node import OverlayNode
 from pipeline.shm import repair
 from pipeline.shm.fib import ForwardingTableWriter
+from pipeline.shm.links_keys import LinkFigures, LinksKeysWriter, moved_endpoint
 from pipeline.shm.region import Region
-from pipeline.shm.tables import LinkFigures, TablesWriter, moved_endpoint
 
 Bells: TypeAlias = tuple[int, ...]
 """Eventfds of one stage, by lane."""
@@ -40,7 +40,7 @@ class Publisher:
         self.node = node
         self._region = region
         self._fib = ForwardingTableWriter(region)
-        self._tables = TablesWriter(region)
+        self._tables = LinksKeysWriter(region)
         self._ingress_bells, self._egress_bells = ingress_bells, egress_bells
         self._names: dict[int, str] = {}
         self._nodes: dict[int, NodeId] = {}

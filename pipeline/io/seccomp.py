@@ -173,15 +173,15 @@ STAGES: Mapping[str, frozenset[str]] = {
 """Beside ALWAYS, by the stage's word."""
 
 
-def install(stages: Iterable[str], *, borrowed: Iterable[str] = ()) -> bool:
-    """From now on this process does only what those stages need, and those that it borrows, which punt nothing here.
+def install(stages: Iterable[str], *, inline: Iterable[str] = ()) -> bool:
+    """Allow only the calls that these stages need, and those that it runs inline, which punt nothing here.
 
     False: no table for this machine.  It cannot be taken back; no_new_privs must be set (io/privileges.py).
     """
     machine = platform.machine()
     if machine not in ARCHES:
         return False
-    names = ALWAYS.union(*(STAGES[stage] for stage in stages), *(STAGES[stage] - PUNTING for stage in borrowed))
+    names = ALWAYS.union(*(STAGES[stage] for stage in stages), *(STAGES[stage] - PUNTING for stage in inline))
     load(program(names, machine))
     return True
 

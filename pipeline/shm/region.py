@@ -184,11 +184,11 @@ class Region:
 
     def lock_keys(self) -> bool:
         """Keeps the pages with keys out of swap as long as this process lives; whether that is allowed."""
-        return bool(lib.mp_tables_lock(self.native) == 0)
+        return bool(lib.mp_keys_lock(self.native) == 0)
 
     def wipe_keys(self) -> None:
         """Overwrites all keys: the supervisor, when all processes have ended."""
-        lib.mp_tables_wipe(self.native)
+        lib.mp_keys_wipe(self.native)
 
     def fileno(self) -> int:
         """The descriptor, which control needs for reserve()."""

@@ -28,8 +28,8 @@ class Gap:
 
 def read_gap(punt: bytes) -> Gap:
     """The gap in a punt; WireError if there is none."""
-    gap = ffi.new("struct mp_gap *")
-    if len(punt) != ffi.sizeof("struct mp_gap"):
+    gap = ffi.new("struct mp_repair_gap *")
+    if len(punt) != ffi.sizeof("struct mp_repair_gap"):
         raise WireError("no gap")
     ffi.memmove(gap, punt, len(punt))
     if gap.count > len(gap.number):
@@ -41,14 +41,14 @@ def read_gap(punt: bytes) -> Gap:
 def resend(region: Region, *, link: int, origin: NodeId, stream: int, numbers: Sequence[int]) -> bool:
     """Orders the stages to send these datagrams to that link; False if they are behind, which is counted."""
     status = 0
-    for at in range(0, len(numbers), lib.MP_ORDER_NUMBERS):
-        part = numbers[at : at + lib.MP_ORDER_NUMBERS]
-        status |= lib.mp_order_add(region.native, link, origin, stream, part, len(part))
+    for at in range(0, len(numbers), lib.MP_REPAIR_REQUEST_NUMBERS):
+        part = numbers[at : at + lib.MP_REPAIR_REQUEST_NUMBERS]
+        status |= lib.mp_repair_request_add(region.native, link, origin, stream, part, len(part))
     return status == 0
 
 
-def heard(region: Region) -> dict[tuple[NodeId, int], int]:
+def tracked_streams(region: Region) -> dict[tuple[NodeId, int], int]:
     """The highest number of each stream that the stages follow, by origin and stream; numbers wrap at 32 bits."""
-    found = ffi.new("struct mp_heard_stream[]", lib.MP_HEARD)
-    count = lib.mp_heard_list(region.native, found)
+    found = ffi.new("struct mp_repair_track_stream[]", lib.MP_REPAIR_TRACKS)
+    count = lib.mp_repair_track_list(region.native, found)
     return {(each.origin, each.stream): each.highest for each in found[0:count]}

@@ -39,8 +39,8 @@ class LaneDescriptors:
     bells: tuple[int, ...]
 
     def needed_by(self, worker: Worker) -> frozenset[int]:
-        """The descriptors that a worker keeps for its stages and those that it borrows; it closes the others."""
-        stages = worker.stages + worker.borrows
+        """The descriptors that a worker keeps for its stages and those that it inline_stages; it closes the others."""
+        stages = worker.stages + worker.inline_stages
         needed = set(self.bells)
         if {Stage.TUN_INGRESS, Stage.OVERLAY_INGRESS} & set(stages):
             needed.add(self.tun)
@@ -67,7 +67,7 @@ def run(
     signal.signal(signal.SIGTERM, lambda number, _frame: stopping.append(number))
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     config = ffi.new("struct mp_worker_config *")
-    config.lane, config.stages, config.borrows = worker.lane, mask(worker.stages), mask(worker.borrows)
+    config.lane, config.stages, config.inline_stages = worker.lane, mask(worker.stages), mask(worker.inline_stages)
     config.idle = IDLE[idle]
     config.moderation_us = moderation_us
     config.super = super_packets
@@ -78,7 +78,7 @@ def run(
     if native == ffi.NULL:
         raise MemoryError("worker, or no AES-256-GCM on this machine")
     punts = _Punts(worker.lane, punt_endpoint)
-    if not seccomp.install(_words(worker.stages), borrowed=_words(worker.borrows)):
+    if not seccomp.install(_words(worker.stages), inline=_words(worker.inline_stages)):
         log.warning("no filter of system calls for this machine", worker=worker.role, lane=worker.lane)
     region.set_process_state(worker.process, ProcessState.READY)
     os.eventfd_write(ready_bell, 1)

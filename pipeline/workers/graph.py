@@ -36,7 +36,7 @@ class Worker:
     stages: tuple[Stage, ...]
 
     @property
-    def borrows(self) -> tuple[Stage, ...]:
+    def inline_stages(self) -> tuple[Stage, ...]:
         """Stages behind its own, which it runs itself when their processes sleep (mp_stage.h)."""
         behind = {after for stage in self.stages for after in _BEHIND[stage]}
         return tuple(sorted(behind - set(self.stages)))

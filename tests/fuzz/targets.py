@@ -17,7 +17,7 @@ from pipeline.errors import WireError
 from pipeline.membership.router import MembershipRouter
 from pipeline.messages import Hello, NodeRecord
 from pipeline.overlay.node import NodeConfig, OverlayNode
-from pipeline.shm.tables import moved_endpoint
+from pipeline.shm.links_keys import moved_endpoint
 from pipeline.wire import igmp, ip, mld, overlay
 from tests.fuzz import nemo, talk
 

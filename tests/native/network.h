@@ -21,7 +21,7 @@
 #include "check.h"
 #include "mp_fib.h"
 #include "mp_stage.h"
-#include "mp_tables.h"
+#include "mp_links_keys.h"
 #include "mp_tun.h"
 
 #define NODES 3

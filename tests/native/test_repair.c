@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Goal: what a stream lacks is seen, told once it has been missing for a while, and sent once more out of the slots that
+ * Goal: what a stream lacks is seen, reported once it has been missing for a while, and sent once more out of the slots that
  * a peer has kept; nothing is seen missing that is not, and no slot that is kept is overwritten.
  * Method: bit maps by hand and against a naive model (seeded), from two actors at once; orders until the ring is full; and
  * the three nodes of network.h, where a datagram is "lost" by a route that leaves a node out.
@@ -8,28 +8,28 @@
 #include "actor.h"
 #include "network.h"
 
-#include "mp_gaps.h"
-#include "mp_heard.h"
-#include "mp_history.h"
-#include "mp_orders.h"
+#include "mp_repair_gaps.h"
+#include "mp_repair_track.h"
+#include "mp_repair_buffer.h"
+#include "mp_repair_requests.h"
 
 #define STREAM 1u               /* of network.h's entries */
 
 static struct mp_region *region;
 
-static struct mp_heard *find(uint32_t origin, uint32_t stream, uint8_t epoch, uint32_t sequence)
+static struct mp_repair_track *find(uint32_t origin, uint32_t stream, uint8_t epoch, uint32_t sequence)
 {
-    return mp_heard_find(region, mp_heard_name(origin, stream, epoch), sequence);
+    return mp_repair_track_find(region, mp_repair_track_name(origin, stream, epoch), sequence);
 }
 
-static int note(struct mp_heard *h, uint32_t sequence)
+static int note(struct mp_repair_track *h, uint32_t sequence)
 {
-    return mp_heard_note(h, sequence, 1);
+    return mp_repair_track_mark(h, sequence, 1);
 }
 
-static uint32_t missing(const struct mp_heard *h, uint32_t *out, uint32_t most)
+static uint32_t missing(const struct mp_repair_track *h, uint32_t *out, uint32_t most)
 {
-    return mp_heard_missing(h, atomic_load(&h->highest), out, most);
+    return mp_repair_track_missing(h, atomic_load(&h->highest), out, most);
 }
 
 /* ---- what has come ---- */
@@ -37,25 +37,25 @@ static uint32_t missing(const struct mp_heard *h, uint32_t *out, uint32_t most)
 static void gaps_by_hand(void)
 {
     static const uint32_t starts[] = { 0, 31, 32, 1000, UINT32_MAX - 100, UINT32_MAX };
-    uint32_t out[MP_HEARD_NUMBERS];
+    uint32_t out[MP_REPAIR_TRACK_NUMBERS];
     region = actor_region(&actor_small);
     for (uint32_t i = 0; i < sizeof starts / sizeof *starts; i++) {
         uint32_t at = starts[i];
-        struct mp_heard *h = find(7, 1 + i, 3, at);
-        CHECK(h == find(7, 1 + i, 3, at) && mp_heard_is(h, mp_heard_name(7, 1 + i, 3)));
+        struct mp_repair_track *h = find(7, 1 + i, 3, at);
+        CHECK(h == find(7, 1 + i, 3, at) && mp_repair_track_is(h, mp_repair_track_name(7, 1 + i, 3)));
         CHECK_EQUAL(note(h, at), 0);
         CHECK_EQUAL(missing(h, out, 99), 0);
         CHECK_EQUAL(note(h, at + 1), 0);
         CHECK_EQUAL(note(h, at + 5), 1);
         CHECK(missing(h, out, 99) == 3 && out[0] == at + 2 && out[1] == at + 3 && out[2] == at + 4);
         CHECK(missing(h, out, 2) == 2 && out[0] == at + 3 && out[1] == at + 4);
-        CHECK(mp_heard_missing(h, at + 3, out, 99) == 2 && out[1] == at + 3);
+        CHECK(mp_repair_track_missing(h, at + 3, out, 99) == 2 && out[1] == at + 3);
         CHECK_EQUAL(note(h, at + 3), 1);
         CHECK(missing(h, out, 99) == 2 && out[0] == at + 2 && out[1] == at + 4);
         CHECK(note(h, at + 2) && note(h, at + 4));
         CHECK_EQUAL(missing(h, out, 99), 0);
-        CHECK_EQUAL(note(h, at + 5 + 3 * MP_HEARD_NUMBERS), 1);     /* an outage: as far back as is remembered */
-        CHECK_EQUAL(missing(h, out, MP_HEARD_NUMBERS), MP_HEARD_NUMBERS - 33);
+        CHECK_EQUAL(note(h, at + 5 + 3 * MP_REPAIR_TRACK_NUMBERS), 1);     /* an outage: as far back as is remembered */
+        CHECK_EQUAL(missing(h, out, MP_REPAIR_TRACK_NUMBERS), MP_REPAIR_TRACK_NUMBERS - 33);
         CHECK_EQUAL(note(h, at + 6), 0);                            /* too old to matter */
     }
     actor_unmap(region);
@@ -65,7 +65,7 @@ static void new_lives_and_new_keys(void)
 {
     uint32_t out[8];
     region = actor_region(&actor_small);
-    struct mp_heard *h = find(7, 1, 3, 90000);
+    struct mp_repair_track *h = find(7, 1, 3, 90000);
     note(h, 90000);
     note(h, 90002);
     CHECK(find(7, 1, 4, 90003) == h && missing(h, out, 8) == 1);    /* the key rotates: the stream goes on */
@@ -78,25 +78,25 @@ static void new_lives_and_new_keys(void)
 static void the_oldest_gives_way(void)
 {
     region = actor_region(&actor_small);
-    for (uint32_t i = 0; i < 20 * MP_HEARD; i++) {
-        struct mp_heard *h = find(i, 1 + i % 100, 0, i);
-        mp_heard_note(h, i, i + 1);
-        CHECK(mp_heard_is(h, mp_heard_name(i, 1 + i % 100, 0)) && atomic_load(&h->highest) == i);
+    for (uint32_t i = 0; i < 20 * MP_REPAIR_TRACKS; i++) {
+        struct mp_repair_track *h = find(i, 1 + i % 100, 0, i);
+        mp_repair_track_mark(h, i, i + 1);
+        CHECK(mp_repair_track_is(h, mp_repair_track_name(i, 1 + i % 100, 0)) && atomic_load(&h->highest) == i);
     }
-    struct mp_heard *last = find(20 * MP_HEARD - 1, 1 + (20 * MP_HEARD - 1) % 100, 0, 5);
-    CHECK_EQUAL(atomic_load(&last->highest), 20 * MP_HEARD - 1);
+    struct mp_repair_track *last = find(20 * MP_REPAIR_TRACKS - 1, 1 + (20 * MP_REPAIR_TRACKS - 1) % 100, 0, 5);
+    CHECK_EQUAL(atomic_load(&last->highest), 20 * MP_REPAIR_TRACKS - 1);
     actor_unmap(region);
 }
 
 static void streams_are_listed(void)
 {
-    struct mp_heard_stream out[MP_HEARD];
+    struct mp_repair_track_stream out[MP_REPAIR_TRACKS];
     uint32_t sum = 0;
     region = actor_region(&actor_small);
-    CHECK_EQUAL(mp_heard_list(region, out), 0);
+    CHECK_EQUAL(mp_repair_track_list(region, out), 0);
     for (uint32_t i = 1; i <= 20; i++)
         note(find(UINT32_MAX - i, i, 3, UINT32_MAX), i);
-    CHECK_EQUAL(mp_heard_list(region, out), 20);
+    CHECK_EQUAL(mp_repair_track_list(region, out), 20);
     for (uint32_t i = 0; i < 20; i++) {
         CHECK(out[i].origin == UINT32_MAX - out[i].stream && out[i].highest == out[i].stream);
         sum += out[i].stream;
@@ -108,11 +108,11 @@ static void as_a_naive_model(void)
 {
     enum { LENGTH = 20000 };
     static uint8_t come[LENGTH];
-    uint32_t out[MP_HEARD_NUMBERS], next = 1;
+    uint32_t out[MP_REPAIR_TRACK_NUMBERS], next = 1;
     uint64_t seed = 5;
     region = actor_region(&actor_small);
     memset(come, 0, sizeof come);
-    struct mp_heard *h = find(1, 1, 1, 0);
+    struct mp_repair_track *h = find(1, 1, 1, 0);
     come[0] = 1;
     note(h, 0);
     while (next < LENGTH) {
@@ -125,8 +125,8 @@ static void as_a_naive_model(void)
             continue;
         come[n] = 1;
         note(h, n);
-        uint32_t highest = atomic_load(&h->highest), count = missing(h, out, MP_HEARD_NUMBERS), at = 0;
-        uint32_t oldest = highest < MP_HEARD_NUMBERS - 33 ? 0 : highest - (MP_HEARD_NUMBERS - 33);
+        uint32_t highest = atomic_load(&h->highest), count = missing(h, out, MP_REPAIR_TRACK_NUMBERS), at = 0;
+        uint32_t oldest = highest < MP_REPAIR_TRACK_NUMBERS - 33 ? 0 : highest - (MP_REPAIR_TRACK_NUMBERS - 33);
         for (uint32_t k = oldest; k <= highest; k++)
             if (!come[k])
                 CHECK(at < count && out[at++] == k);
@@ -136,7 +136,7 @@ static void as_a_naive_model(void)
 }
 
 struct half {
-    struct mp_heard *heard;
+    struct mp_repair_track *heard;
     uint32_t parity;
 };
 
@@ -144,7 +144,7 @@ static void note_half(void *argument)
 {
     struct half *half = argument;
     for (uint32_t n = half->parity; n < CHECK_SCALE(400000u); n += 2)
-        mp_heard_note(half->heard, n, n);
+        mp_repair_track_mark(half->heard, n, n);
 }
 
 /* Two lanes that each get every other datagram of a stream, in any rhythm: the last ones are all marked. */
@@ -152,9 +152,9 @@ static void from_two_lanes(void)
 {
     struct actor actors[2];
     struct half halves[2];
-    uint32_t out[MP_HEARD_NUMBERS];
+    uint32_t out[MP_REPAIR_TRACK_NUMBERS];
     region = actor_region(&actor_small);
-    struct mp_heard *h = find(1, 1, 1, 0);
+    struct mp_repair_track *h = find(1, 1, 1, 0);
     for (uint32_t i = 0; i < 2; i++) {
         halves[i] = (struct half){ h, i };
         actor_start(&actors[i], note_half, &halves[i]);
@@ -162,7 +162,7 @@ static void from_two_lanes(void)
     for (uint32_t i = 0; i < 2; i++)
         actor_join(&actors[i]);
     CHECK_EQUAL(atomic_load(&h->highest), CHECK_SCALE(400000u) - 1);
-    CHECK_EQUAL(missing(h, out, MP_HEARD_NUMBERS), 0);
+    CHECK_EQUAL(missing(h, out, MP_REPAIR_TRACK_NUMBERS), 0);
     actor_unmap(region);
 }
 
@@ -170,22 +170,22 @@ static void from_two_lanes(void)
 
 static void orders(void)
 {
-    uint32_t numbers[MP_ORDER_NUMBERS + 1] = { 5, 6 };
+    uint32_t numbers[MP_REPAIR_REQUEST_NUMBERS + 1] = { 5, 6 };
     region = actor_region(&actor_small);
-    CHECK_EQUAL(mp_order_add(region, 1, 7, 1, numbers, MP_ORDER_NUMBERS + 1), -EINVAL);
-    CHECK_EQUAL(mp_order_add(region, MP_LINKS_MAX, 7, 1, numbers, 1), -EINVAL);
-    CHECK_EQUAL(mp_order_add(region, 1, 7, 0, numbers, 1), -EINVAL);    /* the shared stream is nobody's */
-    for (uint32_t i = 0; i < MP_ORDERS; i++)
-        CHECK_EQUAL(mp_order_add(region, i, 7, 1, numbers, 2), 0);
-    CHECK_EQUAL(mp_order_add(region, 1, 7, 1, numbers, 2), -ENOSPC);
-    CHECK_EQUAL(mp_counter_sum(region, MP_COUNT_resend_asked, UINT32_MAX, UINT32_MAX), 2 * MP_ORDERS + 2);
+    CHECK_EQUAL(mp_repair_request_add(region, 1, 7, 1, numbers, MP_REPAIR_REQUEST_NUMBERS + 1), -EINVAL);
+    CHECK_EQUAL(mp_repair_request_add(region, MP_LINKS_MAX, 7, 1, numbers, 1), -EINVAL);
+    CHECK_EQUAL(mp_repair_request_add(region, 1, 7, 0, numbers, 1), -EINVAL);    /* the shared stream is nobody's */
+    for (uint32_t i = 0; i < MP_REPAIR_REQUESTS; i++)
+        CHECK_EQUAL(mp_repair_request_add(region, i, 7, 1, numbers, 2), 0);
+    CHECK_EQUAL(mp_repair_request_add(region, 1, 7, 1, numbers, 2), -ENOSPC);
+    CHECK_EQUAL(mp_counter_sum(region, MP_COUNT_resend_asked, UINT32_MAX, UINT32_MAX), 2 * MP_REPAIR_REQUESTS + 2);
     CHECK_EQUAL(mp_counter_sum(region, MP_COUNT_resend_refused, UINT32_MAX, UINT32_MAX), 2);
     CHECK_EQUAL(mp_counter_sum(region, MP_COUNT_resend_refused, 0, UINT32_MAX), 0);
-    CHECK_EQUAL(mp_orders_ready(region, 3), MP_ORDERS - 3);
-    CHECK(mp_orders(region)[3].link == 3 && mp_orders(region)[3].count == 2 && mp_orders(region)[3].number[1] == 6);
+    CHECK_EQUAL(mp_repair_requests_ready(region, 3), MP_REPAIR_REQUESTS - 3);
+    CHECK(mp_repair_requests(region)[3].link == 3 && mp_repair_requests(region)[3].count == 2 && mp_repair_requests(region)[3].number[1] == 6);
     atomic_store(&mp_lane(region, 0)->orders.at, 1);
-    CHECK_EQUAL(mp_order_add(region, 1, 7, 1, numbers, 2), 0);
-    CHECK_EQUAL(mp_order_add(region, 1, 7, 1, numbers, 2), -ENOSPC);
+    CHECK_EQUAL(mp_repair_request_add(region, 1, 7, 1, numbers, 2), 0);
+    CHECK_EQUAL(mp_repair_request_add(region, 1, 7, 1, numbers, 2), -ENOSPC);
     actor_unmap(region);
 }
 
@@ -222,7 +222,7 @@ static uint64_t delivered(uint32_t node)
 }
 
 /* Runs until the node has punted a gap. */
-static void wait_gap(uint32_t node, struct mp_gap *gap)
+static void wait_gap(uint32_t node, struct mp_repair_gap *gap)
 {
     for (double end = check_now_s() + 5; check_now_s() < end;) {
         uint32_t kind = 0;
@@ -235,18 +235,18 @@ static void wait_gap(uint32_t node, struct mp_gap *gap)
             return;
         }
     }
-    CHECK(!"a gap is told");
+    CHECK(!"a gap is reported");
 }
 
-static void order(uint32_t node, uint32_t link, const struct mp_gap *gap)
+static void order(uint32_t node, uint32_t link, const struct mp_repair_gap *gap)
 {
-    CHECK_EQUAL(mp_order_add(nodes[node].region, link, gap->origin, STREAM, gap->number, gap->count), 0);
+    CHECK_EQUAL(mp_repair_request_add(nodes[node].region, link, gap->origin, STREAM, gap->number, gap->count), 0);
     run_all(3);
 }
 
 static void sent_once_more(int sealed, uint32_t helper)
 {
-    struct mp_gap gap;
+    struct mp_repair_gap gap;
     open_network(sealed, 0);
     open_repairing(1 << 1 | 1 << 2);
     send_packets(0, 10);
@@ -267,7 +267,7 @@ static void sent_once_more(int sealed, uint32_t helper)
     CHECK_EQUAL(counted(helper, MP_COUNT_resent_bytes), 3 * (20 + 28 + 1316 + (sealed ? 16 : 0)));
     wait_gap(1, &gap);
     CHECK(gap.count == 0 && gap.via == helper);
-    order(helper, 1, &(struct mp_gap){ .origin = origin_of(0), .count = 2, .number = { 5, 999 } });
+    order(helper, 1, &(struct mp_repair_gap){ .origin = origin_of(0), .count = 2, .number = { 5, 999 } });
     CHECK_EQUAL(counted(helper, MP_COUNT_resent), 4);               /* it had 5, and nobody has 999 */
     CHECK(delivered(1) == 0 && counted(1, MP_DROP_replay) == 1);
     CHECK_EQUAL(counted(2, MP_COUNT_gaps_told), 0);
@@ -289,12 +289,12 @@ static void history_is_bounded(void)
         while (read_host(1, got, vnet))
             ;
     }
-    struct mp_order order = { .origin = origin_of(0), .stream = STREAM };
-    struct iovec iov[MP_ORDER_NUMBERS];
+    struct mp_repair_request order = { .origin = origin_of(0), .stream = STREAM };
+    struct iovec iov[MP_REPAIR_REQUEST_NUMBERS];
     for (uint32_t n = 0; n < total; n += order.count) {
         for (order.count = 0; order.count < 50; order.count++)
             order.number[order.count] = n + order.count;
-        uint32_t found = mp_history_find(nodes[0].region, 0, &order, iov);
+        uint32_t found = mp_repair_buffer_find(nodes[0].region, 0, &order, iov);
         uint32_t wanted = n + 50 <= total - kept ? 0 : n >= total - kept ? 50 : n + 50 - (total - kept);
         CHECK_EQUAL(found, wanted);
         for (uint32_t i = 0; i < found; i++) {
@@ -303,12 +303,12 @@ static void history_is_bounded(void)
             CHECK(h.origin == origin_of(0) && h.stream_sequence == n + 49 - i);
         }
     }
-    order = (struct mp_order){ .origin = origin_of(0), .stream = STREAM + 1, .count = 1, .number = { total - 1 } };
-    CHECK_EQUAL(mp_history_find(nodes[0].region, 0, &order, iov), 0);
+    order = (struct mp_repair_request){ .origin = origin_of(0), .stream = STREAM + 1, .count = 1, .number = { total - 1 } };
+    CHECK_EQUAL(mp_repair_buffer_find(nodes[0].region, 0, &order, iov), 0);
     close_network();
 }
 
-/* Without an entry that asks for it nothing is kept, told or sent once more. */
+/* Without an entry that asks for it nothing is kept, reported or sent once more. */
 static void only_where_it_is_asked_for(void)
 {
     open_network(1, 0);
@@ -316,7 +316,7 @@ static void only_where_it_is_asked_for(void)
     set_route(1, MP_SIDE_OVERLAY, MP_KIND_GROUP, GROUP, 0, 1);
     set_route(2, MP_SIDE_OVERLAY, MP_KIND_GROUP, GROUP, 0, 1);
     send_packets(0, 10);
-    struct mp_gap gap = { .origin = origin_of(0), .count = 1, .number = { 5 } };
+    struct mp_repair_gap gap = { .origin = origin_of(0), .count = 1, .number = { 5 } };
     order(0, 1, &gap);
     order(2, 1, &gap);
     CHECK_EQUAL(counted(0, MP_COUNT_resent) + counted(2, MP_COUNT_resent) + counted(1, MP_DROP_replay), 0);
@@ -328,7 +328,7 @@ static void only_where_it_is_asked_for(void)
 /* A peer that asks for more than the limit gets no more than that. */
 static void resends_are_limited(void)
 {
-    struct mp_gap gap = { .origin = origin_of(0), .count = 50 };
+    struct mp_repair_gap gap = { .origin = origin_of(0), .count = 50 };
     open_network(1, 0);
     open_repairing(1 << 1);
     send_packets(0, 50);

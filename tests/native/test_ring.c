@@ -129,7 +129,7 @@ static void nobody_oversleeps(void)
         for (uint32_t delay = round % 64; delay; delay--) /* the other needs a moment to see the round */
             atomic_signal_fence(memory_order_seq_cst);
         mp_publish(&race->produced, 1);
-        int rings = mp_bell_wanted(&race->bell);
+        int rings = mp_bell_claim(&race->bell);
         spin_while(&race->done, round - 1);
         CHECK(rings || atomic_load(&race->saw_slot));
         mp_bell_disarm(&race->bell);

@@ -4,7 +4,7 @@
  * Method: the network of network.h: three nodes in this process, their tables written by hand.
  */
 #include "network.h"
-#include "mp_waiting.h"
+#include "mp_unresolved.h"
 #include "mp_worker.h"
 
 /* ---- tests ---- */
@@ -195,7 +195,7 @@ static void drops(void)
     write_host(0, packet, length);
     run_all(2);
     CHECK_EQUAL(counted(0, MP_DROP_no_member), 0);      /* it waits for a route */
-    for (uint64_t end = mp_now_ns() + MP_WAITING_NS; mp_now_ns() < end;)
+    for (uint64_t end = mp_now_ns() + MP_UNRESOLVED_NS; mp_now_ns() < end;)
         mp_worker_run(nodes[0].worker, 1000000);
     CHECK_EQUAL(counted(0, MP_DROP_no_member), 1);
     CHECK_EQUAL(counted(0, MP_DROP_not_overlay), 1);

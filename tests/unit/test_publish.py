@@ -17,8 +17,8 @@ from pipeline.address import parse
 from pipeline.control.publish import Publisher
 from pipeline.forwarding.route import FibDelete, FibEntry, FibKey, Kind, Side
 from pipeline.shm.fib import ForwardingTableWriter
+from pipeline.shm.links_keys import LinksKeysWriter
 from pipeline.shm.region import Geometry, Region
-from pipeline.shm.tables import TablesWriter
 from tests.unit.overlay_net import Net
 
 ENTRIES = 256
@@ -67,7 +67,7 @@ def heard_from(link: int, address: str, port: int) -> bytes:
 
 def test_a_new_record_does_not_undo_where_a_peer_was_heard(region: Region) -> None:
     """Behind a NAT a peer is not where its record says; its key is renewed each hour, and no datagram may go astray."""
-    publisher, tables = Publisher(region, Net().add("a"), ingress_bells=(), egress_bells=()), TablesWriter(region)
+    publisher, tables = Publisher(region, Net().add("a"), ingress_bells=(), egress_bells=()), LinksKeysWriter(region)
     record = Net().add("b", at="192.0.2.2:4747").record
     publisher.publish_record(record, 3)
     publisher.publish_link(record, 3, up=True)

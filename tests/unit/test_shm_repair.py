@@ -26,7 +26,7 @@ def region() -> Iterator[Region]:
 
 
 def punt(*numbers: int, via: int = 3, count: int | None = None) -> bytes:
-    gap = ffi.new("struct mp_gap *", {"origin": 0xFFFFFFFF, "stream": 9, "via": via})
+    gap = ffi.new("struct mp_repair_gap *", {"origin": 0xFFFFFFFF, "stream": 9, "via": via})
     gap.number[0 : len(numbers)] = list(numbers)
     gap.count = len(numbers) if count is None else count
     return bytes(ffi.buffer(gap))
@@ -44,7 +44,7 @@ def test_what_is_no_gap_is_refused(data: bytes) -> None:
 
 
 def test_nothing_has_been_heard(region: Region) -> None:
-    assert repair.heard(region) == {}
+    assert repair.tracked_streams(region) == {}
 
 
 def test_orders_are_split_and_bounded(region: Region) -> None:

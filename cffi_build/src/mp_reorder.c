@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_sequence: datagrams back in their order.  See mp_sequence.h.
+ * mp_reorder: datagrams back in their order.  See mp_reorder.h.
  */
-#include "mp_sequence.h"
+#include "mp_reorder.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -16,26 +16,26 @@ struct stream {
     uint64_t name;              /* without the epoch; 0: unused */
     uint32_t next;              /* number that is waited for, or comes next */
     uint32_t count;             /* held */
-    uint16_t place[MP_SEQUENCE_WINDOW];     /* 1 + where number n is held, at n % MP_SEQUENCE_WINDOW; 0: it is not */
+    uint16_t place[MP_REORDER_WINDOW];     /* 1 + where number n is held, at n % MP_REORDER_WINDOW; 0: it is not */
 };
 
-struct mp_sequence {
-    mp_emit *emit;
+struct mp_reorder {
+    mp_reorder_emit *emit;
     void *context;
     uint32_t bytes_max;
     uint32_t free_count, spent_count, active_count;
-    uint16_t free[MP_SEQUENCE_HELD];
-    uint16_t spent[MP_SEQUENCE_HELD];       /* emitted, not yet delivered */
-    uint16_t active[MP_SEQUENCE_STREAMS];   /* streams that hold something */
-    struct held held[MP_SEQUENCE_HELD];
-    struct stream streams[MP_HEARD];
+    uint16_t free[MP_REORDER_HELD];
+    uint16_t spent[MP_REORDER_HELD];       /* emitted, not yet delivered */
+    uint16_t active[MP_REORDER_STREAMS];   /* streams that hold something */
+    struct held held[MP_REORDER_HELD];
+    struct stream streams[MP_REPAIR_TRACKS];
     uint8_t bytes[];
 };
 
-struct mp_sequence *mp_sequence_new(uint32_t bytes_max, mp_emit *emit, void *context)
+struct mp_reorder *mp_reorder_new(uint32_t bytes_max, mp_reorder_emit *emit, void *context)
 {
-    uint32_t places = MP_SEQUENCE_BYTES / bytes_max < MP_SEQUENCE_HELD ? MP_SEQUENCE_BYTES / bytes_max : MP_SEQUENCE_HELD;
-    struct mp_sequence *s = calloc(1, sizeof *s + (size_t)places * bytes_max);
+    uint32_t places = MP_REORDER_BYTES / bytes_max < MP_REORDER_HELD ? MP_REORDER_BYTES / bytes_max : MP_REORDER_HELD;
+    struct mp_reorder *s = calloc(1, sizeof *s + (size_t)places * bytes_max);
     if (!s)
         return NULL;
     s->emit = emit;
@@ -48,19 +48,19 @@ struct mp_sequence *mp_sequence_new(uint32_t bytes_max, mp_emit *emit, void *con
     return s;
 }
 
-void mp_sequence_free(struct mp_sequence *s)
+void mp_reorder_free(struct mp_reorder *s)
 {
     free(s);
 }
 
 /* ---- held datagrams ---- */
 
-static uint8_t *bytes_at(struct mp_sequence *s, uint32_t place)
+static uint8_t *bytes_at(struct mp_reorder *s, uint32_t place)
 {
     return s->bytes + (size_t)place * s->bytes_max;
 }
 
-static void forget_active(struct mp_sequence *s, uint32_t which)
+static void forget_active(struct mp_reorder *s, uint32_t which)
 {
     for (uint32_t i = 0; i < s->active_count; i++)
         if (s->active[i] == which) {
@@ -70,12 +70,12 @@ static void forget_active(struct mp_sequence *s, uint32_t which)
 }
 
 /* Returns 0 if there is no place. */
-static int hold(struct mp_sequence *s, uint32_t which, uint32_t number, const uint8_t *bytes, uint32_t length,
+static int hold(struct mp_reorder *s, uint32_t which, uint32_t number, const uint8_t *bytes, uint32_t length,
                 uint64_t due_ns)
 {
     struct stream *stream = &s->streams[which];
-    uint16_t *at = &stream->place[number % MP_SEQUENCE_WINDOW];
-    if (!s->free_count || length > s->bytes_max || *at || (!stream->count && s->active_count == MP_SEQUENCE_STREAMS))
+    uint16_t *at = &stream->place[number % MP_REORDER_WINDOW];
+    if (!s->free_count || length > s->bytes_max || *at || (!stream->count && s->active_count == MP_REORDER_STREAMS))
         return 0;
     if (!stream->count++)
         s->active[s->active_count++] = (uint16_t)which;
@@ -87,10 +87,10 @@ static int hold(struct mp_sequence *s, uint32_t which, uint32_t number, const ui
 }
 
 /* Emits the next datagram if it is held. */
-static int emit_next(struct mp_sequence *s, uint32_t which)
+static int emit_next(struct mp_reorder *s, uint32_t which)
 {
     struct stream *stream = &s->streams[which];
-    uint16_t *at = &stream->place[stream->next % MP_SEQUENCE_WINDOW];
+    uint16_t *at = &stream->place[stream->next % MP_REORDER_WINDOW];
     if (!stream->count || !*at)
         return 0;
     uint32_t place = *at - 1u;
@@ -104,28 +104,28 @@ static int emit_next(struct mp_sequence *s, uint32_t which)
 }
 
 /* Gives up what is waited for: on to the first that is held, and all behind it without a gap. */
-static void give_up(struct mp_sequence *s, uint32_t which)
+static void give_up(struct mp_reorder *s, uint32_t which)
 {
     struct stream *stream = &s->streams[which];
-    while (stream->count && !stream->place[stream->next % MP_SEQUENCE_WINDOW])
+    while (stream->count && !stream->place[stream->next % MP_REORDER_WINDOW])
         stream->next++;
     while (emit_next(s, which))
         ;
 }
 
-static uint64_t due_of(const struct mp_sequence *s, uint32_t which)
+static uint64_t due_of(const struct mp_reorder *s, uint32_t which)
 {
     const struct stream *stream = &s->streams[which];
-    for (uint32_t n = stream->next; n != stream->next + MP_SEQUENCE_WINDOW; n++)
-        if (stream->place[n % MP_SEQUENCE_WINDOW])
-            return s->held[stream->place[n % MP_SEQUENCE_WINDOW] - 1u].due_ns;
+    for (uint32_t n = stream->next; n != stream->next + MP_REORDER_WINDOW; n++)
+        if (stream->place[n % MP_REORDER_WINDOW])
+            return s->held[stream->place[n % MP_REORDER_WINDOW] - 1u].due_ns;
     return UINT64_MAX;
 }
 
 /* The first that has come is not always the first that is on its way.  Returns how far it is ahead. */
 static int32_t begin(struct stream *stream, uint64_t name, uint32_t number)
 {
-    uint32_t behind = number < MP_SEQUENCE_BEHIND ? number : MP_SEQUENCE_BEHIND;
+    uint32_t behind = number < MP_REORDER_BEHIND ? number : MP_REORDER_BEHIND;
     stream->name = name >> 16;
     stream->next = number - behind;
     return (int32_t)behind;
@@ -133,16 +133,16 @@ static int32_t begin(struct stream *stream, uint64_t name, uint32_t number)
 
 /* ---- the interface ---- */
 
-void mp_sequence_take(struct mp_sequence *s, uint32_t which, uint64_t name, uint32_t number, const uint8_t *bytes,
+void mp_reorder_add(struct mp_reorder *s, uint32_t which, uint64_t name, uint32_t number, const uint8_t *bytes,
                       uint32_t length, uint64_t now_ns, uint64_t hold_ns)
 {
     struct stream *stream = &s->streams[which];
     int32_t ahead = (int32_t)(number - stream->next);
-    if (stream->name != name >> 16 || ahead >= (int32_t)MP_SEQUENCE_WINDOW || ahead < -(int32_t)MP_HEARD_NUMBERS) {
+    if (stream->name != name >> 16 || ahead >= (int32_t)MP_REORDER_WINDOW || ahead < -(int32_t)MP_REPAIR_TRACK_NUMBERS) {
         while (stream->count)
             give_up(s, which);
         ahead = begin(stream, name, number);
-        hold_ns = hold_ns < MP_SEQUENCE_BEGIN_NS ? hold_ns : MP_SEQUENCE_BEGIN_NS;
+        hold_ns = hold_ns < MP_REORDER_BEGIN_NS ? hold_ns : MP_REORDER_BEGIN_NS;
     }
     if (ahead > 0 && hold(s, which, number, bytes, length, now_ns + hold_ns))
         return;
@@ -160,7 +160,7 @@ void mp_sequence_take(struct mp_sequence *s, uint32_t which, uint64_t name, uint
         ;
 }
 
-void mp_sequence_expire(struct mp_sequence *s, uint64_t now_ns)
+void mp_reorder_expire(struct mp_reorder *s, uint64_t now_ns)
 {
     for (uint32_t i = s->active_count; i-- > 0;) {
         uint32_t which = s->active[i];
@@ -169,7 +169,7 @@ void mp_sequence_expire(struct mp_sequence *s, uint64_t now_ns)
     }
 }
 
-uint64_t mp_sequence_due_ns(const struct mp_sequence *s)
+uint64_t mp_reorder_due_ns(const struct mp_reorder *s)
 {
     uint64_t due = UINT64_MAX;
     for (uint32_t i = 0; i < s->active_count; i++) {
@@ -179,7 +179,7 @@ uint64_t mp_sequence_due_ns(const struct mp_sequence *s)
     return due;
 }
 
-void mp_sequence_recycle(struct mp_sequence *s)
+void mp_reorder_recycle(struct mp_reorder *s)
 {
     while (s->spent_count)
         s->free[s->free_count++] = s->spent[--s->spent_count];

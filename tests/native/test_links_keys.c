@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 
 #include "actor.h"
-#include "mp_tables.h"
+#include "mp_links_keys.h"
 
 static uint32_t version_of(_Atomic uint32_t *version)
 {
@@ -25,7 +25,7 @@ static void links(void)
     CHECK_EQUAL(mp_link_set(r, 5, 42, 1, AF_INET6, v6, 4747, 3), 0);
     CHECK(mp_link_read(r, 5, &link) && link.node == 42 && link.up == 1 && link.endpoint.family == AF_INET6);
     CHECK(link.endpoint.port == 4747 && link.endpoint.scope == 3 && !memcmp(link.endpoint.address, v6, 16));
-    CHECK_EQUAL(version_of(&mp_tables(r)->links_version), 1);
+    CHECK_EQUAL(version_of(&mp_published(r)->links_version), 1);
     CHECK_EQUAL(mp_link_set(r, MP_LINKS_MAX - 1, 43, 0, AF_INET, v4, 1, 0), 0);
     CHECK(mp_link_read(r, MP_LINKS_MAX - 1, &link) && !memcmp(link.endpoint.address, v4, 4));
     CHECK_EQUAL(link.endpoint.address[4], 0);
@@ -33,12 +33,12 @@ static void links(void)
     CHECK(mp_link_read(r, 6, &link) && link.node == 44 && link.endpoint.family == 0);
     CHECK_EQUAL(mp_link_clear(r, 5), 0);
     CHECK(mp_link_read(r, 5, &link) && link.node == 0 && link.endpoint.family == 0);
-    CHECK_EQUAL(version_of(&mp_tables(r)->links_version), 4);
+    CHECK_EQUAL(version_of(&mp_published(r)->links_version), 4);
     CHECK_EQUAL(mp_link_set(r, MP_LINKS_MAX, 1, 1, 0, NULL, 0, 0), -EINVAL);
     CHECK_EQUAL(mp_link_set(r, 0, 0, 1, 0, NULL, 0, 0), -EINVAL);
     CHECK_EQUAL(mp_link_set(r, 0, 1, 1, AF_UNIX, v4, 0, 0), -EINVAL);
     CHECK_EQUAL(mp_link_clear(r, MP_LINKS_MAX), -EINVAL);
-    CHECK_EQUAL(version_of(&mp_tables(r)->links_version), 4);
+    CHECK_EQUAL(version_of(&mp_published(r)->links_version), 4);
     actor_unmap(r);
 }
 
@@ -57,7 +57,7 @@ static void keys(void)
     CHECK_EQUAL(atomic_load(&mp_windows(r)[14].word[5]), 98);
     CHECK_EQUAL(mp_key_clear(r, 9), 0);
     CHECK(mp_key_read(r, 9, &key) && key.origin == 0 && key.key[0] == 0);
-    CHECK_EQUAL(version_of(&mp_tables(r)->keys_version), 2);
+    CHECK_EQUAL(version_of(&mp_published(r)->keys_version), 2);
     CHECK_EQUAL(mp_key_set(r, MP_KEYS_MAX, 1, 0, 1, 1, 0, secret), -EINVAL);
     CHECK_EQUAL(mp_key_set(r, 0, 0, 0, 1, 1, 0, secret), -EINVAL);
     CHECK_EQUAL(mp_key_set(r, 0, 1, 0, 1, 0, 0, secret), -EINVAL);
@@ -81,7 +81,7 @@ static void sender(void)
     CHECK(mp_sender_read(r, &s) && s.active == 1 && s.epoch[1] == 5 && s.key[1][0] == 2);
     CHECK_EQUAL(mp_sender_set(r, 5, 1, 5, 5, even, 0, NULL), -EINVAL);
     CHECK_EQUAL(mp_sender_set(r, 5, 1, 5, 0, NULL, 4, odd), -EINVAL);
-    CHECK_EQUAL(version_of(&mp_tables(r)->sender_version), 2);
+    CHECK_EQUAL(version_of(&mp_published(r)->sender_version), 2);
     actor_unmap(r);
 }
 
@@ -99,10 +99,10 @@ static void half_written_records(void)
     atomic_fetch_add(&mp_keys(r)[7].generation, 1);
     atomic_fetch_add(&mp_sender(r)->generation, 1);
     CHECK(!mp_link_read(r, 5, &link) && link.node == 123); /* the reader's copy is left alone */
-    CHECK_EQUAL(mp_tables_repair(r), 3);
+    CHECK_EQUAL(mp_links_keys_repair(r), 3);
     CHECK(mp_link_read(r, 5, &link) && link.node == 0);
     CHECK(mp_link_read(r, 6, &link) && link.node == 43);
-    CHECK_EQUAL(mp_tables_repair(r), 0);
+    CHECK_EQUAL(mp_links_keys_repair(r), 0);
     atomic_fetch_add(&mp_links(r)[6].generation, 1); /* or it is written again, without repair */
     CHECK_EQUAL(mp_link_set(r, 6, 44, 1, AF_INET, v4, 4747, 0), 0);
     CHECK(mp_link_read(r, 6, &link) && link.node == 44);
@@ -131,7 +131,7 @@ static void read_many(void *argument)
     struct mp_link link;
     uint32_t last = 0, copies = 0;
     while (!atomic_load(&race->stop) || !copies) {
-        uint32_t version = version_of(&mp_tables(race->r)->links_version);
+        uint32_t version = version_of(&mp_published(race->r)->links_version);
         if (!mp_link_read(race->r, 3, &link))
             continue;
         copies++;

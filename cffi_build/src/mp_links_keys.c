@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_tables: seqlock records with a version for each table.  See mp_tables.h.
+ * mp_links_keys: seqlock records with a version for each table.  See mp_links_keys.h.
  */
-#include "mp_tables.h"
+#include "mp_links_keys.h"
 
 #include <errno.h>
 #include <string.h>
@@ -63,7 +63,7 @@ int mp_sender_read(const struct mp_region *r, struct mp_sender *out)
 
 static void write_link(struct mp_region *r, uint32_t index, const struct mp_link *link)
 {
-    write_record(&mp_links(r)[index], link, WORDS(struct mp_link), &mp_tables(r)->links_version);
+    write_record(&mp_links(r)[index], link, WORDS(struct mp_link), &mp_published(r)->links_version);
 }
 
 int mp_link_set(struct mp_region *r, uint32_t index, uint32_t node, uint32_t up, uint16_t family,
@@ -89,7 +89,7 @@ int mp_link_clear(struct mp_region *r, uint32_t index)
 
 static void write_key(struct mp_region *r, uint32_t index, const struct mp_key *key)
 {
-    write_record(&mp_keys(r)[index], key, WORDS(struct mp_key), &mp_tables(r)->keys_version);
+    write_record(&mp_keys(r)[index], key, WORDS(struct mp_key), &mp_published(r)->keys_version);
 }
 
 int mp_key_set(struct mp_region *r, uint32_t index, uint32_t origin, uint8_t epoch, uint8_t sealed, uint16_t lanes,
@@ -131,18 +131,18 @@ int mp_sender_set(struct mp_region *r, uint32_t origin, uint32_t sealed, uint8_t
         sender.epoch[1] = odd_epoch;
         memcpy(sender.key[1], odd_key, MP_KEY_BYTES);
     }
-    write_record(mp_sender(r), &sender, WORDS(struct mp_sender), &mp_tables(r)->sender_version);
+    write_record(mp_sender(r), &sender, WORDS(struct mp_sender), &mp_published(r)->sender_version);
     return 0;
 }
 
-int mp_tables_lock(struct mp_region *r)
+int mp_keys_lock(struct mp_region *r)
 {
     if (mlock(mp_sender(r), sizeof(struct mp_sender)) || mlock(mp_keys(r), MP_KEYS_MAX * sizeof(struct mp_key)))
         return -errno;
     return 0;
 }
 
-void mp_tables_wipe(struct mp_region *r)
+void mp_keys_wipe(struct mp_region *r)
 {
     explicit_bzero(mp_sender(r), sizeof(struct mp_sender));
     explicit_bzero(mp_keys(r), MP_KEYS_MAX * sizeof(struct mp_key));
@@ -153,7 +153,7 @@ static int is_half_written(const _Atomic uint32_t *generation)
     return (int)(atomic_load_explicit(generation, memory_order_relaxed) & 1u);
 }
 
-uint32_t mp_tables_repair(struct mp_region *r)
+uint32_t mp_links_keys_repair(struct mp_region *r)
 {
     uint32_t repaired = 0;
     for (uint32_t i = 0; i < MP_LINKS_MAX; i++)

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_access: what the supervisor and control read (and, of the process table, write) in a region, as plain values.
+ * mp_views: what the supervisor and control read (and, of the process table, write) in a region, as plain values.
  *
- * Python sees shared memory through these functions and those of mp_tables and mp_fib only, so that no layout is
+ * Python sees shared memory through these functions and those of mp_published and mp_fib only, so that no layout is
  * known twice.  Each value is one relaxed load: a view of a running instance is never of one instant.
  */
-#ifndef MP_ACCESS_H
-#define MP_ACCESS_H
+#ifndef MP_VIEWS_H
+#define MP_VIEWS_H
 
 #include "mp_layout.h"
 

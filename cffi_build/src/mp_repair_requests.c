@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_orders: control's side of the ring.  See mp_orders.h.
+ * mp_repair_requests: control's side of the ring.  See mp_repair_requests.h.
  */
-#include "mp_orders.h"
+#include "mp_repair_requests.h"
 
 #include <errno.h>
 #include <string.h>
@@ -20,20 +20,20 @@ static uint64_t least_done(const struct mp_region *r)
     return least;
 }
 
-int mp_order_add(struct mp_region *r, uint32_t link, uint32_t origin, uint32_t stream, const uint32_t *numbers,
+int mp_repair_request_add(struct mp_region *r, uint32_t link, uint32_t origin, uint32_t stream, const uint32_t *numbers,
                  uint32_t count)
 {
     struct mp_counters *c = mp_control_counters(r);
-    _Atomic uint64_t *orders = &mp_tables(r)->orders;
+    _Atomic uint64_t *orders = &mp_published(r)->orders;
     uint64_t at = atomic_load_explicit(orders, memory_order_relaxed);
-    if (count > MP_ORDER_NUMBERS || link >= MP_LINKS_MAX || !stream || stream >= MP_STREAMS)
+    if (count > MP_REPAIR_REQUEST_NUMBERS || link >= MP_LINKS_MAX || !stream || stream >= MP_STREAMS)
         return -EINVAL;
     mp_count(c, MP_COUNT_resend_asked, count);
-    if (at - least_done(r) >= MP_ORDERS) {
+    if (at - least_done(r) >= MP_REPAIR_REQUESTS) {
         mp_count(c, MP_COUNT_resend_refused, count);
         return -ENOSPC;
     }
-    struct mp_order *order = &mp_orders(r)[at % MP_ORDERS];
+    struct mp_repair_request *order = &mp_repair_requests(r)[at % MP_REPAIR_REQUESTS];
     order->link = link;
     order->origin = origin;
     order->stream = stream;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_heard: which datagrams of a stream have come.  A stream is what one origin sends to one group.
+ * mp_repair_track: which datagrams of a stream have come.  A stream is what one origin sends to one group.
  *
- * For each stream that is to be repaired a bit map of the last MP_HEARD_NUMBERS stream sequence numbers, in shared memory,
+ * For each stream that is to be repaired a bit map of the last MP_REPAIR_TRACK_NUMBERS stream sequence numbers, in shared memory,
  * since packets that take stripes come by several peers and so by several lanes.  Bits are marked as in a replay window (mp_seal.h): a
  * word names its block, so one compare-and-swap is a whole update, and nothing is cleared as the window moves.
  *
@@ -13,49 +13,49 @@
  * Stages of several lanes that begin or replace a stream at one instant may lose each other's marks.  That makes a
  * datagram seem missing that is not: it is asked for, comes, and falls to the replay window.
  *
- * It sends nothing and tells nobody: see mp_gaps.h.
+ * It sends nothing and tells nobody: see mp_repair_gaps.h.
  */
-#ifndef MP_HEARD_H
-#define MP_HEARD_H
+#ifndef MP_REPAIR_TRACK_H
+#define MP_REPAIR_TRACK_H
 
 #include "mp_layout.h"
 
 /* What a stream is known by: never 0. */
-static inline uint64_t mp_heard_name(uint32_t origin, uint32_t stream, uint8_t epoch)
+static inline uint64_t mp_repair_track_name(uint32_t origin, uint32_t stream, uint8_t epoch)
 {
     return (uint64_t)origin << 32 | (uint64_t)(stream & 0xffffu) << 16 | (uint64_t)epoch << 8 | 1u;
 }
 
-static inline uint32_t mp_heard_origin(uint64_t name) { return (uint32_t)(name >> 32); }
-static inline uint32_t mp_heard_stream(uint64_t name) { return (uint32_t)(name >> 16) & 0xffffu; }
+static inline uint32_t mp_repair_track_origin(uint64_t name) { return (uint32_t)(name >> 32); }
+static inline uint32_t mp_repair_track_stream(uint64_t name) { return (uint32_t)(name >> 16) & 0xffffu; }
 
 /* The stream's map; one is begun with `sequence` if there is none, or if the origin has begun anew. */
-struct mp_heard *mp_heard_find(const struct mp_region *r, uint64_t name, uint32_t sequence);
+struct mp_repair_track *mp_repair_track_find(const struct mp_region *r, uint64_t name, uint32_t sequence);
 
 /* Whether what was found is still the stream of that origin, group and epoch. */
-static inline int mp_heard_is(const struct mp_heard *h, uint64_t name)
+static inline int mp_repair_track_is(const struct mp_repair_track *h, uint64_t name)
 {
     return atomic_load_explicit(&h->name, memory_order_relaxed) == name;
 }
 
 /* The same, whatever the epoch. */
-static inline int mp_heard_has_place(const struct mp_heard *h, uint64_t name)
+static inline int mp_repair_track_is_stream(const struct mp_repair_track *h, uint64_t name)
 {
     return atomic_load_explicit(&h->name, memory_order_relaxed) >> 16 == name >> 16;
 }
 
 /* Marks a datagram that has come.  Returns 1 if that may change what is missing, 0 if it was simply the next one. */
-int mp_heard_note(struct mp_heard *h, uint32_t sequence, uint64_t now_ns);
+int mp_repair_track_mark(struct mp_repair_track *h, uint32_t sequence, uint64_t now_ns);
 
 /* A stream as control looks at it, whether it goes on. */
-struct mp_heard_stream {
+struct mp_repair_track_stream {
     uint32_t origin, stream, highest;
 };
 
-/* All streams (MP_HEARD at the most), in no order; returns how many. */
-uint32_t mp_heard_list(const struct mp_region *r, struct mp_heard_stream *out);
+/* All streams (MP_REPAIR_TRACKS at the most), in no order; returns how many. */
+uint32_t mp_repair_track_list(const struct mp_region *r, struct mp_repair_track_stream *out);
 
 /* The newest `most` missing numbers up to `last`, in ascending order; how many there are. */
-uint32_t mp_heard_missing(const struct mp_heard *h, uint32_t last, uint32_t *out, uint32_t most);
+uint32_t mp_repair_track_missing(const struct mp_repair_track *h, uint32_t last, uint32_t *out, uint32_t most);
 
 #endif

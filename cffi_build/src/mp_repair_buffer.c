@@ -1,29 +1,29 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_history: finding datagrams in the slots that overlay_egress keeps.  See mp_history.h.
+ * mp_repair_buffer: finding datagrams in the slots that overlay_egress keeps.  See mp_repair_buffer.h.
  */
-#include "mp_history.h"
+#include "mp_repair_buffer.h"
 
 #include "mp_packet.h"
 
 struct search {
-    const struct mp_order *order;
+    const struct mp_repair_request *order;
     uint32_t first;             /* the lowest number */
-    uint64_t wanted[MP_HISTORY_SPAN / 64];
+    uint64_t wanted[MP_REPAIR_BUFFER_SPAN / 64];
     struct iovec *out;
     uint32_t left, found;
 };
 
-static void search_begin(struct search *s, const struct mp_order *order, struct iovec *out)
+static void search_begin(struct search *s, const struct mp_repair_request *order, struct iovec *out)
 {
-    uint32_t count = order->count < MP_ORDER_NUMBERS ? order->count : MP_ORDER_NUMBERS;
+    uint32_t count = order->count < MP_REPAIR_REQUEST_NUMBERS ? order->count : MP_REPAIR_REQUEST_NUMBERS;
     *s = (struct search){ .order = order, .out = out, .first = count ? order->number[0] : 0 };
     for (uint32_t i = 1; i < count; i++)
         if ((int32_t)(order->number[i] - s->first) < 0)
             s->first = order->number[i];
     for (uint32_t i = 0; i < count; i++) {
         uint32_t n = order->number[i] - s->first;
-        if (n < MP_HISTORY_SPAN && !(s->wanted[n / 64] >> n % 64 & 1)) {
+        if (n < MP_REPAIR_BUFFER_SPAN && !(s->wanted[n / 64] >> n % 64 & 1)) {
             s->wanted[n / 64] |= UINT64_C(1) << n % 64;
             s->left++;
         }
@@ -37,7 +37,7 @@ static void look_at(struct search *s, uint8_t *datagram, uint32_t length)
     if (mp_header_read(datagram, length, &h) || h.type != MP_TYPE_DATA || h.origin != s->order->origin)
         return;
     uint32_t n = h.stream_sequence - s->first;
-    if (n >= MP_HISTORY_SPAN || !(s->wanted[n / 64] >> n % 64 & 1))
+    if (n >= MP_REPAIR_BUFFER_SPAN || !(s->wanted[n / 64] >> n % 64 & 1))
         return;
     s->wanted[n / 64] &= ~(UINT64_C(1) << n % 64);
     s->out[s->found++] = (struct iovec){ datagram, length };
@@ -79,8 +79,8 @@ static void search_overlay(struct search *s, const struct mp_region *r, uint32_t
     }
 }
 
-uint32_t mp_history_find(const struct mp_region *r, uint32_t lane, const struct mp_order *order,
-                         struct iovec out[MP_ORDER_NUMBERS])
+uint32_t mp_repair_buffer_find(const struct mp_region *r, uint32_t lane, const struct mp_repair_request *order,
+                         struct iovec out[MP_REPAIR_REQUEST_NUMBERS])
 {
     struct search s;
     search_begin(&s, order, out);

@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_tables: what control publishes to the stages beside the forwarding table: links, sender keys of peers, and
+ * mp_links_keys: what control publishes to the stages beside the forwarding table: links, sender keys of peers, and
  * this node's own keys.
  *
  *   control   mp_*_set / mp_*_clear: the record as one seqlock write, then the table's version is incremented
- *   stage     compares the table's version (mp_tables) with that of its own copy, before a burst; if it differs, copies
+ *   stage     compares the table's version (mp_published) with that of its own copy, before a burst; if it differs, copies
  *             the records with mp_*_read and keeps the version that it had read *before* copying
  *
  * A read that fails (0) leaves `out` as it was: the stage goes on with the copy it has and tries again at its next
  * burst.  That happens only while control is writing this very record, or if control died in the middle; its
- * successor's mp_tables_repair() frees such records and sets everything anew.
+ * successor's mp_links_keys_repair() frees such records and sets everything anew.
  *
  * It knows no cryptography, no socket, and allocates neither link indices nor windows: control does.
  */
-#ifndef MP_TABLES_H
-#define MP_TABLES_H
+#ifndef MP_LINKS_KEYS_H
+#define MP_LINKS_KEYS_H
 
 #include "mp_layout.h"
 
@@ -46,12 +46,12 @@ int mp_sender_set(struct mp_region *r, uint32_t origin, uint32_t sealed, uint8_t
                   const uint8_t *even_key, uint8_t odd_epoch, const uint8_t *odd_key);
 
 /* Keeps the pages with keys out of swap as long as the calling process lives.  Returns 0 or -errno. */
-int mp_tables_lock(struct mp_region *r);
+int mp_keys_lock(struct mp_region *r);
 
 /* Overwrites all keys: the supervisor, when all processes have ended. */
-void mp_tables_wipe(struct mp_region *r);
+void mp_keys_wipe(struct mp_region *r);
 
 /* Frees what a predecessor left half written.  Returns how many records that were. */
-uint32_t mp_tables_repair(struct mp_region *r);
+uint32_t mp_links_keys_repair(struct mp_region *r);
 
 #endif

@@ -58,12 +58,12 @@ class _Key:
     window: int
 
 
-class TablesWriter:
+class LinksKeysWriter:
     """The only writer of a region's links and keys."""
 
     def __init__(self, region: Region, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._region = region
-        lib.mp_tables_repair(region.native)
+        lib.mp_links_keys_repair(region.native)
         self._keys: dict[tuple[NodeId, int], _Key] = {}
         self._free: deque[int] = deque()
         self._windows = _Windows(lib.MP_WINDOWS_MAX, clock)

@@ -7,7 +7,7 @@
  */
 #include "actor.h"
 #include "network.h"
-#include "mp_waiting.h"
+#include "mp_unresolved.h"
 #include "mp_worker.h"
 
 #define PARTS 3u
@@ -62,7 +62,7 @@ static void a_route_comes(void)
     CHECK_EQUAL(counted(0, MP_DROP_no_member), 0);
     set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP + 1, 1 << 1, 0);    /* another: of no use to them */
     run_for(nodes[0].worker, 20);
-    CHECK_EQUAL(mp_waiting_ready(mp_lane(nodes[0].region, 0)), 3);
+    CHECK_EQUAL(mp_unresolved_ready(mp_lane(nodes[0].region, 0)), 3);
     set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP, 1 << 1, 0);
     for (uint32_t i = 3; i < 6; i++)
         say(i);
@@ -86,7 +86,7 @@ static void some_are_on_their_way(int useless)
     if (useless) {
         set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP + 1, 1 << 1, 0);
         run_for(w, 20);
-        CHECK_EQUAL(mp_waiting_ready(mp_lane(nodes[0].region, 0)), 4);
+        CHECK_EQUAL(mp_unresolved_ready(mp_lane(nodes[0].region, 0)), 4);
     }
     set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP, 1 << 1, 0);
     run_for(w, 20);
@@ -106,16 +106,16 @@ static void none_overtakes(void)
 static void none_comes(void)
 {
     open_source();
-    for (uint32_t i = 0; i < MP_WAITING_FLOW + 4; i++)
+    for (uint32_t i = 0; i < MP_UNRESOLVED_PER_FLOW + 4; i++)
         say(i);
     run_for(nodes[0].worker, 20);
     CHECK_EQUAL(counted(0, MP_DROP_no_member), 4);
-    run_for(nodes[0].worker, MP_WAITING_NS / 1000000);
-    CHECK_EQUAL(counted(0, MP_DROP_no_member), MP_WAITING_FLOW + 4);
-    CHECK_EQUAL(mp_waiting_ready(mp_lane(nodes[0].region, 0)), 0);
+    run_for(nodes[0].worker, MP_UNRESOLVED_NS / 1000000);
+    CHECK_EQUAL(counted(0, MP_DROP_no_member), MP_UNRESOLVED_PER_FLOW + 4);
+    CHECK_EQUAL(mp_unresolved_ready(mp_lane(nodes[0].region, 0)), 0);
     say(0);
     run_for(nodes[0].worker, 20);
-    CHECK_EQUAL(counted(0, MP_DROP_no_member), MP_WAITING_FLOW + 5);    /* the group has been asked for before */
+    CHECK_EQUAL(counted(0, MP_DROP_no_member), MP_UNRESOLVED_PER_FLOW + 5);    /* the group has been asked for before */
     set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP, 1 << 1, 0);
     run_for(nodes[0].worker, 20);
     CHECK_EQUAL(take_delivered(0), 0);
@@ -125,12 +125,12 @@ static void none_comes(void)
 /* The places are for several flows, but not for any number. */
 static void many_flows(void)
 {
-    const uint32_t flows = MP_WAITING / 2 + 1;
+    const uint32_t flows = MP_UNRESOLVED / 2 + 1;
     open_source();
     for (uint32_t i = 0; i < 2 * flows; i++)
         say_to(GROUP + i % flows, i);
     run_for(nodes[0].worker, 20);
-    CHECK_EQUAL(mp_waiting_ready(mp_lane(nodes[0].region, 0)), MP_WAITING);
+    CHECK_EQUAL(mp_unresolved_ready(mp_lane(nodes[0].region, 0)), MP_UNRESOLVED);
     CHECK_EQUAL(counted(0, MP_DROP_no_member), 2);
     close_network();
 }
@@ -169,13 +169,13 @@ static void stages_wake_each_other(void)
     const struct node *n = &nodes[0];
     struct actor actor[PARTS];
     const uint32_t egress = 1u << MP_OVERLAY_EGRESS;
-    const uint32_t borrows[PARTS] = { [MP_TUN_INGRESS] = 1u << MP_CLASSIFY | egress, [MP_CLASSIFY] = egress };
+    const uint32_t inline_stages[PARTS] = { [MP_TUN_INGRESS] = 1u << MP_CLASSIFY | egress, [MP_CLASSIFY] = egress };
     open_source();
     mp_worker_free(n->worker);
     for (uint32_t stage = 0; stage < MP_STAGES; stage++)
         atomic_store(&mp_lane(n->region, 0)->bell[stage].runner, 0);    /* it ended in peace */
     for (uint32_t stage = 0; stage < PARTS; stage++) {
-        struct mp_worker_config config = { .stages = 1u << stage, .borrows = borrows[stage], .idle = MP_IDLE_ADAPTIVE,
+        struct mp_worker_config config = { .stages = 1u << stage, .inline_stages = inline_stages[stage], .idle = MP_IDLE_ADAPTIVE,
                                            .tun = n->tun, .udp = n->udp, .wake = n->wake[0] };
         memcpy(config.bell, n->bell, sizeof config.bell);
         part[stage] = mp_worker_new(n->region, &config);
@@ -186,7 +186,7 @@ static void stages_wake_each_other(void)
     actor_pause_us(20000);
     say(0);
     actor_pause_us(30000);
-    set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP, 1 << 1, 0);        /* nobody is told */
+    set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP, 1 << 1, 0);        /* nobody is reported */
     actor_pause_us(100000);
     CHECK_EQUAL(take_delivered(0), 1);
     CHECK(write(n->wake[1], "", 1) == 1);

@@ -6,7 +6,7 @@
 #include <errno.h>
 
 #include "actor.h"
-#include "mp_access.h"
+#include "mp_views.h"
 #include "mp_ring.h"
 
 static void processes(void)

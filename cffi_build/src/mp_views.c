@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_access: views of a region.  See mp_access.h.
+ * mp_views: views of a region.  See mp_views.h.
  */
-#include "mp_access.h"
+#include "mp_views.h"
 
 #include <errno.h>
 
@@ -145,5 +145,5 @@ uint32_t mp_fib_version(const struct mp_region *r)
 
 uint32_t mp_fib_repairing(const struct mp_region *r)
 {
-    return get32(&mp_tables(r)->repairing);
+    return get32(&mp_published(r)->repairing);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_waiting: the first packets of a flow that no route leads anywhere for yet: a small ring in shared memory.
+ * mp_unresolved: the first packets of a flow that no route leads anywhere for yet: a small ring in shared memory.
  *
  * An engine may learn of a source by its first packet and make the route then, which takes some round trips; a program
  * that says one thing and waits for the answer must not lose it.
@@ -15,29 +15,29 @@
  *
  * One producer, classify's own process; one consumer, tun_ingress.  A full ring refuses, which is a drop as without it.
  */
-#ifndef MP_WAITING_H
-#define MP_WAITING_H
+#ifndef MP_UNRESOLVED_H
+#define MP_UNRESOLVED_H
 
 #include "mp_ring.h"
 
-#define MP_WAITING_NS UINT64_C(500000000)   /* some round trips around the world */
-#define MP_WAITING_FLOW 16u                 /* of one flow: a stream that nobody wants does not take all places */
+#define MP_UNRESOLVED_NS UINT64_C(500000000)   /* some round trips around the world */
+#define MP_UNRESOLVED_PER_FLOW 16u                 /* of one flow: a stream that nobody wants does not take all places */
 
 /* Keeps a packet; returns 0 if there is no place. */
-int mp_waiting_add(struct mp_region *r, uint32_t lane, const uint8_t *bytes, uint32_t length, uint64_t since_ns);
+int mp_unresolved_add(struct mp_region *r, uint32_t lane, const uint8_t *bytes, uint32_t length, uint64_t since_ns);
 
 /* Takes the oldest out into a slot, if that is ready. */
-void mp_waiting_take(struct mp_region *r, uint32_t lane, struct mp_slot *slot, uint16_t round);
+void mp_unresolved_take(struct mp_region *r, uint32_t lane, struct mp_slot *slot, uint16_t round);
 
-static inline uint64_t mp_waiting_ready(struct mp_lane *l)
+static inline uint64_t mp_unresolved_ready(struct mp_lane *l)
 {
     return mp_ready(&l->waiting[0], &l->waiting[1]);
 }
 
 /* Since when the oldest waits; only while one does. */
-static inline uint64_t mp_waiting_since_ns(struct mp_region *r, uint32_t lane)
+static inline uint64_t mp_unresolved_since_ns(struct mp_region *r, uint32_t lane)
 {
-    return mp_waiting(r, lane, mp_position(&mp_lane(r, lane)->waiting[1]))->since_ns;
+    return mp_unresolved(r, lane, mp_position(&mp_lane(r, lane)->waiting[1]))->since_ns;
 }
 
 #endif

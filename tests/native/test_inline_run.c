@@ -15,10 +15,10 @@
 
 static struct mp_worker *part[PARTS];
 
-static void open_part(uint32_t stage, uint32_t borrows)
+static void open_part(uint32_t stage, uint32_t inline_stages)
 {
     const struct node *n = &nodes[1];
-    struct mp_worker_config config = { .stages = 1u << stage, .borrows = borrows, .idle = MP_IDLE_ADAPTIVE,
+    struct mp_worker_config config = { .stages = 1u << stage, .inline_stages = inline_stages, .idle = MP_IDLE_ADAPTIVE,
                                        .moderation_us = 300, .tun = n->tun, .udp = n->udp, .wake = n->wake[0] };
     memcpy(config.bell, n->bell, sizeof config.bell);
     part[stage] = mp_worker_new(n->region, &config);

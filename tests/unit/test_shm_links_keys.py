@@ -14,8 +14,8 @@ import pytest
 from pipeline.address import parse
 from pipeline.shm import _native
 from pipeline.shm.fib import TableFullError
+from pipeline.shm.links_keys import LinksKeysWriter
 from pipeline.shm.region import Geometry, Region
-from pipeline.shm.tables import TablesWriter
 
 ffi, lib = _native.ffi, _native.lib
 
@@ -55,7 +55,7 @@ def stored_keys(region: Region) -> dict[tuple[int, int], tuple[int, int, int, by
 
 
 def test_links(region: Region) -> None:
-    tables = TablesWriter(region)
+    tables = LinksKeysWriter(region)
     assert tables.link(5) is None
     tables.set_link(5, node=0xFFFFFFFF, up=True, endpoint=(parse("10.0.0.7"), 4747))
     tables.set_link(1023, node=2, up=False, endpoint=(parse("fe80::7"), 65535), scope=3)
@@ -77,7 +77,7 @@ def test_links(region: Region) -> None:
 
 
 def test_link_figures(region: Region) -> None:
-    figures = TablesWriter(region).link_figures(3)
+    figures = LinksKeysWriter(region).link_figures(3)
     assert (figures.tx_bytes, figures.rx_bytes, figures.rtt_ns, figures.loss_ppm) == (0, 0, 0, 0)
 
 
@@ -85,7 +85,7 @@ def test_link_figures(region: Region) -> None:
 
 
 def test_keys_have_windows_of_their_own(region: Region) -> None:
-    tables = TablesWriter(region)
+    tables = LinksKeysWriter(region)
     for origin in range(1, 101):
         tables.set_key(origin, 0, key=KEY, lanes=1 + origin % 4)
     tables.set_key(1, 1, key=None, lanes=2)
@@ -98,16 +98,16 @@ def test_keys_have_windows_of_their_own(region: Region) -> None:
 
 
 def test_the_same_key_keeps_its_window(region: Region) -> None:
-    tables = TablesWriter(region)
+    tables = LinksKeysWriter(region)
     tables.set_key(9, 3, key=KEY, lanes=1)
     stored = stored_keys(region)
-    for writer in (tables, TablesWriter(region)):  # and a restarted control's
+    for writer in (tables, LinksKeysWriter(region)):  # and a restarted control's
         writer.set_key(9, 3, key=KEY, lanes=1)
         assert stored_keys(region) == stored
 
 
 def test_another_key_of_the_same_epoch_gets_fresh_windows(region: Region) -> None:
-    tables = TablesWriter(region)
+    tables = LinksKeysWriter(region)
     tables.set_key(9, 3, key=KEY, lanes=1)
     before = stored_keys(region)[9, 3]
     tables.set_key(9, 3, key=OTHER, lanes=1)
@@ -119,7 +119,7 @@ def test_another_key_of_the_same_epoch_gets_fresh_windows(region: Region) -> Non
 
 def test_freed_windows_rest(region: Region) -> None:
     clock = Clock()
-    tables = TablesWriter(region, clock=clock)
+    tables = LinksKeysWriter(region, clock=clock)
     tables.set_key(1, 0, key=KEY, lanes=1)
     assert tables.clear_key(1, 0)
     assert not tables.clear_key(1, 0)
@@ -131,10 +131,10 @@ def test_freed_windows_rest(region: Region) -> None:
 
 
 def test_a_new_writer_goes_on(region: Region) -> None:
-    before = TablesWriter(region)
+    before = LinksKeysWriter(region)
     before.set_key(1, 0, key=KEY, lanes=4)
     before.set_key(2, 0, key=None, lanes=1)
-    after = TablesWriter(region)
+    after = LinksKeysWriter(region)
     assert after.keys() == {(1, 0), (2, 0)}
     after.set_key(3, 0, key=KEY, lanes=1)
     assert stored_keys(region)[3, 0][0] == 10
@@ -144,9 +144,9 @@ def test_a_new_writer_goes_on(region: Region) -> None:
 
 def test_no_windows_left(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Region, "reserve", lambda *_: None)
-    monkeypatch.setattr("pipeline.shm.tables.lib", Fake())
+    monkeypatch.setattr("pipeline.shm.links_keys.lib", Fake())
     clock = Clock()
-    tables = TablesWriter(region, clock=clock)
+    tables = LinksKeysWriter(region, clock=clock)
     nodes = lib.MP_WINDOWS_MAX // 32
     for origin in range(1, nodes + 1):
         tables.set_key(origin, 0, key=KEY, lanes=16)
@@ -165,7 +165,7 @@ class Fake:
 
 
 def test_bad_keys(region: Region) -> None:
-    tables = TablesWriter(region)
+    tables = LinksKeysWriter(region)
     with pytest.raises(ValueError, match="32 bytes"):
         tables.set_key(1, 0, key=b"short", lanes=1)
     with pytest.raises(ValueError, match="out of bounds"):
@@ -185,7 +185,7 @@ def sender(region: Region) -> tuple[int, int, tuple[int, int], int]:
 
 
 def test_sender(region: Region) -> None:
-    tables = TablesWriter(region)
+    tables = LinksKeysWriter(region)
     tables.set_sender(77, {0: KEY}, active=0)
     assert sender(region) == (77, 1, (0, 0), 0)
     tables.set_sender(77, {254: KEY, 255: OTHER}, active=255)
