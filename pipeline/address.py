@@ -39,6 +39,17 @@ def show(address: Address) -> str:
     return str(ipaddress.IPv6Address(address))
 
 
+def parse_prefix(text: str) -> tuple[Address, int]:
+    """The packed address and the prefix length of "10.77.0.1/16"; ValueError if the text is neither."""
+    address, _, prefix = text.partition("/")
+    return parse(address), int(prefix)
+
+
+def show_prefix(address: Address, prefix: int) -> str:
+    """The text of an address with its prefix length: "10.77.0.1/16"."""
+    return f"{show(address)}/{prefix}"
+
+
 def is_multicast(address: Address) -> bool:
     """224.0.0.0/4 or ff00::/8."""
     return address[0] == 0xFF if len(address) == 16 else address[0] >> 4 == 0xE

@@ -69,7 +69,7 @@ class _Child:
     pid: int = 0
     pidfd: int = -1
     started: float = 0.0
-    row: int = 0  # restarts in quick succession
+    restart_streak: int = 0  # restarts in quick succession
     due: float | None = None  # when to start it again
 
 
@@ -200,7 +200,7 @@ class _Supervisor:
             child = _Child(worker.role, worker.lane, worker.process, main, lane.needed_by(worker), cpu)
             children.append(child)
             res.region.set_process_stages(worker.process, graph.mask(worker.stages))
-        given = control.ControlResources(
+        resources = control.ControlResources(
             config=config,
             keystore=self._store,
             addresses=node_addresses(config),
@@ -216,9 +216,9 @@ class _Supervisor:
             started=time.monotonic(),
             service=self._service,
         )
-        kept = frozenset({given.keystore, given.queue, given.listener, given.checkpoint, given.moves.fileno()})
-        kept |= {*given.ingress_bells, *given.egress_bells, *self._service_fds()}
-        children.insert(0, _Child("control", 0, 0, lambda: control.run(given), kept))
+        kept = {resources.keystore, resources.queue, resources.listener, resources.checkpoint}
+        kept |= {resources.moves.fileno(), *resources.ingress_bells, *resources.egress_bells, *self._service_fds()}
+        children.insert(0, _Child("control", 0, 0, lambda: control.run(resources), frozenset(kept)))
         return children
 
     def _service_fds(self) -> set[int]:
@@ -264,13 +264,13 @@ class _Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
         child.pid = os.fork()
         if child.pid == 0:
-            self._become(child, parent)
+            self._run_child(child, parent)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)
         child.pidfd = os.pidfd_open(child.pid)
         res.region.set_process_pid(child.index, child.pid)
         self._poll.register(child.pidfd, select.POLLIN)
 
-    def _become(self, child: _Child, parent: int) -> None:
+    def _run_child(self, child: _Child, parent: int) -> None:
         """The child's side of the fork: never returns."""
         code = FAILURE_CODE
         try:
@@ -308,7 +308,7 @@ class _Supervisor:
             self._drain()
             for child in self._children:
                 if child.pidfd >= 0 and self._has_ended(child):
-                    self._bury(child)
+                    self._reap(child)
                     if self._exit_code:
                         return
                 if child.due is not None and child.due <= time.monotonic():
@@ -348,7 +348,7 @@ class _Supervisor:
         poll.register(child.pidfd, select.POLLIN)
         return bool(poll.poll(0))
 
-    def _bury(self, child: _Child) -> None:
+    def _reap(self, child: _Child) -> None:
         """Reaps a dead child and says when it is to be started again."""
         _, status = os.waitpid(child.pid, 0)
         self._poll.unregister(child.pidfd)
@@ -358,8 +358,9 @@ class _Supervisor:
         if code > 0 and code != FAILURE_CODE:
             self._exit_code = code
             return
-        child.row = 0 if time.monotonic() - child.started > STEADY_S else child.row + 1
-        pause = RESTART_PAUSES_S[min(child.row, len(RESTART_PAUSES_S) - 1)]
+        is_steady = time.monotonic() - child.started > STEADY_S
+        child.restart_streak = 0 if is_steady else child.restart_streak + 1
+        pause = RESTART_PAUSES_S[min(child.restart_streak, len(RESTART_PAUSES_S) - 1)]
         child.due = time.monotonic() + pause
         self._resources.region.count_restart(child.index)
         log.warning("restarting", worker=child.role, lane=child.lane, reason=_why_ended(code), pause_s=pause)

@@ -28,7 +28,7 @@ import structlog
 import zmq
 
 from pipeline import engines, limits
-from pipeline.address import Address, is_multicast, link_local
+from pipeline.address import Address, is_multicast, link_local, parse_prefix, show_prefix
 from pipeline.config import Config
 from pipeline.config_checks import out_of_reach
 from pipeline.control import show
@@ -45,6 +45,7 @@ from pipeline.io.checkpoint import Checkpoint
 from pipeline.io.peers import MessageRates, PeerSockets
 from pipeline.keys.sender import SenderKeyRotation
 from pipeline.membership.log_alarms import LogAlarms
+from pipeline.membership.querier_address import querier_addresses
 from pipeline.membership.router import MembershipRouter
 from pipeline.membership.trace import TraceBuffer
 from pipeline.messages import Punt, Reply, Request, decode_local, encode_local
@@ -53,6 +54,7 @@ from pipeline.overlay.node import NodeConfig, OverlayNode
 from pipeline.shm import counters, repair
 from pipeline.shm.policy import GroupList
 from pipeline.shm.region import ProcessState, Region
+from pipeline.wire import ip
 
 VNET_HEADER = bytes(10)
 """Before each packet on the TUN: no offload asked for."""
@@ -123,16 +125,16 @@ def check_engine(name: str) -> None:
     engines.load(name)
 
 
-def run(given: ControlResources) -> None:
+def run(resources: ControlResources) -> None:
     """The life of the control process, from fork to SIGTERM."""
     if not seccomp.install_for_control():
         log.warning("no filter of system calls for this machine", worker="control")
-    asyncio.run(_Control(given).main())
+    asyncio.run(_Control(resources).main())
 
 
 class _Control:
-    def __init__(self, given: ControlResources) -> None:
-        self.given = given
+    def __init__(self, resources: ControlResources) -> None:
+        self.resources = resources
         self._loop: asyncio.AbstractEventLoop
         self._stopping = asyncio.Event()
         self._end: PipelineError | None = None
@@ -145,17 +147,20 @@ class _Control:
         self._flood = MessageRates()
         self._told: set[str] = set()
         now = time.monotonic()
-        self._checkpoint = Checkpoint(given.checkpoint)
-        self.addresses = given.addresses
+        self._checkpoint = Checkpoint(resources.checkpoint)
+        self.addresses = resources.addresses
         self.node = self._new_node(now)
         self.membership = self._new_membership(now)
         self.table = ForwardingTable()
         self.publisher = Publisher(
-            given.region, self.node, ingress_bells=given.ingress_bells, egress_bells=given.egress_bells
+            resources.region,
+            self.node,
+            ingress_bells=resources.ingress_bells,
+            egress_bells=resources.egress_bells,
         )
         self.sources = SourceWatch()
         self._rotation = self._new_rotation(now)
-        self._receives = GroupList(given.config.groups)
+        self._receives = GroupList(resources.config.groups)
         self._restore(now)
         self.trace = TraceBuffer(self.membership)
         self._watch = LogAlarms()
@@ -163,28 +168,28 @@ class _Control:
     # ---------------------------------------------------------------- birth
 
     def _new_node(self, now: float) -> OverlayNode:
-        config = self.given.config
+        config = self.resources.config
         return OverlayNode(
             NodeConfig(
                 name=config.node.name,
                 endpoint=config.node.listen,
                 incarnation=time.time_ns() // 1_000_000,
-                sender_key=os.urandom(32) if self.given.is_sealed else b"",
+                sender_key=os.urandom(32) if self.resources.is_sealed else b"",
                 key_epoch=os.urandom(1)[0],
                 lanes=config.lanes,
                 engine=config.overlay.engine,
                 engine_options=config.overlay.options.get(config.overlay.engine, {}),
                 peers=config.node.peers,
-                addresses=tuple(show.read_prefix(text) for text in config.tun.addresses),
+                addresses=tuple(parse_prefix(text) for text in config.tun.addresses),
             ),
             random=random.random,
             now=now,
         )
 
     def _new_membership(self, now: float) -> MembershipRouter:
-        config = self.given.config.membership
-        v4, v6 = show.querier_addresses(config.querier_address, self.given.addresses)
-        return MembershipRouter(config, querier_v4=v4, querier_v6=v6, mtu=self.given.mtu, now=now)
+        config = self.resources.config.membership
+        v4, v6 = querier_addresses(config.querier_address, self.resources.addresses)
+        return MembershipRouter(config, querier_v4=v4, querier_v6=v6, mtu=self.resources.mtu, now=now)
 
     def _restore(self, now: float) -> None:
         """Goes on from a predecessor's checkpoint, if there is one; the table's entries are kept for a while anyway."""
@@ -203,7 +208,7 @@ class _Control:
             self.publisher.node = self.node
 
     def _new_rotation(self, now: float) -> SenderKeyRotation:
-        security = self.given.config.security
+        security = self.resources.config.security
         return SenderKeyRotation(
             interval_s=security.rotate_interval_s,
             packets=security.rotate_packets,
@@ -215,7 +220,7 @@ class _Control:
     def _new_looks(self) -> PeriodicTasks:
         return PeriodicTasks(
             loop=self._loop,
-            region=self.given.region,
+            region=self.resources.region,
             node=self.node,
             table=self.table,
             publisher=self.publisher,
@@ -233,27 +238,27 @@ class _Control:
         self._loop = asyncio.get_running_loop()
         self._loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
         self._loop.set_exception_handler(_tell_failure)
-        name = self.given.config.node.name
+        name = self.resources.config.node.name
         self._peers = PeerSockets(
             self._context,
-            listener=self.given.listener,
-            listen=self.given.config.node.listen,
+            listener=self.resources.listener,
+            listen=self.resources.config.node.listen,
             take=self._take_messages,
             refuse=self._take_failures,
         )
         self._network_keys = NetworkKeys(
             sockets=self._peers,
-            store=self.given.keystore,
+            store=self.resources.keystore,
             node=self.node,
             rotation=self._rotation,
-            grace_s=self.given.config.security.key_grace_s,
+            grace_s=self.resources.config.security.key_grace_s,
         )
         self._network_keys.start(time.monotonic())
         punts = bus.punt_receiver(self._context, rundir.punt_endpoint(name))
         self._requests = bus.request_receiver(self._context, rundir.control_endpoint(name))
         bus.attach(self._loop, punts, self._take_punts)
         self._look_for_requests = bus.attach(self._loop, self._requests, self._take_requests)
-        node = self.given.config.node
+        node = self.resources.config.node
         for peer in out_of_reach(node.listen, node.peers):
             log.warning("peer cannot be reached: listen on [::] for both families", peer=peer, listen=node.listen)
         now = time.monotonic()
@@ -262,10 +267,10 @@ class _Control:
         self.membership.start(now)
         self._new_looks().start()
         self._drain(now)
-        if self.given.service is not None:
-            await self.given.service.attach(self)
-        self.given.region.set_process_state(0, ProcessState.READY)
-        os.eventfd_write(self.given.ready_bell, 1)
+        if self.resources.service is not None:
+            await self.resources.service.attach(self)
+        self.resources.region.set_process_state(0, ProcessState.READY)
+        os.eventfd_write(self.resources.ready_bell, 1)
         await self._stopping.wait()
         self._say_goodbye()
         if self._end is not None:
@@ -323,7 +328,7 @@ class _Control:
             case "membership":
                 self.membership.handle_packet(punt.packet, now)
             case "source":
-                group = show.destination(punt.packet)
+                group = ip.destination(punt.packet)
                 if group is not None and is_multicast(group) and self.sources.seen(group):
                     self.node.register_source(group, now)
             case "endpoint":
@@ -341,7 +346,7 @@ class _Control:
         """Says in the log what an operator should know, once."""
         if not self._watch.is_due(now):
             return
-        counts = self.membership.counters | {"report_limit": counters.value(self.given.region, "report_limit")}
+        counts = self.membership.counters | {"report_limit": counters.value(self.resources.region, "report_limit")}
         for notice in self._watch.look(counts, self.membership.roles(), now):
             log.warning(notice.text, reason=notice.reason, count=notice.count)
 
@@ -430,10 +435,10 @@ class _Control:
                 log.warning(text, reason=kind.value)
 
     def _move_addresses(self, moved: tuple[tuple[Address, int], ...]) -> None:
-        new = tuple(show.with_prefix(address, prefix) for address, prefix in moved)
+        new = tuple(show_prefix(address, prefix) for address, prefix in moved)
         log.warning("overlay addresses moved, as another node has them", old=self.addresses, new=new)
         with contextlib.suppress(BlockingIOError):
-            self.given.moves.send(" ".join(new).encode())
+            self.resources.moves.send(" ".join(new).encode())
         self.addresses = new
 
     def _send(self, endpoint: str, data: bytes) -> None:
@@ -444,7 +449,7 @@ class _Control:
 
     def _write_tun(self, packet: bytes) -> None:
         with contextlib.suppress(OSError):  # interface down, or its queue full: the next query repairs it
-            os.write(self.given.queue, VNET_HEADER + packet)
+            os.write(self.resources.queue, VNET_HEADER + packet)
 
     def _tell_once(self, text: str, **fields: str) -> None:
         line = f"{text} {sorted(fields.items())}"

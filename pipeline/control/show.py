@@ -5,7 +5,6 @@ It changes nothing.  The words of the fields are the contract of `show … --jso
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import psutil
 
 from pipeline import __version__
-from pipeline.address import OVERLAY_V4, Address, parse, show
+from pipeline.address import Address, show, show_prefix
 from pipeline.forwarding.route import FibKey, Kind
 from pipeline.shm import counters, ring
 from pipeline.shm.region import ProcessState
@@ -25,53 +24,13 @@ if TYPE_CHECKING:
 
 Row: TypeAlias = dict[str, Any]
 
-QUERIER_V6 = parse("fe80::1:4d43:5351")
-"""Ours, on every node: the querier of the virtual link.  Low, so that it wins an election by address."""
-
-
-# ---------------------------------------------------------------- addresses
-
-
-def with_prefix(address: Address, prefix: int) -> str:
-    """The text of an address with its prefix length: "10.77.0.1/16"."""
-    return f"{show(address)}/{prefix}"
-
-
-def read_prefix(text: str) -> tuple[Address, int]:
-    """The address and prefix length of "10.77.0.1/16"."""
-    address, _, prefix = text.partition("/")
-    return parse(address), int(prefix)
-
-
-def querier_addresses(configured: str | None, addresses: tuple[str, ...]) -> tuple[Address, Address]:
-    """The querier's IPv4 and IPv6 address: the last host of the overlay's IPv4 subnet, and a link-local one.
-
-    Where this host is the last one itself it is the one before: the kernel takes no packets from its own address.
-    """
-    networks = [ipaddress.ip_interface(text).network for text in addresses]
-    network = next((net for net in networks if net.version == 4), OVERLAY_V4)
-    last = network.broadcast_address - 1
-    own = {ipaddress.ip_interface(text).ip for text in addresses}
-    v4, v6 = (last - 1 if last in own else last).packed, QUERIER_V6
-    if configured is None:
-        return v4, v6
-    given = parse(configured)
-    return (given, v6) if len(given) == 4 else (v4, given)
-
-
-def destination(packet: bytes) -> Address | None:
-    """Where an IP packet that C has checked goes to."""
-    if packet[0] >> 4 == 4:
-        return packet[16:20] if len(packet) >= 20 else None
-    return packet[24:40] if len(packet) >= 40 else None
-
 
 # ---------------------------------------------------------------- nouns
 
 
 def status(control: Control) -> Row:
     """One object about the instance as a whole."""
-    config, region = control.given.config, control.given.region
+    config, region = control.resources.config, control.resources.region
     links = control.node.links()
     wanted = [worker.process for worker in graph.workers(config.workers.count)]
     is_ready = all(region.process_state(index) is ProcessState.READY for index in [0, *wanted])
@@ -81,15 +40,15 @@ def status(control: Control) -> Row:
         "ready": is_ready,
         "state": "ready" if is_ready else "starting",
         "pid": os.getppid(),
-        "uptime_s": round(time.monotonic() - control.given.started, 1),
+        "uptime_s": round(time.monotonic() - control.resources.started, 1),
         "interface": config.tun.interface,
-        "mtu": control.given.mtu,
+        "mtu": control.resources.mtu,
         "addresses": list(control.addresses),
         "listen": config.node.listen,
         "workers": config.workers.count,
         "overlay": config.overlay.engine,
-        "sealed": control.given.is_sealed,
-        "key": os.path.abspath(control.given.config.node.key) if control.given.config.node.key else None,
+        "sealed": control.resources.is_sealed,
+        "key": os.path.abspath(control.resources.config.node.key) if control.resources.config.node.key else None,
         "key_epoch": control.node.record.key_epoch,
         "node_id": f"{control.node.record.node_id:08x}",
         "peers_up": sum(link.is_up for link in links),
@@ -107,7 +66,7 @@ def links(control: Control) -> list[Row]:
             {
                 "peer": link.name or None,
                 "endpoint": link.endpoint,
-                "addresses": [with_prefix(*address) for address in link.addresses],
+                "addresses": [show_prefix(*address) for address in link.addresses],
                 "state": "up" if link.is_up else "down",
                 "rtt_ms": round(figures.rtt_ns / 1e6, 3),
                 "loss": round(figures.loss_ppm / 1e6, 6),
@@ -180,7 +139,7 @@ def _place(key: FibKey) -> tuple[Any, ...]:
 
 def rings(control: Control) -> list[Row]:
     """One row a ring."""
-    return ring.levels(control.given.region)
+    return ring.levels(control.resources.region)
 
 
 _processes: dict[int, psutil.Process] = {}
@@ -211,8 +170,8 @@ _PACKETS = {
 
 def workers(control: Control) -> list[Row]:
     """Control, then one row a worker process."""
-    region = control.given.region
-    members = [graph.Worker("control", 0, ()), *graph.workers(control.given.config.workers.count)]
+    region = control.resources.region
+    members = [graph.Worker("control", 0, ()), *graph.workers(control.resources.config.workers.count)]
     rows = []
     for worker in members:
         index = worker.process if worker.stages else 0
@@ -235,10 +194,10 @@ def workers(control: Control) -> list[Row]:
 
 def counts(control: Control) -> Row:
     """All counters of the data plane, of membership and of the interface."""
-    found: Row = counters.totals(control.given.region)
+    found: Row = counters.totals(control.resources.region)
     found["membership"] = dict(control.membership.counters)
     found["sources"] = len(control.sources)
-    interface = psutil.net_io_counters(pernic=True, nowrap=False).get(control.given.config.tun.interface)
+    interface = psutil.net_io_counters(pernic=True, nowrap=False).get(control.resources.config.tun.interface)
     found["drops"]["tun_queue"] = interface.dropout if interface else 0
     return found
 
@@ -255,7 +214,7 @@ def graph_of(control: Control) -> Row:
     plain = {_stream(row): set(row["next_hops"]) for row in relays if row["via"] is None}
     for row in relays:
         row["next_hops"] = [name for name in row["next_hops"] if name != row["via"]]
-    own = control.given.config.node.name
+    own = control.resources.config.node.name
     return {
         "nodes": [own, *(link.name for link in known)],
         "edges": [{"from": own, "to": link.name, "state": "up" if link.is_up else "down"} for link in known],

@@ -177,3 +177,10 @@ def checksum_holds(data: bytes) -> bool:
 def pseudo_header(source: Address, destination: Address, length: int, protocol: int = PROTOCOL_ICMPV6) -> bytes:
     """What RFC 8200 §8.1 puts before an upper-layer message of `length` octets for its checksum."""
     return source + destination + length.to_bytes(4, "big") + protocol.to_bytes(4, "big")
+
+
+def destination(packet: bytes) -> Address | None:
+    """Return the destination address of an IP packet whose header C has checked, or None if it is cut short."""
+    if packet[0] >> 4 == 4:
+        return packet[16:20] if len(packet) >= 20 else None
+    return packet[24:40] if len(packet) >= 40 else None

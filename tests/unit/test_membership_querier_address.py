@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.address import show
-from pipeline.control.show import QUERIER_V6, querier_addresses
+from pipeline.membership.querier_address import QUERIER_V6, querier_addresses
 
 
 @pytest.mark.parametrize(
