@@ -22,7 +22,7 @@ enum mp_stage_id { MP_TUN_INGRESS, MP_CLASSIFY, MP_OVERLAY_EGRESS, MP_OVERLAY_IN
 enum mp_process_state { MP_ABSENT, MP_STARTING, MP_READY, MP_STOPPED, ... };
 enum mp_side { MP_SIDE_HOST, MP_SIDE_OVERLAY, ... };
 enum mp_kind { MP_KIND_GROUP, MP_KIND_UNICAST, MP_KIND_FLOOD, MP_KIND_SOURCE, ... };
-enum mp_entry_flag { MP_ENTRY_LOCAL, MP_ENTRY_PUNT_SOURCE, MP_ENTRY_REPAIR, ... };
+enum mp_entry_flag { MP_ENTRY_LOCAL, MP_ENTRY_REPAIR, ... };
 
 struct mp_geometry {
     uint32_t lanes;
@@ -160,7 +160,6 @@ struct mp_fib_key {
 struct mp_fib_value {
     uint32_t stream;
     uint8_t flags;
-    uint8_t epoch;
     uint8_t stripes;
     uint8_t words;
     uint64_t links[...];

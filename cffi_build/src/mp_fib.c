@@ -17,10 +17,10 @@
 /* Parts of an entry as words: the fields between `next` and `used`, and the four small ones behind it. */
 #define SMALL_AT offsetof(struct mp_fib_entry, flags)
 _Static_assert(sizeof(struct mp_fib_key) % 8 == 0 && offsetof(struct mp_fib_entry, key) % 8 == 0, "read as words");
-_Static_assert(SMALL_AT % 4 == 0 && offsetof(struct mp_fib_entry, links) == SMALL_AT + 4, "flags, epoch, stripes, words");
+_Static_assert(SMALL_AT % 4 == 0 && offsetof(struct mp_fib_entry, links) == SMALL_AT + 4, "flags, stripes, words");
 
 struct small {
-    uint8_t flags, epoch, stripes, words;
+    uint8_t flags, reserved, stripes, words;
 };
 _Static_assert(sizeof(struct small) == 4, "moved as one word");
 
@@ -83,7 +83,6 @@ static inline void copy_value(const struct mp_fib_entry *e, struct mp_fib_value 
     mp_words_load(&small, (const char *)e + SMALL_AT, 1);
     value->stream = load32(&e->stream, memory_order_relaxed);
     value->flags = small.flags;
-    value->epoch = small.epoch;
     value->stripes = small.stripes;
     value->words = small.words;
     for (uint32_t i = 0; i < small.words && i < MP_LINK_WORDS; i++)
@@ -336,8 +335,7 @@ static void store64(void *shared, const void *local, size_t words)
 static void fill(struct mp_fib_entry *e, uint32_t hash, const struct mp_fib_key *key, const struct mp_fib_value *value,
                  uint32_t next)
 {
-    struct small small = { .flags = value->flags, .epoch = value->epoch, .stripes = value->stripes,
-                           .words = words_in_use(value) };
+    struct small small = { .flags = value->flags, .stripes = value->stripes, .words = words_in_use(value) };
     mp_seq_begin(&e->generation);
     atomic_store_explicit(&e->next, next, memory_order_relaxed);
     mp_words_store(&e->hash, &hash, 1);

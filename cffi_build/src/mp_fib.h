@@ -38,7 +38,6 @@
 struct mp_fib_value {
     uint32_t stream;
     uint8_t flags;
-    uint8_t epoch;
     uint8_t stripes;
     uint8_t words;
     uint64_t links[MP_LINK_WORDS];

@@ -32,7 +32,7 @@
 #include <stdint.h>
 
 #define MP_MAGIC UINT64_C(0x314e4950534d434d) /* "MCMSPIN1" */
-#define MP_VERSION 3u
+#define MP_VERSION 4u
 #define MP_CACHE_LINE 64u
 
 /* Bounds, each with its reason. */
@@ -128,8 +128,7 @@ enum mp_kind { MP_KIND_GROUP, MP_KIND_UNICAST, MP_KIND_FLOOD, MP_KIND_SOURCE };
 
 enum mp_entry_flag {
     MP_ENTRY_LOCAL = 1,
-    MP_ENTRY_PUNT_SOURCE = 2,
-    MP_ENTRY_REPAIR = 4,        /* gaps in the stream are reported to control, and its datagrams kept for who lacks them */
+    MP_ENTRY_REPAIR = 2,        /* gaps in the stream are reported to control, and its datagrams kept for who lacks them */
 };
 
 struct mp_fib_key {             /* unused fields are zero; IPv4 as ::ffff:a.b.c.d */
@@ -150,7 +149,7 @@ struct mp_fib_entry {           /* never changed while reachable: an update is a
     struct mp_fib_key key;
     _Atomic uint32_t used;      /* set by the stages when they forward by it, cleared by control */
     uint8_t flags;
-    uint8_t epoch;              /* of the sender key when this was set; sealed with is the active one (mp_sender) */
+    uint8_t reserved;
     uint8_t stripes;              /* entries that the stream's packets take in turn, in the entry of stripe 0; 0 and 1: no others */
     uint8_t words;              /* of links[] in use */
     uint64_t links[MP_LINK_WORDS];

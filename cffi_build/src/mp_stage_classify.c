@@ -97,7 +97,7 @@ static int punt_membership(struct mp_worker *w, const uint8_t *bytes, const stru
 /* The same; a borrower stops once in ASK_AGAIN_NS too. */
 static int punt_source(struct mp_worker *w, struct flow *f, const uint8_t *bytes, const struct mp_packet *p)
 {
-    if (f->entry != MP_NO_ENTRY && !(f->value.flags & MP_ENTRY_PUNT_SOURCE))
+    if (f->entry != MP_NO_ENTRY)
         return 1;
     if (p->class != MP_CLASS_GROUP || (f->asked_ns && w->now_ns - f->asked_ns < ASK_AGAIN_NS))
         return 1;

@@ -168,7 +168,6 @@ class Publisher:
                 change.links,
                 local=change.local,
                 stream=change.stream,
-                epoch=self.node.record.key_epoch,
                 stripes=change.stripes,
                 repairs=change.repairs,
             )

@@ -49,8 +49,6 @@ class StoredEntry:
     links: frozenset[int]
     local: bool
     stream: int
-    epoch: int
-    punts_source: bool
     stripes: int
     repairs: bool
     used: bool
@@ -90,15 +88,13 @@ class ForwardingTableWriter:
         *,
         local: bool = False,
         stream: int = 0,
-        epoch: int = 0,
-        punts_source: bool = False,
         stripes: int = 1,
         repairs: bool = False,
     ) -> None:
         """Adds or replaces an entry: readers see the old one or the new one.
 
-        `links` are link indices, `stream` is the index of the group's stream counter, `epoch` the sender key to seal
-        with, `turns` (said by the entry of turn 0) how many entries a stream's packets take in turn; of what `repairs`
+        `links` are link indices, `stream` is the index of the group's stream counter,
+        `turns` (said by the entry of turn 0) how many entries a stream's packets take in turn; of what `repairs`
         gaps are told, and its datagrams are kept.  Raises TableFullError, or PipelineError if /dev/shm is full.
         """
         if lib.mp_fib_high_water(self._writer, 1) > self._reserved:
@@ -112,8 +108,8 @@ class ForwardingTableWriter:
             raise ValueError(f"link index beyond {lib.MP_LINKS_MAX - 1}")
         for i in range(words):
             value.links[i] = bits >> 64 * i & _WORD
-        value.words, value.stream, value.epoch, value.stripes = words, stream, epoch, stripes
-        flags = {lib.MP_ENTRY_LOCAL: local, lib.MP_ENTRY_PUNT_SOURCE: punts_source, lib.MP_ENTRY_REPAIR: repairs}
+        value.words, value.stream, value.stripes = words, stream, stripes
+        flags = {lib.MP_ENTRY_LOCAL: local, lib.MP_ENTRY_REPAIR: repairs}
         value.flags = sum(flag for flag, is_set in flags.items() if is_set)
         status = lib.mp_fib_set(self._writer, self._fill(key), value)
         if status == -errno.ENOSPC:
@@ -167,8 +163,6 @@ class ForwardingTableWriter:
             links=frozenset(_bits_of(bits)),
             local=bool(value.flags & lib.MP_ENTRY_LOCAL),
             stream=value.stream,
-            epoch=value.epoch,
-            punts_source=bool(value.flags & lib.MP_ENTRY_PUNT_SOURCE),
             stripes=value.stripes,
             repairs=bool(value.flags & lib.MP_ENTRY_REPAIR),
             used=used,

@@ -147,7 +147,7 @@ static inline void set_stripe(uint32_t node, uint8_t side, uint32_t group, uint3
                             uint8_t flags)
 {
     struct mp_fib_key key = { .side = side, .kind = (uint8_t)(MP_KIND_GROUP | stripe << MP_STRIPE_SHIFT), .via = MP_NO_LINK };
-    struct mp_fib_value value = { .stream = 1, .flags = flags, .epoch = KEY_EPOCH, .stripes = (uint8_t)stripes,
+    struct mp_fib_value value = { .stream = 1, .flags = flags, .stripes = (uint8_t)stripes,
                                   .words = links ? 1 : 0, .links = { links } };
     map_v4(key.group, group);
     CHECK(mp_fib_set(nodes[node].fib, &key, &value) == 0);
@@ -156,7 +156,7 @@ static inline void set_stripe(uint32_t node, uint8_t side, uint32_t group, uint3
 static inline void set_route(uint32_t node, uint8_t side, uint8_t kind, uint32_t group, uint64_t links, int local)
 {
     struct mp_fib_key key = { .side = side, .kind = kind, .via = MP_NO_LINK };
-    struct mp_fib_value value = { .stream = 1, .flags = local ? MP_ENTRY_LOCAL : 0, .epoch = KEY_EPOCH,
+    struct mp_fib_value value = { .stream = 1, .flags = local ? MP_ENTRY_LOCAL : 0,
                                   .words = links ? 1 : 0, .links = { links } };
     map_v4(key.group, group);
     CHECK(mp_fib_set(nodes[node].fib, &key, &value) == 0);

@@ -36,7 +36,7 @@ static struct mp_fib_key key_of(uint32_t n)
 static struct mp_fib_value value_of(uint32_t n, uint32_t version)
 {
     uint64_t x = check_mix((uint64_t)n << 32 | version);
-    struct mp_fib_value value = { .stream = version, .flags = (uint8_t)x, .epoch = (uint8_t)(x >> 8),
+    struct mp_fib_value value = { .stream = version, .flags = (uint8_t)x, .stripes = (uint8_t)(x >> 8),
                                   .words = (uint8_t)(1 + (x >> 16) % MP_LINK_WORDS) };
     for (uint32_t i = 0; i < value.words; i++)
         value.links[i] = check_mix(x + i) | 1;
@@ -46,7 +46,7 @@ static struct mp_fib_value value_of(uint32_t n, uint32_t version)
 static void check_whole(uint32_t n, const struct mp_fib_value *value)
 {
     struct mp_fib_value wanted = value_of(n, value->stream);
-    CHECK(value->flags == wanted.flags && value->epoch == wanted.epoch && value->words == wanted.words);
+    CHECK(value->flags == wanted.flags && value->stripes == wanted.stripes && value->words == wanted.words);
     CHECK(!memcmp(value->links, wanted.links, wanted.words * sizeof wanted.links[0]));
 }
 

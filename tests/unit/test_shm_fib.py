@@ -54,26 +54,26 @@ KEYS = [
 def test_every_kind_of_key(region: Region) -> None:
     table = ForwardingTableWriter(region)
     for number, key in enumerate(KEYS):
-        table.set(key, {number, 64 + number, 1023}, stream=number, local=number % 2 == 1, epoch=200 + number, stripes=3)
+        table.set(key, {number, 64 + number, 1023}, stream=number, local=number % 2 == 1, stripes=3)
     assert len(table) == len(KEYS)
     for number, key in enumerate(KEYS):
         entry = table.lookup(key)
         assert entry is not None
         assert entry.links == {number, 64 + number, 1023}
-        assert (entry.stream, entry.local, entry.epoch, entry.stripes) == (number, number % 2 == 1, 200 + number, 3)
+        assert (entry.stream, entry.local, entry.stripes) == (number, number % 2 == 1, 3)
     assert {entry.key for entry in table.entries()} == set(KEYS)
 
 
 def test_replace_and_delete(region: Region) -> None:
     table = ForwardingTableWriter(region)
     assert not table.delete(GROUP)
-    table.set(GROUP, {1023}, punts_source=True)
+    table.set(GROUP, {1023}, repairs=True)
     version = table.version
     table.set(GROUP, [], local=True)
     assert table.version == version + 1
     entry = table.lookup(GROUP)
     assert entry is not None
-    assert (entry.links, entry.local, entry.punts_source) == (frozenset(), True, False)
+    assert (entry.links, entry.local, entry.repairs) == (frozenset(), True, False)
     assert table.delete(GROUP)
     assert table.lookup(GROUP) is None
     assert len(table) == 0
