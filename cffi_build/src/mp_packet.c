@@ -181,5 +181,7 @@ int mp_header_read(const uint8_t *bytes, uint32_t available, struct mp_header *o
     *out = (struct mp_header){ .type = bytes[0] & 15, .flags = bytes[1], .hop_limit = bytes[2], .epoch = bytes[3],
                                .origin = be32toh(origin), .sequence = be64toh(sequence),
                                .stream_sequence = be32toh(stream) };
-    return out->type >= MP_TYPE_DATA && out->type <= MP_TYPE_ECHO ? 0 : MP_DROP_wire_header;
+    if (out->type < MP_TYPE_DATA || out->type > MP_TYPE_ECHO)
+        return MP_DROP_wire_header;
+    return out->origin ? 0 : MP_DROP_unknown_origin;    /* no node has id 0: it marks free records of keys and links */
 }

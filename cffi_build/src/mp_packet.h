@@ -69,7 +69,7 @@ struct mp_header {
 
 void mp_header_write(uint8_t *out, const struct mp_header *h);
 
-/* Returns 0 or MP_DROP_wire_header. */
+/* Returns 0 and fills `out`, or a drop counter: MP_DROP_wire_header, or MP_DROP_unknown_origin for origin 0. */
 int mp_header_read(const uint8_t *bytes, uint32_t available, struct mp_header *out);
 
 /* Sequence spaces of one origin: its lanes' data, and MP_LANES_MAX higher what its overlay_ingress stages send. */

@@ -169,11 +169,13 @@ static void refresh_keys(struct mp_peers *s, uint32_t version)
             k->is.origin = 0;
             s->keys_version = version - 1;
         }
-        if (k->is.generation != old || !k->is.origin) {
+        if (k->is.generation != old || !k->is.origin || !k->cipher) {
             mp_cipher_free(k->cipher);
             k->cipher = k->is.origin && k->is.sealed ? mp_cipher_new(s->w->gcm, k->is.key, 0) : NULL;
         }
-        if (k->is.origin && (k->cipher || !k->is.sealed))
+        if (k->is.sealed && !k->cipher)
+            k->is.origin = 0;   /* no memory: find_key() must not find it by its shortcut either */
+        if (k->is.origin)
             index_add(s->by_key, hash_key(k->is.origin, k->is.epoch), i);
     }
 }

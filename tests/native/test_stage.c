@@ -252,6 +252,40 @@ static void hostile_datagrams(void)
     close_network();
 }
 
+/* Sends a sealed datagram of origin 0 from node 2's socket to node 1.  Its tag is wrong: only the header matters. */
+static void send_origin_zero(uint32_t number)
+{
+    uint8_t datagram[MP_HEADER_BYTES + 100 + MP_TAG_BYTES] = { 0 };
+    struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(nodes[1].endpoint.port),
+                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    struct mp_header h = { .type = MP_TYPE_DATA, .flags = MP_FLAG_SEALED, .hop_limit = 9, .epoch = KEY_EPOCH,
+                           .origin = 0, .sequence = 1000 + number };
+    mp_header_write(datagram, &h);
+    CHECK(sendto(nodes[2].udp, datagram, sizeof datagram, 0, (struct sockaddr *)&to, sizeof to) == sizeof datagram);
+    mp_worker_run(nodes[1].worker, 1000000);
+}
+
+/* Origin 0 marks a key record as free.  While control writes the record of the last sender, the stage's copy of it has
+ * origin 0 and no cipher: a datagram of origin 0 must not be opened with it. */
+static void origin_zero_is_refused_while_key_is_written(void)
+{
+    uint8_t packet[2048];
+    open_network(1, 0);
+    set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP, 1 << 1, 0);
+    set_route(1, MP_SIDE_OVERLAY, MP_KIND_GROUP, GROUP, 0, 1);
+    write_host(0, packet, make_packet(packet, GROUP, 100, 0));
+    mp_worker_run(nodes[0].worker, 1000000);
+    mp_worker_run(nodes[1].worker, 1000000);            /* the key of node 0 is now the last one used */
+    expect_packets(1, 1, 100);
+    send_origin_zero(0);
+    CHECK_EQUAL(counted(1, MP_DROP_unknown_origin), 1);
+    atomic_fetch_add(&mp_keys(nodes[1].region)[0].generation, 1);
+    atomic_fetch_add(&mp_published(nodes[1].region)->keys_version, 1);
+    send_origin_zero(1);
+    CHECK_EQUAL(counted(1, MP_DROP_unknown_origin), 2);
+    close_network();
+}
+
 static void probes(void)
 {
     open_network(1, 0);
@@ -278,6 +312,7 @@ int main(void)
     RUN(in_turn);
     RUN(drops);
     RUN(hostile_datagrams);
+    RUN(origin_zero_is_refused_while_key_is_written);
     RUN(probes);
     return 0;
 }
