@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from pipeline import limits
 from pipeline.address import Address, NodeId, is_unicast
+from pipeline.drop_reasons import MessageRefusal
 from pipeline.errors import WireError
 
 PROTOCOL_VERSION = 1
@@ -23,10 +24,6 @@ PROTOCOL_VERSION = 1
 
 KEY_BYTES = 32
 """Of a sender key, as MP_KEY_BYTES."""
-
-PROTOCOL_MISMATCH = "protocol_version"
-MALFORMED = "message_malformed"
-TOO_LONG = "message_too_long"
 
 Id: TypeAlias = Annotated[int, Meta(ge=1, le=0xFFFFFFFF)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
@@ -178,17 +175,17 @@ def encode_node(message: AnyNodeMessage) -> bytes:
 def decode_node(data: bytes) -> AnyNodeMessage:
     """The message in those bytes; WireError with a reason word if there is none."""
     if len(data) > limits.MESSAGE_BYTES_MAX:
-        raise WireError(TOO_LONG)
+        raise WireError(MessageRefusal.MESSAGE_TOO_LONG)
     if not data:
-        raise WireError(MALFORMED)
+        raise WireError(MessageRefusal.MESSAGE_MALFORMED)
     if data[0] != PROTOCOL_VERSION:
-        raise WireError(PROTOCOL_MISMATCH)
+        raise WireError(MessageRefusal.PROTOCOL_VERSION)
     try:
         message: AnyNodeMessage = _node_decoder.decode(data[1:])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(MALFORMED) from error
+        raise WireError(MessageRefusal.MESSAGE_MALFORMED) from error
     if not _is_sound(message):
-        raise WireError(MALFORMED)
+        raise WireError(MessageRefusal.MESSAGE_MALFORMED)
     return message
 
 
@@ -211,11 +208,11 @@ def encode_local(message: AnyLocalMessage) -> bytes:
 def decode_local(data: bytes) -> AnyLocalMessage:
     """The message in those bytes; WireError with a reason word if there is none."""
     if len(data) > limits.LOCAL_MESSAGE_BYTES_MAX:
-        raise WireError(TOO_LONG)
+        raise WireError(MessageRefusal.MESSAGE_TOO_LONG)
     try:
         message: AnyLocalMessage = _local_decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(MALFORMED) from error
+        raise WireError(MessageRefusal.MESSAGE_MALFORMED) from error
     return message
 
 

@@ -144,6 +144,10 @@ class Collector:
         for event, count in found["membership"].items():
             family.add_metric([event], count)
         yield family
+        refused = CounterMetricFamily(f"{PREFIX}_refused", "Messages of peers refused, by reason.", labels=["reason"])
+        for reason, count in found["refused"].items():
+            refused.add_metric([reason], count)
+        yield refused
         yield GaugeMetricFamily(f"{PREFIX}_sources", "Groups that local programs send to.", value=found["sources"])
 
     def _workers(self) -> Iterator[Metric]:

@@ -35,6 +35,7 @@ from pipeline.control import show
 from pipeline.control.network_key import NetworkKeys
 from pipeline.control.periodic import PeriodicTasks
 from pipeline.control.publish import Publisher
+from pipeline.drop_reasons import MessageRefusal
 from pipeline.engines.api import Resend
 from pipeline.errors import PipelineError, WireError
 from pipeline.forwarding.route import RouteChanged
@@ -145,6 +146,8 @@ class _Control:
         self._context.set(zmq.MAX_SOCKETS, SOCKETS_MAX)
         self._cut_off: dict[bytes, None] = {}
         self._flood = MessageRates()
+        self.refusals: dict[str, int] = dict.fromkeys(map(str, MessageRefusal), 0)
+        """Messages of peers that were refused, by reason."""
         self._told: set[str] = set()
         now = time.monotonic()
         self._checkpoint = Checkpoint(resources.checkpoint)
@@ -294,14 +297,21 @@ class _Control:
                 continue
             hint = str(parts[-1].get("Peer-Address")) if parts else ""
             if not self._flood.allows(identity.bytes, now):
+                self._count_refusal(MessageRefusal.MESSAGE_RATE)
                 self._tell_once("peer sends too many messages", peer=hint)
                 continue
-            is_one = len(parts) == 1
-            reason = self.node.handle_message(hint, parts[0].bytes, now, network_key=number) if is_one else "parts"
+            if len(parts) == 1:
+                reason = self.node.handle_message(hint, parts[0].bytes, now, network_key=number)
+            else:
+                reason = MessageRefusal.PARTS
             if reason is not None:
+                self._count_refusal(reason)
                 self._cut(identity.bytes, hint, reason)
         self._network_keys.note(number, now)
         self._drain(now)
+
+    def _count_refusal(self, reason: str) -> None:
+        self.refusals[reason] = self.refusals.get(reason, 0) + 1
 
     def _cut(self, identity: bytes, peer: str, reason: str) -> None:
         while len(self._cut_off) >= CUT_OFF_MAX:

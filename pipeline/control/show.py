@@ -196,6 +196,7 @@ def counts(control: Control) -> Row:
     """All counters of the data plane, of membership and of the interface."""
     found: Row = counters.totals(control.resources.region)
     found["membership"] = dict(control.membership.counters)
+    found["refused"] = dict(control.refusals)
     found["sources"] = len(control.sources)
     interface = psutil.net_io_counters(pernic=True, nowrap=False).get(control.resources.config.tun.interface)
     found["drops"]["tun_queue"] = interface.dropout if interface else 0

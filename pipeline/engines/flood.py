@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 
 from pipeline.address import Address, NodeId, SourceFilter
+from pipeline.drop_reasons import MessageRefusal
 from pipeline.engines.api import EngineContext, LinkState, Output, RouteChanged, RouteKey, Side
 
 
@@ -51,7 +52,7 @@ class Flood:
     def handle_addresses(self, hosts: Mapping[Address, NodeId], now: float) -> None: ...
 
     def handle_message(self, peer: NodeId, message: bytes, now: float) -> str | None:
-        return "flood_malformed"
+        return MessageRefusal.FLOOD_MALFORMED
 
     def handle_gap(
         self, group: Address, origin: NodeId, numbers: tuple[int, ...], now: float, *, via: NodeId | None = None

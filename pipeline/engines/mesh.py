@@ -26,11 +26,10 @@ from msgspec import Meta
 
 from pipeline import limits
 from pipeline.address import ANY_SOURCE, Address, FilterMode, NodeId, SourceFilter, is_link_scope, is_multicast
+from pipeline.drop_reasons import MessageRefusal
 from pipeline.engines.api import EngineContext, LinkState, Output, RouteChanged, RouteKey, Side, Transmit
 from pipeline.engines.replica import Advert, MemoryBudget, Pull, Replica, ReplicaMessage, ReplicaSource, Update
 from pipeline.forwarding.route import SharedSets
-
-MALFORMED = "mesh_malformed"
 
 _MEMBER = b"M"
 _PUBLISHER = b"P"
@@ -142,7 +141,7 @@ class Mesh:
         try:
             decoded = _decoder.decode(message)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return MALFORMED
+            return MessageRefusal.MESH_MALFORMED
         match decoded:
             case Pull():
                 self._quicken(now)
@@ -152,7 +151,7 @@ class Mesh:
                     self._pull(peer)
             case Update():
                 if not all(_is_sound(key, value) for key, value in decoded.entries):
-                    return MALFORMED
+                    return MessageRefusal.MESH_MALFORMED
                 self._apply(peer, decoded)
         return None
 

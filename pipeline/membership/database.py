@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from pipeline.address import Address, SourceFilter, is_multicast, is_ssm, is_unicast
+from pipeline.drop_reasons import MembershipCounter
 from pipeline.limits import GROUPS_MAX, SOURCES_PER_GROUP_MAX
 from pipeline.membership import queries
 from pipeline.membership.querier import Querier
@@ -35,14 +36,6 @@ _EXCLUDING = frozenset((RecordType.IS_EX, RecordType.TO_EX))
 _LEAVING = frozenset((RecordType.BLOCK, RecordType.TO_IN))
 _UNKNOWN_HOST = b""
 """Stands for every host that is not tracked: while it is among the reporters, nobody is alone."""
-
-_IGNORED = {
-    "ssm_ignored": "any-source membership of a source-specific group (RFC 4604)",
-    "group_ignored": "not a group that has members",
-    "compatibility_ignored": "what an older version of the protocol does not know",
-    "groups_limit": "no room for another group",
-}
-"""Counter → why a record was not heeded, in the words of a trace."""
 
 Send = Callable[[Querier, Query], None]
 
@@ -79,7 +72,7 @@ class Database:
     def apply_leave(self, querier: Querier, host: Address, group: Address, now: float) -> None:
         """A v2 leave or an MLDv1 done is TO_IN({}), but never for an SSM group (RFC 4604 §2.2.2)."""
         if is_ssm(group):
-            self._ignore("ssm_ignored", group, host, now)
+            self._ignore(MembershipCounter.SSM_IGNORED, group, host, now)
         else:
             self.apply(querier, host, Record(RecordType.TO_IN, group), now)
 
@@ -87,19 +80,19 @@ class Database:
         """One group record of a report."""
         group, kind = told.group, told.kind
         if not is_multicast(group) or not querier.family.keeps_state(group):
-            self._ignore("group_ignored", group, host, now)
+            self._ignore(MembershipCounter.GROUP_IGNORED, group, host, now)
             return
         if kind in _EXCLUDING and is_ssm(group):
-            self._ignore("ssm_ignored", group, host, now)
+            self._ignore(MembershipCounter.SSM_IGNORED, group, host, now)
             return
         record = self.groups.get(group)
         version = querier.configured_version if record is None else record.version(now)
         if kind is RecordType.TO_IN and min(version, querier.version) in querier.family.versions_never_left:
-            self._ignore("compatibility_ignored", group, host, now)
+            self._ignore(MembershipCounter.COMPATIBILITY_IGNORED, group, host, now)
             return
         if version < querier.family.latest:
             if kind is RecordType.BLOCK:
-                self._ignore("compatibility_ignored", group, host, now)
+                self._ignore(MembershipCounter.COMPATIBILITY_IGNORED, group, host, now)
                 return
             if kind is RecordType.TO_EX:
                 told = Record(kind, group)
@@ -113,7 +106,7 @@ class Database:
         if told.kind not in _EXCLUDING and (not told.sources or told.kind is RecordType.BLOCK):
             return None
         if len(self.groups) >= GROUPS_MAX:
-            self._ignore("groups_limit", told.group, host, now)
+            self._ignore(MembershipCounter.GROUPS_LIMIT, told.group, host, now)
             return None
         record = self.groups[told.group] = GroupState(told.group, querier)
         return record
@@ -142,7 +135,7 @@ class Database:
         """The record's sources that are unicast addresses, and no more new ones than there is room for."""
         usable = frozenset(source for source in told.sources if is_unicast(source))
         if len(usable) != len(told.sources):
-            self._count("source_ignored", len(told.sources) - len(usable))
+            self._count(MembershipCounter.SOURCE_IGNORED, len(told.sources) - len(usable))
         kept = 0 if told.kind in _EXCLUDING else record.sources_count  # the excluding records replace both lists
         room = min(SOURCES_PER_GROUP_MAX - kept, SOURCES_MAX - self.sources_count)
         if len(usable) <= room:
@@ -151,7 +144,7 @@ class Database:
         room = max(0, room - (0 if kept else len(known)))
         new = [source for source in dict.fromkeys(told.sources) if source in usable and source not in known]
         if len(new) > room:
-            self._count("sources_limit", len(new) - room)
+            self._count(MembershipCounter.SOURCES_LIMIT, len(new) - room)
         return known | frozenset(new[:room])
 
     def _track(self, record: GroupState, host: Address, told: Record, now: float) -> bool:
@@ -270,12 +263,12 @@ class Database:
             self._changed.append(record.group)
 
     def _count(self, reason: str, amount: int = 1) -> None:
-        self._counters[reason] = self._counters.get(reason, 0) + amount
+        self._counters[reason] += amount
 
-    def _ignore(self, reason: str, group: Address, host: Address, now: float) -> None:
+    def _ignore(self, reason: MembershipCounter, group: Address, host: Address, now: float) -> None:
         self._count(reason)
         if self.trace is not None:
-            self.trace(TraceEvent(now, group, host, f"ignored: {_IGNORED[reason]}"))
+            self.trace(TraceEvent(now, group, host, f"ignored: {reason.text}"))
 
     def _tell(self, now: float, group: Address, rule: str) -> None:
         if self.trace is not None:

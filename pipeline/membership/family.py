@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.address import Address, is_node_scope, is_unicast, parse
+from pipeline.drop_reasons import MembershipCounter
 from pipeline.errors import WireError
 from pipeline.wire import igmp, ip, mld
 from pipeline.wire.report import Message, OldReport, Query
@@ -49,11 +50,11 @@ def _receive_igmp(packet: ip.IpPacket) -> Message | None:
     if message is None:
         return None
     if packet.hop_limit != 1:
-        raise WireError("igmp_ttl")
+        raise WireError(MembershipCounter.IGMP_TTL)
     if not packet.router_alert and not (isinstance(message, OldReport | Query) and message.version == 1):
-        raise WireError("igmp_router_alert")
+        raise WireError(MembershipCounter.IGMP_ROUTER_ALERT)
     if not is_unicast(packet.source) and packet.source != _UNSPECIFIED_V4:
-        raise WireError("igmp_source")
+        raise WireError(MembershipCounter.IGMP_SOURCE)
     return message
 
 
@@ -62,11 +63,11 @@ def _receive_mld(packet: ip.IpPacket) -> Message | None:
     if packet.protocol != ip.PROTOCOL_ICMPV6 or packet.payload[:1] not in _MLD_TYPES:
         return None
     if packet.hop_limit != 1:
-        raise WireError("mld_hop_limit")
+        raise WireError(MembershipCounter.MLD_HOP_LIMIT)
     if packet.source[0] != 0xFE or packet.source[1] & 0xC0 != 0x80:
-        raise WireError("mld_source")
+        raise WireError(MembershipCounter.MLD_SOURCE)
     if not packet.router_alert:
-        raise WireError("mld_router_alert")
+        raise WireError(MembershipCounter.MLD_ROUTER_ALERT)
     return mld.parse(packet.payload, source=packet.source, destination=packet.destination)
 
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from pipeline.drop_reasons import MembershipCounter
+
 LOOK_INTERVAL_S = 0.5
 """Between two looks: soon enough for a log, and next to nothing under 20,000 reports a second."""
 
@@ -19,11 +21,11 @@ QUIET_S = 60.0
 STORMS: Mapping[str, str] = MappingProxyType(
     {
         "report_limit": "membership reports beyond the limit are dropped",
-        "report_rate": "group records beyond the limit are dropped",
-        "groups_limit": "no room for more groups: new ones are ignored",
-        "sources_limit": "no room for more sources: new ones are ignored",
-        "query_queue_full": "more queries than can be sent are dropped",
-        "query_version_mismatch": "another router on this link speaks another version of IGMP or MLD",
+        MembershipCounter.REPORT_RATE: "group records beyond the limit are dropped",
+        MembershipCounter.GROUPS_LIMIT: "no room for more groups: new ones are ignored",
+        MembershipCounter.SOURCES_LIMIT: "no room for more sources: new ones are ignored",
+        MembershipCounter.QUERY_QUEUE_FULL: "more queries than can be sent are dropped",
+        MembershipCounter.QUERY_VERSION_MISMATCH: "another router on this link speaks another version of IGMP or MLD",
     }
 )
 """Counter → what its growth means (RFC 9776 §7.3.1 and RFC 9777 §8.3.1 ask for the last one, rate-limited)."""

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from pipeline.address import Address, FilterMode
 from pipeline.config import MembershipConfig
+from pipeline.drop_reasons import MembershipCounter
 from pipeline.errors import WireError
 from pipeline.membership import snapshot
 from pipeline.membership.bucket import TokenBucket
@@ -49,7 +50,7 @@ class MembershipRouter:
     def __init__(
         self, config: MembershipConfig, *, querier_v4: Address, querier_v6: Address, mtu: int, now: float
     ) -> None:
-        self.counters: dict[str, int] = {}
+        self.counters: dict[str, int] = dict.fromkeys(map(str, MembershipCounter), 0)
         self._v4 = _make_querier(config, IGMP, querier_v4, config.igmp_version)
         self._v6 = _make_querier(config, MLD, querier_v6, config.mld_version)
         self._older_hosts = config.older_hosts
@@ -89,10 +90,10 @@ class MembershipRouter:
         except WireError as error:
             return self._drop(str(error), now)
         if message is None:
-            self._count("unknown_ignored")
+            self._count(MembershipCounter.UNKNOWN_IGNORED)
             return None
         if not self._bucket.take(_cost(message), now):
-            return self._drop("report_rate", now)
+            return self._drop(MembershipCounter.REPORT_RATE, now)
         self._database.handle_timeout(now)
         if isinstance(message, Query):
             self._handle_query(querier, message, parsed.source, now)
@@ -103,11 +104,11 @@ class MembershipRouter:
     def _handle_query(self, querier: Querier, query: Query, source: Address, now: float) -> None:
         """Another router's query (RFC 9776 §6.6, RFC 9777 §7.6); its own ones come back where hosts bridge."""
         if source == querier.address:
-            self._count("own_query_ignored")
+            self._count(MembershipCounter.OWN_QUERY_IGNORED)
             return
-        self._count("queries_received")
+        self._count(MembershipCounter.QUERIES_RECEIVED)
         if query.version != querier.version:
-            self._count("query_version_mismatch")  # §7.3.1: to be warned about
+            self._count(MembershipCounter.QUERY_VERSION_MISMATCH)  # §7.3.1: to be warned about
         was_querier = querier.is_querier
         if querier.hear(query, source, now) and was_querier and self.trace is not None:
             self.trace(TraceEvent(now, None, source, f"{querier.family.name} election lost to a lower address"))
@@ -116,10 +117,10 @@ class MembershipRouter:
     def _handle_report(
         self, querier: Querier, message: Report | OldReport | Leave, source: Address, now: float
     ) -> None:
-        self._count("reports_received")
+        self._count(MembershipCounter.REPORTS_RECEIVED)
         database = self._database
         if not self._older_hosts and _version(querier, message) < querier.configured_version:
-            self._count("older_version_ignored")  # RFC 9776 §7.3, §9.2
+            self._count(MembershipCounter.OLDER_VERSION_IGNORED)  # RFC 9776 §7.3, §9.2
             return
         if isinstance(message, Report):
             for record in message.records:
@@ -171,9 +172,9 @@ class MembershipRouter:
 
     def _send(self, querier: Querier, query: Query) -> None:
         if len(self._packets) >= QUERIES_QUEUED_MAX:
-            self._count("query_queue_full")
+            self._count(MembershipCounter.QUERY_QUEUE_FULL)
             return
-        self._count("queries_sent")
+        self._count(MembershipCounter.QUERIES_SENT)
         self._packets.append(querier.family.send(querier.address, query))
 
     def _drop(self, reason: str, now: float) -> str:
@@ -183,7 +184,7 @@ class MembershipRouter:
         return reason
 
     def _count(self, reason: str) -> None:
-        self.counters[reason] = self.counters.get(reason, 0) + 1
+        self.counters[reason] += 1
 
 
 def _make_querier(config: MembershipConfig, family: Family, address: Address, version: int) -> Querier:

@@ -20,6 +20,7 @@ import msgspec
 
 from pipeline import engines, limits, messages
 from pipeline.address import Address, NodeId, SourceFilter, derive_node_id, show
+from pipeline.drop_reasons import MessageRefusal
 from pipeline.engines.api import Engine, EngineContext, LinkState, LinkWanted, Resend, RouteChanged, Transmit, Watchful
 from pipeline.errors import ConfigError, WireError
 from pipeline.messages import EngineMessage, NodeRecord
@@ -38,9 +39,6 @@ from pipeline.overlay.events import (
 from pipeline.overlay.peer import Pace
 from pipeline.overlay.peer_table import PeerTable
 from pipeline.overlay.sessions import Sessions, SessionsSnapshot
-
-OTHER_SEAL = "record_unsealed"
-"""A record without a key in an overlay that seals: anybody could send in the name of its node.  Or the other way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +177,7 @@ class OverlayNode:
         if isinstance(message, EngineMessage):
             reason = self._handle_engine_message(message, endpoint_hint, now)
         elif any(bool(told.sender_key) is not bool(self.record.sender_key) for told in messages.records_of(message)):
-            return OTHER_SEAL
+            return MessageRefusal.RECORD_UNSEALED
         else:
             self._sessions.handle_message(message, endpoint_hint, now)
         if message.sender in self._roster.peers and self._proven.get(message.sender, 0) < network_key:

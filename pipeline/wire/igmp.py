@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
+from pipeline.drop_reasons import MembershipCounter
 from pipeline.errors import WireError
 from pipeline.wire.ip import checksum, checksum_holds
 from pipeline.wire.report import (
@@ -49,12 +50,12 @@ _RECORD = struct.Struct("!BBH4s")
 def parse(message: bytes) -> Message | None:
     """The message, or None for a type that is to be ignored; octets after its end count for the checksum only."""
     if len(message) < 8:
-        raise WireError("igmp_truncated")
+        raise WireError(MembershipCounter.IGMP_TRUNCATED)
     if not checksum_holds(message):
-        raise WireError("igmp_checksum")
+        raise WireError(MembershipCounter.IGMP_CHECKSUM)
     kind = message[0]
     if kind == TYPE_REPORT_V3:
-        return Report(decode_records(message, address_bytes=4, truncated="igmp_truncated"))
+        return Report(decode_records(message, address_bytes=4, truncated=MembershipCounter.IGMP_TRUNCATED))
     if kind == TYPE_REPORT_V2:
         return OldReport(2, message[4:8])
     if kind == TYPE_REPORT_V1:
@@ -75,13 +76,13 @@ def _parse_query(message: bytes) -> Query:
             return Query(1, asked, _V1_RESPONSE_S)
         return Query(2, asked, code / 10)
     if len(message) < QUERY_HEADER_BYTES:
-        raise WireError("igmp_query_length")
+        raise WireError(MembershipCounter.IGMP_QUERY_LENGTH)
     count = message[10] << 8 | message[11]
     end = QUERY_HEADER_BYTES + 4 * count
     if end > len(message):
-        raise WireError("igmp_truncated")
+        raise WireError(MembershipCounter.IGMP_TRUNCATED)
     if count and asked is None:
-        raise WireError("igmp_query_sources")
+        raise WireError(MembershipCounter.IGMP_QUERY_SOURCES)
     return Query(
         version=3,
         group=asked,

@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass
 
 from pipeline.address import Address
+from pipeline.drop_reasons import MembershipCounter
 from pipeline.errors import WireError
 
 PROTOCOL_IGMP = 2
@@ -55,28 +56,28 @@ def parse(packet: bytes) -> IpPacket:
     WireError: ip_version, ip_truncated, ip_header, ip_checksum, ip_fragment, ip_options.
     """
     if not packet:
-        raise WireError("ip_truncated")
+        raise WireError(MembershipCounter.IP_TRUNCATED)
     version = packet[0] >> 4
     if version == 4:
         return _parse_v4(packet)
     if version == 6:
         return _parse_v6(packet)
-    raise WireError("ip_version")
+    raise WireError(MembershipCounter.IP_VERSION)
 
 
 def _parse_v4(packet: bytes) -> IpPacket:
     if len(packet) < 20:
-        raise WireError("ip_truncated")
+        raise WireError(MembershipCounter.IP_TRUNCATED)
     first, _, length, _, fragment, ttl, protocol, _, source, destination = _V4.unpack_from(packet)
     header = (first & 0x0F) * 4
     if header < 20 or length < header:
-        raise WireError("ip_header")
+        raise WireError(MembershipCounter.IP_HEADER)
     if length > len(packet):
-        raise WireError("ip_truncated")
+        raise WireError(MembershipCounter.IP_TRUNCATED)
     if fragment & 0x3FFF:
-        raise WireError("ip_fragment")
+        raise WireError(MembershipCounter.IP_FRAGMENT)
     if not checksum_holds(packet[:header]):
-        raise WireError("ip_checksum")
+        raise WireError(MembershipCounter.IP_CHECKSUM)
     alert = header > 20 and _has_alert_v4(packet[20:header])
     return IpPacket(source, destination, ttl, protocol, alert, packet[header:length])
 
@@ -91,7 +92,7 @@ def _has_alert_v4(options: bytes) -> bool:
             at += 1
             continue
         if at + 1 >= len(options) or options[at + 1] < 2 or at + options[at + 1] > len(options):
-            raise WireError("ip_options")
+            raise WireError(MembershipCounter.IP_OPTIONS)
         found = found or (options[at] == 0x94 and options[at + 1] == 4)
         at += options[at + 1]
     return found
@@ -99,28 +100,28 @@ def _has_alert_v4(options: bytes) -> bool:
 
 def _parse_v6(packet: bytes) -> IpPacket:
     if len(packet) < 40:
-        raise WireError("ip_truncated")
+        raise WireError(MembershipCounter.IP_TRUNCATED)
     _, length, protocol, hop_limit, source, destination = _V6.unpack_from(packet)
     end = 40 + length
     if end > len(packet):
-        raise WireError("ip_truncated")
+        raise WireError(MembershipCounter.IP_TRUNCATED)
     at, alert = 40, False
     for _ in range(_EXTENSION_HEADERS_MAX):
         if protocol == _FRAGMENT:
-            raise WireError("ip_fragment")
+            raise WireError(MembershipCounter.IP_FRAGMENT)
         if protocol not in (_HOP_BY_HOP, _ROUTING, _DESTINATION):
             return IpPacket(source, destination, hop_limit, protocol, alert, packet[at:end])
         if at + 8 > end:
-            raise WireError("ip_truncated")
+            raise WireError(MembershipCounter.IP_TRUNCATED)
         size = (packet[at + 1] + 1) * 8
         if at + size > end:
-            raise WireError("ip_truncated")
+            raise WireError(MembershipCounter.IP_TRUNCATED)
         if protocol == _HOP_BY_HOP:
             if at != 40:  # RFC 8200 §4.1: only directly after the IPv6 header
-                raise WireError("ip_header")
+                raise WireError(MembershipCounter.IP_HEADER)
             alert = _has_alert_v6(packet[at + 2 : at + size])
         protocol, at = packet[at], at + size
-    raise WireError("ip_header")
+    raise WireError(MembershipCounter.IP_HEADER)
 
 
 def _has_alert_v6(options: bytes) -> bool:
@@ -131,7 +132,7 @@ def _has_alert_v6(options: bytes) -> bool:
             at += 1
             continue
         if at + 1 >= len(options) or at + 2 + options[at + 1] > len(options):
-            raise WireError("ip_options")
+            raise WireError(MembershipCounter.IP_OPTIONS)
         size = 2 + options[at + 1]
         found = found or options[at : at + size] == ROUTER_ALERT_V6
         at += size

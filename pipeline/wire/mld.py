@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterable
 
 from pipeline.address import Address
+from pipeline.drop_reasons import MembershipCounter
 from pipeline.errors import WireError
 from pipeline.wire.ip import checksum, checksum_holds, pseudo_header
 from pipeline.wire.report import (
@@ -51,11 +52,11 @@ def parse(message: bytes, *, source: Address, destination: Address) -> Message |
         return None
     kind = message[0]
     if len(message) < (8 if kind == TYPE_REPORT_V2 else 24):
-        raise WireError("mld_truncated")
+        raise WireError(MembershipCounter.MLD_TRUNCATED)
     if not checksum_holds(pseudo_header(source, destination, len(message)) + message):
-        raise WireError("mld_checksum")
+        raise WireError(MembershipCounter.MLD_CHECKSUM)
     if kind == TYPE_REPORT_V2:
-        return Report(decode_records(message, address_bytes=16, truncated="mld_truncated"))
+        return Report(decode_records(message, address_bytes=16, truncated=MembershipCounter.MLD_TRUNCATED))
     if kind == TYPE_REPORT_V1:
         return OldReport(1, message[8:24])
     if kind == TYPE_DONE:
@@ -70,13 +71,13 @@ def _parse_query(message: bytes) -> Query:
     if len(message) == 24:
         return Query(1, asked, code / 1000)
     if len(message) < QUERY_HEADER_BYTES:
-        raise WireError("mld_query_length")
+        raise WireError(MembershipCounter.MLD_QUERY_LENGTH)
     count = message[26] << 8 | message[27]
     end = QUERY_HEADER_BYTES + 16 * count
     if end > len(message):
-        raise WireError("mld_truncated")
+        raise WireError(MembershipCounter.MLD_TRUNCATED)
     if count and asked is None:
-        raise WireError("mld_query_sources")
+        raise WireError(MembershipCounter.MLD_QUERY_SOURCES)
     return Query(
         version=2,
         group=asked,

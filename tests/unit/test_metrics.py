@@ -17,7 +17,8 @@ from pipeline.shm import counters
 
 def _counts(_control: Any) -> dict[str, Any]:
     drops = {reason: number for number, reason in enumerate([*counters.DROPS, "tun_queue"])}
-    return {**dict.fromkeys(counters.EVENTS, 7), "drops": drops, "membership": {"reports": 3}, "sources": 2}
+    found = {"drops": drops, "membership": {"reports": 3}, "refused": {"parts": 4}, "sources": 2}
+    return {**dict.fromkeys(counters.EVENTS, 7), **found}
 
 
 @pytest.fixture
@@ -50,6 +51,7 @@ def test_scrape_tells_counters_workers_links_and_groups(registry: CollectorRegis
     assert found["mcast_sealed_total", ()] == 7
     assert found["mcast_drops_total", ("replay",)] == counters.DROPS.index("replay")
     assert found["mcast_drops_total", ("tun_queue",)] == len(counters.DROPS)
+    assert found["mcast_refused_total", ("parts",)] == 4
     assert found["mcast_worker_restarts_total", ("1", "classify")] == 4
     assert found["mcast_link_rtt_seconds", ('b"\n',)] == 0.0015
     assert found["mcast_link_tx_bytes_total", ('b"\n',)] == 9

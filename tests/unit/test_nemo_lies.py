@@ -12,6 +12,7 @@ import random
 import pytest
 
 from pipeline.address import ANY_SOURCE, NodeId, parse
+from pipeline.drop_reasons import MessageRefusal
 from pipeline.engines.api import EngineContext, LinkState, Transmit
 from pipeline.engines.nemo import messages
 from pipeline.engines.nemo.engine import SOURCE_GRACES, Nemo
@@ -130,7 +131,7 @@ def test_no_hierarchy_outgrows_what_can_be_said(victim: Victim) -> None:
 
 def test_views_of_nobody_are_malformed(victim: Victim) -> None:
     view = View(GROUP, 0, 5, 0, {0: (), OWN: ()}, (0,), ())
-    assert victim.engine.handle_message(LIAR, messages.encode(view), victim.now) == messages.MALFORMED
+    assert victim.engine.handle_message(LIAR, messages.encode(view), victim.now) == MessageRefusal.NEMO_MALFORMED
 
 
 def test_a_leader_outdoes_what_has_been_said_in_its_name(victim: Victim) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from pipeline import limits, messages
 from pipeline.address import ANY_SOURCE, Address, parse
+from pipeline.drop_reasons import MessageRefusal
 from pipeline.engines.api import EngineContext, LinkState, Transmit
 from pipeline.engines.nemo import messages as nemo_messages
 from pipeline.engines.nemo.engine import Nemo
@@ -20,7 +21,7 @@ from pipeline.engines.replica import Advert, MemoryBudget, Pull, Replica, Replic
 from pipeline.errors import WireError
 from pipeline.messages import DirectoryUpdate, EngineMessage, Header, Heartbeat, Hello, NodeRecord
 from pipeline.overlay.events import Notice, NoticeKind, RecordGone
-from pipeline.overlay.node import OTHER_SEAL, OverlayNode
+from pipeline.overlay.node import OverlayNode
 from tests.unit.overlay_net import Net, key_of, up
 
 GROUP = parse("239.1.2.3")
@@ -123,7 +124,7 @@ def test_records_that_no_node_writes_are_malformed(
     net: Net, pair: tuple[OverlayNode, OverlayNode], lie: dict[str, Any]
 ) -> None:
     a, b = pair
-    assert tell(a, DirectoryUpdate(records=[invented(7, **lie)], **LIAR), net.now) == messages.MALFORMED
+    assert tell(a, DirectoryUpdate(records=[invented(7, **lie)], **LIAR), net.now) == MessageRefusal.MESSAGE_MALFORMED
     assert [record.name for record in a.records()] == ["b"]
     assert_all_is_well(net, a, b)
 
@@ -134,9 +135,9 @@ def test_a_record_without_a_key_is_refused_where_datagrams_are_sealed(
     """It would have anybody on the underlay send in the name of its node."""
     a, b = pair
     unsealed = record_of(b, version=b.record.version + 1, sender_key=b"")
-    assert tell(a, DirectoryUpdate(records=[unsealed], **LIAR), net.now) == OTHER_SEAL
+    assert tell(a, DirectoryUpdate(records=[unsealed], **LIAR), net.now) == MessageRefusal.RECORD_UNSEALED
     hello = Hello(number=1, record=invented(7, sender_key=b""), sender=7, incarnation=1, endpoint="192.0.2.7:1")
-    assert tell(a, hello, net.now) == OTHER_SEAL
+    assert tell(a, hello, net.now) == MessageRefusal.RECORD_UNSEALED
     assert [record.sender_key for record in a.records()] == [b.record.sender_key]
     assert_all_is_well(net, a, b)
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from pipeline import limits
 from pipeline.address import ANY_SOURCE, Address, FilterMode, NodeId, SourceFilter, include, parse
+from pipeline.drop_reasons import MessageRefusal
 from pipeline.engines.api import Engine, EngineContext, LinkState, RouteChanged, RouteKey, Side, Transmit
-from pipeline.engines.mesh import MALFORMED, Mesh
+from pipeline.engines.mesh import Mesh
 
 GROUP = parse("239.1.2.3")
 SOURCES = [parse(f"10.77.0.{last}") for last in range(1, 5)]
@@ -261,5 +262,5 @@ def test_nonsense_is_refused(message: bytes) -> None:
     each = mesh(1)
     sound = bytes.fromhex("96a17500010000" + "91" + "92" + "c4054def010203" + "c40101")
     assert mesh(1).handle_message(2, sound, 0) is None
-    assert each.handle_message(2, message, 0) == MALFORMED
+    assert each.handle_message(2, message, 0) == MessageRefusal.MESH_MALFORMED
     assert set(each.groups()) == set()

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline import engines, limits, messages
 from pipeline.address import ANY_SOURCE, derive_addresses, include, parse
+from pipeline.drop_reasons import MessageRefusal
 from pipeline.errors import ConfigError
 from pipeline.messages import DirectoryUpdate, Goodbye, Hello
 from pipeline.overlay.events import (
@@ -279,7 +280,10 @@ def test_nonsense_has_a_reason_and_changes_nothing(
 ) -> None:
     a, _ = pair
     before = a.snapshot(net.now)
-    assert a.handle_message("192.0.2.66", data, net.now) in {messages.MALFORMED, messages.PROTOCOL_MISMATCH}
+    assert a.handle_message("192.0.2.66", data, net.now) in {
+        MessageRefusal.MESSAGE_MALFORMED,
+        MessageRefusal.PROTOCOL_VERSION,
+    }
     assert a.snapshot(net.now) == before
 
 

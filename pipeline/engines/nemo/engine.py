@@ -53,6 +53,7 @@ import msgspec
 
 from pipeline import limits
 from pipeline.address import Address, NodeId, SourceFilter, is_link_scope, is_multicast
+from pipeline.drop_reasons import MessageRefusal
 from pipeline.engines.api import EngineContext, LinkState, LinkWanted, Output
 from pipeline.engines.nemo import maintenance, messages
 from pipeline.engines.nemo import options as nemo_options
@@ -217,9 +218,9 @@ class Nemo:
         try:
             decoded = messages.decoder.decode(message)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return messages.MALFORMED
+            return MessageRefusal.NEMO_MALFORMED
         if not is_multicast(decoded.group) or len(decoded.group) not in (4, 16):
-            return messages.MALFORMED
+            return MessageRefusal.NEMO_MALFORMED
         match decoded:
             case messages.RootQuery():
                 is_root = decoded.root != 0

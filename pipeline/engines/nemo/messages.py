@@ -13,7 +13,6 @@ from msgspec import Meta
 
 from pipeline import limits
 
-MALFORMED = "nemo_malformed"
 LAYERS_MAX = 16
 """Clusters have at least two members, mostly three: 2^16 nodes are more than there can be."""
 TOP_MAX = LAYERS_MAX - 2
