@@ -134,10 +134,10 @@ AnyNodeMessage: TypeAlias = Hello | Heartbeat | Goodbye | DirectorySummary | Dir
 
 
 class Punt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="punt"):
-    """A packet that a worker hands to control: `kind` says why ("igmp", "mld", "source", …)."""
+    """A packet that a worker hands to control; `kind` is a shm.punt.PuntKind."""
 
     lane: Annotated[int, Meta(ge=0, lt=limits.LANES_MAX)]
-    kind: Annotated[str, Meta(max_length=32)]
+    kind: Annotated[int, Meta(ge=0, le=255)]
     packet: bytes
 
 

@@ -54,6 +54,7 @@ from pipeline.overlay import events
 from pipeline.overlay.node import NodeConfig, OverlayNode
 from pipeline.shm import counters, repair
 from pipeline.shm.policy import GroupList
+from pipeline.shm.punt import PuntKind
 from pipeline.shm.region import ProcessState, Region
 from pipeline.wire import ip
 
@@ -335,15 +336,15 @@ class _Control:
 
     def _take_punt(self, punt: Punt, now: float) -> None:
         match punt.kind:
-            case "membership":
+            case PuntKind.MEMBERSHIP:
                 self.membership.handle_packet(punt.packet, now)
-            case "source":
+            case PuntKind.SOURCE:
                 group = ip.destination(punt.packet)
                 if group is not None and is_multicast(group) and self.sources.seen(group):
                     self.node.register_source(group, now)
-            case "endpoint":
+            case PuntKind.ENDPOINT:
                 self.publisher.endpoint_moved(punt.packet)
-            case "gap":
+            case PuntKind.GAP:
                 self._take_gap(repair.read_gap(punt.packet), now)
 
     def _take_gap(self, gap: repair.Gap, now: float) -> None:

@@ -24,8 +24,7 @@ BUDGET_NS = 1_000_000_000
 """How long C runs before Python looks around: nothing is pending there, signals interrupt it."""
 PUNT_BYTES = 9216
 """As MP_PUNT_BYTES: a report as long as the largest MTU."""
-PUNT_KINDS = {1: "membership", 2: "source", 3: "endpoint", 4: "gap"}
-IDLE = {"adaptive": 0, "busy": 1, "sleep": 2}
+IDLE = {"adaptive": lib.MP_IDLE_ADAPTIVE, "busy": lib.MP_IDLE_BUSY, "sleep": lib.MP_IDLE_SLEEP}
 
 log = structlog.get_logger()
 
@@ -107,9 +106,9 @@ class _Punts:
             self._socket = bus.punt_sender(self._endpoint)
         while length := lib.mp_worker_punt(native, self._kind, self._buffer, PUNT_BYTES):
             packet = bytes(ffi.buffer(self._buffer, length))
-            punt = Punt(lane=self._lane, kind=PUNT_KINDS[self._kind[0]], packet=packet)
+            punt = Punt(lane=self._lane, kind=self._kind[0], packet=packet)
             if not bus.send(self._socket, encode_local(punt)):
                 lib.mp_worker_punt_lost(native, self._kind[0])
 
 
-assert len(Stage) == STAGES == lib.MP_STAGES
+assert lib.MP_STAGES == STAGES

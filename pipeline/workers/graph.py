@@ -14,14 +14,16 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pipeline.shm._native import lib
+
 
 class Stage(enum.IntEnum):
-    """As enum mp_stage_id."""
+    """Stage of the data plane (enum mp_stage_id)."""
 
-    TUN_INGRESS = 0
-    CLASSIFY = 1
-    OVERLAY_EGRESS = 2
-    OVERLAY_INGRESS = 3
+    TUN_INGRESS = lib.MP_TUN_INGRESS
+    CLASSIFY = lib.MP_CLASSIFY
+    OVERLAY_EGRESS = lib.MP_OVERLAY_EGRESS
+    OVERLAY_INGRESS = lib.MP_OVERLAY_INGRESS
 
 
 STAGES = len(Stage)

@@ -58,7 +58,7 @@ NODE_MESSAGES: list[messages.AnyNodeMessage] = [
     EngineMessage(engine="mesh", body=b"abc", **HEADER),
 ]
 LOCAL_MESSAGES = [
-    Punt(lane=0, kind="igmp", packet=b"abc"),
+    Punt(lane=0, kind=1, packet=b"abc"),
     Request("show", "links"),
     Reply(ok=True, value=[{"peer": "a"}]),
     Reply(ok=False, error="no"),
