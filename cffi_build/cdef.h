@@ -169,6 +169,7 @@ struct mp_fib_value {
 struct mp_fib_writer;
 
 uint32_t mp_fib_lookup(const struct mp_region *r, const struct mp_fib_key *key, struct mp_fib_value *value);
+void mp_fib_stripe(const struct mp_region *r, const struct mp_fib_key *key, uint32_t stripe, struct mp_fib_value *value);
 void mp_fib_touch(const struct mp_region *r, uint32_t index);
 struct mp_fib_writer *mp_fib_writer_new(struct mp_region *r);
 void mp_fib_writer_free(struct mp_fib_writer *w);
@@ -178,6 +179,19 @@ uint32_t mp_fib_high_water(const struct mp_fib_writer *w, uint32_t more);
 int mp_fib_next(const struct mp_fib_writer *w, uint32_t *cursor, struct mp_fib_key *key, struct mp_fib_value *value,
                 uint32_t *used, int clear_used);
 int mp_fib_next_used(const struct mp_fib_writer *w, uint32_t *cursor, struct mp_fib_key *key);
+
+/* ---- mp_lookup ---- */
+
+struct mp_packet {
+    uint8_t class;
+    ...;
+};
+
+int mp_packet_parse(const uint8_t *bytes, uint32_t available, struct mp_packet *out);
+uint32_t mp_lookup_host(const struct mp_region *r, const struct mp_packet *p, struct mp_fib_key *key,
+                        struct mp_fib_value *value);
+uint32_t mp_lookup_overlay(const struct mp_region *r, const struct mp_packet *p, uint32_t origin, uint32_t via,
+                           struct mp_fib_key *key, struct mp_fib_value *value);
 
 /* ---- repair ---- */
 

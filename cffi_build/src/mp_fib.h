@@ -20,8 +20,8 @@
  * A stream whose packets take several trees in turn has an entry for each: that of stripe 0, which says how many there
  * are, and others under keys that differ in the stripe.  Who meets an entry of one stripe looks no further.
  *
- * It knows nothing of groups, engines or packets: keys are bytes, values are link sets.  What has precedence, (S,G)
- * before (*,G), is the caller's affair: two look-ups.
+ * It knows nothing of groups, engines or packets: keys are bytes, values are link sets.  The order of
+ * look-ups, (S,G) before (*,G), is that of mp_lookup.h.
  */
 #ifndef MP_FIB_H
 #define MP_FIB_H

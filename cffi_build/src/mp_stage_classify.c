@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "mp_fib.h"
+#include "mp_lookup.h"
 #include "mp_seal.h"
 #include "mp_links_keys.h"
 #include "mp_unresolved.h"
@@ -170,26 +170,9 @@ static uint32_t stripes_of(const struct mp_fib_value *v)
 
 static void find_entry(struct mp_worker *w, struct flow *f, const struct mp_packet *p)
 {
-    struct mp_fib_key key = { .via = MP_NO_LINK, .side = MP_SIDE_HOST };
     const struct mp_region *r = w->region;
-    f->entry = MP_NO_ENTRY;
-    if (p->class == MP_CLASS_FLOOD) {
-        key.kind = MP_KIND_FLOOD;
-        if (p->version == 4)
-            key.group[10] = key.group[11] = 0xff;
-    } else {
-        key.kind = p->class == MP_CLASS_UNICAST ? MP_KIND_UNICAST : MP_KIND_GROUP;
-        memcpy(key.group, p->destination, 16);
-    }
-    if (p->class == MP_CLASS_GROUP &&
-        atomic_load_explicit(&mp_fib(r)->specific[MP_SIDE_HOST], memory_order_relaxed)) {
-        memcpy(key.source, p->source, 16);
-        f->entry = mp_fib_lookup(r, &key, &f->value);
-    }
-    if (f->entry == MP_NO_ENTRY) {
-        memset(key.source, 0, 16);
-        f->entry = mp_fib_lookup(r, &key, &f->value);
-    }
+    struct mp_fib_key key;
+    f->entry = mp_lookup_host(r, p, &key, &f->value);
     int any = f->entry != MP_NO_ENTRY && has_links(&f->value);
     for (uint32_t stripe = 1; f->entry != MP_NO_ENTRY && stripe < stripes_of(&f->value); stripe++) {
         mp_fib_stripe(r, &key, stripe, &f->later[stripe - 1]);

@@ -13,7 +13,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
-#include "mp_fib.h"
+#include "mp_lookup.h"
 #include "mp_repair_gaps.h"
 #include "mp_repair_track.h"
 #include "mp_peers.h"
@@ -132,32 +132,6 @@ static void deliver_in_order(void *worker, const uint8_t *bytes, uint32_t length
 
 /* ---- look up ---- */
 
-static uint32_t find_entry(const struct mp_region *r, struct forward *f, const struct mp_packet *p)
-{
-    struct mp_fib_key *key = &f->key;
-    uint32_t entry = MP_NO_ENTRY;
-    *key = (struct mp_fib_key){ .via = MP_NO_LINK, .side = MP_SIDE_OVERLAY };
-    if (p->class == MP_CLASS_FLOOD) {
-        key->kind = MP_KIND_FLOOD;
-        if (p->version == 4)
-            key->group[10] = key->group[11] = 0xff;
-    } else {
-        key->kind = p->class == MP_CLASS_UNICAST ? MP_KIND_UNICAST : MP_KIND_GROUP;
-        memcpy(key->group, p->destination, 16);
-    }
-    if (atomic_load_explicit(&mp_fib(r)->specific[MP_SIDE_OVERLAY], memory_order_relaxed))
-        for (uint32_t i = 0; i < 3 && entry == MP_NO_ENTRY; i++) {  /* (origin,via), (origin), (via); then (*,G) */
-            key->origin = i < 2 ? f->origin : 0;
-            key->via = i != 1 ? (uint16_t)f->via : MP_NO_LINK;
-            entry = mp_fib_lookup(r, key, &f->value);
-        }
-    if (entry != MP_NO_ENTRY)
-        return entry;
-    key->origin = 0;
-    key->via = MP_NO_LINK;
-    return mp_fib_lookup(r, key, &f->value);
-}
-
 /* Where the datagram of that stream sequence number goes. */
 static const struct mp_fib_value *in_turn(const struct mp_region *r, struct forward *f, uint32_t stream_sequence)
 {
@@ -202,7 +176,7 @@ static struct forward *look_up(struct mp_worker *w, const struct mp_packet *p, u
         f->refused = mp_policy_passes(&w->policy, w->region, p, origin);
         f->undelivered = mp_policy_delivers(&w->policy, p);
         f->rate = mp_rate_slot(w->region, p->destination);
-        f->entry = find_entry(w->region, f, p);
+        f->entry = mp_lookup_overlay(w->region, p, origin, via, &f->key, &f->value);
         f->stripe = 0;
         f->heard = NULL;
     }
