@@ -1,8 +1,9 @@
-"""Every message that crosses a process: between nodes, from workers to control, between command line and control.
+"""Messages between processes: between nodes, from workers to control, between command line and control.
 
 Messages are tagged msgspec structs in msgpack; an unknown field or tag is an error, and so is a value out of its
-bounds.  What nodes say to each other is prefixed by one byte, the protocol's version, so that a node of another
-version is recognised before its fields are looked at.  Nothing here knows sockets, keys or what a message means.
+bounds.  Messages between nodes begin with one byte, the protocol's version, so that a node of another version is
+recognised before its fields are read.  Fields travel by name: `field(name=…)` gives the name on the wire where it
+differs from the attribute.  This module knows no sockets and no keys, and does not act on a message.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import ipaddress
 from typing import Annotated, Any, TypeAlias, TypedDict
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, field
 
 from pipeline import limits
 from pipeline.address import Address, NodeId, is_unicast
@@ -20,10 +21,10 @@ from pipeline.drop_reasons import MessageRefusal
 from pipeline.errors import WireError
 
 PROTOCOL_VERSION = 1
-"""Raised when nodes of the old and the new version could not understand each other."""
+"""Raised when nodes of the old and the new version cannot read each other's messages."""
 
 KEY_BYTES = 32
-"""Of a sender key, as MP_KEY_BYTES."""
+"""Length of a sender key, as MP_KEY_BYTES."""
 
 Id: TypeAlias = Annotated[int, Meta(ge=1, le=0xFFFFFFFF)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
@@ -31,43 +32,43 @@ Incarnation: TypeAlias = Annotated[int, Meta(ge=0, le=limits.INCARNATION_MAX)]
 Name: TypeAlias = Annotated[
     str, Meta(min_length=1, max_length=limits.NAME_LENGTH_MAX, pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]*\Z")
 ]
-"""As the configuration allows it; no member's name gets control characters into a log or onto a terminal."""
+"""The names that the configuration allows: no name of a node puts control characters into a log or a terminal."""
 Endpoint: TypeAlias = Annotated[str, Meta(max_length=limits.ENDPOINT_LENGTH_MAX)]
 Packed: TypeAlias = Annotated[bytes, Meta(min_length=4, max_length=16)]
 Prefix: TypeAlias = Annotated[int, Meta(ge=0, le=128)]
 Stamp: TypeAlias = tuple[Count, Count]
-"""(incarnation, version): the age of a record; tuples compare as ages do."""
+"""(incarnation, version) of a record; the greater tuple is the newer record."""
 
 
 class NodeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a node tells the others about itself.  Only the node itself makes a new version of it."""
+    """Description of a node for the other nodes.  Only the node itself makes a new version of it."""
 
     node_id: Id
     name: Name
     incarnation: Incarnation
-    """Grows from start to start of the node; a restarted control process keeps it."""
+    """Grows with each start of the node; a restarted control process keeps it."""
     version: Count
     addresses: Annotated[tuple[tuple[Packed, Prefix], ...], Meta(max_length=limits.ADDRESSES_PER_NODE_MAX)]
     endpoint: Endpoint
-    """"ADDR:PORT" or "[ADDR]:PORT", of control (TCP) and data (UDP) alike."""
+    """"ADDR:PORT" or "[ADDR]:PORT", for control (TCP) and for data (UDP)."""
     lanes: Annotated[int, Meta(ge=1, le=limits.LANES_MAX)]
     key_epoch: Annotated[int, Meta(ge=0, le=255)]
     sender_key: Annotated[bytes, Meta(max_length=32)]
     """Empty if the node does not seal (`--insecure`)."""
     second_epoch: Annotated[int, Meta(ge=0, le=255)] | None = None
-    """While keys rotate: the epoch of the next key, or of the one before."""
+    """During a sender-key rotation: the epoch of the next key, or of the previous one."""
     second_key: Annotated[bytes, Meta(max_length=32)] = b""
     engine: Name
     explicit_addresses: bool
 
     @property
     def stamp(self) -> Stamp:
-        """The age of this record."""
+        """(incarnation, version) of this record."""
         return self.incarnation, self.version
 
 
 class NodeMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What every message between nodes begins with: who sent it, in which life, and where it is to be answered."""
+    """Fields of every message between nodes: the sender, its incarnation, and the endpoint for replies."""
 
     sender: Id
     incarnation: Count
@@ -75,7 +76,7 @@ class NodeMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class Header(TypedDict):
-    """The fields of NodeMessage, to be handed to any of its kinds."""
+    """The fields of NodeMessage as arguments for any of its kinds."""
 
     sender: NodeId
     incarnation: int
@@ -83,38 +84,39 @@ class Header(TypedDict):
 
 
 class Hello(NodeMessage, frozen=True, tag="hello"):
-    """Opens a link and renews it when the record has changed; it is answered at once."""
+    """Opens a link, and renews it when the sender's record has changed; it is answered at once."""
 
     number: Count
-    """Grows with each Hello, Heartbeat and Goodbye of the sender: an overtaken one is not looked at."""
+    """Grows with each Hello, Heartbeat and Goodbye of the sender: a message that was overtaken is ignored."""
     record: NodeRecord
-    known: Stamp | None = None
-    """The receiver's record that the sender holds: an acknowledgement.  None: the sender has no link to it."""
-    to: Endpoint = ""
-    """The endpoint this was sent to, if that is all the sender knows of the receiver."""
-    reached: Endpoint = ""
-    """The `to` of the Hello that this one answers."""
+    acked_stamp: Stamp | None = field(default=None, name="known")
+    """Acknowledges this version of the receiver's record.  None: the sender has no link to the receiver."""
+    dialled: Endpoint = field(default="", name="to")
+    """The endpoint this Hello was sent to, if the sender knows nothing else of the receiver."""
+    dialled_by_peer: Endpoint = field(default="", name="reached")
+    """`dialled` of the Hello that this one answers."""
 
 
 class Heartbeat(NodeMessage, frozen=True, tag="heartbeat"):
-    """Keeps a link up, acknowledges the receiver's record and tells whether the two directories agree."""
+    """Keeps a link up, acknowledges the receiver's record and shows whether the two directories agree."""
 
     number: Count
-    known: Stamp | None
-    directory: Annotated[bytes, Meta(max_length=16)]
+    acked_stamp: Stamp | None = field(name="known")
+    directory_digest: Annotated[bytes, Meta(max_length=16)] = field(name="directory")
 
 
 class Goodbye(NodeMessage, frozen=True, tag="goodbye"):
-    """The sender ends: take the link down without waiting for silence."""
+    """The sender stops: take the link down without waiting for the timeout."""
 
     number: Count
 
 
 class DirectorySummary(NodeMessage, frozen=True, tag="summary"):
-    """The ages of all the sender's records.  The receiver sends what is newer, and its own summary if it is `asked`."""
+    """Versions of all the sender's records.  The receiver sends the records of which it has newer ones."""
 
     entries: Annotated[list[tuple[Id, Count, Count]], Meta(max_length=2 * limits.NODES_MAX + 1)]
-    asked: bool
+    is_reply_requested: bool = field(name="asked")
+    """The receiver then also sends its own summary, if it lacks records."""
 
 
 class DirectoryUpdate(NodeMessage, frozen=True, tag="directory"):
@@ -124,7 +126,7 @@ class DirectoryUpdate(NodeMessage, frozen=True, tag="directory"):
 
 
 class EngineMessage(NodeMessage, frozen=True, tag="engine"):
-    """What the overlay engine says to the same engine of another node."""
+    """Message of an overlay engine to the same engine of another node."""
 
     engine: Name
     body: bytes
@@ -134,7 +136,7 @@ AnyNodeMessage: TypeAlias = Hello | Heartbeat | Goodbye | DirectorySummary | Dir
 
 
 class Punt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="punt"):
-    """A packet that a worker hands to control; `kind` is a shm.punt.PuntKind."""
+    """A packet that a worker passes to control; `kind` is a shm.punt.PuntKind."""
 
     lane: Annotated[int, Meta(ge=0, lt=limits.LANES_MAX)]
     kind: Annotated[int, Meta(ge=0, le=255)]
@@ -142,7 +144,7 @@ class Punt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="punt"):
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="request"):
-    """What the command line asks of a running node: Request("show", "links")."""
+    """Request of the command line to a running node, as Request("show", "links")."""
 
     verb: Annotated[str, Meta(max_length=32)]
     noun: Annotated[str, Meta(max_length=32)] = ""
@@ -150,7 +152,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="requ
 
 
 class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="reply"):
-    """The answer: `value` is what `--json` prints, `error` one line if not `ok`."""
+    """Reply to a Request: `value` is printed by `--json`; `error` is one line if not `ok`."""
 
     ok: bool
     error: str = ""
@@ -166,14 +168,14 @@ _VERSION_BYTE = bytes([PROTOCOL_VERSION])
 
 
 def encode_node(message: AnyNodeMessage) -> bytes:
-    """The bytes of a message to another node; a message of ours that is too long is our bug."""
+    """Return the bytes of a message to another node; one that is too long is a bug of ours."""
     data = _VERSION_BYTE + _encoder.encode(message)
     assert len(data) <= limits.MESSAGE_BYTES_MAX, f"{type(message).__name__} of {len(data)} bytes"
     return data
 
 
 def decode_node(data: bytes) -> AnyNodeMessage:
-    """The message in those bytes; WireError with a reason word if there is none."""
+    """Return the message in these bytes; WireError with a reason word if there is none."""
     if len(data) > limits.MESSAGE_BYTES_MAX:
         raise WireError(MessageRefusal.MESSAGE_TOO_LONG)
     if not data:
@@ -190,7 +192,7 @@ def decode_node(data: bytes) -> AnyNodeMessage:
 
 
 def records_of(message: AnyNodeMessage) -> list[NodeRecord]:
-    """The records that a message tells."""
+    """Return the records that a message carries."""
     match message:
         case Hello(record=record):
             return [record]
@@ -201,12 +203,12 @@ def records_of(message: AnyNodeMessage) -> list[NodeRecord]:
 
 
 def encode_local(message: AnyLocalMessage) -> bytes:
-    """The bytes of a message within the host."""
+    """Return the bytes of a message within the host."""
     return _encoder.encode(message)
 
 
 def decode_local(data: bytes) -> AnyLocalMessage:
-    """The message in those bytes; WireError with a reason word if there is none."""
+    """Return the message in these bytes; WireError with a reason word if there is none."""
     if len(data) > limits.LOCAL_MESSAGE_BYTES_MAX:
         raise WireError(MessageRefusal.MESSAGE_TOO_LONG)
     try:
@@ -217,7 +219,7 @@ def decode_local(data: bytes) -> AnyLocalMessage:
 
 
 def _is_sound(message: AnyNodeMessage) -> bool:
-    """What types cannot say: a Hello is about its sender, and records hold what shared memory has places for."""
+    """Check what the types cannot express: a Hello describes its sender, and records fit into shared memory."""
     match message:
         case Hello(record=record):
             return (record.node_id, record.incarnation) == (message.sender, message.incarnation) and _is_usable(record)
@@ -228,7 +230,10 @@ def _is_sound(message: AnyNodeMessage) -> bool:
 
 
 def _is_usable(record: NodeRecord) -> bool:
-    """A literal endpoint (a name would be looked up, by whom a member pleases), whole keys, addresses of hosts."""
+    """Check that keys have their full length, the endpoint is numeric and the addresses are unicast.
+
+    A host name as endpoint would let any member choose the name server that this node queries.
+    """
     second = len(record.sender_key) if record.second_epoch is not None else 0
     return (
         len(record.sender_key) in (0, KEY_BYTES)
@@ -247,7 +252,7 @@ def _are_addresses(addresses: tuple[tuple[Address, int], ...]) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def is_endpoint(text: str) -> bool:
-    """Whether this is "ADDR:PORT" or "[ADDR]:PORT" with the address of a host, or a wildcard, in figures."""
+    """Return whether this is "ADDR:PORT" or "[ADDR]:PORT" with a numeric unicast or wildcard address."""
     host, _, port = text.rpartition(":")
     is_v6 = host.startswith("[") and host.endswith("]")
     try:

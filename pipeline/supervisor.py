@@ -151,7 +151,7 @@ class _Supervisor:
         busy = config.workers.idle == "busy"
         data = udp.open_data_sockets(config.node.listen, lanes, busy_poll_us=BUSY_POLL_US if busy else 0)
         queues = tun.open_queues(config.tun.interface, lanes)
-        history = HISTORY_FACTOR if engines.repairs(config.overlay.engine) else 1
+        history = HISTORY_FACTOR if engines.load(config.overlay.engine).repairs else 1
         region = Region.create(
             config.node.name,
             Geometry.of(

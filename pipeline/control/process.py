@@ -427,11 +427,11 @@ class _Control:
                 self.table.remove_link(record.node_id)
                 self.publisher.remove_record(record, link)
                 self._peers.close_sender(record.endpoint)
-            case events.PeerChanged(record=record, link=link, up=up, why=why):
+            case events.PeerChanged(record=record, link=link, is_up=up, why=why):
                 self.table.set_up(record.node_id, up=up)
                 self.publisher.publish_link(record, link, up=up)
                 log.info("link up" if up else "link down", peer=record.name, endpoint=record.endpoint, reason=why)
-            case events.AddressOwnersChanged(hosts=hosts):
+            case events.AddressOwnersChanged(owners=hosts):
                 local = {link_local(address): node for address, node in hosts.items() if len(address) == 16}
                 self.table.set_hosts({**local, **hosts}, own=self.node.record.node_id)
             case events.AddressMoved(addresses=moved):

@@ -1,7 +1,8 @@
-"""Overlay engines by name: those of installed packages (entry points `mcast_pipeline.engines`), then the built-in ones.
+"""Overlay engines by name: the built-in ones and those of installed packages (entry points `mcast_pipeline.engines`).
 
-An entry point names an EngineFactory.  One that cannot be loaded is a configuration error, since only what the
-configuration names is ever loaded; so is a name that stands for two engines, as nobody knows which is meant.
+An entry point names a class, as a rule a subclass of Engine.  Only the engine that the configuration names is loaded,
+so one that cannot be loaded is a configuration error.  A name that stands for two engines is an error too, as it is
+not clear which one is meant.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import functools
 import importlib
 import importlib.metadata
 
-from pipeline.engines.api import EngineFactory
+from pipeline.engines.api import Engine
 from pipeline.errors import ConfigError
 
 ENTRY_POINT_GROUP = "mcast_pipeline.engines"
@@ -21,19 +22,19 @@ BUILT_IN = {
     "flood": "pipeline.engines.flood:Flood",
     "nemo": "pipeline.engines.nemo.engine:Nemo",
 }
-"""Used when the package runs without its metadata; the same engines stand in pyproject.toml."""
+"""Used when the package runs without its metadata; pyproject.toml has the same engines."""
 
 
 def names() -> list[str]:
-    """All engines that can be configured."""
+    """Return the names of all engines that can be configured."""
     return sorted({*BUILT_IN, *(entry.name for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))})
 
 
 @functools.cache
-def load(name: str) -> EngineFactory:
-    """The factory of an engine; ConfigError if there is none of that name, or it cannot be loaded.
+def load(name: str) -> type[Engine]:
+    """Return the class of an engine; ConfigError if there is none of that name, or it cannot be loaded.
 
-    Looked up once: to read the metadata of all packages takes 10 ms, which a simulation of thousands would feel.
+    The result is cached: reading the metadata of all packages takes 10 ms, and a simulation has thousands of nodes.
     """
     targets = _targets(name)
     if not targets:
@@ -46,22 +47,27 @@ def load(name: str) -> EngineFactory:
     target = next(iter(targets))
     module_name, _, attribute = target.partition(":")
     try:
-        factory: EngineFactory = getattr(importlib.import_module(module_name), attribute)
-    except (Exception, SystemExit) as error:  # whatever the code of another package does when it is imported
+        return _as_engine(getattr(importlib.import_module(module_name), attribute))
+    except (Exception, SystemExit) as error:  # code of another package may raise anything when it is imported
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"overlay engine {name!r} cannot be loaded from {target}: {reason}") from error
-    return factory
+
+
+def _as_engine(found: object) -> type[Engine]:
+    """Return the class of an entry point; one that does not derive from Engine is given the defaults of Engine."""
+    if not isinstance(found, type):
+        raise TypeError("not a class; an engine is a subclass of pipeline.engines.api.Engine")
+    engine: type[Engine] = found if issubclass(found, Engine) else type(found.__name__, (found, Engine), {})
+    missing: frozenset[str] = engine.__dict__["__abstractmethods__"]
+    if missing:
+        raise TypeError(f"the class lacks {', '.join(sorted(missing))}")
+    return engine
 
 
 def _targets(name: str) -> dict[str, str]:
-    """What an engine's name stands for, each with the package that says so."""
+    """Return the entry points of an engine's name, each with the package that declares it."""
     entries = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP, name=name)
     found = {entry.value: entry.dist.name if entry.dist else "a package without a name" for entry in entries}
     if name in BUILT_IN:
         found.setdefault(BUILT_IN[name], "mcast-pipeline")
     return found
-
-
-def repairs(name: str) -> bool:
-    """Whether an engine's routes may ask for repair: its factory then has a true attribute `repairs`."""
-    return bool(getattr(load(name), "repairs", False))

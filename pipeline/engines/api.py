@@ -1,20 +1,24 @@
-"""What an overlay engine is: it decides routes, and never sees a packet.
+"""Engine API: an overlay engine decides where packets go, and never handles a packet.
 
-An engine is told what this node wants and offers (`join`, `leave`, `register_source`, `deregister_source`), which nodes
-it can talk to (`handle_link`), where overlay addresses live (`handle_hosts`) and what its likes on other nodes say
-(`handle_message`).  It answers with messages to send, routes, and the links it would like to have.  One law: call one
-input, or several, then drain `poll_output` until it returns None, then ask `poll_timeout`.
+Inputs of an engine are the groups that this host joins and sends to (`join`, `leave`, `register_source`,
+`deregister_source`), links (`handle_link`), owners of overlay addresses (`handle_addresses`), messages of the same
+engine on other nodes (`handle_message`), losses that the data plane has seen (`handle_gap`, `handle_stream_stall`) and
+time (`handle_timeout`).  Outputs are messages, routes, links that it wants, and orders to resend.  One law: call one or
+several inputs, then drain `poll_output` until it returns None, then call `poll_timeout`.
 
-It knows no clock (`now` is handed in, seconds, monotonic), no sockets and no randomness but that of its context.
-`members` and `groups` are for people; forwarding goes by the routes alone.
+An engine knows no clock (`now` is an argument, in seconds, monotonic), no sockets, and no randomness but that of its
+context.  `members` and `groups` serve the operator's views; forwarding follows the routes alone.
 """
+
+# ruff: noqa: B027 (the defaults of Engine do nothing)
 
 from __future__ import annotations
 
+import abc
 import enum
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import ClassVar, TypeAlias
 
 import msgspec
 
@@ -25,9 +29,9 @@ from pipeline.forwarding.route import RouteChanged, RouteKey, Side
 __all__ = [
     "Engine",
     "EngineContext",
-    "EngineFactory",
     "LinkState",
     "LinkWanted",
+    "NodeView",
     "Output",
     "Resend",
     "RouteChanged",
@@ -38,35 +42,38 @@ __all__ = [
 
 
 class LinkState(enum.StrEnum):
-    """Of the link to another node.  A message may come from a node before its link is up here (it is up there)."""
+    """State of the link to another node.
+
+    A message may arrive from a node before its link is up here, as it is up there already.
+    """
 
     UP = "up"
     DOWN = "down"
-    """No traffic; what the node said is still true if it comes back."""
+    """No traffic; the node's state is still valid if the link comes up again."""
     GONE = "gone"
-    """The node restarted or was forgotten: forget all that it said."""
+    """The node has restarted or was forgotten: drop all state received from it."""
 
 
 class Transmit(msgspec.Struct, frozen=True):
-    """Send this to the same engine of another node; it may be lost, doubled or overtaken."""
+    """Send this message to the same engine of another node; it may be lost, doubled or overtaken."""
 
     peer: NodeId
     message: bytes
     mentions: tuple[NodeId, ...] = ()
-    """Nodes that the message names: a peer that has not heard of them is told first how to reach them."""
+    """Nodes that the message names; the peer is first sent those of their records that it lacks."""
 
 
 class LinkWanted(msgspec.Struct, frozen=True):
-    """The engine would use a link to that node (or no longer)."""
+    """The engine wants a link to a node, or no longer wants it."""
 
     peer: NodeId
-    wanted: bool
+    is_wanted: bool
 
 
 class Resend(msgspec.Struct, frozen=True):
-    """Send these datagrams once more to that node, out of the data plane's own history.
+    """Send these datagrams to a node once more, from the history of the data plane.
 
-    What it has no more, or has not got yet, is left: who lacks something goes on asking.
+    Datagrams that the history no longer has, or does not have yet, are skipped: the node repeats its request.
     """
 
     peer: NodeId
@@ -79,88 +86,124 @@ class Resend(msgspec.Struct, frozen=True):
 Output: TypeAlias = Transmit | RouteChanged | LinkWanted | Resend
 
 
+class NodeView:
+    """What an engine may assume about other nodes.  In this base class, every node has a link to every other one."""
+
+    announces_sources: ClassVar[bool] = False
+    """Whether the engine has to announce sources, because receivers may lack their records and thus their keys."""
+
+    def can_reach(self, node: NodeId, up: Container[NodeId]) -> bool:
+        """Return whether a message to the node may arrive; `up` holds the nodes whose link is up."""
+        return node in up
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineContext:
-    """What an engine is born with."""
+    """Everything that an engine is created with."""
 
     node_id: NodeId
     random: Callable[[], float]
-    """Uniform in [0, 1)."""
+    """Returns a number from [0, 1), uniformly distributed."""
     options: Mapping[str, object] = field(default_factory=dict)
     """The engine's own table of the configuration."""
-    is_sparse: bool = False
-    """Nodes know and link only those that engines want or mention; else every node has a link to every other."""
+    view: NodeView = field(default_factory=NodeView)
 
     def refuse_options(self, engine: str) -> None:
-        """For an engine that has none; ConfigError if the configuration gives some."""
+        """Raise ConfigError if the configuration has options for an engine that takes none."""
         if self.options:
             raise ConfigError(f"[overlay.{engine}]: {', '.join(self.options)}: the engine has no options")
 
 
-class Engine(Protocol):
-    """An application-layer multicast protocol."""
+class Engine(abc.ABC):
+    """Base class of application-layer multicast protocols.
 
+    What every engine has to decide is abstract; everything else has a default that does nothing.  An entry point of
+    group `mcast_pipeline.engines` names a subclass, which is called with context and now.
+    """
+
+    repairs: ClassVar[bool] = False
+    """Whether the engine's routes may ask for repair, so that the data plane keeps a history."""
+    supports_partial_view: ClassVar[bool] = False
+    """Whether the engine works where nodes know and link only the nodes that it wants or mentions."""
+
+    def __init__(self, context: EngineContext, now: float) -> None: ...
+
+    # ---- this host
+
+    @abc.abstractmethod
     def join(self, group: Address, sources: SourceFilter, now: float) -> None:
-        """This host wants the group; again with other sources when they change."""
+        """This host joins the group, or its source filter has changed."""
 
+    @abc.abstractmethod
     def leave(self, group: Address, now: float) -> None:
-        """This host wants the group no longer."""
+        """This host leaves the group."""
 
+    @abc.abstractmethod
     def register_source(self, group: Address, now: float) -> None:
         """A program of this host sends to the group."""
 
+    @abc.abstractmethod
     def deregister_source(self, group: Address, now: float) -> None:
-        """None does any more."""
+        """No program of this host sends to the group any more."""
 
+    # ---- other nodes
+
+    @abc.abstractmethod
     def handle_link(self, peer: NodeId, state: LinkState, now: float, *, rtt_s: float | None = None) -> None:
-        """A link came up, went down, is gone; or, UP again, its measured round-trip time changed."""
+        """A link came up, went down, or is gone; or, UP again, its measured round-trip time has changed."""
 
-    def handle_addresses(self, hosts: Mapping[Address, NodeId], now: float) -> None:
-        """Which node each overlay address belongs to, this node's included."""
+    def handle_addresses(self, owners: Mapping[Address, NodeId], now: float) -> None:
+        """The owners of overlay addresses have changed; all are listed, this node's own addresses included."""
 
+    @abc.abstractmethod
     def handle_message(self, peer: NodeId, message: bytes, now: float) -> str | None:
-        """What a peer's engine says.  Returns a reason word if it is nonsense."""
+        """Take a message of a peer's engine.  Returns a reason word if it is malformed."""
+
+    # ---- losses
 
     def handle_gap(
         self, group: Address, origin: NodeId, numbers: tuple[int, ...], now: float, *, via: NodeId | None = None
     ) -> None:
-        """All that the data plane lacks of a stream and might still be sent; told again as it changes.
+        """The missing datagrams of a stream that may still be sent have changed; all of them are listed.
 
-        `via`: the node that the last datagram of the stream came from.
+        `via`: the node from which the last datagram of the stream arrived.
         """
+
+    def handle_stream_stall(self, group: Address, now: float) -> None:
+        """A steady stream has stopped: its source has ended, or a node that forwards it has failed."""
+
+    # ---- time and outputs
 
     def handle_timeout(self, now: float) -> None:
         """The time of `poll_timeout` has come."""
 
     def poll_timeout(self) -> float | None:
-        """When `handle_timeout` is due."""
+        """Return the time at which `handle_timeout` is due."""
+        return None
 
+    @abc.abstractmethod
     def poll_output(self) -> Output | None:
-        """The next thing to do; None when all is done."""
+        """Return the next output; None when there is none left."""
 
-    def members(self, group: Address) -> frozenset[NodeId]:
-        """Nodes within reach, other than this one, that want the group."""
+    # ---- views
 
-    def nodes(self) -> Iterable[NodeId]:
-        """Nodes whose records this node needs beside those it wants links to: origins of what it receives."""
+    def members(self, group: Address) -> frozenset[NodeId]:  # noqa: ARG002 (a default)
+        """Return the members of the group that this node knows of and has a link to, without itself."""
+        return frozenset()
 
     def groups(self) -> Iterable[Address]:
-        """Groups that this node or one within reach wants."""
+        """Return the groups in which this node, or a node that it knows of and has a link to, takes part."""
+        return ()
 
-    def snapshot(self, now: float) -> bytes:
-        """Everything that a restarted control process needs to go on."""
+    def nodes(self) -> Iterable[NodeId]:
+        """Return the nodes whose records this node needs beside those of its links: origins of what it receives."""
+        return ()
+
+    # ---- a restart of the control process
+
+    def snapshot(self, now: float) -> bytes:  # noqa: ARG002 (a default)
+        """Return everything that a restarted control process needs to continue."""
+        return b""
 
     def restore(self, data: bytes, now: float) -> None:
-        """Take over a snapshot; ValueError if it is none.  Links are told anew, and all routes are put out again."""
-
-
-EngineFactory: TypeAlias = Callable[[EngineContext, float], Engine]
-"""What an entry point of group `mcast_pipeline.engines` names: called with context and now."""
-
-
-@runtime_checkable
-class Watchful(Protocol):
-    """An engine that wants to know when a stream stops."""
-
-    def handle_stream_stall(self, group: Address, now: float) -> None:
-        """Packets of a stream came steadily, and for a while none: it has ended, or who should pass it on is gone."""
+        """Take over a snapshot; ValueError if it is none.  Links are reported and all routes are put out again."""

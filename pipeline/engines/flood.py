@@ -1,22 +1,22 @@
-"""The engine `flood`: what a host sends to any group goes to every node within reach.  The example of README.md here.
+"""The engine `flood`: a host's packets to any group go to every node with a link.  It is the example of README.md.
 
-It knows no members and says nothing to its likes; hosts without members drop what they get.
+It keeps no members and sends no messages; hosts without members drop the packets.
 """
 
-# ruff: noqa: ARG002, D102 (what the methods are for stands in engines/api.py)
+# ruff: noqa: ARG002, D102 (the methods are documented in engines/api.py)
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from pipeline.address import Address, NodeId, SourceFilter
 from pipeline.drop_reasons import MessageRefusal
-from pipeline.engines.api import EngineContext, LinkState, Output, RouteChanged, RouteKey, Side
+from pipeline.engines.api import Engine, EngineContext, LinkState, Output, RouteChanged, RouteKey, Side
 
 
-class Flood:
-    """One node's flood."""
+class Flood(Engine):
+    """Flood engine of one node."""
 
     def __init__(self, context: EngineContext, now: float) -> None:
         context.refuse_options("flood")
@@ -49,28 +49,11 @@ class Flood:
     def _route(self, group: Address) -> None:
         self._outputs.append(RouteChanged(RouteKey(Side.HOST, group), frozenset(self._up), "flood: every node"))
 
-    def handle_addresses(self, hosts: Mapping[Address, NodeId], now: float) -> None: ...
-
     def handle_message(self, peer: NodeId, message: bytes, now: float) -> str | None:
         return MessageRefusal.FLOOD_MALFORMED
 
-    def handle_gap(
-        self, group: Address, origin: NodeId, numbers: tuple[int, ...], now: float, *, via: NodeId | None = None
-    ) -> None: ...
-
-    def handle_timeout(self, now: float) -> None: ...
-
-    def poll_timeout(self) -> float | None:
-        return None
-
     def poll_output(self) -> Output | None:
         return self._outputs.popleft() if self._outputs else None
-
-    def members(self, group: Address) -> frozenset[NodeId]:
-        return frozenset()
-
-    def nodes(self) -> Iterable[NodeId]:
-        return self._up
 
     def groups(self) -> Iterable[Address]:
         return frozenset(self._joined)

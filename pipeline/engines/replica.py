@@ -1,19 +1,19 @@
-"""A map that its owner changes and that other nodes hold copies of: versioned, sent as deltas, repaired after any loss.
+"""A replicated map: its owner changes it, other nodes hold replicas.  Sent as deltas, repaired after any loss.
 
-Each change of the Original gets the next version, and a key keeps only its latest; so "all entries newer than v", in
-the order of their versions, brings a copy that is complete up to v to the present, and every prefix of that brings
-it to a version in between.  Deltas may thus be cut anywhere, doubled, lost and overtaken:
+Each change of a ReplicaSource gets the next version, and a key keeps only its latest.  So "all entries newer than v",
+in the order of their versions, brings a replica that is complete up to v to the present, and every prefix of that
+brings it to a version in between.  Deltas may thus be cut anywhere, doubled, lost and overtaken:
 
-    Update(base, version)   all entries with base < version of entry ≤ version; valid for copies that have ≥ base
-    Advert(version, digest) what a copy should have; sent periodically.  Who has less, or else, sends a
+    Update(base, version)   all entries with base < version of entry ≤ version; valid for replicas that have ≥ base
+    Advert(version, digest) the state that a replica should have; sent periodically.  A replica with another state sends
     Pull(have)              and is sent the difference
 
-Deleted keys are kept as tombstones up to a bound; below `floor` some have been dropped.  A copy that has less than that
-(or whose digest differs at the same version, which only a fault explains) is sent everything, `reset`: it keeps
-what it has until the reset is complete and then drops what was not in it, so that forwarding is never emptied.
+Deleted keys are kept as tombstones up to a bound; below `floor` some have been dropped.  A replica with a version below
+that (or with another digest at the same version, which only a fault explains) is sent everything, `reset`.  It keeps
+its entries until the reset is complete and then drops those that were not in it, so that forwarding is never emptied.
 
-It knows no nodes, links or clock; keys and values are bytes.  One law: a copy is of one life of its owner; whoever
-holds it throws it away when the owner has restarted.
+This module knows no nodes, links or clock; keys and values are bytes.  One law: a replica belongs to one incarnation of
+its owner; its holder discards it when the owner has restarted.
 """
 
 from __future__ import annotations
@@ -47,31 +47,31 @@ class Update(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like
     version: Version
     floor: Version
     reset_until: Version
-    """Not 0: the first part of everything, which is complete at that version."""
+    """If not 0, this is the first part of a reset, which is complete at that version."""
     entries: list[Entry]
 
 
 class Advert(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="a"):
-    """What a copy should have."""
+    """State that a replica should have."""
 
     version: Version
     digest: Annotated[int, Meta(ge=0)]
 
 
 class Pull(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True, tag="p"):
-    """What a copy has.  `floor`: a reset from that floor is under way."""
+    """Version that a replica has.  If `floor` is not 0, a reset from that floor is under way."""
 
     have: Version
     floor: Version
     anew: bool
-    """Send everything, whatever I have."""
+    """Request for everything, whatever the replica has."""
 
 
 ReplicaMessage: TypeAlias = Update | Advert | Pull
 
 
 class ReplicaSource:
-    """The owner's side."""
+    """The owner's side of a replicated map."""
 
     def __init__(self) -> None:
         self.version = 0
@@ -84,12 +84,12 @@ class ReplicaSource:
         return len(self._entries) - self._tombstones
 
     def get(self, key: Key) -> Value | None:
-        """The value of a key."""
+        """Return the value of a key, or None."""
         entry = self._entries.get(key)
         return None if entry is None else entry[1]
 
     def items(self) -> Iterator[tuple[Key, Value]]:
-        """All keys that are not deleted."""
+        """Return all keys that are not deleted, with their values."""
         return ((key, value) for key, (_, value) in self._entries.items() if value is not None)
 
     def set(self, key: Key, value: Value | None) -> bool:
@@ -109,13 +109,14 @@ class ReplicaSource:
         return True
 
     def advert(self) -> Advert:
-        """What a copy should have."""
+        """Return the state that a replica should have."""
         return Advert(self.version, self.digest)
 
     def updates(self, pull: Pull) -> list[Update]:
-        """What a copy lacks, in parts of at most ENGINE_MESSAGE_BYTES_MAX.
+        """Return the entries that a replica lacks, in parts of at most ENGINE_MESSAGE_BYTES_MAX.
 
-        Who has more than can have been told before a restart lies, and is sent everything: our versions do not follow.
+        A version beyond all that may have been sent before a restart is forged: its sender gets everything, and our
+        versions do not follow it.
         """
         if self.version < pull.have <= self.version + limits.RESTORE_STEP:
             self.outrun(pull.have)
@@ -129,12 +130,12 @@ class ReplicaSource:
         return parts
 
     def outrun(self, version: int) -> None:
-        """A copy has a version that we have not made: we were restored from an older state.  Begin above it."""
+        """Continue above the version of a replica that is ahead, as this map was restored from an older state."""
         self.version = self.floor = max(self.version, version) + limits.RESTORE_STEP
         self._drop_tombstones()
 
     def restore(self, entries: Mapping[Key, Value], version: int) -> None:
-        """Take over a snapshot.  Copies may hold changes made since: all of them are reset."""
+        """Take over a snapshot.  Replicas may hold changes made after it, so all of them are reset."""
         for key, value in entries.items():
             self.set(key, value)
         self.outrun(version)
@@ -155,7 +156,7 @@ class ReplicaSource:
             yield Update(start, self.version, self.floor, 0, entries)
 
     def _newer_than(self, base: int) -> list[tuple[Key, int, Value | None]]:
-        """Found from the newest backwards, so that it costs what it returns."""
+        """Return the entries above a version.  The search goes backwards, so that it costs only what it returns."""
         found = []
         for key in reversed(self._entries):
             version, value = self._entries[key]
@@ -166,7 +167,7 @@ class ReplicaSource:
         return found
 
     def _drop_tombstones(self) -> None:
-        """The older half; all of them if the floor is above."""
+        """Drop the older half of the tombstones, or all of them if the floor is above."""
         dropped = [(key, version) for key, (version, value) in self._entries.items() if value is None]
         if self.floor < self.version:
             dropped = dropped[: len(dropped) // 2]
@@ -177,7 +178,7 @@ class ReplicaSource:
 
 
 class MemoryBudget:
-    """What the copies of all other nodes may weigh together, so that no number of liars fills this node's memory."""
+    """Bound on the weight of all replicas together, so that no number of lying nodes fills this node's memory."""
 
     def __init__(self) -> None:
         self.left = limits.REPLICAS_WEIGHT_MAX
@@ -185,33 +186,33 @@ class MemoryBudget:
 
 @dataclass(slots=True)
 class Replica:
-    """Another node's side.  `apply` returns the keys that changed; what else there is to say is asked of `pull`."""
+    """Another node's side.  `apply` returns the keys that changed, `pull` the request to send to the owner."""
 
-    room: MemoryBudget = field(default_factory=MemoryBudget)
+    budget: MemoryBudget = field(default_factory=MemoryBudget)
     weight: int = 0
     have: int = 0
     digest: int = 0
     floor: int = 0
     entries: dict[Key, Value] = field(default_factory=dict)
     is_faulty: bool = False
-    """To be sent anew."""
+    """Whether everything is to be sent anew."""
     is_short: bool = False
-    """Something had no room: the digest says nothing."""
+    """Whether an entry exceeded the budget, so that the digest proves nothing."""
     _unconfirmed: set[Key] = field(default_factory=set)
     _reset_until: int = 0
 
     @classmethod
-    def restored(cls, entries: dict[Key, Value], have: int, room: MemoryBudget) -> Replica:
-        """A copy out of a checkpoint."""
-        copy = cls(room=room, have=have)
+    def restored(cls, entries: dict[Key, Value], have: int, budget: MemoryBudget) -> Replica:
+        """Return a replica from a checkpoint."""
+        replica = cls(budget=budget, have=have)
         for key, value in entries.items():
-            copy._set(key, value)
+            replica._set(key, value)
         if not have:
-            copy.is_faulty = bool(entries)
-        return copy
+            replica.is_faulty = bool(entries)
+        return replica
 
     def apply(self, update: Update) -> set[Key] | None:
-        """Take a delta.  None if something before it is missing: send `pull()`."""
+        """Take a delta.  Returns the changed keys, or None if an earlier delta is missing: then send `pull()`."""
         if update.reset_until > self.have and not (self._reset_until and self.floor == update.floor):
             self._unconfirmed = set(self.entries)
             self._reset_until = update.reset_until
@@ -231,9 +232,9 @@ class Replica:
         return changed
 
     def differs(self, advert: Advert) -> bool:
-        """Whether something is missing: send `pull()`.
+        """Return whether entries are missing: then send `pull()`.
 
-        An equal version with other content starts the copy anew, and so does one that its owner cannot have told.
+        A replica with other content at an equal version starts anew, and so does one whose owner cannot have sent it.
         """
         is_other = self.have == advert.version and self.digest != advert.digest and not self.is_short
         if is_other or self.have > advert.version + limits.RESTORE_STEP:
@@ -241,17 +242,17 @@ class Replica:
         return self.have != advert.version
 
     def start_anew(self) -> None:
-        """Ask for everything; what is here stays until that is complete."""
+        """Request everything; present entries stay until that is complete."""
         self.have = 0
         self.is_faulty = True
         self._reset_until = 0
 
     def discard(self) -> None:
-        """Its owner is gone: others may have the room."""
-        self.room.left += self.weight
+        """Return the weight of this replica to the budget, as its owner is gone."""
+        self.budget.left += self.weight
 
     def pull(self) -> Pull:
-        """What to ask for."""
+        """Return the request to send to the owner."""
         return Pull(self.have, self.floor if self._reset_until else 0, self.is_faulty)
 
     def _set(self, key: Key, value: Value | None) -> bool:
@@ -260,11 +261,11 @@ class Replica:
         more = _weight(value) - _weight(old)
         if old == value:
             return False
-        if more > 0 and (self.weight + more > limits.REPLICA_WEIGHT_MAX or more > self.room.left):
+        if more > 0 and (self.weight + more > limits.REPLICA_WEIGHT_MAX or more > self.budget.left):
             self.is_short = True
             return False
         self.weight += more
-        self.room.left -= more
+        self.budget.left -= more
         self.digest ^= _fingerprint(key, old) ^ _fingerprint(key, value)
         if value is None:
             del self.entries[key]
@@ -274,7 +275,7 @@ class Replica:
 
 
 def _weight(value: Value | None) -> int:
-    """Of a key with its value, about in the number of dictionary entries that it costs."""
+    """Return the memory of a key with its value, about in dictionary entries."""
     return 0 if value is None else 1 + len(value) // 4
 
 

@@ -1,8 +1,9 @@
-"""Who owns which overlay address, among the nodes within reach.
+"""Owner of each overlay address among the nodes whose link is up.
 
-An explicit address (`--address`) beats a derived one, then the lower node id keeps it.  Every node applies the same
-rule to the same records, so all agree without asking.  The loser of a derived address moves on to its next
-one; two explicit claims stand, and the unicast route goes to the owner.  It knows no interfaces and sends nothing.
+An explicit address (`--address`) has precedence over a derived one; between equals the lower node id keeps the address.
+Every node applies this rule to the same records, so all agree without a message.  A node that loses a derived address
+takes its next one.  Two explicit claims both stand, and the unicast route leads to the owner.  This module knows no
+interfaces and sends nothing.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ V6_PREFIX = 64
 
 
 class AddressOwners:
-    """The addresses that nodes within reach claim."""
+    """Addresses that this node and those with a link up claim."""
 
     def __init__(self) -> None:
         self._by_address: dict[Address, dict[NodeId, NodeRecord]] = {}
         self._by_node: dict[NodeId, NodeRecord] = {}
 
     def set(self, record: NodeRecord) -> bool:
-        """A node within reach claims the addresses of its record.  Returns whether any owner may have changed."""
+        """Add or replace the claims of a node.  Returns whether an owner may have changed."""
         old = self._by_node.get(record.node_id)
         if old is not None and _claim(old) == _claim(record):
             return False
@@ -36,7 +37,7 @@ class AddressOwners:
         return True
 
     def remove(self, node_id: NodeId) -> bool:
-        """The node is out of reach.  Returns whether any owner may have changed."""
+        """Remove the claims of a node.  Returns whether an owner may have changed."""
         old = self._by_node.pop(node_id, None)
         if old is None:
             return False
@@ -48,11 +49,11 @@ class AddressOwners:
         return bool(old.addresses)
 
     def owners(self) -> dict[Address, NodeId]:
-        """The owner of each address."""
+        """Return the owner of each address."""
         return {address: min(claimants.values(), key=_rank).node_id for address, claimants in self._by_address.items()}
 
     def rivals(self, own: NodeRecord) -> list[NodeRecord]:
-        """Other nodes that claim an address of `own`, each once."""
+        """Return the other nodes that claim an address of `own`, each once."""
         found = {
             other.node_id: other
             for address, _ in own.addresses
@@ -62,11 +63,14 @@ class AddressOwners:
         return [found[node_id] for node_id in sorted(found)]
 
     def must_move(self, own: NodeRecord) -> bool:
-        """Whether a derived address of `own` belongs to another node."""
+        """Return whether another node owns a derived address of `own`."""
         return not own.explicit_addresses and any(_rank(rival) < _rank(own) for rival in self.rivals(own))
 
     def derive(self, name: str, own_id: NodeId, attempt: int) -> tuple[int, tuple[tuple[Address, int], ...]]:
-        """The first pair of derived addresses, from the nth on, that no other node claims, and its number."""
+        """Return the first pair of derived addresses, from number `attempt` on, that no other node claims.
+
+        Returns (number of the pair, addresses with prefix lengths).
+        """
         for number in range(attempt, attempt + limits.ADDRESS_ATTEMPTS_MAX):
             v4, v6 = derive_addresses(name, number)
             if not self._is_claimed((v4, v6), own_id):

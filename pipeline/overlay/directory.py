@@ -1,16 +1,16 @@
-"""The directory: the newest record of every node, whoever told it.
+"""Directory: the newest record of every known node, from whichever node it was received.
 
-A record has one author, its node, who alone makes new versions; the newest (incarnation, version) wins, so records may
-arrive by any path, in any order and any number of times.  A forgotten record leaves a grave for a while, so that
-gossip does not bring it back.  It knows no sessions, sends nothing and reads no clock.
+Only a node itself makes new versions of its record, and the newest (incarnation, version) wins.  So records may arrive
+by any path, in any order and any number of times.  A forgotten record leaves a tombstone for NODE_FORGET_S, so that
+gossip does not bring it back.  The directory knows no sessions, sends nothing and reads no clock.
 
-What `merge` makes of a record that meets another one of the same node id:
+Result of `merge` for a record whose node id is held already:
 
-    same name, newer                          NEWER      taken
-    same name, newer life, other endpoint,
-      and the older life is heard             NAMESAKE   refused: the older node keeps the name while it lives
-    same name, older                          OLDER      refused
-    another name                              the smaller name keeps the id: NEWER or ID_TAKEN
+    same name, newer                            NEWER      taken
+    same name, newer incarnation, another
+      endpoint, and the older node is alive     NAMESAKE   refused: the older node keeps the name while it is alive
+    same name, older                            OLDER      refused
+    another name                                the smaller name keeps the id: NEWER or ID_TAKEN
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DIGEST_BYTES = 8
 
 
 class Merge(enum.Enum):
-    """What became of a record."""
+    """Result of merging a record."""
 
     NEW = enum.auto()
     NEWER = enum.auto()
@@ -39,17 +39,18 @@ class Merge(enum.Enum):
 
 
 class Directory:
-    """Records of the other nodes and of this one."""
+    """Records of the other nodes and of this one, and tombstones."""
 
     def __init__(self, own: NodeRecord) -> None:
         self._own = own
         self._others: dict[NodeId, NodeRecord] = {}
-        self._graves: dict[NodeId, tuple[Stamp, float]] = {}
+        self._tombstones: dict[NodeId, tuple[Stamp, float]] = {}
+        """Stamp of the removed record and expiry time, oldest first."""
         self._digest = _fingerprint(own.node_id, own.stamp)
 
     @property
     def own(self) -> NodeRecord:
-        """This node's record."""
+        """Record of this node."""
         return self._own
 
     @own.setter
@@ -60,28 +61,28 @@ class Directory:
 
     @property
     def digest(self) -> bytes:
-        """Equal on two nodes if their directories are."""
+        """Digest of all records and tombstones: equal on two nodes if their directories are equal."""
         return self._digest.to_bytes(DIGEST_BYTES)
 
     @property
     def is_full(self) -> bool:
-        """Whether no further node can be taken."""
+        """Whether there is no place for another node."""
         return len(self._others) >= limits.NODES_MAX
 
     def get(self, node: NodeId) -> NodeRecord | None:
-        """The record of another node."""
+        """Return the record of another node, or None."""
         return self._others.get(node)
 
     def others(self) -> Iterator[NodeRecord]:
-        """The records of all other nodes."""
+        """Return the records of all other nodes."""
         return iter(self._others.values())
 
-    def merge(self, record: NodeRecord, *, is_live: bool, is_direct: bool) -> Merge:
-        """Take a record of another node if it is newer than what is known.
+    def merge(self, record: NodeRecord, *, is_alive: bool, is_direct: bool) -> Merge:
+        """Take a record of another node if it is newer than the one held.
 
-        `is_live`: the node of that id is being heard; `is_direct`: the record came from the node itself.
+        `is_alive`: messages arrive from the node of the held record; `is_direct`: the record came from its node itself.
         """
-        assert record.node_id != self._own.node_id, "the owner judges its own record"
+        assert record.node_id != self._own.node_id, "a record with this node's id goes to IdConflicts"
         held = self._others.get(record.node_id)
         if held is None:
             return self._merge_unknown(record, is_direct=is_direct)
@@ -91,57 +92,57 @@ class Directory:
         elif record.stamp < held.stamp:
             return Merge.OLDER
         elif record.stamp == held.stamp:
-            # The same version can differ in one thing: the address that a wildcard endpoint is seen at.
+            # Equal versions can differ in the endpoint: receivers replace a wildcard address by the one they see.
             if not is_direct or record == held:
                 return Merge.SAME
-        elif record.incarnation > held.incarnation and is_live and record.endpoint != held.endpoint:
+        elif record.incarnation > held.incarnation and is_alive and record.endpoint != held.endpoint:
             return Merge.NAMESAKE
         self._put(record)
         return Merge.NEWER
 
     def drop(self, node: NodeId) -> None:
-        """Forget a record; it may be learnt again."""
+        """Remove a record; it may be learnt again at once."""
         self._remove(node)
 
-    def bury(self, node: NodeId, now: float) -> None:
-        """Forget a record, and remember for a while that it was forgotten; of too many graves the oldest is opened."""
+    def replace_by_tombstone(self, node: NodeId, now: float) -> None:
+        """Remove a record and leave a tombstone; of NODES_MAX tombstones the oldest is removed."""
         record = self._others.get(node)
         if record is not None:
             self._remove(node)
-            if len(self._graves) >= limits.NODES_MAX:
-                self._open_grave(next(iter(self._graves)))
-            self._graves[node] = record.stamp, now + limits.NODE_FORGET_S
+            if len(self._tombstones) >= limits.NODES_MAX:
+                self._remove_tombstone(next(iter(self._tombstones)))
+            self._tombstones[node] = record.stamp, now + limits.NODE_FORGET_S
             self._digest ^= _fingerprint(node, record.stamp)
 
-    def expire_graves(self, now: float) -> None:
-        """What is still told after so long shall be believed again."""
-        for node in [node for node, (_, until) in self._graves.items() if until <= now]:
-            self._open_grave(node)
+    def expire_tombstones(self, now: float) -> None:
+        """Remove old tombstones: a record that is still sent after that time is accepted again."""
+        for node in [node for node, (_, until) in self._tombstones.items() if until <= now]:
+            self._remove_tombstone(node)
 
     def summary(self) -> list[tuple[NodeId, int, int]]:
-        """The age of every record, graves included: who has the same need not send it."""
+        """Return (node, incarnation, version) of every record and tombstone, so that peers send only what is newer."""
         own = (self._own.node_id, *self._own.stamp)
         others = [(node, *record.stamp) for node, record in self._others.items()]
-        return [own, *others, *((node, *stamp) for node, (stamp, _) in self._graves.items())]
+        return [own, *others, *((node, *stamp) for node, (stamp, _) in self._tombstones.items())]
 
     def newer_than(self, summary: list[tuple[NodeId, int, int]]) -> list[NodeRecord]:
-        """Records that the sender of a summary lacks."""
+        """Return the records that the sender of a summary lacks."""
         theirs = {node: (incarnation, version) for node, incarnation, version in summary}
         ours = (self._own, *self._others.values())
         return [record for record in ours if theirs.get(record.node_id, (-1, 0)) < record.stamp]
 
     def lacks(self, summary: list[tuple[NodeId, int, int]]) -> bool:
-        """Whether the sender of a summary has records that are newer than ours."""
+        """Return whether the sender of a summary has records that are newer than ours."""
         ours = {node: (incarnation, version) for node, incarnation, version in self.summary()}
         return any(ours.get(node, (-1, 0)) < (incarnation, version) for node, incarnation, version in summary)
 
     def _merge_unknown(self, record: NodeRecord, *, is_direct: bool) -> Merge:
-        grave = self._graves.get(record.node_id)
-        if grave is not None and not is_direct and record.stamp <= grave[0]:
+        tombstone = self._tombstones.get(record.node_id)
+        if tombstone is not None and not is_direct and record.stamp <= tombstone[0]:
             return Merge.OLDER
         if self.is_full:
             return Merge.FULL
-        self._open_grave(record.node_id)
+        self._remove_tombstone(record.node_id)
         self._put(record)
         return Merge.NEW
 
@@ -155,10 +156,10 @@ class Directory:
         if old is not None:
             self._digest ^= _fingerprint(node, old.stamp)
 
-    def _open_grave(self, node: NodeId) -> None:
-        grave = self._graves.pop(node, None)
-        if grave is not None:
-            self._digest ^= _fingerprint(node, grave[0])
+    def _remove_tombstone(self, node: NodeId) -> None:
+        tombstone = self._tombstones.pop(node, None)
+        if tombstone is not None:
+            self._digest ^= _fingerprint(node, tombstone[0])
 
 
 def _fingerprint(node: NodeId, stamp: Stamp) -> int:

@@ -1,4 +1,4 @@
-"""What an OverlayNode tells its driver, beside the engine's RouteChanged.  Values only.
+"""Events that an OverlayNode reports to its driver, beside the engine's RouteChanged.  Values only.
 
 Drain events before transmits: an acknowledgement that is sent before the key it acknowledges is in shared memory
 would invite packets that cannot be opened.
@@ -20,71 +20,71 @@ from pipeline.messages import NodeRecord
 
 
 class RecordChanged(msgspec.Struct, frozen=True):
-    """A node is known, or something in its record is new (key, endpoint, lanes, addresses): install them."""
+    """A record is new or has changed: install its key, endpoint, lanes and addresses."""
 
     record: NodeRecord
     link: int
-    """The node's link index."""
+    """Link index of the node."""
 
 
 class RecordGone(msgspec.Struct, frozen=True):
-    """A node is forgotten: remove key and endpoint.  Its link index may be given to another node from now on."""
+    """A node is forgotten: remove its key and endpoint.  Another node may be given its link index from now on."""
 
     record: NodeRecord
     link: int
 
 
 class PeerChanged(msgspec.Struct, frozen=True):
-    """The link to a node is up (it holds our key, packets may be sent) or down."""
+    """The link to a node is up, so it holds our key and packets may be sent, or down."""
 
     record: NodeRecord
     link: int
-    up: bool
+    is_up: bool
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class AddressOwnersChanged:
-    """Which node each overlay address within reach belongs to, this node's own included: the whole mapping."""
+    """The owners of overlay addresses have changed; all are listed, this node's own addresses included."""
 
-    hosts: Mapping[Address, NodeId]
+    owners: Mapping[Address, NodeId]
 
 
 @dataclass(frozen=True, slots=True)
 class AddressMoved:
-    """This node's derived addresses belonged to another node: the interface is to have these instead."""
+    """Another node owned a derived address of this node: give the interface these addresses instead."""
 
     addresses: tuple[tuple[Address, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class NodeIdMoved:
-    """Another node's name gives the same node id and it keeps it: this node now sends as another origin."""
+    """Another node keeps the node id of this one: this node is another origin from now on."""
 
     old: NodeId
     new: NodeId
 
 
 class NoticeKind(enum.StrEnum):
-    """What a person should be told, each once for each node concerned."""
+    """Kind of a notice for the operator, given once for each kind and node concerned."""
 
     NAME_TAKEN = "name_taken"
-    """An older node of this name is alive: this one is refused and had better end."""
+    """An older node of this name is alive: peers refuse this one, which should stop."""
     NAMESAKE = "namesake"
-    """A newer node of this name has been started; this one goes on."""
+    """A second node of this name was started; this one continues."""
     ADDRESS_CONFLICT = "address_conflict"
-    """Two nodes were given the same address by `--address`."""
+    """Two nodes have the same explicit address (`--address`)."""
     ENGINE_MISMATCH = "engine_mismatch"
-    """A node runs another engine: it gets no packets."""
+    """A node runs another engine: no packets pass between it and this node."""
     NO_ANSWER = "no_answer"
-    """An endpoint given by `--peer` has not answered: a typing error, a firewall, another network key."""
+    """An endpoint given by `--peer` has not answered: a mistyped address, a firewall, or another network key."""
     OVERLAY_FULL = "overlay_full"
-    """There are NODES_MAX nodes already."""
+    """The overlay has NODES_MAX nodes already."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Log this line, once."""
+    """A line for the log."""
 
     kind: NoticeKind
     peer: str

@@ -1,12 +1,12 @@
-"""OverlayNode: a node's whole control plane but the membership querier, without I/O and without a clock.
+"""OverlayNode: the control plane of one node without the membership router.  It does no I/O and reads no clock.
 
     control sockets ──handle_message──▶ Sessions ──links, records──▶ Engine ──▶ RouteChanged
     membership ─────────join, leave──────────────────────────────────▲  │
-                        Claims ◀──records within reach── Sessions    │  └─Transmit──▶ EngineMessage to a peer
+                        AddressOwners ◀──records of linked nodes     │  └─Transmit──▶ EngineMessage to a peer
 
-One law: call inputs, then drain `poll_event` and only then `poll_transmit`, then ask `poll_timeout`.  (An
-acknowledgement that leaves before the key it acknowledges stands in shared memory would invite packets that cannot be
-opened.)  What many inputs change before a drain travels together: two thousand joins are one message.
+One law: call inputs, then drain `poll_event`, and only then `poll_transmit`; then call `poll_timeout`.  An
+acknowledgement that is sent before the key it acknowledges is in shared memory would invite packets that cannot be
+opened.  Changes of many inputs before a drain travel together: two thousand joins are one message.
 """
 
 from __future__ import annotations
@@ -21,35 +21,36 @@ import msgspec
 from pipeline import engines, limits, messages
 from pipeline.address import Address, NodeId, SourceFilter, derive_node_id, show
 from pipeline.drop_reasons import MessageRefusal
-from pipeline.engines.api import Engine, EngineContext, LinkState, LinkWanted, Resend, RouteChanged, Transmit, Watchful
+from pipeline.engines.api import Engine, EngineContext, LinkState, LinkWanted, Resend, RouteChanged, Transmit
 from pipeline.errors import ConfigError, WireError
 from pipeline.messages import EngineMessage, NodeRecord
 from pipeline.overlay.address_owners import AddressOwners
+from pipeline.overlay.directory import Directory
+from pipeline.overlay.directory_view import DirectoryView, FullView
 from pipeline.overlay.events import (
     AddressMoved,
     AddressOwnersChanged,
     NodeEvent,
     NodeIdMoved,
-    Notice,
     NoticeKind,
     PeerChanged,
     RecordChanged,
     RecordGone,
 )
-from pipeline.overlay.peer import Pace
 from pipeline.overlay.peer_table import PeerTable
 from pipeline.overlay.sessions import Sessions, SessionsSnapshot
+from pipeline.overlay.transmitter import Transmitter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:
-    """What a node is told about itself."""
+    """Configuration of a node."""
 
     name: str
     endpoint: str
-    """Where it listens, "ADDR:PORT"; with a wildcard address peers fill in what they see."""
+    """"ADDR:PORT" on which the node listens; peers replace a wildcard address by the one they see."""
     incarnation: int
-    """Greater at each start of the node: milliseconds of the wall clock do."""
+    """Greater at each start of the node; the wall clock in milliseconds serves."""
     sender_key: bytes
     """32 random bytes; empty if packets are not sealed."""
     key_epoch: int = 0
@@ -58,12 +59,11 @@ class NodeConfig:
     engine_options: Mapping[str, object] = field(default_factory=dict)
     peers: tuple[str, ...] = ()
     addresses: tuple[tuple[Address, int], ...] = ()
-    """(address, prefix length) given by hand; without any a pair is derived from the name."""
-    is_sparse: bool = False
-    """An overlay of many thousands, in simulations: see sessions.py for what it lacks."""
-    pace: Pace = field(default_factory=Pace)
+    """Explicit (address, prefix length) pairs; without any, a pair is derived from the name."""
+    view: type[DirectoryView] = FullView
+    """How much of the directory the node holds; daemons have a full view."""
     share: Callable[[NodeRecord], NodeRecord] = lambda record: record
-    """Of equal records the one to hold: nodes of one process, in simulations, need one copy."""
+    """Returns the one object to hold of equal records, so that simulated nodes in one process share them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +105,41 @@ class OverlayNode:
             )
         self._config = config
         self._random = random
-        self._claims = AddressOwners()
+        self._address_owners = AddressOwners()
         self._address_attempt = 0
-        own_id = derive_id(config.name, 0)
-        addresses = config.addresses or self._claims.derive(config.name, own_id, 0)[1]
-        own = NodeRecord(
-            node_id=own_id,
+        """Number of the pair of derived addresses in use."""
+        directory = Directory(self._first_record(derive_id(config.name, 0)))
+        self._transmitter = Transmitter(directory)
+        self._view = config.view(
+            directory,
+            self._transmitter,
+            engine_options=config.engine_options,
+            engine_nodes=lambda: self._engine.nodes(),  # noqa: PLW0108 (the engine is made later, and may be replaced)
+        )
+        self._peer_table = PeerTable(directory, self._view, random=random, share=config.share)
+        self._sessions = Sessions(
+            self._peer_table, self._transmitter, config.peers, derive_id=derive_id, random=random, now=now
+        )
+        self._engine = self._new_engine(now)
+        self._now = now
+        """Time of the last input."""
+        self._is_drained = False
+        """Whether all outputs of the engine have been taken since the last input."""
+        self._incarnations: dict[NodeId, int] = {}
+        self._proven_keys: dict[NodeId, int] = {}
+        """Number of the newest network key that each peer has proved to know."""
+        self._events: deque[NodeEvent] = deque()
+        self._owners: dict[Address, NodeId] = {}
+        """Owners of overlay addresses as they were last reported."""
+
+    def _first_record(self, node_id: NodeId) -> NodeRecord:
+        config = self._config
+        return NodeRecord(
+            node_id=node_id,
             name=config.name,
             incarnation=config.incarnation,
             version=1,
-            addresses=addresses,
+            addresses=config.addresses or self._address_owners.derive(config.name, node_id, 0)[1],
             endpoint=config.endpoint,
             lanes=config.lanes,
             key_epoch=config.key_epoch,
@@ -122,53 +147,39 @@ class OverlayNode:
             engine=config.engine,
             explicit_addresses=bool(config.addresses),
         )
-        self._roster = PeerTable(
-            own,
-            random=random,
-            pace=config.pace,
-            is_sparse=config.is_sparse,
-            share=config.share,
-            needed=lambda: set(self._engine.nodes()),
+
+    def _new_engine(self, now: float) -> Engine:
+        context = EngineContext(
+            node_id=self.record.node_id,
+            random=self._random,
+            options=self._config.engine_options,
+            view=self._view,
         )
-        self._sessions = Sessions(self._roster, config.peers, derive_id=derive_id, random=random, now=now)
-        self._engine = self._new_engine(now)
-        self._now = now
-        """Of the last input."""
-        self._is_drained = False
-        """Whether the engine has said all that it has to say of the inputs so far."""
-        self._incarnations: dict[NodeId, int] = {}
-        self._proven: dict[NodeId, int] = {}
-        """The newest network key that each peer has proved to know."""
-        self._events: deque[NodeEvent] = deque()
-        self._hosts: dict[Address, NodeId] = {}
-        self._conflicts: set[NodeId] = set()
-        self._mismatches: set[NodeId] = set()
+        return engines.load(self._config.engine)(context, now)
 
-    # ---- inputs
-
-    def _begin(self, now: float) -> None:
-        """An input comes."""
-        self._now, self._is_drained = now, False
+    # ---- lifecycle
 
     def start(self, now: float) -> None:
         """Begin to call peers."""
-        self._begin(now)
-        self._claims.set(self.record)
+        self._begin_input(now)
+        self._address_owners.set(self.record)
         self._sessions.start(now)
         self._settle(now)
-        self._publish_hosts(now)
+        self._publish_owners(now)
 
     def stop(self, now: float) -> None:  # noqa: ARG002 (as every input)
-        """Say goodbye to all peers; drain `poll_transmit` once more and end."""
+        """Send a Goodbye to all peers; drain `poll_transmit` once more, then drop the object."""
         self._sessions.stop()
 
-    def handle_message(self, endpoint_hint: str, data: bytes, now: float, *, network_key: int = 0) -> str | None:
-        """A message from a peer; `endpoint_hint` is the address it came from, or empty, `network_key` the number of the
-        key that its sender has proved to know.
+    # ---- inputs from other nodes
 
-        Returns a reason word if it is nonsense: the driver logs it once and cuts the peer off.
+    def handle_message(self, endpoint_hint: str, data: bytes, now: float, *, network_key: int = 0) -> str | None:
+        """Take a message from a peer.
+
+        `endpoint_hint` is its source address, or empty; `network_key` is the number of the network key that its sender
+        has proved to know.  Returns a reason word if it is refused: the driver logs it once and cuts the peer off.
         """
-        self._begin(now)
+        self._begin_input(now)
         try:
             message = messages.decode_node(data)
         except WireError as error:
@@ -176,93 +187,106 @@ class OverlayNode:
         reason = None
         if isinstance(message, EngineMessage):
             reason = self._handle_engine_message(message, endpoint_hint, now)
-        elif any(bool(told.sender_key) is not bool(self.record.sender_key) for told in messages.records_of(message)):
+        elif any(bool(each.sender_key) is not bool(self.record.sender_key) for each in messages.records_of(message)):
+            # Without a sender key in its record, anybody could send packets in the name of that node.
             return MessageRefusal.RECORD_UNSEALED
         else:
             self._sessions.handle_message(message, endpoint_hint, now)
-        if message.sender in self._roster.peers and self._proven.get(message.sender, 0) < network_key:
-            self._proven[message.sender] = network_key
+        if message.sender in self._peer_table.peers and self._proven_keys.get(message.sender, 0) < network_key:
+            self._proven_keys[message.sender] = network_key
         self._settle(now)
         return reason
 
+    def _begin_input(self, now: float) -> None:
+        self._now, self._is_drained = now, False
+
+    def _handle_engine_message(self, message: EngineMessage, hint: str, now: float) -> str | None:
+        peer = self._sessions.identify_sender(message, hint, now)
+        if peer is None or message.engine != self._config.engine:
+            return None
+        return self._engine.handle_message(message.sender, message.body, now)
+
     def handle_timeout(self, now: float) -> None:
-        """The time of `poll_timeout` has come."""
-        self._begin(now)
+        """Act on the time that `poll_timeout` returned."""
+        self._begin_input(now)
         self._sessions.handle_timeout(now)
         due = self._engine.poll_timeout()
         if due is not None and due <= now:
             self._engine.handle_timeout(now)
         self._settle(now)
 
+    # ---- inputs from the membership router
+
     def join(self, group: Address, sources: SourceFilter, now: float) -> None:
-        """This host wants the group from these sources; again when they change."""
-        self._begin(now)
+        """This host joins the group, or its source filter has changed."""
+        self._begin_input(now)
         if sources.is_empty:
             self._engine.leave(group, now)
         else:
             self._engine.join(group, sources, now)
 
     def leave(self, group: Address, now: float) -> None:
-        """This host wants the group no longer."""
-        self._begin(now)
+        """This host leaves the group."""
+        self._begin_input(now)
         self._engine.leave(group, now)
+
+    # ---- inputs from the data plane
 
     def register_source(self, group: Address, now: float) -> None:
         """A program of this host sends to the group."""
-        self._begin(now)
+        self._begin_input(now)
         self._engine.register_source(group, now)
 
     def deregister_source(self, group: Address, now: float) -> None:
-        """None does any more."""
-        self._begin(now)
+        """No program of this host sends to the group any more."""
+        self._begin_input(now)
         self._engine.deregister_source(group, now)
 
     def handle_gap(
         self, group: Address, origin: NodeId, numbers: tuple[int, ...], now: float, *, via: NodeId | None = None
     ) -> None:
-        """The data plane has seen that these datagrams of a stream are missing."""
-        self._begin(now)
+        """The missing datagrams of a stream have changed; all of them are listed."""
+        self._begin_input(now)
         self._engine.handle_gap(group, origin, numbers, now, via=via)
 
     def handle_stream_stall(self, group: Address, now: float) -> None:
-        """The data plane got packets of a stream steadily, and for a while none."""
-        self._begin(now)
-        if isinstance(self._engine, Watchful):
-            self._engine.handle_stream_stall(group, now)
+        """A steady stream has stopped."""
+        self._begin_input(now)
+        self._engine.handle_stream_stall(group, now)
 
     def handle_probes(self, peer: NodeId, now: float, *, are_answered: bool) -> None:
-        """The data plane has heard a peer since this was last said; `are_answered`: and the peer hears this node."""
-        self._begin(now)
+        """The data plane has received a peer's probes since the last call; `are_answered`: and answers to its own."""
+        self._begin_input(now)
         self._sessions.handle_probes(peer, now, are_answered=are_answered)
 
     def handle_rtt(self, peer: NodeId, rtt_s: float, now: float) -> None:
-        """A link's measured round-trip time; only of links that are up."""
-        self._begin(now)
-        held = self._roster.peers.get(peer)
+        """The round-trip time of a link was measured; ignored while the link is down."""
+        self._begin_input(now)
+        held = self._peer_table.peers.get(peer)
         if held is not None and held.is_up:
             self._engine.handle_link(peer, LinkState.UP, now, rtt_s=rtt_s)
 
     # ---- keys
 
     def set_keys(self, now: float, **keys: Any) -> None:
-        """This node's record has other keys from now on, and the peers are told: the fields of rotation.KeyChange."""
-        self._begin(now)
-        self._roster.update_own(now, **keys)
+        """Put other sender keys into this node's record and send it to the peers; `keys`: the fields of KeyChange."""
+        self._begin_input(now)
+        self._peer_table.update_own(now, **keys)
 
     def has_proved(self, network_key: int) -> int:
-        """How many nodes have sent a message by that network key or a newer one."""
-        return sum(number >= network_key for number in self._proven.values())
+        """Return the number of nodes that have proved to know this network key or a newer one."""
+        return sum(number >= network_key for number in self._proven_keys.values())
 
     def exclude_older(self, network_key: int, now: float) -> list[str]:
-        """Forgets all peers that have not proved to know that network key; their names.
+        """Forget all peers that have not proved to know this network key, and return their names.
 
-        What others tell of them is not believed any more, until they come themselves.
+        Their records are then accepted only from the nodes themselves.
         """
-        self._begin(now)
-        left = [node_id for node_id in self._roster.peers if self._proven.get(node_id, 0) < network_key]
-        names = sorted(self.name_of(node_id) for node_id in left)
-        for node_id in left:
-            self._proven.pop(node_id, None)
+        self._begin_input(now)
+        excluded = [node_id for node_id in self._peer_table.peers if self._proven_keys.get(node_id, 0) < network_key]
+        names = sorted(self.name_of(node_id) for node_id in excluded)
+        for node_id in excluded:
+            self._proven_keys.pop(node_id, None)
             self._sessions.exclude(node_id, now)
         self._settle(now)
         return names
@@ -270,40 +294,134 @@ class OverlayNode:
     @property
     def is_acknowledged(self) -> bool:
         """Whether every peer with a link up has this node's present record, and so its keys."""
-        return all(peer.acknowledged == self.record.stamp for peer in self._roster.peers.values() if peer.is_up)
+        return all(peer.acked_stamp == self.record.stamp for peer in self._peer_table.peers.values() if peer.is_up)
 
     # ---- outputs
 
     def poll_event(self) -> NodeEvent | None:
-        """The next event."""
+        """Return the next event, or None."""
         if not self._events and not self._is_drained:
             self._drain_engine()
         return self._events.popleft() if self._events else None
 
     def poll_transmit(self) -> tuple[str, bytes] | None:
-        """The next message: the endpoint it is for, and its bytes."""
-        transmits = self._sessions.speaker.transmits
+        """Return the next message as (endpoint, bytes), or None."""
+        transmits = self._transmitter.transmits
         if not transmits and not self._is_drained:
             self._drain_engine()
         return transmits.popleft() if transmits else None
 
+    def _drain_engine(self) -> None:
+        self._is_drained = True
+        while (output := self._engine.poll_output()) is not None:
+            match output:
+                case RouteChanged() | Resend():
+                    self._events.append(output)
+                case Transmit():
+                    self._transmit(output)
+                case LinkWanted(peer=node_id, is_wanted=is_wanted):
+                    self._peer_table.want_link(node_id, self._now, is_wanted=is_wanted)
+
+    def _transmit(self, output: Transmit) -> None:
+        peer = self._peer_table.peers.get(output.peer)
+        if peer is not None:
+            message = EngineMessage(engine=self._config.engine, body=output.message, **self._transmitter.header())
+            self._sessions.send_engine(peer, message, output.mentions, self._now)
+
     def poll_timeout(self) -> float | None:
-        """When `handle_timeout` is due."""
+        """Return the time at which `handle_timeout` is due."""
         sessions, engine = self._sessions.poll_timeout(), self._engine.poll_timeout()
         if sessions is None or engine is None:
             return engine if sessions is None else sessions
         return min(sessions, engine)
 
+    # ---- between sessions, engine and addresses
+
+    def _settle(self, now: float) -> None:
+        """Pass changes of sessions to engine and address owners, then report them."""
+        events = self._peer_table.events
+        owners_may_change = False
+        while events:
+            event = events.popleft()
+            match event:
+                case RecordChanged(record=record):
+                    self._on_record_changed(record, now)
+                    peer = self._peer_table.peers.get(record.node_id)
+                    owners_may_change |= peer is not None and peer.is_up and self._address_owners.set(record)
+                case RecordGone(record=record):
+                    self._incarnations.pop(record.node_id, None)
+                    self._proven_keys.pop(record.node_id, None)
+                    self._engine.handle_link(record.node_id, LinkState.GONE, now)
+                case PeerChanged(record=record, is_up=is_up):
+                    owners = self._address_owners
+                    owners_may_change |= owners.set(record) if is_up else owners.remove(record.node_id)
+                    self._engine.handle_link(record.node_id, LinkState.UP if is_up else LinkState.DOWN, now)
+                case NodeIdMoved(old=old):
+                    self._address_owners.remove(old)
+                    self._renumber_engine(now)
+                    owners_may_change = True
+                case _:
+                    pass
+            self._events.append(event)
+        if owners_may_change:
+            self._settle_addresses(now)
+            self._publish_owners(now)
+
+    def _on_record_changed(self, record: NodeRecord, now: float) -> None:
+        """Drop the engine's state of a node that has restarted; give notice of one that runs another engine."""
+        if self._incarnations.get(record.node_id, record.incarnation) != record.incarnation:
+            self._engine.handle_link(record.node_id, LinkState.GONE, now)
+        self._incarnations[record.node_id] = record.incarnation
+        if record.engine != self._config.engine:
+            text = f"{record.name} runs the engine {record.engine}, this node {self._config.engine}: no packets pass"
+            self._peer_table.notice(NoticeKind.ENGINE_MISMATCH, record.name, text)
+
+    def _renumber_engine(self, now: float) -> None:
+        """Replace the engine by one with the new node id and the same state."""
+        state = self._engine.snapshot(now)
+        self._engine = self._new_engine(now)
+        self._engine.restore(state, now)
+        self._owners = {}
+
+    def _settle_addresses(self, now: float) -> None:
+        """Take other derived addresses if another node owns ours; give notice of conflicts of explicit ones."""
+        own = self.record
+        if self._address_owners.must_move(own):
+            attempt = self._address_attempt + 1
+            self._address_attempt, addresses = self._address_owners.derive(own.name, own.node_id, attempt)
+            self._peer_table.update_own(now, addresses=addresses)
+            self._events.append(AddressMoved(addresses))
+        elif own.explicit_addresses:
+            for rival in self._address_owners.rivals(own):
+                if rival.explicit_addresses:
+                    theirs = dict(rival.addresses)
+                    shared = ", ".join(show(address) for address, _ in own.addresses if address in theirs)
+                    owner = self.name_of(min(own.node_id, rival.node_id))
+                    text = f"{own.name} and {rival.name} were both given {shared}: unicast goes to {owner}"
+                    self._peer_table.notice(NoticeKind.ADDRESS_CONFLICT, rival.name, text)
+            self._events.extend(self._peer_table.events)
+            self._peer_table.events.clear()
+
+    def _publish_owners(self, now: float) -> None:
+        if not self._view.covers_all_nodes:
+            return
+        self._address_owners.set(self.record)
+        owners = self._address_owners.owners()
+        if owners != self._owners:
+            self._owners = owners
+            self._engine.handle_addresses(owners, now)
+            self._events.append(AddressOwnersChanged(owners))
+
     # ---- views
 
     @property
     def record(self) -> NodeRecord:
-        """This node's own record: its id, its addresses."""
-        return self._roster.own
+        """This node's own record, with its id and its addresses."""
+        return self._peer_table.own
 
     def links(self) -> list[LinkView]:
-        """All known peers by name, then the seeds that have not answered."""
-        peers = sorted(self._roster.peers.values(), key=lambda peer: peer.record.name)
+        """Return all known peers by name, then the seeds that have not answered."""
+        peers = sorted(self._peer_table.peers.values(), key=lambda peer: peer.record.name)
         views = [
             LinkView(
                 node_id=peer.record.node_id,
@@ -311,45 +429,47 @@ class OverlayNode:
                 endpoint=peer.record.endpoint,
                 addresses=peer.record.addresses,
                 is_up=peer.is_up,
-                link=self._roster.links.get(peer.record.node_id),
+                link=self._peer_table.links.get(peer.record.node_id),
             )
             for peer in peers
         ]
         reached = {peer.record.endpoint for peer in peers}
-        silent = [seed.endpoint for seed in self._sessions.seeds.values() if seed.node_id is None]
+        unanswered = [seed.endpoint for seed in self._sessions.seeds.values() if seed.node_id is None]
         return views + [
-            LinkView(None, "", endpoint, (), is_up=False, link=None) for endpoint in silent if endpoint not in reached
+            LinkView(None, "", endpoint, (), is_up=False, link=None)
+            for endpoint in unanswered
+            if endpoint not in reached
         ]
 
     def records(self) -> list[NodeRecord]:
-        """The directory without this node's own record."""
-        return list(self._roster.registry.others())
+        """Return the directory without this node's own record."""
+        return list(self._peer_table.directory.others())
 
-    def hosts(self) -> Mapping[Address, NodeId]:
-        """The owner of each overlay address within reach, this node's own included."""
-        return self._hosts
+    def address_owners(self) -> Mapping[Address, NodeId]:
+        """Return the owner of each overlay address of this node and of those with a link up."""
+        return self._owners
 
     def members(self, group: Address) -> list[str]:
-        """Names of the other nodes within reach that want the group."""
+        """Return the names of the members of the group that the engine knows of, without this node."""
         return sorted(self.name_of(node_id) for node_id in self._engine.members(group))
 
     def groups(self) -> set[Address]:
-        """Groups that this node or one within reach wants."""
+        """Return the groups that the engine knows of."""
         return set(self._engine.groups())
 
     def name_of(self, node_id: NodeId) -> str:
-        """A node's name, or its id in hexadecimal if it is not known."""
-        record = self.record if node_id == self.record.node_id else self._roster.registry.get(node_id)
+        """Return a node's name, or its id in hexadecimal if it is not known."""
+        record = self.record if node_id == self.record.node_id else self._peer_table.directory.get(node_id)
         return f"{node_id:08x}" if record is None else record.name
 
     def link_of(self, node_id: NodeId) -> int | None:
-        """The link index of a known node."""
-        return self._roster.links.get(node_id)
+        """Return the link index of a node, or None if it is not known."""
+        return self._peer_table.links.get(node_id)
 
     # ---- a restart of the control process
 
     def snapshot(self, now: float) -> bytes:
-        """A checkpoint.  It holds the sender keys of all nodes: keep it where only this instance can read it."""
+        """Return a checkpoint.  It holds the sender keys of all nodes: let no other instance read it."""
         state = NodeSnapshot(
             sessions=self._sessions.snapshot(),
             address_attempt=self._address_attempt,
@@ -359,9 +479,9 @@ class OverlayNode:
         return msgspec.msgpack.encode(state)
 
     def restore(self, data: bytes, now: float) -> None:
-        """Go on as the node of the checkpoint, same id, incarnation and keys; call it before `start`, on a new object.
+        """Continue as the node of the checkpoint, with its id, incarnation and keys; before `start`, on a new object.
 
-        ValueError if it is no checkpoint of this node and engine: then make a new object and start afresh.
+        ValueError if it is no checkpoint of this node and engine: then drop this object and start with another one.
         """
         try:
             state = msgspec.msgpack.decode(data, type=NodeSnapshot)
@@ -374,111 +494,3 @@ class OverlayNode:
         self._engine = self._new_engine(now)
         self._engine.restore(state.engine_state, now)
         self._incarnations = {each.record.node_id: each.record.incarnation for each in state.sessions.peers}
-
-    # ---- between the parts
-
-    def _new_engine(self, now: float) -> Engine:
-        factory = engines.load(self._config.engine)
-        options = self._config.engine_options
-        context = EngineContext(
-            node_id=self.record.node_id, random=self._random, options=options, is_sparse=self._config.is_sparse
-        )
-        return factory(context, now)
-
-    def _handle_engine_message(self, message: EngineMessage, hint: str, now: float) -> str | None:
-        peer = self._sessions.sender(message, hint, now)
-        if peer is None or message.engine != self._config.engine:
-            return None
-        return self._engine.handle_message(message.sender, message.body, now)
-
-    def _settle(self, now: float) -> None:
-        """Let engine and claims know what the sessions have found, then hand it on."""
-        events = self._roster.events
-        may_move = False
-        while events:
-            event = events.popleft()
-            match event:
-                case RecordChanged(record=record):
-                    self._note_life(record, now)
-                    peer = self._roster.peers.get(record.node_id)
-                    may_move |= peer is not None and peer.is_up and self._claims.set(record)
-                case RecordGone(record=record):
-                    self._incarnations.pop(record.node_id, None)
-                    self._proven.pop(record.node_id, None)
-                    self._engine.handle_link(record.node_id, LinkState.GONE, now)
-                case PeerChanged(record=record, up=up):
-                    may_move |= self._claims.set(record) if up else self._claims.remove(record.node_id)
-                    self._engine.handle_link(record.node_id, LinkState.UP if up else LinkState.DOWN, now)
-                case NodeIdMoved(old=old):
-                    self._claims.remove(old)
-                    self._renumber_engine(now)
-                    may_move = True
-                case _:
-                    pass
-            self._events.append(event)
-        if may_move:
-            self._settle_addresses(now)
-            self._publish_hosts(now)
-
-    def _note_life(self, record: NodeRecord, now: float) -> None:
-        """A node that has restarted must say everything anew; one with another engine is told of once."""
-        if self._incarnations.get(record.node_id, record.incarnation) != record.incarnation:
-            self._engine.handle_link(record.node_id, LinkState.GONE, now)
-        self._incarnations[record.node_id] = record.incarnation
-        is_told = record.node_id in self._mismatches or len(self._mismatches) >= limits.NODES_MAX
-        if record.engine != self._config.engine and not is_told:
-            self._mismatches.add(record.node_id)
-            text = f"{record.name} runs the engine {record.engine}, this node {self._config.engine}: no packets pass"
-            self._events.append(Notice(NoticeKind.ENGINE_MISMATCH, record.name, text))
-
-    def _renumber_engine(self, now: float) -> None:
-        state = self._engine.snapshot(now)
-        self._engine = self._new_engine(now)
-        self._engine.restore(state, now)
-        self._hosts = {}
-
-    def _settle_addresses(self, now: float) -> None:
-        """Give way if our derived addresses are another's; tell of those that nobody can give up."""
-        own = self.record
-        if self._claims.must_move(own):
-            self._address_attempt, addresses = self._claims.derive(own.name, own.node_id, self._address_attempt + 1)
-            self._roster.update_own(now, addresses=addresses)
-            self._events.append(AddressMoved(addresses))
-        elif own.explicit_addresses:
-            for rival in self._claims.rivals(own):
-                is_told = rival.node_id in self._conflicts or len(self._conflicts) >= limits.NODES_MAX
-                if rival.explicit_addresses and not is_told:
-                    self._conflicts.add(rival.node_id)
-                    theirs = dict(rival.addresses)
-                    shared = ", ".join(show(address) for address, _ in own.addresses if address in theirs)
-                    keeper = self.name_of(min(own.node_id, rival.node_id))
-                    text = f"{own.name} and {rival.name} were both given {shared}: unicast goes to {keeper}"
-                    self._events.append(Notice(NoticeKind.ADDRESS_CONFLICT, rival.name, text))
-
-    def _publish_hosts(self, now: float) -> None:
-        if self._config.is_sparse:
-            return
-        self._claims.set(self.record)
-        hosts = self._claims.owners()
-        if hosts != self._hosts:
-            self._hosts = hosts
-            self._engine.handle_addresses(hosts, now)
-            self._events.append(AddressOwnersChanged(hosts))
-
-    def _drain_engine(self) -> None:
-        self._is_drained = True
-        while (output := self._engine.poll_output()) is not None:
-            match output:
-                case RouteChanged() | Resend():
-                    self._events.append(output)
-                case Transmit():
-                    self._transmit(output)
-                case LinkWanted(peer=peer_id, wanted=is_wanted):
-                    # Unless the overlay is sparse, every node has a link to every other anyway.
-                    self._roster.want(peer_id, self._now, is_wanted=is_wanted)
-
-    def _transmit(self, output: Transmit) -> None:
-        peer = self._roster.peers.get(output.peer)
-        if peer is not None:
-            message = EngineMessage(engine=self._config.engine, body=output.message, **self._sessions.speaker.header())
-            self._sessions.send_engine(peer, message, output.mentions, self._now)

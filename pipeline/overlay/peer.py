@@ -1,22 +1,22 @@
 """The control session with one peer: a state table and two timers.  It composes no message and knows no directory.
 
-    state      signal         next       when
-    DOWN       UNKNOWN        GREETING   the peer is heard but does not hold our record
-    DOWN       OUTDATED       GREETING   it holds an older version of it
-    DOWN       ACKNOWLEDGED   UP         it holds the current one: it can open what we send
-    GREETING   ACKNOWLEDGED   UP
-    UP         OUTDATED       UP         our record changed meanwhile; it is on its way
-    UP         UNKNOWN        GREETING   the peer lost us: it timed us out, or forgot us
-    any        GOODBYE        DOWN       it ends
-    any        SILENCE        DOWN       nothing for LINK_TIMEOUT_S
-    any        RESTARTED      DOWN       it is heard in a new life; another signal follows
+    state          signal         next           when
+    DOWN           UNKNOWN        INITIALIZING   the peer sends messages but does not hold our record
+    DOWN           OUTDATED       INITIALIZING   it holds an older version of our record
+    DOWN           ACKNOWLEDGED   UP             it holds the current version: it can open our datagrams
+    INITIALIZING   ACKNOWLEDGED   UP
+    UP             OUTDATED       UP             our record has changed since; the new version is under way
+    UP             UNKNOWN        INITIALIZING   the peer lost our record: it timed us out, or forgot us
+    any            GOODBYE        DOWN           the peer stops
+    any            TIMEOUT        DOWN           no message for LINK_TIMEOUT_S
+    any            RESTARTED      DOWN           the peer has a new incarnation; another signal follows
 
-Heartbeats go out each second; rarely where the data plane's probes are answered, which are signs of life as well.  Each
-side judges its own probes, so a peer that probes may speak rarely whatever becomes of ours.  But however well probes
-are, a peer that has said nothing for three such pauses is silent.
+The states are those of the three-way handshake of RFC 5303.  A link is up on each side on its own.  A node that has
+timed out its peer reports UNKNOWN to it, so a path that is broken in one direction is soon down in both.
 
-What a driver calls "up" is UP; a link is up on each side on its own.  Because a node that has timed out its peer says
-UNKNOWN, a path that is broken in one direction is soon down in both.
+Heartbeats are sent every HELLO_INTERVAL_S; rarely where the probes of the data plane are answered, as probes are signs
+of life too.  Each side judges its own probes, so a peer whose probes are answered may send rarely while ours are not.
+A peer times out that has sent no message for three such long intervals, whatever its probes show.
 """
 
 from __future__ import annotations
@@ -31,249 +31,274 @@ from pipeline.messages import NodeRecord, Stamp
 
 JITTER = 0.25
 """Attempts are spread by ± this share, so that nodes that lost each other together do not call in step."""
-GREETING_S = 0.5
-"""How long a Hello may be on its way: until then it is not said again for the sake of another message."""
-LOOKS = 8
-"""In the time after which a node is forgotten, at those who are not wanted."""
+HELLO_IN_FLIGHT_S = 0.5
+"""Time for which a Hello may be under way; until then no other message causes a second one."""
+CHECKS_PER_FORGET = 8
+"""Checks of a peer without a kept session, in the time after which it is forgotten."""
 
 
 class PeerState(enum.StrEnum):
-    """Of a session."""
+    """State of a session."""
 
     DOWN = "down"
-    GREETING = "greeting"
+    INITIALIZING = "initializing"
     UP = "up"
 
 
 class Signal(enum.Enum):
-    """What a session hears of its peer."""
+    """Event that a session is given."""
 
     ACKNOWLEDGED = enum.auto()
     OUTDATED = enum.auto()
     UNKNOWN = enum.auto()
     GOODBYE = enum.auto()
-    SILENCE = enum.auto()
+    TIMEOUT = enum.auto()
     RESTARTED = enum.auto()
 
 
 class Action(enum.Enum):
-    """What a session's timers ask for."""
+    """Action that is due by a session's timers."""
 
     NOTHING = enum.auto()
-    SPEAK = enum.auto()
-    SILENT = enum.auto()
+    SEND = enum.auto()
+    TIME_OUT = enum.auto()
     FORGET = enum.auto()
 
 
 TRANSITIONS: Mapping[tuple[PeerState, Signal], PeerState] = {
-    (PeerState.DOWN, Signal.UNKNOWN): PeerState.GREETING,
-    (PeerState.DOWN, Signal.OUTDATED): PeerState.GREETING,
+    (PeerState.DOWN, Signal.UNKNOWN): PeerState.INITIALIZING,
+    (PeerState.DOWN, Signal.OUTDATED): PeerState.INITIALIZING,
     (PeerState.DOWN, Signal.ACKNOWLEDGED): PeerState.UP,
-    (PeerState.GREETING, Signal.UNKNOWN): PeerState.GREETING,
-    (PeerState.GREETING, Signal.OUTDATED): PeerState.GREETING,
-    (PeerState.GREETING, Signal.ACKNOWLEDGED): PeerState.UP,
-    (PeerState.UP, Signal.UNKNOWN): PeerState.GREETING,
+    (PeerState.INITIALIZING, Signal.UNKNOWN): PeerState.INITIALIZING,
+    (PeerState.INITIALIZING, Signal.OUTDATED): PeerState.INITIALIZING,
+    (PeerState.INITIALIZING, Signal.ACKNOWLEDGED): PeerState.UP,
+    (PeerState.UP, Signal.UNKNOWN): PeerState.INITIALIZING,
     (PeerState.UP, Signal.OUTDATED): PeerState.UP,
     (PeerState.UP, Signal.ACKNOWLEDGED): PeerState.UP,
     **{(state, Signal.GOODBYE): PeerState.DOWN for state in PeerState},
-    **{(state, Signal.SILENCE): PeerState.DOWN for state in PeerState},
+    **{(state, Signal.TIMEOUT): PeerState.DOWN for state in PeerState},
     **{(state, Signal.RESTARTED): PeerState.DOWN for state in PeerState},
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often sessions speak, and how long they bear silence."""
+    """Intervals of a node's sessions."""
 
     heartbeat_s: float = limits.HELLO_INTERVAL_S
-    silence_s: float = limits.LINK_TIMEOUT_S
+    timeout_s: float = limits.LINK_TIMEOUT_S
     forget_s: float = limits.NODE_FORGET_S
 
 
 @dataclass(slots=True)
 class Backoff:
-    """When to call somebody who does not answer: after a share of the time that he has been away, for ever."""
+    """Times of the attempts to reach a node that does not answer.
+
+    The interval is a share of the time for which the node has been away.  Attempts never end.
+    """
 
     random: Callable[[], float]
     since: float
-    """When he went away."""
+    """Time at which the node went away."""
     next_at: float
 
     def restart(self, now: float, *, delay_s: float = 0.0) -> None:
-        """He has just gone away."""
+        """Note that the node has just gone away; the first attempt is due after `delay_s`."""
         self.since = now
         self.next_at = now + delay_s
 
-    def called(self, now: float) -> None:
-        """An attempt has been made."""
+    def attempt_made(self, now: float) -> None:
+        """Schedule the next attempt."""
         away_s = (now - self.since) * limits.RECONNECT_SHARE
         wait_s = min(max(away_s, limits.RECONNECT_INTERVAL_MIN_S), limits.RECONNECT_INTERVAL_MAX_S)
         self.next_at = now + wait_s * (1 - JITTER + 2 * JITTER * self.random())
 
 
 class Seed:
-    """An endpoint given by `--peer`, called until the node behind it is known, and again whenever that one is down."""
+    """Endpoint given by `--peer`, called until its node is known, and again whenever that node is down."""
 
     def __init__(self, endpoint: str, *, random: Callable[[], float], now: float) -> None:
         self.endpoint = endpoint
         self.node_id: int | None = None
-        """Who answered last; this node's own id if the seed is the node itself."""
+        """Node that answered last; this node's own id if the seed is this node itself."""
         self.backoff = Backoff(random, now, now)
 
 
 class Peer:
-    """One session.  The owner feeds signals and asks `next_action` at `due`."""
+    """Session with one peer.  The owner passes signals to it and calls `next_action` at `due`."""
 
     __slots__ = (
-        "_backoff", "_greeted", "_heartbeat_at", "_pace", "_rest_s", "_said_at", "_trusted_until",
-        "acknowledged", "away_since", "is_wanted", "number_heard", "record", "state", "told",
+        "_backoff", "_heartbeat_at", "_hello_sent", "_last_message_at", "_pace", "_probed_heartbeat_s",
+        "_probes_trusted_until", "acked_stamp", "is_kept", "last_number", "last_seen_at", "record", "sent_records",
+        "state",
     )  # fmt: skip
 
     def __init__(
-        self, record: NodeRecord, *, random: Callable[[], float], now: float, pace: Pace, is_wanted: bool = True
+        self, record: NodeRecord, *, random: Callable[[], float], now: float, pace: Pace, is_kept: bool = True
     ) -> None:
         self.record = record
-        """The newest that is known of the node."""
-        self.is_wanted = is_wanted
-        """If not, it is answered, but not called and not missed."""
-        self.told: dict[int, tuple[NodeRecord, float]] = {}
-        """Records of others that it has been sent for a mention, and when."""
+        """Newest known record of the peer."""
+        self.is_kept = is_kept
+        """Whether the session is kept.  Otherwise the peer is answered, but never called, and may be silent."""
+        self.sent_records: dict[int, tuple[NodeRecord, float]] = {}
+        """Records of other nodes that it was sent with a mention, and until when they are not sent again."""
         self._pace = pace
         self.state = PeerState.DOWN
-        self.acknowledged: Stamp | None = None
-        """Our record as the peer last said it holds it."""
-        self._greeted: tuple[Stamp | None, float] = None, now
-        """What it has been sent of our record in a Hello, and when."""
-        self.number_heard = -1
-        """Of the latest Hello, Heartbeat or Goodbye."""
-        self.away_since = now
-        """When the node was last heard, or first heard of."""
-        self._said_at = now
-        """When it last said something itself."""
+        self.acked_stamp: Stamp | None = None
+        """Version of our record that the peer acknowledged last."""
+        self._hello_sent: tuple[Stamp | None, float] = None, now
+        """Version of our record in the last Hello to the peer, and when it was sent."""
+        self.last_number = -1
+        """Number of the latest Hello, Heartbeat or Goodbye received."""
+        self.last_seen_at = now
+        """Time of the last sign of life, or at which the record was first received."""
+        self._last_message_at = now
+        """Time of the last message from the peer itself."""
         self._backoff = Backoff(random, now, now)
         self._heartbeat_at = now
-        self._trusted_until = now
-        """Until then our probes say that it hears us, and our heartbeats may be `_rest_s` apart."""
-        self._rest_s = pace.heartbeat_s
-        """Between heartbeats of a side whose probes are answered."""
+        self._probes_trusted_until = now
+        """Until then answered probes show that the peer receives us, and heartbeats may be rare."""
+        self._probed_heartbeat_s = pace.heartbeat_s
+        """Interval of heartbeats on a side whose probes are answered."""
 
     @property
     def is_up(self) -> bool:
-        """Whether packets may be sent to it."""
+        """Whether packets may be sent to the peer."""
         return self.state is PeerState.UP
 
     @property
-    def is_heard(self) -> bool:
-        """Whether the node is alive, as far as we know."""
+    def is_alive(self) -> bool:
+        """Whether messages arrive from the peer, in one direction at least."""
         return self.state is not PeerState.DOWN
 
     @property
-    def known_to_peer(self) -> Stamp | None:
-        """What we tell the peer to hold of its record; nothing while it is not heard."""
-        return self.record.stamp if self.is_heard else None
+    def stamp_to_ack(self) -> Stamp | None:
+        """Version of the peer's record to acknowledge; None while it is not alive."""
+        return self.record.stamp if self.is_alive else None
+
+    # ---- time
 
     @property
     def due(self) -> float:
-        """When `next_action` is to be asked."""
+        """Time at which `next_action` is to be called."""
         if self.state is PeerState.DOWN:
-            forget_at = self.away_since + self._pace.forget_s
-            return min(self._backoff.next_at, forget_at) if self.is_wanted else self._together(forget_at)
-        if not self.is_wanted:
-            return self._together(self._silent_at)
-        return min(self._next_heartbeat_at if self.is_up else self._backoff.next_at, self._silent_at)
+            forget_at = self.last_seen_at + self._pace.forget_s
+            return min(self._backoff.next_at, forget_at) if self.is_kept else self._rounded_up(forget_at)
+        if not self.is_kept:
+            return self._rounded_up(self._timeout_at)
+        return min(self._next_heartbeat_at if self.is_up else self._backoff.next_at, self._timeout_at)
 
-    def _together(self, at: float) -> float:
-        """A while later: there are many whom nobody misses, and they are looked at together."""
-        step_s = self._pace.forget_s / LOOKS
+    def _rounded_up(self, at: float) -> float:
+        """Return a common later time: sessions that are not kept are many, and are checked together."""
+        step_s = self._pace.forget_s / CHECKS_PER_FORGET
         return math.ceil(at / step_s) * step_s
 
     @property
     def _next_heartbeat_at(self) -> float:
-        rested_at = self._heartbeat_at - self._pace.heartbeat_s + self._rest_s
-        return max(self._heartbeat_at, min(rested_at, self._trusted_until))
+        probed_at = self._heartbeat_at - self._pace.heartbeat_s + self._probed_heartbeat_s
+        return max(self._heartbeat_at, min(probed_at, self._probes_trusted_until))
 
     @property
-    def _silent_at(self) -> float:
-        return min(self.away_since + self._pace.silence_s, self._said_at + max(self._pace.silence_s, 3 * self._rest_s))
+    def _timeout_at(self) -> float:
+        without_message_s = max(self._pace.timeout_s, 3 * self._probed_heartbeat_s)
+        return min(self.last_seen_at + self._pace.timeout_s, self._last_message_at + without_message_s)
+
+    def next_action(self, now: float) -> Action:
+        """Return the action that is due; a message that is sent sets the next time."""
+        if self.state is PeerState.DOWN:
+            if now >= self.last_seen_at + self._pace.forget_s:
+                return Action.FORGET
+        elif now >= self._timeout_at:
+            return Action.TIME_OUT
+        return Action.SEND if now >= self.due else Action.NOTHING
+
+    # ---- signals
 
     def handle(self, signal: Signal, now: float) -> bool:
-        """Feed a signal.  Returns whether the link went up or down."""
+        """Take a signal.  Returns whether the link went up or down."""
         before = self.state
         self.state = TRANSITIONS[before, signal]
         if self.state is PeerState.DOWN:
-            self._greeted = None, now
+            self._hello_sent = None, now
         if signal in (Signal.ACKNOWLEDGED, Signal.OUTDATED, Signal.UNKNOWN):
-            self.heard(now)
+            self.message_received(now)
         if self.state is not before:
             self._enter(now)
         return (before is PeerState.UP) is not self.is_up
 
-    def next_action(self, now: float) -> Action:
-        """What is due now; speaking sets the next time."""
+    def _enter(self, now: float) -> None:
+        """Set the timers of the new state."""
+        self._backoff.restart(now, delay_s=limits.RECONNECT_INTERVAL_MIN_S)
         if self.state is PeerState.DOWN:
-            if now >= self.away_since + self._pace.forget_s:
-                return Action.FORGET
-        elif now >= self._silent_at:
-            return Action.SILENT
-        return Action.SPEAK if now >= self.due else Action.NOTHING
-
-    def heard(self, now: float) -> None:
-        """It has said something."""
-        self.away_since = self._said_at = now
-
-    def probed(self, now: float, *, rest_s: float, are_answered: bool) -> None:
-        """The data plane has heard it, so its heartbeats may be `rest_s` apart; and if it hears us, ours."""
-        self.away_since = max(self.away_since, now - limits.PROBES_AGE_S)
-        self._rest_s = rest_s
-        if are_answered:
-            self._trusted_until = now + limits.PROBES_TRUSTED_S
-
-    def spoke(self, now: float) -> None:
-        """A Hello or a Heartbeat has been sent."""
-        self._heartbeat_at = now + self._pace.heartbeat_s
-        self._backoff.called(now)
-
-    def greeted(self, own: Stamp | None, now: float) -> None:
-        """A Hello with that record of ours has been sent; None: and has not come."""
-        self._greeted = own, now
-
-    def holds(self, own: Stamp, now: float) -> bool:
-        """Whether it has that record of ours, or will have it soon."""
-        greeting, at = self._greeted
-        return self.acknowledged == own or (greeting == own and now < at + GREETING_S)
-
-    def said_more(self, now: float) -> None:
-        """Something else than a Hello or a Heartbeat has been sent, which is as good a sign of life."""
+            self.acked_stamp = None
         if self.is_up:
             self._heartbeat_at = now + self._pace.heartbeat_s
 
-    def may_echo(self, now: float) -> bool:
-        """Whether the last heartbeat was long enough ago to answer one (two that answer at once would never end)."""
-        return self.is_up and self._heartbeat_at - now < self._pace.heartbeat_s / 2
-
-    def resume(self, acknowledged: Stamp, now: float) -> None:
-        """After a restart of this control process: the link is up, as the peer believes."""
+    def resume(self, acked_stamp: Stamp, now: float) -> None:
+        """Restore a session that was up before the control process restarted: the peer has not noticed."""
         self.state = PeerState.UP
-        self.acknowledged = acknowledged
-        self.heard(now)
+        self.acked_stamp = acked_stamp
+        self.message_received(now)
         self._heartbeat_at = now
 
-    def want(self, now: float, *, is_wanted: bool) -> None:
-        """From now on it is called, and missed if it is silent; until now it was not expected to speak.  Or no more."""
-        self.is_wanted = is_wanted
-        if is_wanted:
-            self.heard(now)
+    def begin_incarnation(self) -> None:
+        """Forget what belonged to the peer's former incarnation: its message numbers, the records it was sent."""
+        self.last_number = -1
+        self.sent_records.clear()
+
+    def keep(self, now: float, *, is_kept: bool) -> None:
+        """Begin to keep the session, or stop.  The peer's silence until now does not count: it had no duty to send."""
+        self.is_kept = is_kept
+        if is_kept:
+            self.message_received(now)
             if not self.is_up:
                 self.call_now(now)
 
-    def call_now(self, now: float) -> None:
-        """Something is to be said at once."""
-        self._heartbeat_at = self._trusted_until = self._backoff.next_at = now
+    # ---- messages received
 
-    def _enter(self, now: float) -> None:
-        """Timers of the new state: a peer that is greeted or lost is called at once, one that said goodbye is not."""
-        self._backoff.restart(now, delay_s=limits.RECONNECT_INTERVAL_MIN_S)
-        if self.state is PeerState.DOWN:
-            self.acknowledged = None
+    def message_received(self, now: float) -> None:
+        """Note that the peer has sent a message."""
+        self.last_seen_at = self._last_message_at = now
+
+    def probes_received(self, now: float, *, heartbeat_s: float, are_answered: bool) -> None:
+        """Note that the data plane received the peer's probes; heartbeats of a probed side are `heartbeat_s` apart.
+
+        `are_answered`: the peer answers our probes, so ours is such a side.
+        """
+        self.last_seen_at = max(self.last_seen_at, now - limits.PROBES_AGE_S)
+        self._probed_heartbeat_s = heartbeat_s
+        if are_answered:
+            self._probes_trusted_until = now + limits.PROBES_TRUSTED_S
+
+    # ---- messages sent
+
+    def call_now(self, now: float) -> None:
+        """Make a message to the peer due at once."""
+        self._heartbeat_at = self._probes_trusted_until = self._backoff.next_at = now
+
+    def keepalive_sent(self, now: float) -> None:
+        """Note that a Hello or a Heartbeat was sent when it was due."""
+        self._heartbeat_at = now + self._pace.heartbeat_s
+        self._backoff.attempt_made(now)
+
+    def other_message_sent(self, now: float) -> None:
+        """Note that another message was sent, which is as good a sign of life as a heartbeat."""
         if self.is_up:
             self._heartbeat_at = now + self._pace.heartbeat_s
+
+    def hello_sent(self, own: Stamp, now: float) -> None:
+        """Note that this version of our record was sent in a Hello."""
+        self._hello_sent = own, now
+
+    def hello_lost(self, now: float) -> None:
+        """Note that the last Hello need not arrive, so that the next message may cause another one."""
+        self._hello_sent = None, now
+
+    def holds(self, own: Stamp, now: float) -> bool:
+        """Return whether the peer has this version of our record, or will have it soon."""
+        stamp, sent_at = self._hello_sent
+        return self.acked_stamp == own or (stamp == own and now < sent_at + HELLO_IN_FLIGHT_S)
+
+    def may_answer_heartbeat(self, now: float) -> bool:
+        """Return whether our last heartbeat is old enough to answer one; two nodes that answer at once never end."""
+        return self.is_up and self._heartbeat_at - now < self._pace.heartbeat_s / 2

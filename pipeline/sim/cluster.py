@@ -81,7 +81,7 @@ class Host:
         self._links: dict[int, tuple[NodeId, str]] = {}
         self.is_running = False
         self.node = self._new_node()
-        self.table = ForwardingTable(has_floods=not self.config.is_sparse)
+        self.table = ForwardingTable(has_floods=self.config.view.covers_all_nodes)
 
     @property
     def name(self) -> str:
@@ -103,7 +103,7 @@ class Host:
         """Start a new life: nothing is known, nothing is joined."""
         incarnation = max(self.config.incarnation + 1, int(self._clock.now * 1000))
         self.config = replace(self.config, incarnation=incarnation, sender_key=self._random.randbytes(32))
-        self.node, self.table = self._new_node(), ForwardingTable(has_floods=not self.config.is_sparse)
+        self.node, self.table = self._new_node(), ForwardingTable(has_floods=self.config.view.covers_all_nodes)
         self.fib, self._keys, self._links = {}, {}, {}
         self._members, self._seen, self._numbers, self._streams = set(), set(), {}, {}
         self._run()
@@ -129,7 +129,7 @@ class Host:
 
     def restore_control(self, checkpoint: bytes) -> None:
         """A new control process takes over."""
-        self.node, self.table = self._new_node(), ForwardingTable(has_floods=not self.config.is_sparse)
+        self.node, self.table = self._new_node(), ForwardingTable(has_floods=self.config.view.covers_all_nodes)
         self.table.adopt((key, entry.stream) for key, entry in self.fib.items())
         self.node.restore(checkpoint, self._clock.now)
         for group in sorted(self._members):
@@ -211,11 +211,11 @@ class Host:
                 self._keys.pop(record.node_id, None)
                 self._links.pop(link, None)
                 self.table.remove_link(record.node_id)
-            case PeerChanged(record=record, up=up):
-                self.flaps += not up
-                self.table.set_up(record.node_id, up=up)
-            case AddressOwnersChanged(hosts=hosts):
-                self.table.set_hosts(hosts, own=self.node_id)
+            case PeerChanged(record=record, is_up=is_up):
+                self.flaps += not is_up
+                self.table.set_up(record.node_id, up=is_up)
+            case AddressOwnersChanged(owners=owners):
+                self.table.set_hosts(owners, own=self.node_id)
             case AddressMoved():
                 self.moves += 1
             case NodeIdMoved():

@@ -15,8 +15,8 @@ from typing import Any
 from pipeline import engines
 from pipeline.address import NodeId, parse
 from pipeline.messages import NodeRecord, Stamp
+from pipeline.overlay.directory_view import DirectoryView, FullView, PartialView
 from pipeline.overlay.node import NodeConfig
-from pipeline.overlay.peer import Pace
 from pipeline.sim import churn, topology
 from pipeline.sim.clock import Clock
 from pipeline.sim.cluster import endpoint_of
@@ -26,13 +26,8 @@ from pipeline.sim.topology import Topology
 from pipeline.sim.underlay import Underlay
 
 GROUP = parse("239.1.2.3")
-SPARSE_FROM = 65
-"""Overlays of so many nodes and more are sparse, if the engine is made for that."""
-SPARSE_ENGINES = frozenset({"nemo"})
-FORGET_S = 40.0
-"""Sparse: records that nobody has needed for so long."""
-SESSION_SHARE = 3.0
-"""Sparse: the engine watches its peers itself; sessions follow at a pace that is slower by this factor."""
+PARTIAL_VIEW_FROM = 65
+"""Number of nodes from which they have partial views, if the engine supports that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +59,19 @@ class Scenario:
     """Instead of churn of its own."""
     partition: tuple[float, float, float] | None = None
     """Begin, end, and the share of hosts that is cut off."""
-    is_sparse: bool | None = None
+    view: type[DirectoryView] | None = None
+    """None: by the number of nodes and the engine."""
 
 
 def generator(scenario: Scenario, purpose: str) -> random.Random:
     """A generator that depends on the seed and the purpose alone."""
     return random.Random(f"{scenario.seed}/{purpose}")
+
+
+def default_view(scenario: Scenario) -> type[DirectoryView]:
+    """Return the view of a scenario that names none."""
+    is_large = scenario.nodes >= PARTIAL_VIEW_FROM
+    return PartialView if is_large and engines.load(scenario.engine).supports_partial_view else FullView
 
 
 def place(scenario: Scenario) -> Topology:
@@ -133,16 +135,10 @@ class Experiment:
         )
         self.measures = Measures(self.clock, places, scenario.nodes, scenario.late_s)
         self.stations: list[Station] = []
-        is_sparse = scenario.is_sparse
-        if is_sparse is None:
-            is_sparse = scenario.engine in SPARSE_ENGINES and scenario.nodes >= SPARSE_FROM
         options = dict(scenario.options)
         if scenario.engine == "nemo":
             options.setdefault("rendezvous", ("n0",))
-        pace = Pace()
-        if is_sparse:
-            heartbeat_s, grace_s = (float(str(options.get(key, default))) for key, default in _PACE.items())
-            pace = Pace(heartbeat_s * SESSION_SHARE, grace_s * SESSION_SHARE, FORGET_S)
+        view = scenario.view or default_view(scenario)
         hosts_by_id: dict[int, int] = {}
         records = SharedRecords()
         chance = generator(scenario, "hosts")
@@ -155,8 +151,7 @@ class Experiment:
                 engine=scenario.engine,
                 engine_options=options,
                 peers=(endpoint_of(0),),
-                is_sparse=is_sparse,
-                pace=pace,
+                view=view,
                 share=records.share,
             )
             self.stations.append(
@@ -226,10 +221,6 @@ class Experiment:
         self.measures.end(self._control())
         self.clock.run_until(end + self.scenario.late_s)
         return self.measures.figures()
-
-
-_PACE = {"heartbeat_s": 10.0, "grace_s": 15.0}
-"""Options of an engine that its sessions follow, and what stands for them."""
 
 
 def run(scenario: Scenario, progress: Progress | None = None) -> dict[str, Any]:

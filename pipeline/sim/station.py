@@ -107,7 +107,7 @@ class Station(Host):
 
     def _on_event(self, event: NodeEvent) -> None:
         super()._on_event(event)
-        if isinstance(event, PeerChanged) and event.up:  # the stages' probes measure every link that is up
+        if isinstance(event, PeerChanged) and event.is_up:  # the stages' probes measure every link that is up
             peer = event.record.node_id
             rtt_s = 2 * self._underlay.delay_s(self.index, self._hosts_by_id[peer])
             self.node.handle_rtt(peer, rtt_s, self._clock.now)

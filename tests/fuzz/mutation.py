@@ -24,9 +24,9 @@ def seeds() -> list[bytes]:
     head = messages.Header(sender=7, incarnation=5, endpoint="192.0.2.7:4747")
     kinds = [
         Hello(number=2, record=msgspec.structs.replace(record, node_id=7, name="b", incarnation=5), **head),
-        Heartbeat(number=3, known=record.stamp, directory=bytes(8), **head),
+        Heartbeat(number=3, acked_stamp=record.stamp, directory_digest=bytes(8), **head),
         Goodbye(number=4, **head),
-        DirectorySummary(entries=[(7, 5, 1), (8, 1, 1)], asked=True, **head),
+        DirectorySummary(entries=[(7, 5, 1), (8, 1, 1)], is_reply_requested=True, **head),
         DirectoryUpdate(records=[record, msgspec.structs.replace(record, node_id=9, name="c")], **head),
         EngineMessage(engine="mesh", body=b"", **head),
     ]

@@ -80,7 +80,7 @@ class Listener:
         for number in PEERS:
             record = record_of(number, engine)
             head = messages.Header(sender=number, incarnation=5, endpoint=record.endpoint)
-            hello = Hello(number=1, record=record, known=self.node.record.stamp, **head)
+            hello = Hello(number=1, record=record, acked_stamp=self.node.record.stamp, **head)
             assert self.node.handle_message("", messages.encode_node(hello), 0.1) is None
         self.passes(3.0)
 
@@ -133,11 +133,11 @@ class Listener:
             case events.RecordGone(record=record, link=link):
                 self.table.remove_link(record.node_id)
                 self.publisher.remove_record(record, link)
-            case events.PeerChanged(record=record, link=link, up=up):
-                self.table.set_up(record.node_id, up=up)
-                self.publisher.publish_link(record, link, up=up)
-            case events.AddressOwnersChanged(hosts=hosts):
-                self.table.set_hosts(hosts, own=self.node.record.node_id)
+            case events.PeerChanged(record=record, link=link, is_up=is_up):
+                self.table.set_up(record.node_id, up=is_up)
+                self.publisher.publish_link(record, link, up=is_up)
+            case events.AddressOwnersChanged(owners=owners):
+                self.table.set_hosts(owners, own=self.node.record.node_id)
             case events.Notice(text=text):
                 assert text.isprintable()
             case _:
@@ -252,11 +252,11 @@ def node_messages() -> list[bytes]:
     head = messages.Header(sender=7, incarnation=5, endpoint="192.0.2.7:4747")
     newer = msgspec.structs.replace(record, version=2, second_epoch=1, second_key=bytes(32))
     kinds: list[messages.AnyNodeMessage] = [
-        Hello(number=2, record=newer, known=own.stamp, to="192.0.2.1:4747", **head),
-        Hello(number=3, record=newer, known=None, reached="192.0.2.1:4747", **head),
-        Heartbeat(number=4, known=own.stamp, directory=bytes(8), **head),
+        Hello(number=2, record=newer, acked_stamp=own.stamp, dialled="192.0.2.1:4747", **head),
+        Hello(number=3, record=newer, acked_stamp=None, dialled_by_peer="192.0.2.1:4747", **head),
+        Heartbeat(number=4, acked_stamp=own.stamp, directory_digest=bytes(8), **head),
         Goodbye(number=5, **head),
-        DirectorySummary(entries=[(7, 5, 1), (8, 1, 1), (own.node_id, 1, 9)], asked=True, **head),
+        DirectorySummary(entries=[(7, 5, 1), (8, 1, 1), (own.node_id, 1, 9)], is_reply_requested=True, **head),
         DirectoryUpdate(records=[own, record_of(11, "mesh"), record_of(9, "nemo")], **head),
     ]
     return [messages.encode_node(each) for each in kinds]

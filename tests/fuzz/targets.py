@@ -89,7 +89,9 @@ def new_node() -> OverlayNode:
         engine="mesh",
         explicit_addresses=False,
     )
-    hello = Hello(sender=7, incarnation=5, endpoint="192.0.2.7:4747", number=1, record=record, known=node.record.stamp)
+    hello = Hello(
+        sender=7, incarnation=5, endpoint="192.0.2.7:4747", number=1, record=record, acked_stamp=node.record.stamp
+    )
     assert node.handle_message("192.0.2.7", messages.encode_node(hello), 0.1) is None
     return node
 

@@ -195,19 +195,19 @@ def test_a_member_that_lies(make_network: MakeNetwork, measured: Measured) -> No
         bytes([PROTOCOL_VERSION]) + b"\x81\xa4type\xa5hello",
         bytes([PROTOCOL_VERSION]) + b"\xdf\xff\xff\xff\xff",
         bytes([PROTOCOL_VERSION]) + b"\xa4\xff\xfe\xfd\xfc",
-        encode_node(DirectorySummary(entries=[(n + 1, 1, 1) for n in range(9000)], asked=True, **head)),
+        encode_node(DirectorySummary(entries=[(n + 1, 1, 1) for n in range(9000)], is_reply_requested=True, **head)),
     ]
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with liar.host.enter():
         talkers = [bus.peer_sender(context, f"{member.host.underlay}:4747", curve) for _ in range(len(nonsense) + 2)]
-        first = encode_node(Heartbeat(number=1, known=None, directory=b"", **head))
+        first = encode_node(Heartbeat(number=1, acked_stamp=None, directory_digest=b"", **head))
         wait_until(lambda: bus.send(talkers[-1], first), 3, "the liar has a connection")
         time.sleep(0.3)
         for talker, message in zip(talkers, nonsense, strict=False):
             assert bus.send(talker, message)
         for start in range(0, len(records), 250):
             assert bus.send(talkers[-2], encode_node(DirectoryUpdate(records=records[start : start + 250], **head)))
-        flood = encode_node(Heartbeat(number=2, known=None, directory=b"", **head))
+        flood = encode_node(Heartbeat(number=2, acked_stamp=None, directory_digest=b"", **head))
         for _ in range(40_000):
             bus.send(talkers[-1], flood)
         time.sleep(1)

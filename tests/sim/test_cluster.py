@@ -278,9 +278,9 @@ def test_addresses_that_collide_are_settled_alike_everywhere() -> None:
     cluster.run(2)
     first, *others = cluster.hosts
     assert (first.moves, [host.moves for host in others]) == (1, [0, 0, 0])
-    assert [host.node.hosts() for host in cluster.hosts] == [first.node.hosts()] * 4
-    assert first.node.hosts()[taken] == others[0].node_id
-    assert first.node.hosts()[shared] == min(others[1].node_id, others[2].node_id)
+    assert [host.node.address_owners() for host in cluster.hosts] == [first.node.address_owners()] * 4
+    assert first.node.address_owners()[taken] == others[0].node_id
+    assert first.node.address_owners()[shared] == min(others[1].node_id, others[2].node_id)
     assert [[notice.kind for notice in host.notices] for host in others[1:]] == [[NoticeKind.ADDRESS_CONFLICT]] * 2
     packet = first.send(taken)
     cluster.run(0.1)

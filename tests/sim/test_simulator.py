@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.engines.nemo import clusters, forwarding
 from pipeline.engines.nemo.clusters import Seat
+from pipeline.overlay.directory_view import PartialView
 from pipeline.sim import churn, topology
 from pipeline.sim.clock import Clock
 from pipeline.sim.experiment import GROUP, Experiment, Scenario, run, trace_of
@@ -50,7 +51,7 @@ def test_nothing_is_lost_or_doubled_without_trouble(engine: str, seed: int) -> N
 
 def test_a_sparse_overlay_delivers_as_the_dense_one() -> None:
     options = {**STILL, "crew_size": 2}
-    figures = run(Scenario(engine="nemo", is_sparse=True, options=options, **SMALL))  # type: ignore[arg-type]
+    figures = run(Scenario(engine="nemo", view=PartialView, options=options, **SMALL))  # type: ignore[arg-type]
     assert (figures["delivery_ratio"], figures["duplicates_per_packet"]) == (1.0, 0.0)
 
 
@@ -211,7 +212,7 @@ def test_a_stream_that_stops_is_asked_for(crew_size: int) -> None:
     """A cluster's whole crew dies at once: what comes no more shows no gap, and the grace period is 15 s."""
     options = {"crew_size": crew_size}
     experiment = Experiment(
-        Scenario(engine="nemo", options=options, nodes=24, is_sparse=True, warmup_s=30.0, join_s=5.0, duration_s=80.0)
+        Scenario(engine="nemo", options=options, nodes=24, view=PartialView, warmup_s=30.0, join_s=5.0, duration_s=80.0)
     )
     experiment.clock.run_until(40.05)
     seats = {each.node_id: each.node._engine._groups[GROUP].seats for each in experiment.stations}  # type: ignore[attr-defined]
@@ -247,7 +248,7 @@ def test_splits_keep_both_halves_large_enough() -> None:
 
 def test_who_comes_back_at_once_is_told_everything_anew() -> None:
     """Sparse: what the former life had been told of is unknown to the next."""
-    experiment = Experiment(Scenario(engine="nemo", is_sparse=True, nodes=24, join_s=3.0, warmup_s=5.0))
+    experiment = Experiment(Scenario(engine="nemo", view=PartialView, nodes=24, join_s=3.0, warmup_s=5.0))
     experiment.clock.run_until(10.0)
     for station in experiment.stations[1:]:
         station.crash()

@@ -50,10 +50,10 @@ def record(**changes: Any) -> NodeRecord:
 
 
 NODE_MESSAGES: list[messages.AnyNodeMessage] = [
-    Hello(number=1, record=record(), known=(3, 4), to="x", reached="y", **HEADER),
-    Heartbeat(number=2, known=None, directory=bytes(8), **HEADER),
+    Hello(number=1, record=record(), acked_stamp=(3, 4), dialled="x", dialled_by_peer="y", **HEADER),
+    Heartbeat(number=2, acked_stamp=None, directory_digest=bytes(8), **HEADER),
     Goodbye(number=3, **HEADER),
-    DirectorySummary(entries=[(1, 2, 3)], asked=True, **HEADER),
+    DirectorySummary(entries=[(1, 2, 3)], is_reply_requested=True, **HEADER),
     DirectoryUpdate(records=[record()], **HEADER),
     EngineMessage(engine="mesh", body=b"abc", **HEADER),
 ]

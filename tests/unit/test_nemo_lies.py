@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.address import ANY_SOURCE, NodeId, parse
 from pipeline.drop_reasons import MessageRefusal
-from pipeline.engines.api import EngineContext, LinkState, Transmit
+from pipeline.engines.api import EngineContext, LinkState, NodeView, Transmit
 from pipeline.engines.nemo import messages
 from pipeline.engines.nemo.engine import SOURCE_GRACES, Nemo
 from pipeline.engines.nemo.join import Phase
@@ -26,11 +26,17 @@ OWN, LIAR, OTHER = 1, 7, 8
 PARAMETERS = Options()
 
 
+class AnnouncingView(NodeView):
+    """View in which an engine has to announce sources itself."""
+
+    announces_sources = True
+
+
 class Victim:
     """An engine that is the first of its group and its own rendezvous, and what it says."""
 
-    def __init__(self, *, is_sparse: bool = False) -> None:
-        context = EngineContext(node_id=OWN, random=lambda: 0.5, is_sparse=is_sparse, options={"rendezvous": ["x"]})
+    def __init__(self, *, view: NodeView | None = None) -> None:
+        context = EngineContext(node_id=OWN, random=lambda: 0.5, view=view or NodeView(), options={"rendezvous": ["x"]})
         self.now = 0.0
         self.engine = Nemo(context, 0.0)
         self.engine._rendezvous.named = [OWN]
@@ -174,7 +180,7 @@ def test_who_is_sent_round_in_circles_stops(victim: Victim) -> None:
 def test_a_source_is_not_silenced_for_good(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Neither by a count beyond its own nor by a list that is full of others."""
     monkeypatch.setattr("pipeline.limits.NODES_MAX", 4)
-    victim = Victim(is_sparse=True)
+    victim = Victim(view=AnnouncingView())
     origins = (OTHER,) if count > 1 else (11, 12, 13, 14)
     victim.hears(*(Source(GROUP, origin, count) for origin in origins))
     victim.passes(SOURCE_GRACES * PARAMETERS.grace_s + 1)

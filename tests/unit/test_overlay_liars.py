@@ -78,9 +78,9 @@ def test_an_acknowledgement_of_what_was_never_said_is_no_reason_to_go_there(
     a, b = pair
     head = Header(sender=b.record.node_id, incarnation=b.record.incarnation, endpoint=b.record.endpoint)
     known = (a.record.incarnation, HUGE)
-    assert tell(a, Heartbeat(number=1000, known=known, directory=b"", **head), net.now) is None
+    assert tell(a, Heartbeat(number=1000, acked_stamp=known, directory_digest=b"", **head), net.now) is None
     assert a.record.version < limits.RESTORE_STEP
-    assert tell(a, Heartbeat(number=0, known=a.record.stamp, directory=b"", **head), net.now) is None
+    assert tell(a, Heartbeat(number=0, acked_stamp=a.record.stamp, directory_digest=b"", **head), net.now) is None
 
 
 def test_nobody_ends_a_node_that_is_linked_under_its_name(net: Net, pair: tuple[OverlayNode, OverlayNode]) -> None:
@@ -185,13 +185,13 @@ def test_a_copy_has_a_bound_by_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     """Long values count, not only keys; what is small still fits; one copy does not take all the room."""
     monkeypatch.setattr(limits, "REPLICA_WEIGHT_MAX", 1000)
     monkeypatch.setattr(limits, "REPLICAS_WEIGHT_MAX", 1500)
-    room = MemoryBudget()
-    copies = [Replica(room), Replica(room)]
+    budget = MemoryBudget()
+    copies = [Replica(budget), Replica(budget)]
     for copy in copies:
         for number in range(100):
             copy.apply(Update(number, number + 1, 0, 0, [(b"%d" % number, bytes(400))]))
     assert [copy.weight for copy in copies] == [909, 505]
-    assert room.left == 1500 - 909 - 505
+    assert budget.left == 1500 - 909 - 505
     assert all(copy.is_short for copy in copies)
     copies[0].discard()
     copies[1].apply(Update(100, 101, 0, 0, [(b"more", bytes(400))]))

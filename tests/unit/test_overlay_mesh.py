@@ -218,10 +218,10 @@ def test_what_is_gone_is_gone() -> None:
     net.meshes[1].handle_link(2, LinkState.GONE, 0)
     net.pump()
     assert net.routes[1] == {}
-    assert not net.meshes[1]._wants
-    assert not net.meshes[1]._copies
+    assert not net.meshes[1]._filters
+    assert not net.meshes[1]._replicas
     assert not net.meshes[1]._routes
-    assert not net.meshes[1]._sourced
+    assert not net.meshes[1]._listed_groups
 
 
 def test_a_restored_mesh_routes_as_before() -> None:

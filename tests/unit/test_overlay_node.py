@@ -44,7 +44,7 @@ def test_two_nodes_link_and_exchange_keys_first(net: Net, pair: tuple[OverlayNod
         events = [event for event in net.events[node.record.endpoint] if isinstance(event, RecordChanged | PeerChanged)]
         assert isinstance(events[0], RecordChanged), "the key is known before the link is up"
         assert events[0].record.sender_key == other.record.sender_key
-        assert [event.up for event in net.of(node, PeerChanged)] == [True]
+        assert [event.is_up for event in net.of(node, PeerChanged)] == [True]
 
 
 def test_a_link_is_up_only_when_the_peer_has_acknowledged_the_key(net: Net) -> None:
@@ -149,7 +149,7 @@ def test_a_restarted_node_is_a_new_one(net: Net, pair: tuple[OverlayNode, Overla
     again = net.add("b", at=b.record.endpoint, incarnation=2, peers=("192.0.2.1:4747",))
     net.run(0.2)
     assert (up(a), up(again)) == ({"b"}, {"a"})
-    assert [event.up for event in net.of(a, PeerChanged)] == [True, False, True]
+    assert [event.is_up for event in net.of(a, PeerChanged)] == [True, False, True]
     assert a.members(GROUP) == [], "what it wanted in its former life is forgotten"
 
 
@@ -199,7 +199,7 @@ def test_a_wildcard_endpoint_follows_its_peer(net: Net) -> None:
     net.events["192.0.2.9:4747"] = net.events.pop("192.0.2.2:4747")
     net.run(10)
     assert a.links()[0].endpoint == "192.0.2.9:4747"
-    assert [event.up for node in (a, b) for event in net.of(node, PeerChanged)] == [True, True]
+    assert [event.is_up for node in (a, b) for event in net.of(node, PeerChanged)] == [True, True]
 
 
 # ---- names, ids, addresses
@@ -213,7 +213,7 @@ def test_a_living_nodes_name_is_not_taken_over(net: Net) -> None:
     net.run(30)
     assert up(a) == {"b"}
     assert a.links()[0].endpoint == old.record.endpoint
-    assert [event.up for event in net.of(a, PeerChanged)] == [True], "no flapping"
+    assert [event.is_up for event in net.of(a, PeerChanged)] == [True], "no flapping"
     assert net.notices(new)[0] is NoticeKind.NAME_TAKEN, "which ends it"
     assert net.notices(a) == [NoticeKind.NAMESAKE]
 
@@ -256,8 +256,8 @@ def test_a_derived_address_moves_on_when_it_is_given_to_another(net: Net) -> Non
     assert len(moved) == 1
     next_v4, next_v6 = derive_addresses("a", 1)
     assert moved[0].addresses == a.record.addresses == ((next_v4, 16), (next_v6, 64))
-    assert b.hosts()[v4] == b.record.node_id == a.hosts()[v4]
-    assert v6 not in b.hosts()
+    assert b.address_owners()[v4] == b.record.node_id == a.address_owners()[v4]
+    assert v6 not in b.address_owners()
     assert b.links()[0].addresses == a.record.addresses
 
 
@@ -268,7 +268,7 @@ def test_two_explicit_addresses_stand_and_are_told_once(net: Net) -> None:
     net.run(5)
     for node in (a, b):
         assert net.notices(node) == [NoticeKind.ADDRESS_CONFLICT]
-        assert node.hosts() == {address: min(a.record.node_id, b.record.node_id)}
+        assert node.address_owners() == {address: min(a.record.node_id, b.record.node_id)}
 
 
 # ---- nonsense
@@ -298,7 +298,12 @@ def test_another_engine_is_told_once_and_gets_no_routes(net: Net, pair: tuple[Ov
     a, _ = pair
     other = msgspec.structs.replace(a.record, node_id=99, name="z", endpoint="192.0.2.99:4747", engine="tree")
     hello = Hello(
-        sender=99, incarnation=other.incarnation, endpoint=other.endpoint, number=1, record=other, known=a.record.stamp
+        sender=99,
+        incarnation=other.incarnation,
+        endpoint=other.endpoint,
+        number=1,
+        record=other,
+        acked_stamp=a.record.stamp,
     )
     for number in (1, 2):
         a.handle_message("", messages.encode_node(msgspec.structs.replace(hello, number=number)), net.now)
@@ -340,7 +345,7 @@ def test_peers_do_not_notice_a_restart_of_control(net: Net, pair: tuple[OverlayN
     again.restore(checkpoint, net.now)
     net.put(b.record.endpoint, again)
     net.run(10)
-    assert [event.up for event in net.of(a, PeerChanged)] == [True]
+    assert [event.is_up for event in net.of(a, PeerChanged)] == [True]
     assert (up(a), up(again), a.members(GROUP)) == ({"b"}, {"a"}, ["b"])
     assert (again.record.incarnation, again.record.sender_key) == (b.record.incarnation, b.record.sender_key)
     assert {link.link for link in again.links()} == {link.link for link in b.links()}

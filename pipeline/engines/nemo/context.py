@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from pipeline.address import NodeId
-from pipeline.engines.api import Output, Transmit
+from pipeline.engines.api import NodeView, Output, Transmit
 from pipeline.engines.nemo import messages
 from pipeline.engines.nemo.options import Options
 
@@ -21,10 +21,10 @@ class Context:
     """One node's."""
 
     def __init__(
-        self, own: NodeId, parameters: Options, random: Callable[[], float], *, is_sparse: bool = False
+        self, own: NodeId, parameters: Options, random: Callable[[], float], *, view: NodeView | None = None
     ) -> None:
         self.own = own
-        self.is_sparse = is_sparse
+        self.view = view or NodeView()
         self.parameters = parameters
         self.random = random
         self.outputs: deque[Output] = deque()
@@ -34,7 +34,7 @@ class Context:
 
     def is_reachable(self, node: NodeId) -> bool:
         """Whether it is of use to ask a node: its link is up, or links are made on demand and nobody knows before."""
-        return self.is_sparse or node in self.up
+        return self.view.can_reach(node, self.up)
 
     def send(self, peer: NodeId, message: messages.Message, mentions: Iterable[NodeId] = ()) -> None:
         """Say something to another node."""

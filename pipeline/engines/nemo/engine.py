@@ -47,14 +47,14 @@ Where it is silent, or where forwarding in C asks for it, this is ours:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import msgspec
 
 from pipeline import limits
 from pipeline.address import Address, NodeId, SourceFilter, is_link_scope, is_multicast
 from pipeline.drop_reasons import MessageRefusal
-from pipeline.engines.api import EngineContext, LinkState, LinkWanted, Output
+from pipeline.engines.api import Engine, EngineContext, LinkState, LinkWanted, Output
 from pipeline.engines.nemo import maintenance, messages
 from pipeline.engines.nemo import options as nemo_options
 from pipeline.engines.nemo.clusters import Crew, Seat
@@ -87,14 +87,15 @@ class _GroupSnapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _Snapshot = dict[bytes, _GroupSnapshot]
 
 
-class Nemo:
+class Nemo(Engine):
     """One node's engine."""
 
     repairs = True
+    supports_partial_view = True
 
     def __init__(self, context: EngineContext, now: float) -> None:
         options = nemo_options.read(context.options)
-        self._desk = Context(context.node_id, options, context.random, is_sparse=context.is_sparse)
+        self._desk = Context(context.node_id, options, context.random, view=context.view)
         self._rendezvous = Rendezvous(self._desk)
         self._groups: dict[Address, Group] = {}
         self._touched: dict[Address, None] = {}
@@ -195,9 +196,6 @@ class Nemo:
             else:
                 continue
             self._touched[address] = None
-
-    def handle_addresses(self, hosts: Mapping[Address, NodeId], now: float) -> None:
-        """Addresses do not matter here."""
 
     def handle_gap(
         self, group: Address, origin: NodeId, numbers: tuple[int, ...], now: float, *, via: NodeId | None = None
@@ -333,7 +331,7 @@ class Nemo:
         self._source_count += 1
         group = self._groups[address]
         group.announce_at = now + ANNOUNCED_GRACES * self._desk.parameters.grace_s
-        if self._desk.is_sparse and group.seats:
+        if self._desk.view.announces_sources and group.seats:
             self._hear_of_source(group, 0, self._desk.own, self._source_count, now)
 
     def _hear_of_source(self, group: Group, peer: NodeId, origin: NodeId, count: int, now: float) -> None:
@@ -370,7 +368,7 @@ class Nemo:
         while (address := self._due.pop_expired(now)) is not None:
             group = self._groups[address]
             self._touched[address] = None
-            if self._desk.is_sparse and group.is_source and group.announce_at <= now:
+            if self._desk.view.announces_sources and group.is_source and group.announce_at <= now:
                 self._announce(address, now)
             maintenance.handle_timeout(group, lambda address=address: self._rendezvous.of(address), now)  # type: ignore[misc]
             if group.descent.phase is Phase.FINDING and self._rendezvous.of(address) == self._desk.own:
@@ -414,12 +412,12 @@ class Nemo:
         for node in sorted(peers - old):
             self._wanted[node] += 1
             if self._wanted[node] == 1:
-                self._desk.outputs.appendleft(LinkWanted(node, wanted=True))
+                self._desk.outputs.appendleft(LinkWanted(node, is_wanted=True))
         for node in sorted(old - peers):
             self._wanted[node] -= 1
             if not self._wanted[node]:
                 del self._wanted[node]
-                self._desk.outputs.append(LinkWanted(node, wanted=False))
+                self._desk.outputs.append(LinkWanted(node, is_wanted=False))
 
     # ---- views
 

@@ -18,10 +18,12 @@ from pipeline.address import derive_addresses, derive_node_id, parse
 from pipeline.messages import NodeRecord
 from pipeline.overlay.address_owners import AddressOwners
 from pipeline.overlay.directory import Directory, Merge
+from pipeline.overlay.directory_view import DirectoryView, FullView, PartialView
 from pipeline.overlay.id_conflicts import Finding, IdConflicts
 from pipeline.overlay.link import LinkTable
-from pipeline.overlay.peer import Action, Pace, Signal
+from pipeline.overlay.peer import Action, Signal
 from pipeline.overlay.peer_table import PeerTable
+from pipeline.overlay.transmitter import Transmitter
 from pipeline.timers import Deadlines
 
 
@@ -46,8 +48,8 @@ def claim(node: int, *addresses: str, explicit: bool = False) -> NodeRecord:
     return msgspec.structs.replace(record(node), addresses=packed, explicit_addresses=explicit)
 
 
-def merge(registry: Directory, each: NodeRecord, *, is_live: bool = False, is_direct: bool = False) -> Merge:
-    return registry.merge(each, is_live=is_live, is_direct=is_direct)
+def merge(registry: Directory, each: NodeRecord, *, is_alive: bool = False, is_direct: bool = False) -> Merge:
+    return registry.merge(each, is_alive=is_alive, is_direct=is_direct)
 
 
 # ---- the directory
@@ -87,8 +89,8 @@ def test_a_name_is_the_older_nodes_while_it_lives() -> None:
     registry = Directory(record(1))
     merge(registry, record(2, incarnation=1))
     namesake = record(2, incarnation=2, host="192.0.2.7")
-    assert merge(registry, namesake, is_live=True) is Merge.NAMESAKE
-    assert merge(registry, record(2, incarnation=2), is_live=True) is Merge.NEWER, "the same host has restarted"
+    assert merge(registry, namesake, is_alive=True) is Merge.NAMESAKE
+    assert merge(registry, record(2, incarnation=2), is_alive=True) is Merge.NEWER, "the same host has restarted"
     assert merge(registry, record(2, incarnation=3, host="192.0.2.7")) is Merge.NEWER, "the old one is dead"
 
 
@@ -107,12 +109,12 @@ def test_a_forgotten_node_comes_back_only_by_itself_for_a_while() -> None:
     registry, old = Directory(record(1)), record(2)
     merge(registry, old)
     digest = registry.digest
-    registry.bury(2, now=0.0)
+    registry.replace_by_tombstone(2, now=0.0)
     assert registry.digest == digest, "who still has it need not send it"
     assert merge(registry, old) is Merge.OLDER
     assert merge(registry, old, is_direct=True) is Merge.NEW
-    registry.bury(2, now=0.0)
-    registry.expire_graves(limits.NODE_FORGET_S)
+    registry.replace_by_tombstone(2, now=0.0)
+    registry.expire_tombstones(limits.NODE_FORGET_S)
     assert registry.digest != digest
     assert merge(registry, old) is Merge.NEW
 
@@ -122,9 +124,9 @@ def test_there_is_a_bound_on_graves(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = Directory(record(1))
     for node in range(2, 9):
         merge(registry, record(node))
-        registry.bury(node, now=0.0)
+        registry.replace_by_tombstone(node, now=0.0)
     assert len(registry.summary()) == 3
-    registry.expire_graves(limits.NODE_FORGET_S)
+    registry.expire_tombstones(limits.NODE_FORGET_S)
     assert registry.digest == Directory(record(1)).digest
 
 
@@ -251,7 +253,7 @@ def test_what_cannot_be_dialled() -> None:
     [
         ({"name": "a"}, Finding.ID_IS_THEIRS),
         ({"name": "z"}, Finding.ID_IS_OURS),
-        ({"version": 6}, Finding.TOLD_BEFORE),
+        ({"version": 6}, Finding.SENT_BEFORE_RESTORE),
         ({"version": 4}, Finding.NOTHING),
         ({"version": 6 + limits.RESTORE_STEP}, Finding.NOTHING),
         ({"incarnation": limits.INCARNATION_MAX, "host": "192.0.2.8"}, Finding.NOTHING),
@@ -278,36 +280,66 @@ def test_a_name_is_taken_by_an_older_life_that_is_told_of_for_longer_than_a_dead
     assert identity.judge(own, another, late, has_links=False) is Finding.NOTHING  # its time begins anew
 
 
-def test_a_peer_that_was_not_wanted_for_long_is_not_silent_when_it_is() -> None:
-    """Sparse: nobody spoke, as nobody had to; and whom the engine wants is not forgotten when it is silent indeed."""
-    pace = Pace(heartbeat_s=30.0, silence_s=45.0, forget_s=20.0)
-    roster = PeerTable(record(1), random=lambda: 0.5, pace=pace, is_sparse=True)
-    roster.learn(record(2), 0.0, is_direct=True)
-    peer = roster.peers[2]
-    roster.signal(peer, Signal.ACKNOWLEDGED, 0.0, "linked")
-    roster.want(2, 100.0, is_wanted=True)
-    assert peer.next_action(100.0) is Action.SPEAK
-    peer.spoke(100.0)
-    assert peer.next_action(144.9) is not Action.SILENT
-    assert peer.next_action(145.0) is Action.SILENT
-    roster.signal(peer, Signal.SILENCE, 145.0, "silent")
+def peer_table(view: type[DirectoryView]) -> PeerTable:
+    directory = Directory(record(1))
+    chosen = view(directory, Transmitter(directory), engine_options={}, engine_nodes=tuple)
+    return PeerTable(directory, chosen, random=lambda: 0.5)
+
+
+def test_unkept_session_times_out_only_after_it_is_kept() -> None:
+    """Goal: a peer that had no duty to send is not silent at once when the engine wants a link to it, and its record
+    stays as long as it is wanted.
+
+    Method: a partial view with an engine heartbeat of 10 s, so 30 s in sessions, and a grace of 15 s, so 45 s.
+    """
+    table = peer_table(PartialView)
+    table.learn(record(2), 0.0, is_direct=True)
+    peer = table.peers[2]
+    table.signal(peer, Signal.ACKNOWLEDGED, 0.0, "linked")
+    table.want_link(2, 100.0, is_wanted=True)
+    assert peer.next_action(100.0) is Action.SEND
+    peer.keepalive_sent(100.0)
+    assert peer.next_action(144.9) is not Action.TIME_OUT
+    assert peer.next_action(145.0) is Action.TIME_OUT
+    table.signal(peer, Signal.TIMEOUT, 145.0, "silent")
     assert peer.next_action(145.0) is Action.FORGET
-    assert not roster.forget(peer, 145.0)
-    roster.want(2, 150.0, is_wanted=False)
-    assert roster.forget(peer, 200.0)
+    assert not table.forget(peer, 145.0)
+    table.want_link(2, 150.0, is_wanted=False)
+    assert table.forget(peer, 200.0)
 
 
-def test_a_hello_is_taken_to_be_on_its_way_for_a_while_and_by_nobody_who_has_not_got_it() -> None:
-    roster = PeerTable(record(1), random=lambda: 0.5, pace=Pace())
-    roster.learn(record(2), 0.0, is_direct=True)
-    peer, own = roster.peers[2], roster.own.stamp
+def test_full_view_keeps_every_session_and_leaves_tombstones() -> None:
+    """Goal: the engine's wish for a link changes nothing, and a forgotten record stays away.  Method: by hand."""
+    table = peer_table(FullView)
+    table.learn(record(2), 0.0, is_direct=True)
+    table.want_link(2, 0.0, is_wanted=False)
+    assert table.peers[2].is_kept
+    assert table.forget(table.peers[2], 1.0)
+    table.learn(record(2), 2.0, is_direct=False)
+    assert not table.peers
+
+
+def test_partial_view_evicts_peers_silent_for_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: a full directory makes room, but not at the cost of nodes that the engine uses.  Method: nine records."""
+    monkeypatch.setattr(limits, "NODES_MAX", 8)
+    table = peer_table(PartialView)
+    table.want_link(2, 0.0, is_wanted=True)
+    for node in range(2, 11):
+        table.learn(record(node), float(node), is_direct=False)
+    assert set(table.peers) == {2, *range(4, 11)}
+
+
+def test_hello_is_in_flight_for_half_a_second_of_one_incarnation() -> None:
+    table = peer_table(FullView)
+    table.learn(record(2), 0.0, is_direct=True)
+    peer, own = table.peers[2], table.own.stamp
     assert not peer.holds(own, 0.0)
-    peer.greeted(own, 0.0)
+    peer.hello_sent(own, 0.0)
     assert peer.holds(own, 0.4)
     assert not peer.holds(own, 0.6)
-    peer.greeted(own, 1.0)
-    roster.signal(peer, Signal.RESTARTED, 1.1, "restarted")
-    assert not peer.holds(own, 1.2), "it was said to the life before"
-    roster.signal(peer, Signal.ACKNOWLEDGED, 1.3, "linked")
-    peer.acknowledged = own
+    peer.hello_sent(own, 1.0)
+    table.signal(peer, Signal.RESTARTED, 1.1, "restarted")
+    assert not peer.holds(own, 1.2), "the Hello went to the former incarnation"
+    table.signal(peer, Signal.ACKNOWLEDGED, 1.3, "linked")
+    peer.acked_stamp = own
     assert peer.holds(own, 99.0)
