@@ -1,72 +1,95 @@
 """Deadlines by key: set, move, clear and expire at a cost that does not grow with their number (a lazy heap).
 
-The heap holds an entry of each key that comes up at its deadline or before.  A deadline that moves to a later time, as
-most do, leaves its entry where it is; the entry goes back to its place when it comes up.  Entries of deadlines that
-have been cleared, or moved to an earlier time, stay until they come up or until they are half of the heap.
+The heap holds one valid entry for each key, which comes up at the key's deadline or before it.  A deadline that moves
+to a later time, as most do, leaves its entry in place; the entry is put back at the real deadline when it comes up.
+Entries of deadlines that were cleared, or moved to an earlier time, are stale.  They are dropped when they come up, or
+all at once when they outnumber the valid ones.  Reads no clock.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-import math
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
+_STALE_MIN = 64
+"""Stale entries below this number cost less than a rebuild of the heap."""
+
 
 class Deadlines(Generic[K]):
-    """When each key is due, in the caller's seconds."""
+    """Deadline of each key, in the caller's seconds.
+
+    Keys with the same deadline expire in the order in which their entries entered the heap.
+    """
 
     def __init__(self) -> None:
         self._due: dict[K, float] = {}
-        self._at: dict[K, float] = {}
-        """When each key's entry in the heap comes up."""
+        self._early: dict[K, float] = {}
+        """Time of the heap entry, for keys whose deadline has moved to a later time."""
         self._heap: list[tuple[float, int, K]] = []
         self._ticket = itertools.count()
 
     def set(self, key: K, due: float) -> None:
-        """Set or move a deadline."""
-        if self._due.get(key) == due:
+        """Set a deadline, or move it to an earlier or a later time."""
+        old = self._due.get(key)
+        if old is not None and due > old:
+            self._due[key] = due
+            self._early.setdefault(key, old)
+        else:
+            self.bring_forward(key, due)
+
+    def bring_forward(self, key: K, due: float) -> None:
+        """Set a deadline, or move it to an earlier time; a later time than the present one changes nothing."""
+        old = self._due.get(key)
+        if old is not None and due >= old:
             return
         self._due[key] = due
-        if due < self._at.get(key, math.inf):
-            self._at[key] = due
-            heapq.heappush(self._heap, (due, next(self._ticket), key))
-            if len(self._heap) > 64 + 2 * len(self._due):
-                self._at = dict(self._due)
-                self._heap = [(at, next(self._ticket), each) for each, at in self._due.items()]
-                heapq.heapify(self._heap)
+        early = self._early.get(key)
+        if early is not None:
+            if due > early:
+                return
+            del self._early[key]
+            if due == early:
+                return
+        heapq.heappush(self._heap, (due, next(self._ticket), key))
+        if len(self._heap) > _STALE_MIN + 2 * len(self._due):
+            self._rebuild()
 
     def clear(self, key: K) -> None:
-        """Forget a deadline, if there is one."""
+        """Remove a deadline, if there is one."""
         self._due.pop(key, None)
+        self._early.pop(key, None)
 
     def next_due(self) -> float | None:
-        """The earliest deadline."""
+        """Return the earliest deadline, or None if there is none."""
         heap = self._heap
         while heap:
             at, _, key = heap[0]
             due = self._due.get(key)
             if due == at:
                 return at
-            if due is None or self._at[key] != at:
+            if due is None or self._early.get(key) != at:
                 heapq.heappop(heap)
-                if due is None and self._at.get(key) == at:
-                    del self._at[key]
             else:
-                self._at[key] = due
+                del self._early[key]
                 heapq.heapreplace(heap, (due, next(self._ticket), key))
         return None
 
     def pop_expired(self, now: float) -> K | None:
-        """A key whose time has come, its deadline cleared; the earliest first."""
+        """Remove the earliest deadline that is not after `now` and return its key; None if there is none."""
         if not self._heap or self._heap[0][0] > now:
             return None
         due = self.next_due()
         if due is None or due > now:
             return None
         key = heapq.heappop(self._heap)[2]
-        del self._due[key], self._at[key]
+        del self._due[key]
         return key
+
+    def _rebuild(self) -> None:
+        self._early.clear()
+        self._heap = [(due, next(self._ticket), key) for key, due in self._due.items()]
+        heapq.heapify(self._heap)

@@ -391,12 +391,12 @@ class _Control:
         changed = False
         while (change := self.membership.poll_event()) is not None:
             changed = True
-            is_wanted = change.wanted is not None and self._receives.allows(change.group)
+            is_wanted = change.source_filter is not None and self._receives.allows(change.group)
             self.table.set_local(change.group, is_wanted)
-            if change.wanted is None or not is_wanted:
+            if change.source_filter is None or not is_wanted:
                 self.node.leave(change.group, now)
             else:
-                self.node.join(change.group, change.wanted, now)
+                self.node.join(change.group, change.source_filter, now)
         while (event := self.node.poll_event()) is not None:
             changed |= not isinstance(event, Resend)
             self._take_event(event)

@@ -22,6 +22,7 @@ from zmq.auth.asyncio import AsyncioAuthenticator
 
 from pipeline import limits
 from pipeline.io import bus
+from pipeline.token_bucket import TokenBucket
 
 Batch = list[list[zmq.Frame]]
 
@@ -30,17 +31,18 @@ class MessageRates:
     """How many messages each connection may send: a token bucket each, with a bound on the connections remembered."""
 
     def __init__(self) -> None:
-        self._buckets: dict[bytes, tuple[float, float]] = {}
-        """Tokens left at a time."""
+        self._buckets: dict[bytes, TokenBucket] = {}
+        """Least recently used first."""
 
     def allows(self, connection: bytes, now: float) -> bool:
         """Whether one more may be looked at now."""
-        tokens, since = self._buckets.pop(connection, (float(limits.MESSAGE_BURST), now))
-        tokens = min(limits.MESSAGE_BURST, tokens + (now - since) * limits.MESSAGES_PER_S)
+        bucket = self._buckets.pop(connection, None)
+        if bucket is None:
+            bucket = TokenBucket(rate_per_s=limits.MESSAGES_PER_S, burst=limits.MESSAGE_BURST, now=now)
         if len(self._buckets) >= 2 * limits.NODES_MAX:
-            del self._buckets[next(iter(self._buckets))]  # the one that has been silent for the longest time
-        self._buckets[connection] = max(0.0, tokens - 1), now
-        return tokens >= 1
+            del self._buckets[next(iter(self._buckets))]
+        self._buckets[connection] = bucket
+        return bucket.take(1, now)
 
 
 @dataclass(slots=True)

@@ -1,8 +1,8 @@
-"""All groups with state on the link, both families: what records do to them, and what their timers do.
+"""All groups with state on the link, of both families: the effects of records and of timers.
 
-    record ─▶ is it one to heed? ─▶ compatibility mode ─▶ limits ─▶ rule of the table ─▶ queries, timers, event
+    record ─▶ is it to be ignored? ─▶ compatibility mode ─▶ limits ─▶ rule of the table ─▶ queries, timers, event
 
-Does not know packets (querier.py) or who asks on the link (election.py).  What one record costs depends on its own
+This module knows neither packets (router.py) nor the election (querier.py).  The cost of a record depends on its own
 sources and on those of its group, never on the number of groups.
 """
 
@@ -18,76 +18,79 @@ from pipeline.membership import queries
 from pipeline.membership.querier import Querier
 from pipeline.membership.rules import RULES
 from pipeline.membership.state import GroupState
-from pipeline.membership.timers import TimerQueue
 from pipeline.membership.views import MembershipChanged, TraceEvent
+from pipeline.timers import Deadlines
 from pipeline.wire.report import Query, Record, RecordType
 
 SOURCES_MAX = 1 << 18
-"""Source timers of all groups together: 256 groups full of them, about 50 MB; GROUPS_MAX times the limit of one
-group would be more memory than a host has."""
+"""Source timers of all groups together: 256 groups with the most sources, about 50 MB.  GROUPS_MAX groups with the
+most sources would need more memory than a host has."""
 
 REPORTERS_MAX = 64
-"""Hosts tracked in one group for `fast_leave`: with more than a handful nothing is gained by knowing them."""
+"""Hosts tracked in one group for `fast_leave`; to know more than a handful gains nothing."""
 
 TIMERS_PER_CALL_MAX = 4096
-"""Groups served by one `handle_timeout`, about 20 ms: what is left is due at once, after the driver has drained."""
+"""Groups served by one `handle_timeout`, about 20 ms.  The others stay due, and are served once the driver has
+drained."""
 
 _EXCLUDING = frozenset((RecordType.IS_EX, RecordType.TO_EX))
 _LEAVING = frozenset((RecordType.BLOCK, RecordType.TO_IN))
 _UNKNOWN_HOST = b""
-"""Stands for every host that is not tracked: while it is among the reporters, nobody is alone."""
+"""Stands for all hosts that are not tracked: while it is among the reporters, no host counts as the only one."""
 
 Send = Callable[[Querier, Query], None]
 
 
 class Database:
-    """Group address → record, with the timers and the changes not yet told."""
+    """Group states by group address, with their timers and the changes that are not yet published."""
 
     def __init__(self, *, fast_leave: bool, mtu: int, counters: dict[str, int], send: Send) -> None:
         self.groups: dict[Address, GroupState] = {}
-        self.timers = TimerQueue()
+        self.timers: Deadlines[Address] = Deadlines()
+        """When each group is served next: at its next deadline or earlier."""
         self.sources_count = 0
         self.trace: Callable[[TraceEvent], None] | None = None
         self._fast_leave = fast_leave
         self._mtu = mtu
         self._counters = counters
         self._send = send
-        self._told: dict[Address, SourceFilter | None] = {}  # of each changed group: what the last event said
         self._changed: deque[Address] = deque()
+        self._last_published: dict[Address, SourceFilter | None] = {}
+        """The filter in the last event of each group in `_changed`."""
 
-    # -- records, in the order in which one meets them -----------------------------------------------------------
+    # ---- records, in the order of their processing
 
     def apply_old_report(self, querier: Querier, host: Address, version: int, group: Address, now: float) -> None:
-        """A v1 or v2 report is IS_EX({}), and makes the group speak that version for a while (§7.3.2, §8.3.2)."""
+        """Apply a v1 or v2 report: it is IS_EX({}) and starts the version's compatibility timer (§7.3.2, §8.3.2)."""
         self.apply(querier, host, Record(RecordType.IS_EX, group), now)
-        record = self.groups.get(group)
-        if record is None or is_ssm(group):
+        state = self.groups.get(group)
+        if state is None or is_ssm(group):
             return
         until = now + querier.timing.older_host_present_s
         if version == 1:
-            record.v1_until = until
+            state.v1_until = until
         else:
-            record.v2_until = until
+            state.v2_until = until
 
     def apply_leave(self, querier: Querier, host: Address, group: Address, now: float) -> None:
-        """A v2 leave or an MLDv1 done is TO_IN({}), but never for an SSM group (RFC 4604 §2.2.2)."""
+        """Apply a v2 leave or an MLDv1 done: it is TO_IN({}); for an SSM group it is ignored (RFC 4604 §2.2.2)."""
         if is_ssm(group):
             self._ignore(MembershipCounter.SSM_IGNORED, group, host, now)
         else:
             self.apply(querier, host, Record(RecordType.TO_IN, group), now)
 
-    def apply(self, querier: Querier, host: Address, told: Record, now: float) -> None:
-        """One group record of a report."""
-        group, kind = told.group, told.kind
+    def apply(self, querier: Querier, host: Address, record: Record, now: float) -> None:
+        """Apply one group record of a report."""
+        group, kind = record.group, record.kind
         if not is_multicast(group) or not querier.family.keeps_state(group):
             self._ignore(MembershipCounter.GROUP_IGNORED, group, host, now)
             return
         if kind in _EXCLUDING and is_ssm(group):
             self._ignore(MembershipCounter.SSM_IGNORED, group, host, now)
             return
-        record = self.groups.get(group)
-        version = querier.configured_version if record is None else record.version(now)
-        if kind is RecordType.TO_IN and min(version, querier.version) in querier.family.versions_never_left:
+        state = self.groups.get(group)
+        version = querier.configured_version if state is None else state.version(now)
+        if kind is RecordType.TO_IN and min(version, querier.version) in querier.family.versions_without_leave:
             self._ignore(MembershipCounter.COMPATIBILITY_IGNORED, group, host, now)
             return
         if version < querier.family.latest:
@@ -95,172 +98,173 @@ class Database:
                 self._ignore(MembershipCounter.COMPATIBILITY_IGNORED, group, host, now)
                 return
             if kind is RecordType.TO_EX:
-                told = Record(kind, group)
-        if record is None:
-            record = self._admit(querier, host, told, now)
-        if record is not None:
-            self._run_rule(record, host, told, now)
+                record = Record(kind, group)
+        if state is None:
+            state = self._admit(querier, host, record, now)
+        if state is not None:
+            self._run_rule(state, host, record, now)
 
-    def _admit(self, querier: Querier, host: Address, told: Record, now: float) -> GroupState | None:
-        """A group without state is INCLUDE of nothing: a record may begin state where it wants anything."""
-        if told.kind not in _EXCLUDING and (not told.sources or told.kind is RecordType.BLOCK):
+    def _admit(self, querier: Querier, host: Address, record: Record, now: float) -> GroupState | None:
+        """Make a state for a new group, which is INCLUDE of nothing; None for a record that would leave it so."""
+        if record.kind not in _EXCLUDING and (not record.sources or record.kind is RecordType.BLOCK):
             return None
         if len(self.groups) >= GROUPS_MAX:
-            self._ignore(MembershipCounter.GROUPS_LIMIT, told.group, host, now)
+            self._ignore(MembershipCounter.GROUPS_LIMIT, record.group, host, now)
             return None
-        record = self.groups[told.group] = GroupState(told.group, querier)
-        return record
+        state = self.groups[record.group] = GroupState(record.group, querier)
+        return state
 
-    def _run_rule(self, record: GroupState, host: Address, told: Record, now: float) -> None:
-        querier = record.querier
-        sources = self._usable_sources(record, told) if told.sources else frozenset[Address]()
-        before = record.sources_count
-        rule = RULES[record.mode][told.kind]
+    def _run_rule(self, state: GroupState, host: Address, record: Record, now: float) -> None:
+        querier = state.querier
+        sources = self._usable_sources(state, record) if record.sources else frozenset[Address]()
+        count_before = state.sources_count
+        rule = RULES[state.mode][record.kind]
         if self.trace is not None:
-            self.trace(TraceEvent(now, record.group, host, rule.text))
-        changed, queried = record.apply(rule, sources, now)
-        soonest = now + querier.timing.membership_s
-        alone = self._fast_leave and self._track(record, host, told, now)
+            self.trace(TraceEvent(now, state.group, host, rule.text))
+        is_changed, queried = state.apply(rule, sources, now)
+        serve_at = now + querier.timing.membership_s
+        is_only_host = self._fast_leave and self._track(state, host, record, now)
         if querier.is_querier and (queried or rule.queries_group):
-            if alone:
-                changed |= self._leave_at_once(record, queried, whole_group=rule.queries_group, now=now)
-            elif queries.ask(record, whole_group=rule.queries_group, sources=queried, now=now):
-                self._send_queries(record, now)
-                soonest = min(soonest, record.next_deadline())
-        self._settle(record, before, changed=changed)
-        if not record.is_empty:
-            self.timers.schedule(record, soonest)
+            if is_only_host:
+                is_changed |= self._leave_at_once(state, queried, is_group_left=rule.queries_group, now=now)
+            elif queries.prepare(state, is_group_queried=rule.queries_group, sources=queried, now=now):
+                self._send_queries(state, now)
+                serve_at = min(serve_at, state.next_deadline())
+        self._settle(state, count_before, is_changed=is_changed)
+        if not state.is_empty:
+            self.timers.bring_forward(state.group, serve_at)
 
-    def _usable_sources(self, record: GroupState, told: Record) -> frozenset[Address]:
-        """The record's sources that are unicast addresses, and no more new ones than there is room for."""
-        usable = frozenset(source for source in told.sources if is_unicast(source))
-        if len(usable) != len(told.sources):
-            self._count(MembershipCounter.SOURCE_IGNORED, len(told.sources) - len(usable))
-        kept = 0 if told.kind in _EXCLUDING else record.sources_count  # the excluding records replace both lists
+    def _usable_sources(self, state: GroupState, record: Record) -> frozenset[Address]:
+        """Return the record's unicast sources; new ones only as far as the limits leave room."""
+        usable = frozenset(source for source in record.sources if is_unicast(source))
+        if len(usable) != len(record.sources):
+            self._count(MembershipCounter.SOURCE_IGNORED, len(record.sources) - len(usable))
+        kept = 0 if record.kind in _EXCLUDING else state.sources_count  # excluding records replace both lists
         room = min(SOURCES_PER_GROUP_MAX - kept, SOURCES_MAX - self.sources_count)
         if len(usable) <= room:
             return usable
-        known = usable & (record.requested.keys() | record.excluded)
+        known = usable & (state.requested.keys() | state.excluded)
         room = max(0, room - (0 if kept else len(known)))
-        new = [source for source in dict.fromkeys(told.sources) if source in usable and source not in known]
+        new = [source for source in dict.fromkeys(record.sources) if source in usable and source not in known]
         if len(new) > room:
             self._count(MembershipCounter.SOURCES_LIMIT, len(new) - room)
         return known | frozenset(new[:room])
 
-    def _track(self, record: GroupState, host: Address, told: Record, now: float) -> bool:
-        """Explicit tracking: remember who reports; whether `host` is the only one that is known to listen.
+    def _track(self, state: GroupState, host: Address, record: Record, now: float) -> bool:
+        """Track which hosts report (explicit tracking); return whether `host` leaves and is the only known member.
 
-        Hosts of older versions keep quiet when they hear another's report, so they are not to be counted, nor are
+        Hosts of older versions suppress their report when another host sends one, so they cannot be counted; nor can
         hosts without an address.
         """
-        reporters = record.reporters
+        reporters = state.reporters
         if reporters is None:
-            reporters = record.reporters = {}
+            reporters = state.reporters = {}
         host = host if any(host) else _UNKNOWN_HOST
-        if told.kind is RecordType.TO_IN and not told.sources:
+        if record.kind is RecordType.TO_IN and not record.sources:
             reporters.pop(host, None)
         else:
             if host not in reporters and len(reporters) >= REPORTERS_MAX:
-                self._drop_silent(reporters, now)
+                self._drop_expired(reporters, now)
                 host = host if len(reporters) < REPORTERS_MAX else _UNKNOWN_HOST
-            reporters[host] = now + record.querier.timing.membership_s
-        if told.kind not in _LEAVING and told.kind is not RecordType.TO_EX:
+            reporters[host] = now + state.querier.timing.membership_s
+        if record.kind not in _LEAVING and record.kind is not RecordType.TO_EX:
             return False
-        self._drop_silent(reporters, now)
+        self._drop_expired(reporters, now)
         return (
             host != _UNKNOWN_HOST
             and all(known == host for known in reporters)
-            and record.version(now) == record.querier.family.latest
+            and state.version(now) == state.querier.family.latest
         )
 
     @staticmethod
-    def _drop_silent(reporters: dict[Address, float], now: float) -> None:
+    def _drop_expired(reporters: dict[Address, float], now: float) -> None:
         for host in [host for host, until in reporters.items() if until <= now]:
             del reporters[host]
 
-    def _leave_at_once(self, record: GroupState, queried: Iterable[Address], *, whole_group: bool, now: float) -> bool:
-        """`fast_leave`: nobody else could answer the queries, so what they ask for ends now."""
-        record.lower_source_timers(frozenset(queried), now)
-        if whole_group:
-            record.lower_group_timer(now)
-        self._tell(now, record.group, "fast leave: the only known listener left")
-        return record.expire(now)
+    def _leave_at_once(self, state: GroupState, left: Iterable[Address], *, is_group_left: bool, now: float) -> bool:
+        """End a membership without queries (`fast_leave`), because no other host could answer them."""
+        state.lower_source_timers(frozenset(left), now)
+        if is_group_left:
+            state.lower_group_timer(now)
+        self._trace(now, state.group, "fast leave: the only known member left")
+        return state.expire(now)
 
-    # -- queries -------------------------------------------------------------------------------------------------
+    # ---- queries
 
     def lower_timers(self, querier: Querier, query: Query, now: float) -> None:
-        """A received query with S clear lowers what it asks for (RFC 9776 §6.6.1, RFC 9777 §7.6.1)."""
-        record = self.groups.get(query.group) if query.group is not None else None
-        if record is None or query.suppress:
+        """Lower the timers that a received query with S clear is about (RFC 9776 §6.6.1, RFC 9777 §7.6.1)."""
+        state = self.groups.get(query.group) if query.group is not None else None
+        if state is None or query.suppress:
             return
         deadline = now + querier.timing.last_member_query_time_s
         if query.sources:
-            record.lower_source_timers(frozenset(query.sources), deadline)
+            state.lower_source_timers(frozenset(query.sources), deadline)
         else:
-            record.lower_group_timer(deadline)
-        self._tell(now, record.group, "query with S clear: timers lowered to the Last Member Query Time")
-        self.timers.schedule(record, deadline)
+            state.lower_group_timer(deadline)
+        self._trace(now, state.group, "query with S clear: timers lowered to the Last Member Query Time")
+        self.timers.bring_forward(state.group, deadline)
 
-    def _send_queries(self, record: GroupState, now: float) -> None:
-        sources_max = record.querier.family.query_sources_max(self._mtu)
-        for query in queries.compose(record, sources_max=sources_max, now=now):
-            self._send(record.querier, query)
+    def _send_queries(self, state: GroupState, now: float) -> None:
+        sources_max = state.querier.family.query_sources_max(self._mtu)
+        for query in queries.compose(state, sources_max=sources_max, now=now):
+            self._send(state.querier, query)
             if self.trace is not None:
-                self.trace(TraceEvent(now, record.group, None, f"query sent: {query}"))
+                self.trace(TraceEvent(now, state.group, None, f"query sent: {query}"))
 
-    # -- time ----------------------------------------------------------------------------------------------------
+    # ---- timers
 
     def handle_timeout(self, now: float) -> None:
-        """Serve the groups that are due, a bounded number of them."""
+        """Serve groups that are due, TIMERS_PER_CALL_MAX at the most."""
         for _ in range(TIMERS_PER_CALL_MAX):
-            record = self.timers.pop_due(now)
-            if record is None:
+            group = self.timers.pop_expired(now)
+            if group is None:
                 return
-            before = record.sources_count
-            changed = record.expire(now)
-            if changed:
-                self._tell(now, record.group, "timers ran out")
-            if record.pending is not None and record.pending.resend_at <= now:
-                if record.querier.is_querier and not record.is_empty:
-                    self._send_queries(record, now)
+            state = self.groups[group]
+            count_before = state.sources_count
+            is_changed = state.expire(now)
+            if is_changed:
+                self._trace(now, group, "timers expired")
+            if state.pending is not None and state.pending.resend_at <= now:
+                if state.querier.is_querier and not state.is_empty:
+                    self._send_queries(state, now)
                 else:
-                    record.pending = None
-            self._settle(record, before, changed=changed)
-            if not record.is_empty:
-                self.timers.schedule(record, record.next_deadline())
+                    state.pending = None
+            self._settle(state, count_before, is_changed=is_changed)
+            if not state.is_empty:
+                self.timers.set(group, state.next_deadline())
 
-    # -- events --------------------------------------------------------------------------------------------------
+    # ---- events
 
     def poll_event(self) -> MembershipChanged | None:
-        """The next group whose merged state is not what the last event about it said."""
+        """Return the next group whose merged state differs from the last event about it, or None."""
         while self._changed:
             group = self._changed.popleft()
-            told = self._told.pop(group)
-            record = self.groups.get(group)
-            wanted = record.wanted() if record is not None else None
-            if record is not None:
-                record.published = wanted
-            if wanted != told:
-                return MembershipChanged(group, wanted)
+            last_published = self._last_published.pop(group)
+            state = self.groups.get(group)
+            source_filter = state.source_filter() if state is not None else None
+            if state is not None:
+                state.published = source_filter
+            if source_filter != last_published:
+                return MembershipChanged(group, source_filter)
         return None
 
-    def adopt(self, record: GroupState) -> None:
-        """Take in a record from a snapshot; its group is told as if it were new."""
-        self.groups[record.group] = record
-        self._settle(record, 0, changed=True)
-        if not record.is_empty:
-            self.timers.schedule(record, record.next_deadline())
+    def adopt(self, state: GroupState) -> None:
+        """Add a group state from a snapshot; an event reports it like a new group."""
+        self.groups[state.group] = state
+        self._settle(state, 0, is_changed=True)
+        if not state.is_empty:
+            self.timers.set(state.group, state.next_deadline())
 
-    def _settle(self, record: GroupState, sources_before: int, *, changed: bool) -> None:
-        """After anything that may have changed a record: counts, the event, and its end."""
-        self.sources_count += record.sources_count - sources_before
-        if record.is_empty:
-            del self.groups[record.group]
-            self.timers.forget(record)
-            changed = True
-        if changed and record.group not in self._told:
-            self._told[record.group] = record.published
-            self._changed.append(record.group)
+    def _settle(self, state: GroupState, count_before: int, *, is_changed: bool) -> None:
+        """Update counts and events after a state may have changed, and remove an empty one."""
+        self.sources_count += state.sources_count - count_before
+        if state.is_empty:
+            del self.groups[state.group]
+            self.timers.clear(state.group)
+            is_changed = True
+        if is_changed and state.group not in self._last_published:
+            self._last_published[state.group] = state.published
+            self._changed.append(state.group)
 
     def _count(self, reason: str, amount: int = 1) -> None:
         self._counters[reason] += amount
@@ -270,6 +274,6 @@ class Database:
         if self.trace is not None:
             self.trace(TraceEvent(now, group, host, f"ignored: {reason.text}"))
 
-    def _tell(self, now: float, group: Address, rule: str) -> None:
+    def _trace(self, now: float, group: Address, rule: str) -> None:
         if self.trace is not None:
             self.trace(TraceEvent(now, group, None, rule))

@@ -1,7 +1,7 @@
-"""What differs between IGMP and MLD for a router: addresses, versions, what a valid packet is.
+"""The differences between IGMP and MLD for a router: addresses, versions and the rules for a valid packet.
 
-Everything else of membership/ serves both.  Knows packets, not state.  A packet that breaks a rule is a `WireError`
-whose text is the drop reason.
+The other modules of membership/ serve both protocols.  This one knows packets and no state.  A packet that breaks a
+rule raises a `WireError` whose text is the drop reason.
 """
 
 from __future__ import annotations
@@ -20,30 +20,34 @@ _UNSPECIFIED_V4 = bytes(4)
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """IGMP or MLD."""
+    """The properties of IGMP or of MLD."""
 
     name: str
-    latest: int  # the version with source lists
-    versions_never_left: frozenset[int]  # IGMPv1 has no leave: TO_IN is ignored in its mode (RFC 9776 §7.3.2)
-    all_hosts: Address  # where general queries go; never becomes state
-    elects_on_any_query: bool  # RFC 9777 §7.6.2; IGMP on general ones (RFC 9776 §6.6.2)
-    follows_older_queries: bool  # RFC 9776 §6.6.2; RFC 9777 §8.3.1 leaves it to the administrator
-    query_bytes: int  # an IP packet with a query, before its sources
+    latest: int  # the newest version, the only one with source lists
+    versions_without_leave: frozenset[int]  # IGMPv1: TO_IN is ignored in its compatibility mode (RFC 9776 §7.3.2)
+    all_hosts: Address  # destination of general queries; this group never has state
+    elects_on_any_query: bool  # RFC 9777 §7.6.2; IGMP elects on general queries only (RFC 9776 §6.6.2)
+    follows_older_queries: bool  # RFC 9776 §6.6.2; RFC 9777 §8.3.1 leaves this to the administrator
+    query_bytes: int  # size of an IP packet with a query that lists no sources
     address_bytes: int
     receive: Callable[[ip.IpPacket], Message | None]
     send: Callable[[Address, Query], bytes]
 
     def keeps_state(self, group: Address) -> bool:
-        """Whether reports for that group count: not the all-hosts group, nor IPv6 scopes 0 and 1."""
+        """Whether reports make state for this group: not the all-hosts group, nor IPv6 scopes 0 and 1."""
         return group != self.all_hosts and not is_node_scope(group)
 
     def query_sources_max(self, mtu: int) -> int:
-        """How many sources one query can list (RFC 9776 §4.1.8, RFC 9777 §5.1.10)."""
+        """Return the number of sources that one query can list (RFC 9776 §4.1.8, RFC 9777 §5.1.10)."""
         return max(1, (mtu - self.query_bytes) // self.address_bytes)
 
 
 def _receive_igmp(packet: ip.IpPacket) -> Message | None:
-    """RFC 9776 §4: TTL 1 and Router Alert, which version 1 did not have (RFC 1112); reports from 0.0.0.0 count."""
+    """Check an IGMP packet and parse it; None if it is to be ignored.
+
+    RFC 9776 §4 requires TTL 1 and Router Alert.  Version 1 messages may lack the option, which RFC 1112 did not have.
+    Reports from 0.0.0.0 are accepted.
+    """
     if packet.protocol != ip.PROTOCOL_IGMP:
         return None
     message = igmp.parse(packet.payload)
@@ -59,7 +63,10 @@ def _receive_igmp(packet: ip.IpPacket) -> Message | None:
 
 
 def _receive_mld(packet: ip.IpPacket) -> Message | None:
-    """RFC 9777 §7.4, §7.6: link-local source, hop limit 1 and Router Alert, or the message is dropped."""
+    """Check an MLD packet and parse it; None if it is not MLD.
+
+    RFC 9777 §7.4 and §7.6 drop messages without link-local source, hop limit 1 and Router Alert.
+    """
     if packet.protocol != ip.PROTOCOL_ICMPV6 or packet.payload[:1] not in _MLD_TYPES:
         return None
     if packet.hop_limit != 1:
@@ -88,7 +95,7 @@ def _send_mld(source: Address, query: Query) -> bytes:
 IGMP = Family(
     name="IGMP",
     latest=3,
-    versions_never_left=frozenset((1,)),
+    versions_without_leave=frozenset((1,)),
     all_hosts=parse("224.0.0.1"),
     elects_on_any_query=False,
     follows_older_queries=True,
@@ -101,7 +108,7 @@ IGMP = Family(
 MLD = Family(
     name="MLD",
     latest=2,
-    versions_never_left=frozenset(),
+    versions_without_leave=frozenset(),
     all_hosts=parse("ff02::1"),
     elects_on_any_query=True,
     follows_older_queries=False,

@@ -1,9 +1,10 @@
-"""One family's querier on the link: who asks (election), and when the general queries go out.
+"""The querier role on the link, for one family: election, and the times of general queries.
 
-    querier      startup queries, then one every Query Interval (RFC 9776 §6.1, §8.6, §8.7)
-    non-querier  silent while the Other Querier Present timer runs, by the other's QRV and QQI (§6.6.2, §4.1.6)
+    querier      sends startup queries, then one query every Query Interval (RFC 9776 §6.1, §8.6, §8.7)
+    non-querier  sends none while the Other Querier Present timer runs, and uses the elected querier's QRV and QQI
+                 (§6.6.2, §4.1.6)
 
-Does not know groups (database.py) nor the queries about one (queries.py).
+This module knows neither groups (database.py) nor the queries about one group (queries.py).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pipeline.wire.report import Query
 
 
 class Querier:
-    """State of one family; `timing` holds the values in force, the configured or the adopted ones."""
+    """Querier state of one family; `timing` holds the values in force, the configured or the adopted ones."""
 
     def __init__(
         self,
@@ -30,44 +31,47 @@ class Querier:
         self.family = family
         self.address = address
         self.configured_version = version
-        self.version = version  # of the queries sent: the configured one, or an older one while a router speaks it
+        self.version = version  # version of the queries sent: an older one while an older router is on the link
         self.timing = timing
-        self.other_until: float | None = None  # the Other Querier Present timer: None while this side is the querier
-        self.query_at: float | None = None  # the next general query: None before `start`
+        self.other_until: float | None = None  # the Other Querier Present timer; None while this router is the querier
+        self.query_at: float | None = None  # time of the next general query; None before `start`
         self.startup_left = 0
-        self.older_until: float | None = None  # while a router of an older version is thought to be on the link
+        self.older_until: float | None = None  # end of the time in which an older router is assumed on the link
         self._configured = timing
         self._startup_interval_s = startup_interval_s
         self._startup_count = startup_count
 
     @property
     def is_querier(self) -> bool:
-        """Whether this side asks; the other one does while it is heard."""
+        """Whether this router is the querier of the link."""
         return self.other_until is None
 
     def start(self, now: float) -> None:
-        """Become querier, with startup queries from now on (RFC 9776 §6.6.2: every router starts as one).
+        """Become querier and begin the startup queries (RFC 9776 §6.6.2: every router starts as querier).
 
-        One that goes on from a snapshot runs already: it keeps its role.
+        After a restore from a snapshot the querier runs already and keeps its role.
         """
         if self.query_at is not None or self.other_until is not None:
             return
-        self._take_over(now)
+        self._become_querier(now)
         self.startup_left = self._startup_count
 
-    def _take_over(self, now: float) -> None:
+    def _become_querier(self, now: float) -> None:
         self.other_until = None
         self.timing = self._configured
         self.query_at = now
 
-    def hear(self, query: Query, source: Address, now: float) -> bool:
-        """Another router's query: whether it won.  The lowest address wins, 0.0.0.0 never (RFC 4541 §2.1.1)."""
+    def handle_query(self, query: Query, source: Address, now: float) -> bool:
+        """Process another router's query; return whether that router is elected.
+
+        The lowest address wins; 0.0.0.0 never does (RFC 4541 §2.1.1).
+        """
         if query.group is not None and not self.family.elects_on_any_query:
             return False
         if not is_unicast(source):
             return False
         if query.group is None and query.version <= self.version and query.version < self.configured_version:
-            self._follow(query.version, now)
+            self._follow_version(query.version, now)
         if source >= self.address:
             return False
         self.timing = self._configured.adopt(robustness=query.robustness, query_interval_s=query.query_interval_s)
@@ -76,22 +80,22 @@ class Querier:
         self.startup_left = 0
         return True
 
-    def _follow(self, version: int, now: float) -> None:
-        """The oldest version on the link is used, by the one whose router speaks it (RFC 9776 §6.6.2).
+    def _follow_version(self, version: int, now: float) -> None:
+        """Send queries of the oldest version on the link (RFC 9776 §6.6.2).
 
-        No RFC says for how long: for as long as a silent querier is believed to be there.
+        No RFC states for how long: the Other Querier Present Interval is used, as for the presence of a querier.
         """
         if self.family.follows_older_queries:
             self.version = version
             self.older_until = now + self.timing.other_querier_present_s
 
     def handle_timeout(self, now: float) -> Query | None:
-        """A general query if one is due; the other querier's silence makes this side ask at once."""
+        """Return a general query if one is due.  One is due at once when the Other Querier Present timer expires."""
         if self.older_until is not None and self.older_until <= now:
             self.older_until = None
             self.version = self.configured_version
         if self.other_until is not None and self.other_until <= now:
-            self._take_over(now)
+            self._become_querier(now)
         if self.query_at is None or self.query_at > now:
             return None
         self.startup_left = max(0, self.startup_left - 1)
@@ -99,11 +103,11 @@ class Querier:
         return self.query(None, self.timing.query_response_interval_s)
 
     def poll_timeout(self) -> float | None:
-        """When `handle_timeout` has something to do."""
-        asking = self.query_at if self.other_until is None else self.other_until
-        if asking is None or self.older_until is None:
-            return asking
-        return min(asking, self.older_until)
+        """Return when `handle_timeout` is due, or None."""
+        deadline = self.query_at if self.other_until is None else self.other_until
+        if deadline is None or self.older_until is None:
+            return deadline
+        return min(deadline, self.older_until)
 
     def query(
         self,
@@ -113,7 +117,7 @@ class Querier:
         suppress: bool = False,
         sources: tuple[Address, ...] = (),
     ) -> Query:
-        """A query in the version in force with this side's values (RFC 9776 §7.3.1, RFC 9777 §8.3.1)."""
+        """Return a query of the version in force with this router's values (RFC 9776 §7.3.1, RFC 9777 §8.3.1)."""
         return Query(
             version=self.version,
             group=group,

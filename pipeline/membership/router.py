@@ -1,11 +1,11 @@
 """The multicast router of the virtual link: IGMPv1/2/3 and MLDv1/2, router side (RFC 9776, RFC 9777).
 
-    packet ─▶ ip.parse ─▶ family.receive ─┬─ query  ─▶ election, timers lowered
-                                          └─ report ─▶ token bucket ─▶ database ─▶ queries, events
+    packet ─▶ ip.parse ─▶ family.receive ─▶ token bucket ─┬─ query  ─▶ election, timers lowered
+                                                          └─ report ─▶ database ─▶ queries, events
 
 One object serves both families.  It does no I/O and reads no clock: after each `handle_*` the driver drains
-`poll_transmit`, `poll_event` and `poll_timeout`.  It knows neither the overlay nor where its packets go.  Lifecycle:
-`restore` if there is a snapshot, `start`, then `handle_*` for ever.
+`poll_transmit`, `poll_event` and `poll_timeout`.  It knows neither the overlay nor the destination of its packets.
+Lifecycle: `restore` if there is a snapshot, `start`, then any number of `handle_*`.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from pipeline.config import MembershipConfig
 from pipeline.drop_reasons import MembershipCounter
 from pipeline.errors import WireError
 from pipeline.membership import snapshot
-from pipeline.membership.bucket import TokenBucket
 from pipeline.membership.database import Database
 from pipeline.membership.family import IGMP, MLD, Family
 from pipeline.membership.querier import Querier
 from pipeline.membership.state import GroupState
 from pipeline.membership.timing import Timing
 from pipeline.membership.views import GroupView, MembershipChanged, TraceEvent
+from pipeline.token_bucket import TokenBucket
 from pipeline.wire import ip
 from pipeline.wire.report import Leave, Message, OldReport, Query, Report
 
 __all__ = ["GroupView", "MembershipChanged", "MembershipRouter", "TraceEvent"]
 
 RECORDS_PER_SECOND_MAX = 50_000
-"""Group records taken a second, sustained: half of a core; above the 20,000 reports a second that must be kept up
-with, below what would starve the overlay's engine in the same process."""
+"""Group records accepted per second, sustained: half of a core.  It is above the 20,000 reports per second that a node
+must process, and below the rate that would starve the overlay's engine in the same process."""
 
 RECORDS_BURST_MAX = 131_072
-"""Records taken at once: every host group answering two general queries together."""
+"""Records accepted at once: two reports of each of GROUPS_MAX groups, in reply to two general queries."""
 
 SOURCES_PER_TOKEN = 8
-"""A source in a record costs about an eighth of what the record does."""
+"""A source in a record costs about an eighth of the record itself."""
 
 QUERIES_QUEUED_MAX = 65_536
-"""Queries waiting for the driver, who drains after every call: as many as there are groups."""
+"""Queries in the queue to the driver, which drains it after every call: one for each of GROUPS_MAX groups."""
 
 
 class MembershipRouter:
-    """State tables, queries and election for one link; `counters` counts drop reasons, limits and traffic."""
+    """The multicast router of one link; `counters` counts drop reasons, limits and traffic."""
 
     def __init__(
         self, config: MembershipConfig, *, querier_v4: Address, querier_v6: Address, mtu: int, now: float
@@ -60,7 +60,7 @@ class MembershipRouter:
 
     @property
     def trace(self) -> Callable[[TraceEvent], None] | None:
-        """Called with every rule that fires, if set."""
+        """Function that is called with every rule that fires, or None."""
         return self._database.trace
 
     @trace.setter
@@ -68,21 +68,21 @@ class MembershipRouter:
         self._database.trace = hook
 
     def roles(self) -> dict[str, bool]:
-        """For each family's name, whether this side asks."""
+        """Return for each family's name whether this router is its querier."""
         return {querier.family.name: querier.is_querier for querier in (self._v4, self._v6)}
 
     def is_querier(self, *, ipv6: bool) -> bool:
-        """Whether this side asks in that family, rather than another router on the link."""
+        """Whether this router, and not another one on the link, is the querier of the family."""
         return (self._v6 if ipv6 else self._v4).is_querier
 
     def start(self, now: float) -> None:
-        """Startup queries begin; after `restore`, one general query instead."""
+        """Begin the startup queries; after `restore`, send one general query instead."""
         self._v4.start(now)
         self._v6.start(now)
         self.handle_timeout(now)
 
     def handle_packet(self, packet: bytes, now: float) -> str | None:
-        """One whole inner IP packet; the drop reason if it is malformed or too many, else None."""
+        """Process a whole inner IP packet; return a drop reason if it is malformed or above the rate, else None."""
         try:
             parsed = ip.parse(packet)
             querier = self._v4 if len(parsed.source) == 4 else self._v6
@@ -102,15 +102,18 @@ class MembershipRouter:
         return None
 
     def _handle_query(self, querier: Querier, query: Query, source: Address, now: float) -> None:
-        """Another router's query (RFC 9776 §6.6, RFC 9777 §7.6); its own ones come back where hosts bridge."""
+        """Process another router's query (RFC 9776 §6.6, RFC 9777 §7.6).
+
+        Queries of this router come back where a host bridges the link; they are ignored.
+        """
         if source == querier.address:
             self._count(MembershipCounter.OWN_QUERY_IGNORED)
             return
         self._count(MembershipCounter.QUERIES_RECEIVED)
         if query.version != querier.version:
-            self._count(MembershipCounter.QUERY_VERSION_MISMATCH)  # §7.3.1: to be warned about
+            self._count(MembershipCounter.QUERY_VERSION_MISMATCH)  # §7.3.1 requires a warning: log_alarms.py
         was_querier = querier.is_querier
-        if querier.hear(query, source, now) and was_querier and self.trace is not None:
+        if querier.handle_query(query, source, now) and was_querier and self.trace is not None:
             self.trace(TraceEvent(now, None, source, f"{querier.family.name} election lost to a lower address"))
         self._database.lower_timers(querier, query, now)
 
@@ -131,7 +134,7 @@ class MembershipRouter:
             database.apply_leave(querier, source, message.group, now)
 
     def handle_timeout(self, now: float) -> None:
-        """General queries and groups that are due; call again while `poll_timeout` is not in the future."""
+        """Send general queries and serve groups that are due; call again while `poll_timeout` is not in the future."""
         for querier in (self._v4, self._v6):
             query = querier.handle_timeout(now)
             if query is not None:
@@ -142,31 +145,31 @@ class MembershipRouter:
         self._database.handle_timeout(now)
 
     def poll_timeout(self) -> float | None:
-        """When `handle_timeout` is due, absolute; None before `start`."""
-        deadlines = (self._v4.poll_timeout(), self._v6.poll_timeout(), self._database.timers.next_deadline())
+        """Return the absolute time when `handle_timeout` is due; None before `start`."""
+        deadlines = (self._v4.poll_timeout(), self._v6.poll_timeout(), self._database.timers.next_due())
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def poll_transmit(self) -> bytes | None:
-        """The next query, a whole IP packet for the link."""
+        """Return the next query, a whole IP packet for the link, or None."""
         return self._packets.popleft() if self._packets else None
 
     def poll_event(self) -> MembershipChanged | None:
-        """The next change of a group's merged state; several changes of one group since the last drain are one."""
+        """Return the next change of a group's merged state; changes of one group since the last drain are merged."""
         return self._database.poll_event()
 
     def groups(self, now: float) -> list[GroupView]:
-        """Every group with state, in the order of its address."""
-        records = self._database.groups
-        return [_view(records[group], now) for group in sorted(records, key=lambda group: (len(group), group))]
+        """Return every group with state, in the order of addresses."""
+        states = self._database.groups
+        return [_view(states[group], now) for group in sorted(states, key=lambda group: (len(group), group))]
 
     def snapshot(self, now: float) -> bytes:
-        """All state as bytes (msgpack), for `restore` in the next process."""
+        """Return all state as bytes (msgpack), for `restore` in the next process."""
         return snapshot.save(self._database, (self._v4, self._v6), self.counters, now)
 
     def restore(self, data: bytes, now: float) -> None:
-        """Go on from a snapshot, before anything else; every group is told anew, and asked about at once.
+        """Continue from a snapshot, before any other call; events report every group, and a general query follows.
 
-        WireError("snapshot") if the bytes are none.
+        WireError("snapshot") if the bytes are not a snapshot.
         """
         snapshot.load(data, self._database, (self._v4, self._v6), self.counters, now)
 
@@ -188,7 +191,7 @@ class MembershipRouter:
 
 
 def _make_querier(config: MembershipConfig, family: Family, address: Address, version: int) -> Querier:
-    """RFC 9776 §8.6 and §8.7 give the startup values where none is configured."""
+    """Make the querier of a family; RFC 9776 §8.6 and §8.7 define the startup values that are not configured."""
     timing = Timing(
         robustness=config.robustness,
         query_interval_s=config.query_interval_s,
@@ -207,27 +210,27 @@ def _make_querier(config: MembershipConfig, family: Family, address: Address, ve
 
 
 def _version(querier: Querier, message: Report | OldReport | Leave) -> int:
-    """The version of the protocol that a host has spoken."""
+    """Return the protocol version of a host's message."""
     if isinstance(message, OldReport):
         return message.version
     return querier.family.latest - isinstance(message, Leave)  # leaves came with IGMPv2, dones with MLDv1
 
 
 def _cost(message: Message) -> float:
-    """Tokens that a message takes from the bucket: one a record and a fraction a source."""
+    """Return the tokens that a message takes from the bucket: one for each record and a fraction for each source."""
     if isinstance(message, Report):
         return sum((1 + len(record.sources) / SOURCES_PER_TOKEN for record in message.records), 1.0)
     return 1.0
 
 
-def _view(record: GroupState, now: float) -> GroupView:
-    excluding = record.mode is FilterMode.EXCLUDE
-    requested = tuple(sorted(record.requested))
+def _view(state: GroupState, now: float) -> GroupView:
+    is_excluding = state.mode is FilterMode.EXCLUDE
+    requested = tuple(sorted(state.requested))
     return GroupView(
-        group=record.group,
-        filter_mode=record.mode,
-        sources=tuple(sorted(record.excluded)) if excluding else requested,
-        requested=requested if excluding else (),
-        compatibility=f"{record.querier.family.name}v{record.version(now)}",
-        expires_s=max(0.0, record.expires_at() - now),
+        group=state.group,
+        filter_mode=state.mode,
+        sources=tuple(sorted(state.excluded)) if is_excluding else requested,
+        requested=requested if is_excluding else (),
+        compatibility=f"{state.querier.family.name}v{state.version(now)}",
+        expires_s=max(0.0, state.expires_at() - now),
     )

@@ -1,8 +1,8 @@
-"""The state tables of RFC 9776 §6.4 and RFC 9777 §7.4, as the RFCs print them, and what compiles them.
+"""The state tables of RFC 9776 §6.4 and RFC 9777 §7.4, as the RFCs print them, and their compiler.
 
-Both families have one table: MLD only calls the group timer "filter timer".  This file knows sets and names, not
-timers' values, groups or packets; record.py carries a compiled rule out.  The rows are read at import, so that what
-runs, what a trace prints and what the tests check is one text.
+Both families have one table: MLD only calls the group timer "filter timer".  This file knows sets and names, but no
+timer values, groups or packets; state.py executes a compiled rule.  The rows are compiled at import, so that the
+program, its traces and the tests use one text.
 
 In an INCLUDE row A is the state's list and B the record's; in an EXCLUDE row X and Y are the state's requested and
 excluded lists and A the record's.  `+` is union, `*` intersection, `-` difference.
@@ -21,7 +21,7 @@ from pipeline.wire.report import RecordType
 
 Sources: TypeAlias = AbstractSet[Address]
 SetExpression: TypeAlias = Callable[[Sources, Sources, Sources], Sources]
-"""(requested, excluded, the record's sources) → the set that an expression of the table names."""
+"""Function (requested, excluded, the record's sources) → the set that an expression of the table names."""
 
 CURRENT_STATE_ROWS = (  # RFC 9776 §6.4.1, RFC 9777 §7.4.1
     ("INCLUDE (A)", "IS_IN (B)", "INCLUDE (A+B)", "(B)=GMI"),
@@ -59,10 +59,10 @@ STATE_CHANGE_ROWS = (  # RFC 9776 §6.4.2, RFC 9777 §7.4.2
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One row, ready to run.  None stands for the empty set where a row names none.
+    """One compiled row of the table.  None stands for the empty set where a row names none.
 
-    The requested list becomes: itself, without `deleted`, with `refreshed` (their timers are GMI) and `inherited`
-    (their timers are the group timer as it was).  The excluded list becomes `excluded`.
+    The new requested list is the old one without `deleted`, with `refreshed` (timers set to GMI) and with `inherited`
+    (timers set to the old group timer).  The new excluded list is `excluded`.
     """
 
     text: str
@@ -82,10 +82,10 @@ _PLACES = {FilterMode.INCLUDE: {"A": 0, "B": 2}, FilterMode.EXCLUDE: {"X": 0, "Y
 
 
 def compile_expression(text: str, mode: FilterMode) -> SetExpression:
-    """The function of an expression such as "A-X-Y" or "X+(A-Y)" in a row whose state has that filter mode."""
+    """Compile an expression such as "A-X-Y" or "X+(A-Y)" of a row whose state has the given filter mode."""
     tokens = _TOKEN.findall(text)
     expression = _read_sum(tokens, _PLACES[mode])
-    assert not tokens, f"{text!r} goes on after its end"
+    assert not tokens, f"{text!r} has unexpected text at its end"
     return expression
 
 
@@ -130,7 +130,7 @@ def _compile_row(state: str, record: str, becomes: str, actions: str) -> tuple[F
     steps = actions.split(", ")
     for step in steps:
         head, _, tail = step.partition("=")
-        if step.startswith("Delete (Y"):  # said by the new excluded list already
+        if step.startswith("Delete (Y"):  # the new excluded list lacks these already
             continue
         if step.startswith("Delete ("):
             named["deleted"] = compile_expression(step[8:-1], mode)
@@ -162,6 +162,6 @@ def _compile_table() -> dict[FilterMode, dict[RecordType, Rule]]:
 
 
 RULES = _compile_table()
-"""The rule for a state's filter mode and a record's type: every pair has one."""
+"""Rule by the state's filter mode and the record's type: every pair has one."""
 
 assert all(len(rules) == len(RecordType) for rules in RULES.values())

@@ -1,6 +1,6 @@
-"""The whole membership state as bytes, so that a restarted control process goes on where the last one stopped.
+"""Snapshot of the whole membership state as bytes, so that a restarted control process continues with it.
 
-msgpack; every timer is written as the seconds it still has to run.  Does not know where the bytes are kept.
+The format is msgpack; a timer is saved as its remaining seconds.  This module does not know where the bytes are saved.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from pipeline.address import Address, FilterMode
 from pipeline.errors import WireError
 from pipeline.membership.database import Database
 from pipeline.membership.querier import Querier
-from pipeline.membership.queries import Pending
-from pipeline.membership.state import GroupState
+from pipeline.membership.state import GroupState, PendingQueries
 
 _SCHEMA = 1
 
 
 class _SavedPending(msgspec.Struct, frozen=True, array_like=True):
-    group_left: int
-    sources_left: dict[bytes, int]
+    group_repeats: int
+    source_repeats: dict[bytes, int]
     resend_s: float
 
 
@@ -55,11 +54,11 @@ class _Saved(msgspec.Struct, frozen=True, tag="membership", forbid_unknown_field
 
 
 def save(database: Database, queriers: Iterable[Querier], counters: Mapping[str, int], now: float) -> bytes:
-    """Everything there is, as of now."""
+    """Return the state as of `now`."""
     saved = _Saved(
         schema=_SCHEMA,
         queriers=[_save_querier(querier, now) for querier in queriers],
-        groups=[_save_group(record, now) for record in database.groups.values()],
+        groups=[_save_group(state, now) for state in database.groups.values()],
         counters=dict(counters),
     )
     return msgspec.msgpack.encode(saved)
@@ -77,20 +76,20 @@ def _save_querier(querier: Querier, now: float) -> _SavedQuerier:
     )
 
 
-def _save_group(record: GroupState, now: float) -> _SavedGroup:
-    pending = record.pending
+def _save_group(state: GroupState, now: float) -> _SavedGroup:
+    pending = state.pending
     return _SavedGroup(
-        group=record.group,
-        exclude=record.mode is FilterMode.EXCLUDE,
-        group_s=record.group_deadline - now,
-        requested_s=_remaining(record.requested, now),
-        excluded=sorted(record.excluded),
-        v1_s=max(0.0, record.v1_until - now),
-        v2_s=max(0.0, record.v2_until - now),
-        reporters_s=None if record.reporters is None else _remaining(record.reporters, now),
+        group=state.group,
+        exclude=state.mode is FilterMode.EXCLUDE,
+        group_s=state.group_deadline - now,
+        requested_s=_remaining(state.requested, now),
+        excluded=sorted(state.excluded),
+        v1_s=max(0.0, state.v1_until - now),
+        v2_s=max(0.0, state.v2_until - now),
+        reporters_s=None if state.reporters is None else _remaining(state.reporters, now),
         pending=None
         if pending is None
-        else _SavedPending(pending.group_left, dict(pending.sources_left), pending.resend_at - now),
+        else _SavedPending(pending.group_repeats, dict(pending.source_repeats), pending.resend_at - now),
     )
 
 
@@ -99,9 +98,9 @@ def _remaining(deadlines: Mapping[Address, float], now: float) -> dict[Address, 
 
 
 def load(data: bytes, database: Database, queriers: Iterable[Querier], counters: dict[str, int], now: float) -> None:
-    """Put a saved state into an empty one; WireError("snapshot") if the bytes are none, and nothing is touched.
+    """Load a snapshot into an empty database; WireError("snapshot"), and no change, if the bytes are not one.
 
-    A side that asks does so at once: what hosts said while nobody listened, they then say again.
+    A querier sends a general query at once, so that hosts repeat the reports that were lost meanwhile.
     """
     try:
         saved = msgspec.msgpack.decode(data, type=_Saved)
@@ -110,42 +109,42 @@ def load(data: bytes, database: Database, queriers: Iterable[Querier], counters:
     by_length = dict(zip((4, 16), queriers, strict=True))
     if saved.schema != _SCHEMA or len(saved.queriers) != 2 or any(len(g.group) not in by_length for g in saved.groups):
         raise WireError("snapshot")
-    for querier, kept in zip(by_length.values(), saved.queriers, strict=True):
-        _load_querier(querier, kept, now)
+    for querier, saved_querier in zip(by_length.values(), saved.queriers, strict=True):
+        _load_querier(querier, saved_querier, now)
     for group in saved.groups:
         database.adopt(_load_group(group, by_length[len(group.group)], now))
     counters.update(saved.counters)
 
 
-def _load_querier(querier: Querier, kept: _SavedQuerier, now: float) -> None:
-    if not kept.running:
+def _load_querier(querier: Querier, saved: _SavedQuerier, now: float) -> None:
+    if not saved.running:
         return
-    if kept.older_s is not None:
-        querier.version = min(kept.version, querier.version)
-        querier.older_until = now + kept.older_s
-    if kept.other_s is None:
+    if saved.older_s is not None:
+        querier.version = min(saved.version, querier.version)
+        querier.older_until = now + saved.older_s
+    if saved.other_s is None:
         querier.query_at = now
-        querier.startup_left = kept.startup_left
+        querier.startup_left = saved.startup_left
         return
-    querier.other_until = now + kept.other_s
-    querier.timing = querier.timing.adopt(robustness=kept.robustness, query_interval_s=kept.query_interval_s)
+    querier.other_until = now + saved.other_s
+    querier.timing = querier.timing.adopt(robustness=saved.robustness, query_interval_s=saved.query_interval_s)
 
 
-def _load_group(group: _SavedGroup, querier: Querier, now: float) -> GroupState:
-    record = GroupState(group.group, querier)
-    record.mode = FilterMode.EXCLUDE if group.exclude else FilterMode.INCLUDE
-    record.group_deadline = now + group.group_s
-    record.requested = _absolute(group.requested_s, now)
-    record.excluded = frozenset(group.excluded)
-    record.v1_until = now + group.v1_s
-    record.v2_until = now + group.v2_s
-    record.reporters = None if group.reporters_s is None else _absolute(group.reporters_s, now)
-    if group.pending is not None:
-        record.pending = Pending()
-        record.pending.group_left = group.pending.group_left
-        record.pending.sources_left = group.pending.sources_left
-        record.pending.resend_at = now + group.pending.resend_s
-    return record
+def _load_group(saved: _SavedGroup, querier: Querier, now: float) -> GroupState:
+    state = GroupState(saved.group, querier)
+    state.mode = FilterMode.EXCLUDE if saved.exclude else FilterMode.INCLUDE
+    state.group_deadline = now + saved.group_s
+    state.requested = _absolute(saved.requested_s, now)
+    state.excluded = frozenset(saved.excluded)
+    state.v1_until = now + saved.v1_s
+    state.v2_until = now + saved.v2_s
+    state.reporters = None if saved.reporters_s is None else _absolute(saved.reporters_s, now)
+    if saved.pending is not None:
+        state.pending = PendingQueries()
+        state.pending.group_repeats = saved.pending.group_repeats
+        state.pending.source_repeats = saved.pending.source_repeats
+        state.pending.resend_at = now + saved.pending.resend_s
+    return state
 
 
 def _absolute(remaining_s: Mapping[Address, float], now: float) -> dict[Address, float]:

@@ -1,81 +1,86 @@
-"""The state of one group on the link: RFC 9776 §6.2, RFC 9777 §7.2.
+"""State of one group on the link (RFC 9776 §6.2, RFC 9777 §7.2).
 
     INCLUDE (A)      `requested` is A with its source timers; `excluded` is empty; no group timer
     EXCLUDE (X,Y)    `requested` is X with its source timers; `excluded` is Y (timer 0); the group timer runs
 
-Knows its own timers as absolute times, and the table's rules; does not know other groups, packets or limits, nor who
-is querier.  A record lives from the first report until INCLUDE of nothing is reached.
+A `GroupState` knows its own timers as absolute times, and executes the rules of the table.  It does not know other
+groups, packets or limits, nor which router is the querier.  It lives from the first report until the state is INCLUDE
+of nothing.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pipeline.address import ANY_SOURCE, Address, FilterMode, SourceFilter
+from pipeline.membership.querier import Querier
 from pipeline.membership.rules import Rule, Sources
-
-if TYPE_CHECKING:
-    from pipeline.membership.querier import Querier
-    from pipeline.membership.queries import Pending
 
 NEVER = float("inf")
 _NOTHING: frozenset[Address] = frozenset()
+
+
+class PendingQueries:
+    """Specific queries of one group that are still to be repeated (queries.py)."""
+
+    __slots__ = ("group_repeats", "resend_at", "source_repeats")
+
+    def __init__(self) -> None:
+        self.group_repeats = 0
+        self.source_repeats: dict[Address, int] = {}
+        self.resend_at = 0.0
 
 
 class GroupState:
     """One group; times are absolute, in seconds."""
 
     __slots__ = (
-        "asked_until",
         "excluded",
         "group",
         "group_deadline",
+        "lowered_group_deadline",
         "mode",
         "pending",
         "published",
         "querier",
         "reporters",
         "requested",
-        "scheduled",
         "v1_until",
         "v2_until",
     )
 
     def __init__(self, group: Address, querier: Querier) -> None:
         self.group = group
-        self.querier = querier  # of this group's family: times and versions
+        self.querier = querier  # the one of this group's family, with its times and versions
         self.mode = FilterMode.INCLUDE
         self.group_deadline = 0.0
-        self.asked_until = 0.0  # what a group-specific query lowered the group timer to
+        self.lowered_group_deadline = 0.0  # the group timer as the last group-specific query has set it
         self.requested: dict[Address, float] = {}
         self.excluded: frozenset[Address] = _NOTHING
         self.v1_until = 0.0  # older version host present timers (§7.3.2, §8.3.2)
         self.v2_until = 0.0
-        self.reporters: dict[Address, float] | None = None  # explicit tracking, kept only for fast_leave
-        self.pending: Pending | None = None  # queries still to be repeated
-        self.scheduled = NEVER  # the entry in the timer queue
-        self.published: SourceFilter | None = None  # what the last event said
+        self.reporters: dict[Address, float] | None = None  # explicit tracking, used only by fast_leave
+        self.pending: PendingQueries | None = None
+        self.published: SourceFilter | None = None  # the filter in the last event about this group
 
     @property
     def is_empty(self) -> bool:
-        """INCLUDE of nothing: no member, no state."""
+        """Whether the state is INCLUDE of nothing: the group has no member."""
         return not self.requested and self.mode is FilterMode.INCLUDE
 
     @property
     def sources_count(self) -> int:
-        """Both lists together."""
+        """Number of sources in both lists together."""
         return len(self.requested) + len(self.excluded)
 
-    def wanted(self) -> SourceFilter:
-        """What is to be forwarded (RFC 9776 §6.3): requested sources in INCLUDE, all but the excluded in EXCLUDE."""
+    def source_filter(self) -> SourceFilter:
+        """Return which sources are forwarded (RFC 9776 §6.3): the requested in INCLUDE, all but Y in EXCLUDE."""
         if self.mode is FilterMode.EXCLUDE:
             return SourceFilter(FilterMode.EXCLUDE, self.excluded) if self.excluded else ANY_SOURCE
         return SourceFilter(FilterMode.INCLUDE, frozenset(self.requested))
 
     def version(self, now: float) -> int:
-        """The compatibility mode of this group: the oldest version of a report heard lately, or the configured one.
+        """Return the compatibility mode of this group: the oldest version in recent reports, or the configured one.
 
-        A router that speaks an older version does not change it: hosts that follow that router will.
+        Queries of an older router do not change it.  Hosts that follow that router send older reports, which do.
         """
         if self.v1_until > now:
             return 1
@@ -84,7 +89,10 @@ class GroupState:
         return self.querier.configured_version
 
     def apply(self, rule: Rule, sources: frozenset[Address], now: float) -> tuple[bool, Sources]:
-        """Carry out a row of the table but for its queries: (may `wanted` differ now, the sources to be queried)."""
+        """Execute a row of the table, except for its queries.
+
+        Returns whether `source_filter` may have changed, and the sources that the row queries.
+        """
         requested = self.requested
         keys, excluded = requested.keys(), self.excluded
         membership_until = now + self.querier.timing.membership_s
@@ -93,51 +101,51 @@ class GroupState:
         inherited = rule.inherited(keys, excluded, sources) if rule.inherited else _NOTHING
         queried = rule.queried(keys, excluded, sources) if rule.queried else _NOTHING
         new_excluded = rule.excluded(keys, excluded, sources) if rule.excluded else _NOTHING
-        before = len(requested)
+        count_before = len(requested)
         for source in deleted:
             del requested[source]
         for source in inherited:
             requested[source] = self.group_deadline
         for source in refreshed:
             requested[source] = membership_until
-        changed = bool(deleted) or len(requested) != before or rule.mode is not self.mode
+        is_changed = bool(deleted) or len(requested) != count_before or rule.mode is not self.mode
         if new_excluded != excluded:
             self.excluded = frozenset(new_excluded)
-            changed = True
+            is_changed = True
         self.mode = rule.mode
         if rule.restarts_group_timer:
             self.group_deadline = membership_until
-        return changed, queried
+        return is_changed, queried
 
     def lower_group_timer(self, deadline: float) -> None:
-        """To the Last Member Query Time, never up."""
+        """Let the group timer end at `deadline`, unless it ends earlier."""
         if self.mode is FilterMode.EXCLUDE:
             self.group_deadline = min(self.group_deadline, deadline)
 
     def lower_source_timers(self, sources: Sources, deadline: float) -> list[Address]:
-        """The same for those of `sources` that run beyond it; they are returned."""
+        """Let the timers of `sources` end at `deadline`; return the sources whose timers were later."""
         lowered = [source for source in sources if self.requested.get(source, 0.0) > deadline]
         for source in lowered:
             self.requested[source] = deadline
         return lowered
 
     def expire(self, now: float) -> bool:
-        """Act on the timers that have run out by now (RFC 9776 §6.3, §6.5): whether `wanted` may differ."""
-        gone = [source for source, deadline in self.requested.items() if deadline <= now]
-        for source in gone:
+        """Act on expired timers (RFC 9776 §6.3, §6.5); return whether `source_filter` may have changed."""
+        expired = [source for source, deadline in self.requested.items() if deadline <= now]
+        for source in expired:
             del self.requested[source]
         if self.mode is FilterMode.INCLUDE:
-            return bool(gone)
+            return bool(expired)
         if self.group_deadline <= now:
             self.mode = FilterMode.INCLUDE
             self.excluded = _NOTHING
             return True
-        if gone:
-            self.excluded |= frozenset(gone)
-        return bool(gone)
+        if expired:
+            self.excluded |= frozenset(expired)
+        return bool(expired)
 
     def next_deadline(self) -> float:
-        """When `expire` or a repeated query is due; costs a look at every source timer."""
+        """Return when `expire` or a repeated query is due.  The cost grows with the number of source timers."""
         deadline = min(self.requested.values(), default=NEVER)
         if self.mode is FilterMode.EXCLUDE:
             deadline = min(deadline, self.group_deadline)
@@ -146,7 +154,7 @@ class GroupState:
         return deadline
 
     def expires_at(self) -> float:
-        """The group timer in EXCLUDE, the longest source timer in INCLUDE (`expires_s` of `show groups`)."""
+        """Return the group timer in EXCLUDE, the longest source timer in INCLUDE (`expires_s` of `show groups`)."""
         if self.mode is FilterMode.EXCLUDE:
             return self.group_deadline
         return max(self.requested.values(), default=0.0)

@@ -1,6 +1,6 @@
-"""The times of RFC 9776 §8 and RFC 9777 §9, derived from the few that are configured or adopted from the querier.
+"""The protocol's time constants (RFC 9776 §8, RFC 9777 §9), derived from the configured or adopted ones.
 
-No timer runs here (timers.py): these are lengths in seconds.
+These are durations in seconds; no timer runs here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One family's values; sections are RFC 9776's, RFC 9777 has the same ones a chapter later."""
+    """The time constants of one family.  Sections are those of RFC 9776; RFC 9777 has the same ones a chapter later."""
 
     robustness: int  # §8.1
     query_interval_s: float  # §8.2
@@ -23,7 +23,7 @@ class Timing:
     last_member_query_time_s: float = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        """Computed once: every report needs them."""
+        """Compute the derived values once, because every report needs them."""
         round_s = self.robustness * self.query_interval_s
         set_once = object.__setattr__
         set_once(self, "membership_s", round_s + 2 * self.query_response_interval_s)  # §8.4
@@ -33,11 +33,11 @@ class Timing:
 
     @property
     def last_member_query_count(self) -> int:
-        """§8.9: the Robustness Variable."""
+        """The Robustness Variable (§8.9)."""
         return self.robustness
 
     def adopt(self, *, robustness: int, query_interval_s: float) -> Timing:
-        """These values with those of another querier; 0 keeps the own one, the default (§4.1.6, §4.1.7)."""
+        """Return a copy with another querier's values (§4.1.6, §4.1.7); 0 keeps the own value."""
         return dataclasses.replace(
             self,
             robustness=robustness or self.robustness,

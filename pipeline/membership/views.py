@@ -1,7 +1,4 @@
-"""What membership tells the rest of the program: events, the view of a group, a step of a trace.
-
-Plain values: nothing here knows how they come about.
-"""
+"""Values that membership hands to the rest of the program: events, the view of a group, a step of a trace."""
 
 from __future__ import annotations
 
@@ -12,18 +9,18 @@ from pipeline.address import Address, FilterMode, SourceFilter
 
 @dataclass(frozen=True, slots=True)
 class MembershipChanged:
-    """A group's merged state on the link has changed; None: no member any more."""
+    """The merged state of a group on the link has changed; the filter is None when the group has no member left."""
 
     group: Address
-    wanted: SourceFilter | None
+    source_filter: SourceFilter | None
 
 
 @dataclass(frozen=True, slots=True)
 class GroupView:
     """One group as `show groups` lists it; lists are sorted.
 
-    `sources` are the requested ones in INCLUDE and the excluded ones (Y) in EXCLUDE; `requested` is X in EXCLUDE.
-    `expires_s` is the group timer in EXCLUDE, the longest source timer in INCLUDE.
+    `sources` are the requested sources in INCLUDE and the excluded ones (Y) in EXCLUDE; `requested` is X in EXCLUDE.
+    `expires_s` is the group timer in EXCLUDE and the longest source timer in INCLUDE.
     """
 
     group: Address
@@ -36,7 +33,7 @@ class GroupView:
 
 @dataclass(frozen=True, slots=True)
 class TraceEvent:
-    """One rule that fired: a row of the state tables in the RFCs' words, or a timer; `host` sent the report."""
+    """A rule that fired: a row of the RFCs' state tables, a timer or a query; `host` is the sender of the report."""
 
     now: float
     group: Address | None

@@ -148,7 +148,7 @@ class Link:
         found: dict[Address, SourceFilter | None] = {}
         while (event := self.router.poll_event()) is not None:
             assert event.group not in found, "one event a group"
-            found[event.group] = event.wanted
+            found[event.group] = event.source_filter
         return found
 
     def record(self, names: Names, group: Address | None = None) -> GroupState | None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.address import Address, FilterMode, parse
 from pipeline.membership import database
-from pipeline.membership.bucket import TokenBucket
+from pipeline.token_bucket import TokenBucket
 from pipeline.wire import igmp, ip, mld
 from pipeline.wire.report import Leave, Message, OldReport, Query, Record, RecordType, Report
 from tests.unit.membership_link import ALL_ROUTERS, BOTH, V4, V6, Link, Names, packet_of
@@ -191,7 +191,7 @@ def test_timers_do_not_pile_up() -> None:
         link.router.handle_packet(join, link.now)
         link.router.handle_packet(leave, link.now)
     assert link.router.groups(link.now) == []
-    assert len(link.router._database.timers) < 2000
+    assert len(link.router._database.timers._heap) < 2000
     assert len(link.events()) <= 1
 
 

@@ -185,7 +185,7 @@ def test_the_trace_names_the_row() -> None:
     link.advance(GMI)
     assert seen == [
         "INCLUDE (A) + TO_EX (B) -> EXCLUDE (A*B,B-A): (B-A)=0, Delete (A-B), Send Q(G,A*B), Group Timer=GMI",
-        "timers ran out",
+        "timers expired",
     ]
 
 
@@ -273,4 +273,4 @@ def test_against_the_model(names: Names, steps: list[tuple[RecordType, frozenset
         assert record.requested == running
         assert record.excluded == model.sources.keys() - running.keys()
         assert (record.group_deadline if record.mode is EXCLUDE else None) == model.group_until
-        assert wanted == record.wanted()
+        assert wanted == record.source_filter()

@@ -40,7 +40,7 @@ def test_state_survives_with_its_timers() -> None:
     link = busy_link()
     heir = take_over(link, later_s=0.5)
     assert heir.router.groups(heir.now) == link.router.groups(link.now)
-    assert heir.events() == {record.group: record.wanted() for record in link.router._database.groups.values()}
+    assert heir.events() == {record.group: record.source_filter() for record in link.router._database.groups.values()}
     assert heir.router._database.sources_count == link.router._database.sources_count
     assert heir.router.counters == link.router.counters
 

@@ -24,7 +24,6 @@ from pipeline.overlay.link import LinkTable
 from pipeline.overlay.peer import Action, Signal
 from pipeline.overlay.peer_table import PeerTable
 from pipeline.overlay.transmitter import Transmitter
-from pipeline.timers import Deadlines
 
 
 def record(node: int, *, name: str = "", incarnation: int = 1, version: int = 1, host: str = "192.0.2.9") -> NodeRecord:
@@ -198,25 +197,6 @@ def test_link_indices_run_out() -> None:
     links = LinkTable()
     assert [links.allocate(node) for node in range(1, limits.NODES_MAX + 1)] == list(range(limits.NODES_MAX))
     assert links.allocate(5000) is None
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.one_of(st.none(), st.integers(0, 100)))))
-def test_deadlines_expire_in_order(moves: list[tuple[int, int | None]]) -> None:
-    deadlines: Deadlines[int] = Deadlines()
-    expected: dict[int, int] = {}
-    for key, due in moves:
-        if due is None:
-            deadlines.clear(key)
-            expected.pop(key, None)
-        else:
-            deadlines.set(key, due)
-            expected[key] = due
-    assert deadlines.next_due() == min(expected.values(), default=None)
-    found = []
-    while (key := deadlines.pop_expired(50)) is not None:  # type: ignore[assignment]
-        found.append(key)
-    assert sorted(found) == sorted(key for key, due in expected.items() if due <= 50)
-    assert [expected[key] for key in found] == sorted(expected[key] for key in found)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,10 @@
-"""A token bucket: how many reports a second are taken before the rest is counted and dropped.
-
-Knows neither packets nor a clock.
-"""
+"""A token bucket: the limit on the rate of anything that has a cost.  Reads no clock."""
 
 from __future__ import annotations
 
 
 class TokenBucket:
-    """`rate_per_s` tokens come back each second, up to `burst`; it starts full."""
+    """Bucket that is full at first, and gains `rate_per_s` tokens each second up to `burst`."""
 
     __slots__ = ("_burst", "_rate_per_s", "_tokens", "_updated")
 
@@ -18,7 +15,10 @@ class TokenBucket:
         self._updated = now
 
     def take(self, tokens: float, now: float) -> bool:
-        """Whether that many were there; they are taken only if so, or if the bucket is full (a single giant)."""
+        """Take the tokens if the bucket holds them, or if it is full; return whether they were taken.
+
+        A full bucket admits one request that is larger than `burst`; the debt is paid before the next one.
+        """
         refill = (now - self._updated) * self._rate_per_s
         if refill > 0:
             self._tokens = min(self._burst, self._tokens + refill)
