@@ -22,7 +22,7 @@ from pipeline.address import NodeId
 from pipeline.control.network_key import NetworkKeys
 from pipeline.control.publish import Publisher
 from pipeline.forwarding.sources import SourceWatch
-from pipeline.forwarding.stream_stall import LOOK_S, StreamStallDetector
+from pipeline.forwarding.stream_stall import TICK_S, StreamStallDetector
 from pipeline.forwarding.table import ForwardingTable
 from pipeline.keys.sender import Phase, SenderKeyRotation, phase_of
 from pipeline.overlay.node import OverlayNode
@@ -57,7 +57,7 @@ class PeriodicTasks:
         """Each look has its first turn after one pause."""
         self.loop.call_later(KEY_LOOK_S, self._look_at_keys)
         self.loop.call_later(limits.PROBES_AGE_S, self._look_at_probes)
-        self.loop.call_later(LOOK_S, self._look_for_silence, StreamStallDetector())
+        self.loop.call_later(TICK_S, self._look_for_silence, StreamStallDetector())
         self.loop.call_later(SOURCES_LOOK_S, self._look_for_idle_sources)
         self.loop.call_later(ADOPT_S, self._expire_adopted)
 
@@ -90,9 +90,9 @@ class PeriodicTasks:
         self.drain(now)
 
     def _look_for_silence(self, watch: StreamStallDetector[tuple[NodeId, int]]) -> None:
-        self.loop.call_later(LOOK_S, self._look_for_silence, watch)
+        self.loop.call_later(TICK_S, self._look_for_silence, watch)
         now = time.monotonic()
-        for _, stream in watch.look(repair.tracked_streams(self.region)):
+        for _, stream in watch.tick(repair.tracked_streams(self.region)):
             group = self.table.group_of(stream)
             if group is not None:
                 self.node.handle_stream_stall(group, now)

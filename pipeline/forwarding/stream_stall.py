@@ -1,7 +1,7 @@
-"""Streams that came steadily and have stopped.
+"""Detector of stream stalls: streams that were steady and have stopped.
 
-A gap is seen by what comes after it.  Where nothing comes any more there is none, whether the source has ended or
-everybody is gone who passed the stream on; so who wants to know which of the two it is has to ask.
+A gap is seen by the packet after it.  Where no packet arrives any more no gap is seen, whether the source has ended or
+every node that forwarded the stream has failed.  An engine that repairs streams has to find out which it is.
 """
 
 from __future__ import annotations
@@ -9,31 +9,31 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Generic, TypeVar
 
-LOOK_S = 1.0
-"""Between two looks; a stream has stopped when it has not moved from one to the next."""
-STEADY = 3
-"""Packets from one look to the next, of a stream whose silence is worth a question."""
+TICK_S = 1.0
+"""Time between two ticks; a stream has stalled when no packet arrived from one tick to the next."""
+STEADY_PACKETS = 3
+"""Packets between two ticks that make a stream steady; a rare packet more or less is no stall."""
 
 K = TypeVar("K", bound=Hashable)
 
 
 class StreamStallDetector(Generic[K]):
-    """Of all streams of a node.  It is told once that a stream has stopped, until it comes steadily again."""
+    """Detector for all streams of a node.  It reports a stall once, until the stream is steady again."""
 
     def __init__(self) -> None:
-        self._before: Mapping[K, int] = {}
+        self._previous: Mapping[K, int] = {}
         self._steady: set[K] = set()
 
-    def look(self, highest: Mapping[K, int]) -> list[K]:
-        """The highest number of each stream, each LOOK_S; returns those that have just stopped."""
-        stopped = []
+    def tick(self, highest: Mapping[K, int]) -> list[K]:
+        """Return the streams that have just stalled, given the highest sequence number of each, every TICK_S."""
+        stalled = []
         for key, number in highest.items():
-            grown = number - self._before.get(key, number)
-            if grown >= STEADY:
+            packets = number - self._previous.get(key, number)
+            if packets >= STEADY_PACKETS:
                 self._steady.add(key)
-            elif not grown and key in self._steady:
-                stopped.append(key)
-        self._steady.difference_update(stopped)
+            elif not packets and key in self._steady:
+                stalled.append(key)
+        self._steady.difference_update(stalled)
         self._steady.intersection_update(highest)
-        self._before = highest
-        return stopped
+        self._previous = highest
+        return stalled

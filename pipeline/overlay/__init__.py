@@ -1,1 +1,1 @@
-"""A node's control plane: directory, links, addresses and the engines that decide routes."""
+"""A node's control plane: sessions with peers, the directory, link indices, address owners and its engine."""

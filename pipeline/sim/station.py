@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from pipeline.address import ANY_SOURCE, Address, NodeId
 from pipeline.engines.api import Resend
 from pipeline.forwarding.route import FibEntry, FibKey, Kind, Side
-from pipeline.forwarding.stream_stall import LOOK_S, StreamStallDetector
+from pipeline.forwarding.stream_stall import TICK_S, StreamStallDetector
 from pipeline.overlay.events import NodeEvent, PeerChanged
 from pipeline.overlay.node import NodeConfig
 from pipeline.sim.clock import Clock
@@ -99,7 +99,7 @@ class Station(Host):
         self._courses = {}
         self.start()
         self.join(self._group, ANY_SOURCE)
-        self._clock.call_at(self._clock.now + LOOK_S, self._look_for_silence, self.started_at, StreamStallDetector())
+        self._clock.call_at(self._clock.now + TICK_S, self._look_for_silence, self.started_at, StreamStallDetector())
 
     def _note_table_change(self) -> None:
         for course in self._courses.values():
@@ -115,8 +115,8 @@ class Station(Host):
     def _look_for_silence(self, life: float, watch: StreamStallDetector[tuple[NodeId, int]]) -> None:
         if not self.is_running or life != self.started_at:
             return
-        self._clock.call_at(self._clock.now + LOOK_S, self._look_for_silence, life, watch)
-        if watch.look({stream: course.history.highest for stream, course in self._courses.items()}):
+        self._clock.call_at(self._clock.now + TICK_S, self._look_for_silence, life, watch)
+        if watch.tick({stream: course.history.highest for stream, course in self._courses.items()}):
             self.node.handle_stream_stall(self._group, self._clock.now)
             self._pump()
 

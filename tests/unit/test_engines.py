@@ -1,6 +1,6 @@
-"""Goal: an engine's name stands for one engine that can be loaded, or there is one line that says what is wrong.
+"""Goal: an engine's name stands for one class that can be loaded, or one line says what is wrong.
 
-Method: packages on sys.path, of a module and the metadata that an installer writes.
+Method: packages on sys.path, each made of a module and the metadata that an installer writes.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ from pathlib import Path
 import pytest
 
 from pipeline import engines
+from pipeline.address import ANY_SOURCE, parse
+from pipeline.engines.api import Engine, EngineContext, LinkState
 from pipeline.engines.mesh import Mesh
 from pipeline.errors import ConfigError
 
+GROUP = parse("239.1.2.3")
 Install = Callable[[str, str, str], None]
 
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Installs a package: its name, its entry point, the source of the module `engine_of_NAME`."""
+    """Install a package by its name, its entry point and the source of its module `engine_of_NAME`."""
     monkeypatch.syspath_prepend(tmp_path)
     engines.load.cache_clear()
 
@@ -37,37 +40,42 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         del sys.modules[module]
 
 
-def complaint(name: str) -> str:
+def load_error(name: str) -> str:
     with pytest.raises(ConfigError) as caught:
         engines.load(name)
     return str(caught.value)
 
 
-def test_an_engine_of_another_package(install: Install) -> None:
+def test_engine_of_another_package_is_loaded(install: Install) -> None:
     install("good", "gossip = engine_of_good:Gossip", "from pipeline.engines.mesh import Mesh as Gossip")
     assert engines.load("gossip") is Mesh
     assert "gossip" in engines.names()
 
 
-def test_the_same_engine_named_twice_is_one(install: Install) -> None:
-    """As of a package that is installed and checked out."""
+def test_unknown_name_is_refused_with_the_nearest_name() -> None:
+    assert "did you mean mesh" in load_error("mehs")
+    assert "mesh" in engines.names()
+
+
+def test_one_engine_declared_twice_is_no_conflict(install: Install) -> None:
+    """A package that is both installed and checked out declares its engines twice."""
     install("copy", f"mesh = {engines.BUILT_IN['mesh']}", "")
     assert engines.load("mesh") is Mesh
 
 
-def test_two_packages_with_the_same_name(install: Install) -> None:
+def test_one_name_of_two_packages_is_refused(install: Install) -> None:
     for name in ("one", "two"):
         install(name, f"gossip = engine_of_{name}:Gossip", "Gossip = object")
-    said = complaint("gossip")
-    assert "engine_of_one:Gossip of one" in said
-    assert "engine_of_two:Gossip of two" in said
+    error = load_error("gossip")
+    assert "engine_of_one:Gossip of one" in error
+    assert "engine_of_two:Gossip of two" in error
 
 
-def test_a_package_with_the_name_of_a_built_in_engine(install: Install) -> None:
+def test_name_of_a_built_in_engine_is_refused(install: Install) -> None:
     install("other", "nemo = engine_of_other:Nemo", "Nemo = object")
-    said = complaint("nemo")
-    assert "engine_of_other:Nemo of other" in said
-    assert f"{engines.BUILT_IN['nemo']} of mcast-pipeline" in said
+    error = load_error("nemo")
+    assert "engine_of_other:Nemo of other" in error
+    assert f"{engines.BUILT_IN['nemo']} of mcast-pipeline" in error
 
 
 @pytest.mark.parametrize(
@@ -78,11 +86,48 @@ def test_a_package_with_the_name_of_a_built_in_engine(install: Install) -> None:
         ("def broken(:", "SyntaxError"),
         ("raise RuntimeError('first line\\nsecond line')", "RuntimeError: first line second line"),
         ("raise SystemExit(3)", "SystemExit: 3"),
+        ("Bad = 7", "TypeError: not a class"),
+        ("class Bad:\n    def join(self): ...", "TypeError: the class lacks deregister_source, handle_link, "),
     ],
 )
-def test_whatever_an_import_raises_is_one_line(install: Install, source: str, word: str) -> None:
+def test_any_failure_to_load_is_one_line(install: Install, source: str, word: str) -> None:
     install("bad", "bad = engine_of_bad:Bad", source)
-    said = complaint("bad")
-    assert said.startswith("overlay engine 'bad' cannot be loaded from engine_of_bad:Bad: ")
-    assert word in said
-    assert "\n" not in said
+    error = load_error("bad")
+    assert error.startswith("overlay engine 'bad' cannot be loaded from engine_of_bad:Bad: ")
+    assert word in error
+    assert "\n" not in error
+
+
+PLAIN_CLASS = """
+class Plain:
+    repairs = True
+    def __init__(self, context, now): self.joined = []
+    def join(self, group, sources, now): self.joined.append(group)
+    def leave(self, group, now): ...
+    def register_source(self, group, now): ...
+    def deregister_source(self, group, now): ...
+    def handle_link(self, peer, state, now, *, rtt_s=None): ...
+    def handle_message(self, peer, message, now): ...
+    def poll_output(self): ...
+"""
+
+
+def test_class_without_the_base_class_is_given_its_defaults(install: Install) -> None:
+    """Goal: an engine of another package that only has the methods works, optional inputs included."""
+    install("plain", "plain = engine_of_plain:Plain", PLAIN_CLASS)
+    plain = engines.load("plain")
+    assert (plain.repairs, plain.supports_partial_view) == (True, False)
+    engine: Engine = plain(EngineContext(node_id=1, random=lambda: 0.5), 0.0)
+    engine.join(GROUP, ANY_SOURCE, 0.0)
+    engine.handle_link(2, LinkState.UP, 0.0)
+    engine.handle_stream_stall(GROUP, 0.0)
+    engine.handle_gap(GROUP, 2, (1,), 0.0)
+    engine.restore(engine.snapshot(0.0), 0.0)
+    assert engine.poll_timeout() is None
+    assert engine.members(GROUP) == frozenset()
+    assert engine.joined == [GROUP]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", engines.BUILT_IN)
+def test_built_in_engines_declare_their_abilities(name: str) -> None:
+    assert (engines.load(name).repairs, engines.load(name).supports_partial_view) == (name == "nemo", name == "nemo")
