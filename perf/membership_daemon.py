@@ -19,8 +19,8 @@ from perf.membership_rate import group, packet
 from pipeline.lab.instance import Instance
 from pipeline.lab.programs import wait_until
 from pipeline.wire.report import Record, RecordType
-from tests.netns.membership import Segment
 from tests.netns.network import Network, worker_pid
+from tests.netns.segment import Segment
 from tests.netns.sockets import Sockets
 
 PHASES = (("join", RecordType.TO_EX), ("refresh", RecordType.IS_EX), ("leave", RecordType.TO_IN))

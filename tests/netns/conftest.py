@@ -1,4 +1,4 @@
-"""Fixtures of the tests in namespaces: one network that most of them share, and networks of their own."""
+"""Fixtures for tests in network namespaces: a network that most tests share, and networks for single tests."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from tests.netns.sockets import Sockets
 
 SHARED_HOSTS = 4
 HERE = Path(__file__).parent
-_open: list[Network] = []
+_open_networks: list[Network] = []
+"""Networks that run now; a failed test reports their logs."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything here needs root and namespaces; what shares the network runs in one go, so that it is built once."""
+    """Mark every test of this directory as one that needs root and namespaces."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.netns)
 
 
-class _Shared:
-    """The network that tests share; built anew if one has left it broken."""
+class _SharedNetwork:
+    """The network that tests share. It is rebuilt when a test has left it unhealthy."""
 
     def __init__(self) -> None:
         self.network: Network | None = None
@@ -35,64 +36,65 @@ class _Shared:
         if self.network is not None and not self.network.is_healthy():
             self.close()
         if self.network is None:
-            self.network = _opened(Network(SHARED_HOSTS))
+            self.network = _open(Network(SHARED_HOSTS))
         return self.network
 
     def close(self) -> None:
         if self.network is not None:
-            _closed(self.network)
+            _close(self.network)
             self.network = None
 
 
-def _opened(network: Network) -> Network:
+def _open(network: Network) -> Network:
     network.__enter__()
-    _open.append(network)
+    _open_networks.append(network)
     return network
 
 
-def _closed(network: Network) -> None:
+def _close(network: Network) -> None:
     network.close()
-    _open.remove(network)
+    _open_networks.remove(network)
 
 
 @pytest.fixture(scope="session")
-def _shared() -> Iterator[_Shared]:
-    holder = _Shared()
+def _shared_network() -> Iterator[_SharedNetwork]:
+    holder = _SharedNetwork()
     yield holder
     holder.close()
 
 
 @pytest.fixture
-def network(_shared: _Shared) -> Iterator[Network]:
-    """Four hosts, sealed, 4 workers each, linked.  A test leaves its instances running."""
-    shared = _shared.get()
+def network(_shared_network: _SharedNetwork) -> Iterator[Network]:
+    """Four linked hosts, sealed, with 4 workers each. A test must leave the instances running."""
+    shared = _shared_network.get()
     yield shared
     shared.tidy()
 
 
 @pytest.fixture
 def make_network() -> Iterator[Callable[..., Network]]:
-    """make_network(hosts, **options): a network of the test's own."""
-    mine: list[Network] = []
+    """Factory: `make_network(hosts, **options)` starts a network for this test only."""
+    networks: list[Network] = []
 
     def make(hosts: int, **options: Any) -> Network:
-        mine.append(_opened(Network(hosts, **options)))
-        return mine[-1]
+        networks.append(_open(Network(hosts, **options)))
+        return networks[-1]
 
     yield make
-    for each in mine:
-        _closed(each)
+    for each in networks:
+        _close(each)
 
 
 @pytest.fixture
 def make_lab() -> Iterator[Callable[..., Lab]]:
-    """make_lab(hosts, **options): a laboratory in which nothing runs yet."""
+    """Factory: `make_lab(hosts, **options)` makes a laboratory in which no program runs yet."""
     with ExitStack() as stack:
         yield lambda hosts, **options: stack.enter_context(Lab(hosts, **options))
 
 
 @pytest.fixture
 def sockets() -> Iterator[Sockets]:
+    """Sockets in hosts, closed at the end of the test."""
     opened = Sockets()
     yield opened
     opened.close()
@@ -100,9 +102,9 @@ def sockets() -> Iterator[Sockets]:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """A failed test shows the logs of the instances that were running."""
+    """Add the logs of all running instances to the report of a failed test."""
     outcome: Any = yield
     report = outcome.get_result()
     if report.failed:
-        for each in _open:
+        for each in _open_networks:
             report.sections.append((f"instances of {each.lab.tag}", each.logs()))

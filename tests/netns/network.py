@@ -1,6 +1,6 @@
-"""A laboratory with a running instance on each host: what most tests in namespaces work on.
+"""Network of namespaced hosts with a running instance on each, and questions that tests put to an instance.
 
-Groups are handed out once each, so that tests that share a network cannot disturb each other.
+Every test takes new groups (`fresh_group`), so tests that share a network cannot disturb each other.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _groups = itertools.count(1)
 
 
 def fresh_group() -> str:
-    """An IPv4 group that no other test uses."""
+    """Return an IPv4 group that no other test uses."""
     number = next(_groups)
     return f"239.81.{number // 250}.{number % 250 + 1}"
 
 
 def fresh_group6(prefix: str = "ff15::81") -> str:
-    """An IPv6 group that no other test uses."""
+    """Return an IPv6 group that no other test uses."""
     return f"{prefix}:{next(_groups):x}"
 
 
 class Network:
-    """Hosts with instances that are ready and linked; a context manager."""
+    """Context manager: hosts with instances that are ready and linked."""
 
     def __init__(
         self, hosts: int, *, workers: int = 4, sealed: bool = True, extra: Sequence[str] = (), **lab: Any
@@ -73,7 +73,7 @@ class Network:
         return self.lab.hosts
 
     def relaunch(self, index: int, **options: Any) -> Instance:
-        """Launch a new instance in place of one that has ended; ready and linked."""
+        """Launch a new instance in place of one that has ended; wait until it is ready and linked."""
         instance = launch(self.hosts[index], key=self.key, peers=self.hosts, workers=self.workers, **options)
         self.instances[index] = instance
         instance.wait_ready()
@@ -81,13 +81,13 @@ class Network:
         return instance
 
     def is_healthy(self) -> bool:
-        """Whether every instance runs and is linked to all others."""
+        """Return whether every instance runs and is linked to all others."""
         with contextlib.suppress(PipelineError):
             return all(each.process.alive() and each.is_linked_to(self.instances) for each in self.instances)
         return False
 
     def tidy(self) -> None:
-        """End what a test has started and undo what it did to the underlay."""
+        """End the programs that a test has started, and remove loss and partitions from the underlay."""
         daemons = {instance.process for instance in self.instances}
         for host in self.hosts:
             for process in host.processes:
@@ -99,7 +99,7 @@ class Network:
         self.lab.heal()
 
     def logs(self, lines: int = 8) -> str:
-        """The last lines of every instance's log."""
+        """Return the last lines of every instance's log."""
         parts = []
         for instance in self.instances:
             state = "runs" if instance.process.alive() else f"ended with {instance.process.popen.returncode}"
@@ -108,35 +108,37 @@ class Network:
         return "\n".join(parts)
 
 
-# ---------------------------------------------------------------- what a test wants to know
+# ---------------------------------------------------------------- state of an instance
 
 
 def wait_route(instance: Instance, group: str, members: Sequence[Instance], timeout_s: float = 5.0) -> None:
-    """Until the instance's forwarding table takes what its own programs send to the group to (just) these nodes."""
-    wanted = sorted(member.name for member in members)
+    """Wait until the instance forwards packets of its own programs for the group to exactly these members."""
+    expected = sorted(member.name for member in members)
 
-    def stands() -> bool:
+    def has_route() -> bool:
         return any(
-            row["side"] == "host" and row["group"] == group and row["next_hops"] == wanted
+            row["side"] == "host" and row["group"] == group and row["next_hops"] == expected
             for row in instance.show("routes")
         )
 
-    wait_until(stands, timeout_s, f"{instance} sends {group} to {wanted}: {instance.show('routes')}", every_s=0.005)
+    wait_until(
+        has_route, timeout_s, f"{instance} sends {group} to {expected}: {instance.show('routes')}", every_s=0.005
+    )
 
 
 def worker_pid(instance: Instance, role: str, lane: int = 0) -> int:
-    """The pid of one process of an instance, by the words of `show workers`."""
+    """Return the pid of one process of an instance; role and lane as in `show workers`."""
     found: int = next(row["pid"] for row in instance.show("workers") if (row["role"], row["lane"]) == (role, lane))
     return found
 
 
 def drops(instance: Instance) -> dict[str, int]:
-    """The drop counters that are not 0."""
+    """Return the drop counters that are not 0."""
     return {reason: count for reason, count in instance.show("counters")["drops"].items() if count}
 
 
 def leftovers(host: Host, pids: Sequence[int] = ()) -> list[str]:
-    """What a stopped instance of that host's name has left: interface, routes, processes, shared memory, files."""
+    """List what a stopped instance has left on the host: interface, routes, processes, shared memory, files."""
     found = []
     if host.interface(INTERFACE):
         found.append(f"interface {INTERFACE}")
@@ -150,7 +152,7 @@ def leftovers(host: Host, pids: Sequence[int] = ()) -> list[str]:
 
 
 def is_running(pid: int) -> bool:
-    """Whether that process exists and is no zombie."""
+    """Return whether the process exists and is not a zombie."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -158,7 +160,7 @@ def is_running(pid: int) -> bool:
 
 
 def assert_one_line(done: Any, code: int, *words: str) -> None:
-    """A refusal as the contract wants it: that exit code, one line on stderr with those words, nothing on stdout."""
+    """Check the form of a refusal: this exit code, one line on stderr with these words, nothing on stdout."""
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     assert done.returncode == code, f"{done.returncode}: {done.stderr}"
     assert len(lines) == 1, done.stderr

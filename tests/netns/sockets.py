@@ -1,6 +1,7 @@
-"""Sockets in hosts of a laboratory, used from the test itself: a socket stays in the namespace it was made in.
+"""Sockets in the hosts of a laboratory, used by the test process itself.
 
-Small and slow (a few thousand datagrams a second): what is to be counted under load is traffic.py's.
+A socket belongs to the namespace in which it was created, so the test process need not stay there. Python handles a
+few thousand datagrams a second; traffic.py measures under load.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MCAST_JOIN_GROUP, MCAST_JOIN_SOURCE_GROUP, MCAST_LEAVE_GROUP = 42, 46, 45
 
 @dataclass(frozen=True, slots=True)
 class Datagram:
-    """What a member received."""
+    """One datagram that a member received."""
 
     payload: bytes
     source: str
@@ -40,7 +41,7 @@ def _level(group: str) -> int:
 
 
 def _packed_sockaddr(address: str) -> bytes:
-    """A struct sockaddr_storage of the address."""
+    """Return the address as a struct sockaddr_storage."""
     family = family_of(address)
     packed = socket.inet_pton(family, address)
     if family == socket.AF_INET:
@@ -49,7 +50,7 @@ def _packed_sockaddr(address: str) -> bytes:
 
 
 class Sockets:
-    """Opens sockets in hosts and closes them all at the end of the test."""
+    """Sockets in hosts; all are closed at the end of the test."""
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
@@ -68,7 +69,7 @@ class Sockets:
             return socket.if_nametoindex(interface)
 
     def sender(self, host: Namespace, destination: str, *, ttl: int = 1, loop: bool = True) -> socket.socket:
-        """A UDP socket for `sendto` to that kind of group, by way of the overlay's interface."""
+        """Return a UDP socket that sends to groups of the destination's family through the overlay interface."""
         family = family_of(destination)
         sock = self.open(host, family, socket.SOCK_DGRAM)
         index = self.index(host, INTERFACE)
@@ -83,7 +84,7 @@ class Sockets:
         return sock
 
     def member(self, host: Namespace, group: str, port: int, *, source: str | None = None) -> socket.socket:
-        """A UDP socket that has joined the group (with a source: that source only), bound to it."""
+        """Return a UDP socket that is bound to the group and has joined it (with `source`: that source only)."""
         family = family_of(group)
         sock = self.open(host, family, socket.SOCK_DGRAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -97,7 +98,7 @@ class Sockets:
         return sock
 
     def join(self, sock: socket.socket, host: Namespace, group: str, source: str | None = None) -> None:
-        """Join the group (with a source: one more source of it)."""
+        """Join the group (with `source`: add that source)."""
         request = self._group_request(host, group)
         if source is None:
             sock.setsockopt(_level(group), MCAST_JOIN_GROUP, request)
@@ -109,11 +110,12 @@ class Sockets:
         sock.setsockopt(_level(group), MCAST_LEAVE_GROUP, self._group_request(host, group))
 
     def _group_request(self, host: Namespace, group: str) -> bytes:
-        """A struct group_req."""
+        """Return a struct group_req."""
         return struct.pack("=I4x", self.index(host, INTERFACE)) + _packed_sockaddr(group)
 
     def sniffer(self, host: Namespace, interface: str) -> socket.socket:
-        """Every packet of an interface, from its IP header on for a TUN, with its link header for a veth."""
+        """Return a socket that receives every packet of an interface: from the link header on a veth, from the
+        IP header on a TUN."""
         sock = self.open(host, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
         sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
         sock.bind((interface, ETH_P_ALL))
@@ -121,7 +123,7 @@ class Sockets:
 
 
 def read_datagrams(sock: socket.socket, count: int, timeout_s: float = 5.0) -> list[Datagram]:
-    """The next `count` datagrams, or those that came in time."""
+    """Return the next `count` datagrams, or fewer after `timeout_s`."""
     found: list[Datagram] = []
     deadline = time.monotonic() + timeout_s
     while len(found) < count and (left := deadline - time.monotonic()) > 0:
@@ -135,12 +137,12 @@ def read_datagrams(sock: socket.socket, count: int, timeout_s: float = 5.0) -> l
     return found
 
 
-def read_packets(sock: socket.socket, seconds: float, wanted: Callable[[bytes], bool], count: int = 1) -> list[bytes]:
-    """The first `count` packets of a sniffer that are wanted, or those that came in that time."""
-    return list(_packets(sock, seconds, wanted, count))
+def read_packets(sock: socket.socket, seconds: float, matches: Callable[[bytes], bool], count: int = 1) -> list[bytes]:
+    """Return the first `count` packets of a sniffer that match, or fewer after `seconds`."""
+    return list(_packets(sock, seconds, matches, count))
 
 
-def _packets(sock: socket.socket, seconds: float, wanted: Callable[[bytes], bool], count: int) -> Iterator[bytes]:
+def _packets(sock: socket.socket, seconds: float, matches: Callable[[bytes], bool], count: int) -> Iterator[bytes]:
     deadline = time.monotonic() + seconds
     found = 0
     while found < count and (left := deadline - time.monotonic()) > 0:
@@ -149,13 +151,13 @@ def _packets(sock: socket.socket, seconds: float, wanted: Callable[[bytes], bool
             packet = sock.recv(65536)
         except TimeoutError:
             return
-        if wanted(packet):
+        if matches(packet):
             found += 1
             yield packet
 
 
 def goes_to(destination: str, *, protocol: int | None = None) -> Callable[[bytes], bool]:
-    """Whether an IP packet (without link header) goes to that address, with that protocol."""
+    """Return a filter for IP packets (without link header) to this destination, of this protocol."""
     packed = socket.inet_pton(family_of(destination), destination)
 
     def matches(packet: bytes) -> bool:

@@ -1,7 +1,8 @@
-"""The traffic tool in hosts: built when first used, senders and receivers as objects, accounts as values.
+"""Senders and receivers of numbered datagrams in hosts, and the accounts of what arrived.
 
-Used by the tests and by perf/.  The C program (tools/) says what it counts; nothing here knows what carries the
-datagrams.  An account's `lost` is exact once the stream has ended.
+The work is done by the C program in tools/, which is compiled when it is first used and documents what it counts.
+The tests and perf/ use it. This module does not know which network carries the datagrams. The figure `lost` of an
+account is exact once the stream has ended.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ INTERFACE = "mcast0"
 
 
 def traffic_program() -> str:
-    """The path of the compiled tool; compiled again if a source is newer."""
+    """Return the path of the compiled program; compile it again when a source is newer."""
     BUILT.parent.mkdir(exist_ok=True)
     sources = sorted(str(path) for path in TOOLS.glob("*.c"))
     newest = max(path.stat().st_mtime for path in TOOLS.glob("*.[ch]"))
@@ -37,7 +38,7 @@ def traffic_program() -> str:
 
 
 class Receiver:
-    """A program that has joined and counts; `account()` is its report."""
+    """Program that has joined a group and counts datagrams; `account()` returns its report."""
 
     def __init__(
         self,
@@ -57,9 +58,9 @@ class Receiver:
         args += [f"--block={','.join(blocked)}"] if blocked else []
         args += ["--gro"] if gro else []
         self.process = host.spawn(args, label="receive")
-        wait_until(self._ready, 10, f"a receiver of {group} on {host.netns} has joined")
+        wait_until(self._is_ready, 10, f"a receiver of {group} on {host.netns} has joined")
 
-    def _ready(self) -> bool:
+    def _is_ready(self) -> bool:
         if '"ready"' in self.process.output:
             return True
         if not self.process.alive():
@@ -67,18 +68,18 @@ class Receiver:
         return False
 
     def account(self, timeout_s: float = 20) -> Account:
-        """The report, once every stream has ended."""
+        """Wait for the end of every stream; return the report."""
         self.process.wait(timeout_s)
         return Account(_last_object(self.process))
 
     def stop(self) -> Account:
-        """The report as of now; the receiver leaves."""
+        """End the receiver now; return its report."""
         self.process.signal(signal.SIGTERM)
         return self.account()
 
 
 class Sender:
-    """A program that sends a numbered stream; `sent()` is how much it was."""
+    """Program that sends a numbered stream; `sent()` returns the number of datagrams."""
 
     def __init__(
         self,
@@ -106,36 +107,36 @@ class Sender:
         self.process = host.spawn(args, label="send")
 
     def report(self, timeout_s: float = 30) -> dict[str, Any]:
-        """sent, errors, seconds, slipped_ms, cpu_s: once it has sent everything."""
+        """Wait for the end of the stream; return `sent`, `errors`, `seconds`, `slipped_ms` and `cpu_s`."""
         self.process.wait(timeout_s)
         return _last_object(self.process)
 
     def sent(self, timeout_s: float = 30) -> int:
-        """How many datagrams it has sent: once it has sent everything."""
+        """Wait for the end of the stream; return the number of datagrams."""
         number: int = self.report(timeout_s)["sent"]
         return number
 
     def stop(self) -> int:
-        """Ends the stream (in good order: its end is marked); how many datagrams there were."""
+        """End the stream early, with its end mark; return the number of datagrams."""
         self.process.signal(signal.SIGTERM)
         return self.sent()
 
 
 class Account:
-    """What a receiver counted."""
+    """Counts of one receiver."""
 
     def __init__(self, report: dict[str, Any]) -> None:
         self.report = report
         self.latency_us: dict[str, int] = report["latency_us"]
 
     def stream(self, number: int = 1) -> dict[str, Any]:
-        """The counts of one stream; zeros if nothing of it came."""
+        """Return the counts of one stream; zeros when no datagram of it arrived."""
         names = ("received", "unique", "expected", "lost", "duplicates", "reordered", "bytes", "groups", "gap_ms")
         found: dict[str, Any] = self.report["streams"].get(str(number), dict.fromkeys(names, 0))
         return found
 
     def assert_perfect(self, sent: int, *, stream: int = 1) -> None:
-        """Every datagram of the stream arrived once, intact and to its own group."""
+        """Check that every datagram of the stream arrived once, intact, in its own group."""
         counts = self.stream(stream)
         assert (counts["unique"], counts["duplicates"]) == (sent, 0), f"{sent} sent: {self.report}"
         for fault in ("corrupt", "foreign", "wrong_group"):

@@ -1,6 +1,7 @@
-"""The trees that packets of a group take, read from the forwarding tables of all instances as `show routes` gives them.
+"""Distribution trees of a group, computed from `show routes` of all instances.
 
-It follows entries as the stages do: by incoming link before any, by turn, never back.  Nothing is sent.
+The walk follows forwarding entries as the data plane does: an entry for the incoming link comes before one for any
+link, an entry counts for its stripe only, and a packet never goes back. No packet is sent.
 """
 
 from __future__ import annotations
@@ -13,27 +14,27 @@ from pipeline.lab.instance import Instance
 from pipeline.lab.programs import LabError
 
 STRIPES = 3
-"""Crew members that carry a stream of nemo in turn."""
+"""Stripes of a stream with nemo: one for each member of a crew."""
 SETTLED_S = 6.0
-"""Trees that have not changed for so long have grown: a cluster that is too large is split within 5 s and a look."""
+"""Time without a change after which trees are complete: too large a cluster is split within 5 s and one tick."""
 
 Tree = dict[str, str]
-"""By whom each node that the source reaches gets the packets of one turn."""
+"""Parent of each node that the source reaches, for one stripe."""
 
 
 class Tables:
-    """The forwarding tables of some instances at one instant."""
+    """Forwarding tables of several instances at one instant."""
 
     def __init__(self, instances: Iterable[Instance]) -> None:
         self._rows: dict[str, list[dict[str, Any]]] = {each.name: each.show("routes") for each in instances}
 
     def trees(self, source: Instance, group: str) -> list[Tree]:
-        """The tree of each turn."""
+        """Return the tree of each stripe."""
         rows = {name: [row for row in rows if row["group"] == group] for name, rows in self._rows.items()}
         return [_tree(rows, source.name, stripe) for stripe in range(STRIPES)]
 
     def reaches(self, source: Instance, group: str, names: set[str]) -> bool:
-        """Whether the source reaches just those nodes, in every turn."""
+        """Return whether the source reaches exactly these nodes in every stripe."""
         return all(set(tree) == names for tree in self.trees(source, group))
 
 
@@ -42,10 +43,13 @@ def _tree(rows: dict[str, list[dict[str, Any]]], source: str, stripe: int) -> Tr
     waiting = [(source, "host", "")]
     while waiting:
         node, side, came_from = waiting.pop()
-        of_turn = [row for row in rows[node] if row["side"] == side and row["turn"] in (None, stripe)]
-        found = [row for row in of_turn if row["via"] in (None, came_from or None)]
-        found.sort(key=lambda row: row["via"] is None)
-        for hop in found[0]["next_hops"] if found else ():
+        candidates = [
+            row
+            for row in rows[node]
+            if row["side"] == side and row["turn"] in (None, stripe) and row["via"] in (None, came_from or None)
+        ]
+        candidates.sort(key=lambda row: row["via"] is None)
+        for hop in candidates[0]["next_hops"] if candidates else ():
             if hop not in (came_from, source) and hop not in parents:
                 parents[hop] = node
                 waiting.append((hop, "overlay", node))
@@ -53,12 +57,12 @@ def _tree(rows: dict[str, list[dict[str, Any]]], source: str, stripe: int) -> Tr
 
 
 def reaches(instances: Sequence[Instance], source: Instance, group: str, names: set[str]) -> bool:
-    """Whether the source reaches just those nodes now."""
+    """Return whether the source reaches exactly these nodes now."""
     return Tables(instances).reaches(source, group, names)
 
 
 def wait_settled(instances: Sequence[Instance], source: Instance, groups: Sequence[str], timeout_s: float) -> None:
-    """Until the source reaches all others in every group, by trees that do not change any more."""
+    """Wait until the source reaches all others in every group by trees that no longer change."""
     names = {each.name for each in instances if each is not source}
     deadline = time.monotonic() + timeout_s
     last: list[list[Tree]] = []
@@ -71,4 +75,4 @@ def wait_settled(instances: Sequence[Instance], source: Instance, groups: Sequen
         elif time.monotonic() - since > SETTLED_S:
             return
         time.sleep(0.2)
-    raise LabError(f"not within {timeout_s} s: trees that do not change")
+    raise LabError(f"the trees still change after {timeout_s} s")
