@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from pipeline import limits
 from pipeline.address import is_unicast
+from pipeline.endpoint import has_scope_id, is_wildcard, join_endpoint, split_endpoint
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -35,52 +36,33 @@ RESPONSE_MAX_S = 3174.4
 """The largest Max Resp Time of IGMPv3, in its tenths of a second (RFC 9776 §4.1.1)."""
 
 
-def split_endpoint(text: str) -> tuple[str, int]:
-    """Address and port of "192.0.2.1:4747", "[2001:db8::1]:4747" or an address alone; ValueError for anything else."""
-    host, port = text.strip(), str(limits.PORT)
-    if host.startswith("["):
-        host, bracket, rest = host[1:].partition("]")
-        if not bracket or (rest and not rest.startswith(":")):
-            raise ValueError("expected [ADDR]:PORT")
-        port = rest[1:] if rest else port
-    elif host.count(":") == 1:
-        host, _, port = host.partition(":")
-    if not port.isascii() or not port.isdigit() or not 0 < int(port) <= 65535:
-        raise ValueError(f"port {port!r} is not within 1 … 65535")
-    try:
-        return str(ipaddress.ip_address(host)), int(port)
-    except ValueError:
-        raise ValueError(f"{host!r} is no IP address; expected ADDR:PORT or [ADDR]:PORT") from None
-
-
-def join_endpoint(host: str, port: int) -> str:
-    """The text of an endpoint: ADDR:PORT, an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def out_of_reach(listen: str, peers: Iterable[str]) -> list[str]:
-    """The peers that a socket there does not reach: one on [::] reaches both families, any other its own."""
-    host = split_endpoint(listen)[0]
-    return [peer for peer in peers if host != "::" and (":" in split_endpoint(peer)[0]) is not (":" in host)]
-
-
 def _endpoint(text: str) -> str:
-    host, port = split_endpoint(text)
+    host, port = split_endpoint(text.strip(), default_port=limits.PORT)
     if ipaddress.ip_address(host).is_multicast:
         raise ValueError(f"{host} is a multicast address")
     return join_endpoint(host, port)
 
 
+def _node_endpoint(text: str) -> str:
+    """Check an endpoint that other nodes use: a scope id means something on this host only."""
+    endpoint = _endpoint(text)
+    address = ipaddress.ip_address(split_endpoint(endpoint)[0])
+    if has_scope_id(address) or (address.version == 6 and address.is_link_local):
+        raise ValueError(f"{address} is valid on one link only: give a global or unique local address")
+    return endpoint
+
+
 def _peers(texts: tuple[str, ...]) -> tuple[str, ...]:
-    if len(texts) > limits.NODES_MAX:
-        raise ValueError(f"more than {limits.NODES_MAX} peers")
-    found = []
+    endpoints = []
     for text in texts:
-        endpoint = _endpoint(text)
-        if ipaddress.ip_address(split_endpoint(endpoint)[0]).is_unspecified:
+        endpoint = _node_endpoint(text)
+        if is_wildcard(endpoint):
             raise ValueError(f"{text} is no address of a peer")
-        found.append(endpoint)
-    return tuple(dict.fromkeys(found))
+        endpoints.append(endpoint)
+    endpoints = list(dict.fromkeys(endpoints))
+    if len(endpoints) > limits.SEEDS_MAX:
+        raise ValueError(f"{len(endpoints)} peers, {limits.SEEDS_MAX} are the limit: nodes learn the others from them")
+    return tuple(endpoints)
 
 
 def _name(text: str) -> str:
@@ -190,7 +172,7 @@ def _key_file(text: str) -> str:
 CHECKS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
     {
         "node.name": _name,
-        "node.listen": _endpoint,
+        "node.listen": _node_endpoint,
         "node.peers": _peers,
         "node.key": _key_file,
         "tun.interface": _interface,

@@ -9,7 +9,6 @@ differs from the attribute.  This module knows no sockets and no keys, and does 
 from __future__ import annotations
 
 import functools
-import ipaddress
 from typing import Annotated, Any, TypeAlias, TypedDict
 
 import msgspec
@@ -18,6 +17,7 @@ from msgspec import Meta, field
 from pipeline import limits
 from pipeline.address import Address, NodeId, is_unicast
 from pipeline.drop_reasons import MessageRefusal
+from pipeline.endpoint import is_endpoint
 from pipeline.errors import WireError
 
 PROTOCOL_VERSION = 1
@@ -248,16 +248,3 @@ def _are_addresses(addresses: tuple[tuple[Address, int], ...]) -> bool:
     return all(
         len(address) in (4, 16) and prefix <= 8 * len(address) and is_unicast(address) for address, prefix in addresses
     )
-
-
-@functools.lru_cache(maxsize=4096)
-def is_endpoint(text: str) -> bool:
-    """Return whether this is "ADDR:PORT" or "[ADDR]:PORT" with a numeric unicast or wildcard address."""
-    host, _, port = text.rpartition(":")
-    is_v6 = host.startswith("[") and host.endswith("]")
-    try:
-        address = ipaddress.ip_address(host[1:-1] if is_v6 else host)
-    except ValueError:
-        return False
-    is_port = port.isascii() and port.isdigit() and 0 < int(port) < 65536
-    return is_port and (address.version == 6) is is_v6 and not address.is_multicast

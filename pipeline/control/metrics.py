@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
-from pipeline.config_checks import split_endpoint
 from pipeline.control import show
+from pipeline.endpoint import split_endpoint
 from pipeline.errors import PermissionDeniedError, PipelineError
 from pipeline.shm import counters
 

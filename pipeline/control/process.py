@@ -30,12 +30,12 @@ import zmq
 from pipeline import engines, limits
 from pipeline.address import Address, is_multicast, link_local, parse_prefix, show_prefix
 from pipeline.config import Config
-from pipeline.config_checks import out_of_reach
 from pipeline.control import show
 from pipeline.control.network_key import NetworkKeys
 from pipeline.control.periodic import PeriodicTasks
 from pipeline.control.publish import Publisher
 from pipeline.drop_reasons import MessageRefusal
+from pipeline.endpoint import unreachable_peers
 from pipeline.engines.api import Resend
 from pipeline.errors import PipelineError, WireError
 from pipeline.forwarding.route import RouteChanged
@@ -263,7 +263,7 @@ class _Control:
         bus.attach(self._loop, punts, self._take_punts)
         self._look_for_requests = bus.attach(self._loop, self._requests, self._take_requests)
         node = self.resources.config.node
-        for peer in out_of_reach(node.listen, node.peers):
+        for peer in unreachable_peers(node.listen, node.peers):
             log.warning("peer cannot be reached: listen on [::] for both families", peer=peer, listen=node.listen)
         now = time.monotonic()
         self.publisher.publish_sender(self.node.record)

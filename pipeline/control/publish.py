@@ -15,7 +15,7 @@ import structlog
 
 from pipeline import limits
 from pipeline.address import Address, NodeId, parse
-from pipeline.config_checks import split_endpoint
+from pipeline.endpoint import split_endpoint
 from pipeline.engines.api import Resend
 from pipeline.errors import PipelineError
 from pipeline.forwarding.route import FibDelete, FibEntry, FibKey, Kind, Side

@@ -17,7 +17,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from pipeline.address import link_local, show
-from pipeline.config_checks import split_endpoint
+from pipeline.endpoint import split_endpoint
 from pipeline.errors import PermissionDeniedError, PipelineError
 
 OVERHEAD_V4, OVERHEAD_V6 = 64, 84

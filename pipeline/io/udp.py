@@ -14,7 +14,7 @@ import os
 import socket
 import struct
 
-from pipeline.config_checks import join_endpoint, split_endpoint
+from pipeline.endpoint import join_endpoint, split_endpoint
 from pipeline.errors import PermissionDeniedError, PipelineError
 
 BUFFER_BYTES = 16 << 20

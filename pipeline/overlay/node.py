@@ -22,7 +22,7 @@ from pipeline import engines, limits, messages
 from pipeline.address import Address, NodeId, SourceFilter, derive_node_id, show
 from pipeline.drop_reasons import MessageRefusal
 from pipeline.engines.api import Engine, EngineContext, LinkState, LinkWanted, Resend, RouteChanged, Transmit
-from pipeline.errors import ConfigError, WireError
+from pipeline.errors import WireError
 from pipeline.messages import EngineMessage, NodeRecord
 from pipeline.overlay.address_owners import AddressOwners
 from pipeline.overlay.directory import Directory
@@ -99,10 +99,7 @@ class OverlayNode:
         now: float,
         derive_id: Callable[[str, int], NodeId] = derive_node_id,
     ) -> None:
-        if len(config.peers) > limits.SEEDS_MAX:
-            raise ConfigError(
-                f"{len(config.peers)} peers are given, {limits.SEEDS_MAX} are enough: nodes learn the rest"
-            )
+        assert len(config.peers) <= limits.SEEDS_MAX, "the configuration has checked this"
         self._config = config
         self._random = random
         self._address_owners = AddressOwners()

@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from pipeline.config import FLAGS, Config, MembershipConfig, load, load_with_origins
-from pipeline.config_checks import join_endpoint, out_of_reach, split_endpoint
 from pipeline.engines.nemo.options import Options
 from pipeline.engines.nemo.options import read as read_parameters
 from pipeline.errors import ConfigError, UsageError
@@ -119,6 +118,10 @@ def test_unset_flags_do_not_count(tmp_path):
         ("[node\n", ["not TOML", "line 1"]),
         ('[overlay]\nengine = "Mesh!"\n', ["overlay.engine"]),
         ('[node]\nlisten = "192.0.2.1:70000"\n', ["node.listen", "70000"]),
+        ('[node]\nlisten = "[fe80::1%eth0]:4747"\n', ["node.listen", "fe80::1%eth0", "one link only"]),
+        ('[node]\npeers = ["192.0.2.1", "fe80::1"]\n', ["node.peers", "fe80::1", "global or unique local"]),
+        ('[node]\npeers = ["[2001:db8::1%eth0]:4747"]\n', ["node.peers", "2001:db8::1%eth0"]),
+        (f"[node]\npeers = {[f'192.0.2.{i}' for i in range(65)]}\n", ["node.peers", "65 peers", "64 are the limit"]),
     ],
 )
 def test_mistakes_in_a_file(tmp_path, toml, words):
@@ -251,39 +254,6 @@ def test_engine_options(tmp_path):
     assert config.overlay.options == {"tree": {"fanout": 4}}
     with pytest.raises(ConfigError, match=r"overlay\.engin"):
         loaded({}, {}, '[overlay]\nengin = "tree"\n', tmp_path)
-
-
-# ---------------------------------------------------------------- endpoints
-
-
-@pytest.mark.parametrize(
-    ("text", "endpoint"),
-    [
-        ("192.0.2.1:80", ("192.0.2.1", 80)),
-        ("192.0.2.1", ("192.0.2.1", 4747)),
-        ("[2001:DB8::1]:80", ("2001:db8::1", 80)),
-        ("[2001:db8::1]", ("2001:db8::1", 4747)),
-        ("2001:db8::1", ("2001:db8::1", 4747)),
-    ],
-)
-def test_endpoints(text, endpoint):
-    """Goal: the forms of ADDR:PORT.  Method: split, and join back."""
-    assert split_endpoint(text) == endpoint
-    assert split_endpoint(join_endpoint(*endpoint)) == endpoint
-
-
-@pytest.mark.parametrize(
-    ("listen", "left_out"),
-    [
-        ("0.0.0.0:4747", ["[2001:db8::1]:4747"]),
-        ("192.0.2.9:4747", ["[2001:db8::1]:4747"]),
-        ("[2001:db8::9]:4747", ["192.0.2.1:4747"]),
-        ("[::]:4747", []),
-    ],
-)
-def test_peers_of_the_other_family(listen, left_out):
-    """Goal: a peer that no datagram can be sent to is told of.  Method: one of each, from each kind of address."""
-    assert out_of_reach(listen, ("192.0.2.1:4747", "[2001:db8::1]:4747")) == left_out
 
 
 def test_config_crosses_processes():

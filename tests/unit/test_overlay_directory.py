@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import endpoint, limits
+from pipeline import limits
 from pipeline.address import derive_addresses, derive_node_id, parse
 from pipeline.messages import NodeRecord
 from pipeline.overlay.address_owners import AddressOwners
@@ -197,32 +197,6 @@ def test_link_indices_run_out() -> None:
     links = LinkTable()
     assert [links.allocate(node) for node in range(1, limits.NODES_MAX + 1)] == list(range(limits.NODES_MAX))
     assert links.allocate(5000) is None
-
-
-@pytest.mark.parametrize(
-    ("given_endpoint", "hint", "result"),
-    [
-        ("192.0.2.1:4747", "192.0.2.2", "192.0.2.1:4747"),
-        ("0.0.0.0:4747", "192.0.2.2", "192.0.2.2:4747"),
-        ("0.0.0.0:4747", "192.0.2.2:55555", "192.0.2.2:4747"),
-        ("[::]:4747", "2001:db8::1", "[2001:db8::1]:4747"),
-        ("[::]:4747", "[2001:db8::1]:1", "[2001:db8::1]:4747"),
-        ("[::]:4747", "::ffff:192.0.2.2", "192.0.2.2:4747"),
-        (":4747", "192.0.2.2", "192.0.2.2:4747"),
-        ("0.0.0.0:4747", "", "0.0.0.0:4747"),
-        ("0.0.0.0:4747", "nonsense", "0.0.0.0:4747"),
-        ("nonsense", "192.0.2.2", "nonsense"),
-    ],
-)
-def test_wildcards_are_filled_in(given_endpoint: str, hint: str, result: str) -> None:
-    assert endpoint.fill_in(given_endpoint, hint) == result
-
-
-def test_what_cannot_be_dialled() -> None:
-    wildcards = ["0.0.0.0:4747", "[::]:4747", ":4747", "nonsense", "1.2.3.4:0", "::1:4747", "1.2.3.4:x", ""]
-    wildcards.append("host.example:4747")  # a name would be looked up, by whom a member pleases
-    assert all(endpoint.is_wildcard(each) for each in wildcards)
-    assert not any(endpoint.is_wildcard(each) for each in ["192.0.2.1:4747", "[2001:db8::1]:4747"])
 
 
 # ---------------------------------------------------------------- identity
