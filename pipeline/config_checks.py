@@ -30,6 +30,9 @@ PPS_MAX = 1_000_000_000
 """One token a nanosecond: beyond it a rate is no limit."""
 CPUS_MAX = 1024
 """As CPU_SETSIZE."""
+ROBUSTNESS_MAX = 100
+"""With it and the default intervals a membership ends after 3.5 hours.  RFC 9776 §4.1.6 allows values above 7: a query
+cannot hold them and has a QRV of 0.  The startup query count, whose default is the robustness, has the same limit."""
 INTERVAL_MAX_S = 31744.0
 """The largest interval that QQIC can say (RFC 9776 §4.1.7)."""
 RESPONSE_MAX_S = 3174.4
@@ -186,12 +189,12 @@ CHECKS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "rings.host_slots": _power_of_two(64, 65536),
         "rings.overlay_slots": _power_of_two(8, 1024),
         "overlay.engine": _engine,
-        "membership.robustness": _bounded(1, 7),  # QRV is 3 bits; 0 and 1: RFC 9776 §8.1 forbids 0
+        "membership.robustness": _bounded(1, ROBUSTNESS_MAX),  # RFC 9776 §8.1 forbids 0
         "membership.query_interval_s": _bounded(0.2, INTERVAL_MAX_S, " s"),
         "membership.query_response_interval_s": _bounded(0.1, RESPONSE_MAX_S, " s"),
         "membership.last_member_query_interval_s": _bounded(0.1, RESPONSE_MAX_S, " s"),
         "membership.startup_query_interval_s": _bounded(0.1, INTERVAL_MAX_S, " s"),
-        "membership.startup_query_count": _bounded(1, 100),
+        "membership.startup_query_count": _bounded(1, ROBUSTNESS_MAX),
         "membership.igmp_version": _bounded(1, 3),
         "membership.mld_version": _bounded(1, 2),
         "membership.querier_address": _querier,

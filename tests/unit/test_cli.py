@@ -122,7 +122,7 @@ def test_keygen(tmp_path):
 def test_config_check(tmp_path):
     """Goal: 0 for a good file, 78 for what the RFCs forbid, an unknown engine and an unusable key.  Method: files."""
     path = tmp_path / "p.toml"
-    path.write_text("[membership]\nquery_interval_s = 2.5\nquery_response_interval_s = 1\n")
+    path.write_text("[membership]\nrobustness = 8\nquery_interval_s = 2.5\nquery_response_interval_s = 1\n")
     done = run("config", "check", path)
     assert (done.returncode, done.stderr) == (0, "") and str(path) in done.stdout
     for text, word in (
@@ -137,6 +137,8 @@ def test_config_check(tmp_path):
         ("[overlay.nemo]\ngrace_s = 2\n", "heartbeat_s"),
         ('[overlay.nemo]\nrepair = "maybe"\n', "expected one of: nack, none"),
         ("[node]\nkey = 'none.key'\n", "none.key"),
+        (f"[node]\npeers = {[f'192.0.2.{i}' for i in range(100)]}\n", "node.peers"),
+        (f"[overlay.nemo]\nrendezvous = {['a'] * 1025}\n", "overlay.nemo.rendezvous"),
     ):
         path.write_text(text)
         assert_error(run("config", "check", path), 78, path.parent, word)

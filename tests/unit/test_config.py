@@ -100,6 +100,7 @@ def test_unset_flags_do_not_count(tmp_path):
             ["query_response_interval_s", "query_interval_s"],
         ),
         ("[membership]\nquery_interval_s = 9\n", ["membership.query_interval_s", "less than"]),
+        ("[membership]\nrobustness = 101\n", ["membership.robustness", "1 … 100"]),
         ("[membership]\nigmp_version = 4\n", ["membership.igmp_version"]),
         ('[membership]\nquerier_address = "2001:db8::1"\n', ["link-local"]),
         ("[tun]\nmtu = 100\n", ["tun.mtu", "1280"]),

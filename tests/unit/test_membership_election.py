@@ -100,6 +100,17 @@ def test_the_winners_values_are_adopted_and_given_back(names: Names) -> None:
 
 
 @both
+def test_qrv_zero_keeps_a_configured_robustness_above_seven(names: Names) -> None:
+    """Goal: two routers with a robustness of 9 agree although QRV cannot hold it (RFC 9776 §4.1.6, RFC 9777 §5.1.8).
+    Method: the elected router's query as it is on the wire."""
+    link = Link(robustness=9)
+    link.query(names, names.lower_querier, general(names, robustness=9))
+    timing = link.side(names).timing
+    assert not link.side(names).is_querier
+    assert (timing.robustness, timing.membership_s) == (9, 9 * 125.0 + 20.0)
+
+
+@both
 def test_a_non_querier_sends_no_specific_query_but_lowers_by_the_others(names: Names) -> None:
     """Goal: leaves wait for the querier's own query, whose clear S flag lowers the timer (§6.6.1)."""
     link = Link()

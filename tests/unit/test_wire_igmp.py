@@ -219,7 +219,7 @@ def test_examples_of_codes() -> None:
 
 
 def test_robustness_above_seven_is_sent_as_zero() -> None:
-    """Goal: RFC 9776 §4.1.6."""
+    """Goal: QRV has three bits; RFC 9776 §4.1.6 has 0 sent for a larger Robustness Variable."""
     assert igmp.build(Query(3, None, 10.0, robustness=8))[8] == 0
     assert igmp.build(Query(3, None, 10.0, robustness=7))[8] == 7
 

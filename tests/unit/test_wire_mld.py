@@ -198,3 +198,10 @@ def test_nothing_but_wire_errors(kind: int, data: bytes) -> None:
     for message in (bytes([kind]) + data, sealed(bytes([kind]) + data)):
         with contextlib.suppress(WireError):
             parse(message)
+
+
+def test_robustness_above_seven_is_sent_as_zero() -> None:
+    """Goal: QRV has three bits; RFC 9777 §5.1.8 has 0 sent for a larger Robustness Variable."""
+    for robustness, sent in ((7, 7), (8, 0), (100, 0)):
+        message = mld.build(Query(2, None, 10.0, robustness=robustness), source=HOST, destination=ALL)
+        assert message[24] == sent

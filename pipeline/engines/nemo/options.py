@@ -52,7 +52,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     nack_tries: Annotated[int, Meta(ge=1, le=16)] = 8
     nack_floor_s: Seconds = 0.02
     """The missing-packet timer is 2 RTT to the farthest crew member, and not less: for networks of a millisecond."""
-    rendezvous: tuple[str, ...] = ()
+    rendezvous: Annotated[tuple[str, ...], Meta(max_length=limits.NODES_MAX)] = ()
     """Names of the nodes that keep the entrance of every group.  By default each group has one of the nodes in reach,
     by a hash of both."""
 
