@@ -1,6 +1,6 @@
-/* What Python sees of the C library (cffi, API mode: the compiler completes "..." from the headers in src/).
+/* The declarations of the C library for Python (cffi, API mode: the compiler completes "..." from the headers in src/).
  *
- * Shared memory itself stays opaque: Python calls accessors and knows no layout but that of the values passed here. */
+ * Shared memory itself stays opaque: Python calls accessors, and knows only the layout of the values that they pass. */
 
 /* ---- mp_layout ---- */
 
@@ -47,7 +47,7 @@ uint64_t mp_region_lazy_at(const struct mp_geometry *geometry);
 int mp_region_format(void *base, const struct mp_geometry *geometry);
 int mp_region_check(const void *base, uint64_t size);
 
-/* ---- mp_access ---- */
+/* ---- mp_views ---- */
 
 enum mp_ring_id { MP_RING_HOST, MP_RING_OVERLAY, MP_RINGS, ... };
 
@@ -96,7 +96,7 @@ const char *mp_counter_name(uint32_t which);
 const char *mp_counter_text(uint32_t which);
 uint64_t mp_counter_sum(const struct mp_region *r, uint32_t which, uint32_t lane, uint32_t stage);
 
-/* ---- mp_published ---- */
+/* ---- mp_links_keys ---- */
 
 struct mp_endpoint {
     uint16_t family;
@@ -193,7 +193,7 @@ uint32_t mp_lookup_host(const struct mp_region *r, const struct mp_packet *p, st
 uint32_t mp_lookup_overlay(const struct mp_region *r, const struct mp_packet *p, uint32_t origin, uint32_t via,
                            struct mp_fib_key *key, struct mp_fib_value *value);
 
-/* ---- repair ---- */
+/* ---- mp_repair_gaps, mp_repair_track, mp_repair_requests ---- */
 
 struct mp_repair_gap {
     uint32_t origin;
@@ -204,18 +204,15 @@ struct mp_repair_gap {
     ...;
 };
 
-struct mp_repair_track_stream {
+struct mp_tracked_stream {
     uint32_t origin, stream, highest;
 };
-uint32_t mp_repair_track_list(const struct mp_region *r, struct mp_repair_track_stream *out);
+uint32_t mp_repair_track_list(const struct mp_region *r, struct mp_tracked_stream *out);
 
 int mp_repair_request_add(struct mp_region *r, uint32_t link, uint32_t origin, uint32_t stream, const uint32_t *numbers,
-                 uint32_t count);
+                          uint32_t count);
 
-/* ---- mp_stage: the worker ---- */
-
-enum mp_idle { MP_IDLE_ADAPTIVE, MP_IDLE_BUSY, MP_IDLE_SLEEP, ... };
-enum mp_punt_kind { MP_PUNT_MEMBERSHIP, MP_PUNT_SOURCE, MP_PUNT_ENDPOINT, MP_PUNT_GAP, ... };
+/* ---- mp_policy ---- */
 
 #define MP_PREFIXES_MAX ...
 
@@ -237,6 +234,10 @@ struct mp_policy {
     ...;
 };
 
+/* ---- mp_worker ---- */
+
+enum mp_idle { MP_IDLE_ADAPTIVE, MP_IDLE_BUSY, MP_IDLE_SLEEP, ... };
+
 struct mp_worker_config {
     uint32_t lane;
     uint32_t stages;
@@ -256,5 +257,12 @@ struct mp_worker;
 struct mp_worker *mp_worker_new(struct mp_region *region, const struct mp_worker_config *config);
 void mp_worker_free(struct mp_worker *w);
 int mp_worker_run(struct mp_worker *w, uint64_t budget_ns);
-uint32_t mp_worker_punt(struct mp_worker *w, uint32_t *kind, uint8_t *out, uint32_t size);
-void mp_worker_punt_lost(struct mp_worker *w, uint32_t kind);
+
+/* ---- mp_punt ---- */
+
+#define MP_PUNT_BYTES ...
+
+enum mp_punt_kind { MP_PUNT_MEMBERSHIP, MP_PUNT_SOURCE, MP_PUNT_ENDPOINT, MP_PUNT_GAP, ... };
+
+uint32_t mp_punt_take(struct mp_worker *w, uint32_t *kind, uint8_t *out, uint32_t size);
+void mp_punt_lost(struct mp_worker *w, uint32_t kind);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_bucket: a token bucket.  It knows no clock: the caller says what time it is, in nanoseconds.
+ * mp_bucket: a token bucket.  It reads no clock: the caller passes the time in nanoseconds.
  */
 #ifndef MP_BUCKET_H
 #define MP_BUCKET_H
@@ -13,13 +13,13 @@ struct mp_bucket {
     uint32_t per_s;             /* at most 1,000,000,000 */
 };
 
-/* Starts full. */
+/* A bucket starts full. */
 static inline void mp_bucket_init(struct mp_bucket *b, uint32_t per_s, uint32_t burst, uint64_t now_ns)
 {
     *b = (struct mp_bucket){ .filled_ns = now_ns, .tokens = burst, .burst = burst, .per_s = per_s };
 }
 
-/* Takes a token; 0 if there is none. */
+/* Take a token.  Returns 0 if there is none. */
 static inline int mp_bucket_take(struct mp_bucket *b, uint64_t now_ns)
 {
     uint64_t each_ns = UINT64_C(1000000000) / b->per_s;

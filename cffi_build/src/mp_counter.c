@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_counter: the list of counters as words and texts, and sums over stages.  See mp_counter.h.
+ * mp_counter: the words and texts of the counters, and sums over stages.  See mp_counter.h.
  */
 #include "mp_counter.h"
 

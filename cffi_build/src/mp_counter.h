@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_counter: what a stage counts.  One list gives the enum, the command line's words and the metric labels.
+ * mp_counter: the counters of the stages.  One list gives the enum, the words of the command line and the metric
+ * labels.
  *
- * A block of counters belongs to one (lane, stage), or to control, and has one writer; readers take relaxed loads and never reset.
+ * A block of counters belongs to one (lane, stage) or to control, and has one writer.  Readers use relaxed loads and
+ * never reset a counter.
  */
 #ifndef MP_COUNTER_H
 #define MP_COUNTER_H
@@ -25,16 +27,16 @@
     X(overlay_rx_calls, "system calls that found some")                    \
     X(sealed, "datagrams made from inner packets")                         \
     X(packed, "inner packets that shared a datagram with others")          \
-    X(relayed, "datagrams taken over for other nodes")                     \
+    X(relayed, "datagrams forwarded for other nodes")                      \
     X(punted, "packets handed to control")                                 \
-    X(gaps_told, "times that control was reported what a stream lacks")        \
-    X(gaps_untold, "times that this was put off, being above the limit")   \
-    X(resend_asked, "datagrams that peers asked for once more")            \
+    X(gaps_told, "reports of missing datagrams to control")                \
+    X(gaps_untold, "such reports put off, being above the limit")          \
+    X(resend_asked, "datagrams that peers requested again")                \
     X(resend_refused, "of them, above the limit")                          \
-    X(resent, "datagrams sent once more, out of the rings' history")       \
+    X(resent, "datagrams retransmitted from the slots of the rings")       \
     X(resent_bytes, "their UDP payload bytes")                             \
     X(sleeps, "times that the stage's process slept")                      \
-    X(borrowed, "rounds that another process ran for it meanwhile")
+    X(borrowed, "rounds that another process ran the stage meanwhile")
 
 #define MP_DROPS(X)                                                        \
     X(truncated, "shorter than its header")                                \
@@ -78,12 +80,7 @@ enum mp_counter_id {
     MP_COUNTERS
 };
 #define MP_FIRST_DROP ((uint32_t)MP_DROP_truncated)
-#define MP_COUNTER_SLOTS 64u
 _Static_assert(MP_COUNTERS <= MP_COUNTER_SLOTS, "room in a block");
-
-struct mp_counters {
-    _Alignas(MP_CACHE_LINE) _Atomic uint64_t value[MP_COUNTER_SLOTS];
-};
 
 static inline struct mp_counters *mp_counters(const struct mp_region *r, uint32_t lane, uint32_t stage)
 {
@@ -95,7 +92,7 @@ static inline struct mp_counters *mp_control_counters(const struct mp_region *r)
     return mp_counters(r, r->geometry.lanes, 0);
 }
 
-/* Only the block's own stage adds, so load and store need not be one step. */
+/* Add to a counter.  Only one process adds, so load and store need not be one step. */
 static inline void mp_count_in(_Atomic uint64_t *value, uint64_t n)
 {
     atomic_store_explicit(value, atomic_load_explicit(value, memory_order_relaxed) + n, memory_order_relaxed);
@@ -106,11 +103,12 @@ static inline void mp_count(struct mp_counters *c, uint32_t which, uint64_t n)
     mp_count_in(&c->value[which], n);
 }
 
-/* The word of a counter and what it means; NULL past the last. */
+/* Return the word of a counter, and its meaning; NULL past the last counter. */
 const char *mp_counter_name(uint32_t which);
 const char *mp_counter_text(uint32_t which);
 
-/* The sum of one counter over all lanes and stages and control, or over one stage (stage < MP_STAGES) or lane (lane < lanes). */
+/* Return the sum of a counter over all lanes, all stages and control; a `lane` or `stage` in bounds limits it to
+ * that. */
 uint64_t mp_counter_sum(const struct mp_region *r, uint32_t which, uint32_t lane, uint32_t stage);
 
 #endif

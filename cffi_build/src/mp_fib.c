@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_fib: the hash of chains.  See mp_fib.h for what readers and the writer may rely on.
+ * mp_fib: the hash table.  See mp_fib.h for the guarantees to readers and writer.
  *
- * Order of the file: the hash, a reader's look-up, then the writer: attach, set, delete, walk.
+ * Order of the file: the hash, the look-up of readers, then the writer: attach, set, delete, walk.
  */
 #include "mp_fib.h"
 
@@ -14,7 +14,7 @@
 
 #define KEY_WORDS (sizeof(struct mp_fib_key) / sizeof(uint64_t))
 
-/* Parts of an entry as words: the fields between `next` and `used`, and the four small ones behind it. */
+/* An entry is moved in words: the four small fields are one of them. */
 #define SMALL_AT offsetof(struct mp_fib_entry, flags)
 _Static_assert(sizeof(struct mp_fib_key) % 8 == 0 && offsetof(struct mp_fib_entry, key) % 8 == 0, "read as words");
 _Static_assert(SMALL_AT % 4 == 0 && offsetof(struct mp_fib_entry, links) == SMALL_AT + 4, "flags, stripes, words");
@@ -34,8 +34,8 @@ static inline uint64_t fold(uint64_t a, uint64_t b)
     return (uint64_t)p ^ (uint64_t)(p >> 64);
 }
 
-/* Folded multiplications as in wyhash (Wang Yi, public domain).  The seed is secret and enters each factor, so that who
- * chooses groups can neither aim at one bucket nor make a factor zero. */
+/* Folded multiplications as in wyhash (Wang Yi, public domain).  The seed is secret and enters each factor, so that a
+ * sender that chooses groups can neither aim at one bucket nor make a factor zero. */
 static uint32_t hash_key(const struct mp_fib_key *key, uint32_t seed)
 {
     uint64_t w[KEY_WORDS], s = ((uint64_t)seed + 1u) * UINT64_C(0x9e3779b97f4a7c15);
@@ -89,12 +89,12 @@ static inline void copy_value(const struct mp_fib_entry *e, struct mp_fib_value 
         value->links[i] = load64(e->links, i);
 }
 
-/* One walk along a chain.  Returns 1 with the outcome in *found, or 0 if the writer was in the way. */
+/* Walk once along a chain.  Returns 1 with the outcome in *found, or 0 if the writer disturbed the walk. */
 static int walk(const struct mp_region *r, uint32_t hash, const struct mp_fib_key *key, struct mp_fib_value *value,
                 uint32_t *found)
 {
     _Atomic uint32_t *bucket = bucket_of(r, hash);
-    /* acquire pairs with the release in link_head: the entry is filled */
+    /* acquire FIB_HEAD: pairs with link_head; the entry is filled */
     uint32_t head = atomic_load_explicit(bucket, memory_order_acquire), head_generation = 0;
     uint32_t hops = 0;
     *found = MP_NO_ENTRY;
@@ -104,7 +104,7 @@ static int walk(const struct mp_region *r, uint32_t hash, const struct mp_fib_ke
         if (index == head)
             head_generation = generation;
         uint32_t hash_here = load32(&e->hash, memory_order_relaxed);
-        /* acquire pairs with the release in unlink_entry: who misses an entry because of it sees its replacement */
+        /* acquire FIB_UNLINK: pairs with unlink_entry; a reader that misses an entry by it sees the replacement */
         uint32_t next = load32(&e->next, memory_order_acquire);
         int matches = hash_here == hash && has_key(e, key);
         if (matches)
@@ -118,19 +118,18 @@ static int walk(const struct mp_region *r, uint32_t hash, const struct mp_fib_ke
         }
         index = next;
     }
-    /* Nothing is said by the end of the chain if meanwhile something was linked at its head, perhaps our key anew.
-     * The same head, not refilled, means that every entry behind it was linked before we set out. */
+    /* The end of the chain proves nothing if an entry was linked at its head meanwhile, perhaps with this key.  The
+     * same head, not refilled, means that every entry behind it was linked before this walk began. */
     return head == MP_NO_ENTRY || (atomic_load_explicit(bucket, memory_order_relaxed) == head &&
                                    load32(&entry_at(r, head)->generation, memory_order_relaxed) == head_generation);
 }
 
-/* The bound.  A walk fails for one of two reasons.  Something was linked into this very bucket during the walk: a walk
- * takes some 50 ns, and control, which is Python, makes at most a change a microsecond, seldom in one of 262,144
- * buckets.  Or an entry was refilled under the reader: then control made MP_FIB_RESTING changes during one step of it,
- * so the reader did not run for a millisecond; that costs one restart, not two in a row.  Even a writer in C that does
- * nothing but change entries of the one chain there is (tests/native/test_fib_hammer.c) spoils three walks in a
- * hundred, never more than nine in a row.  So the bound never decides; it is there because no loop of a stage is
- * endless. */
+/* A walk fails for one of two reasons.  An entry was linked into this bucket during the walk: a walk takes some 50
+ * ns, and control, which is Python, makes at most one change a microsecond, seldom in one of 262,144 buckets.  Or an
+ * entry was refilled under the reader: then control made MP_FIB_RESTING changes during one step of the walk, so the
+ * reader did not run for a millisecond; that costs one restart, not two in a row.  A writer in C that only changes
+ * entries of the only chain (tests/native/test_fib_hammer.c) disturbs three walks in a hundred, never more than nine
+ * in a row.  The bound MP_FIB_RESTARTS is therefore never reached; it exists because no loop of a stage is endless. */
 uint32_t mp_fib_lookup(const struct mp_region *r, const struct mp_fib_key *key, struct mp_fib_value *value)
 {
     uint32_t hash = hash_key(key, r->geometry.seed), found = MP_NO_ENTRY;
@@ -151,7 +150,7 @@ void mp_fib_stripe(const struct mp_region *r, const struct mp_fib_key *key, uint
 void mp_fib_touch(const struct mp_region *r, uint32_t index)
 {
     _Atomic uint32_t *used = &entry_at(r, index)->used;
-    /* Written once a period only: the line stays shared between the stages' caches. */
+    /* Written once a period only, so that the line stays shared between the caches of the stages. */
     if (!atomic_load_explicit(used, memory_order_relaxed))
         atomic_store_explicit(used, 1u, memory_order_relaxed);
 }
@@ -176,7 +175,7 @@ static int is_specific(const struct mp_fib_key *key)
            (memcmp(key->source, none, sizeof none) || key->origin || key->via != MP_NO_LINK);
 }
 
-static uint32_t asks_for_repair(const struct mp_fib_entry *e)
+static uint32_t has_repair(const struct mp_fib_entry *e)
 {
     struct small small;
     mp_words_load(&small, (const char *)e + SMALL_AT, 1);
@@ -190,7 +189,7 @@ static void add_relaxed(_Atomic uint32_t *value, uint32_t n)
 
 static void next_version(struct mp_fib *fib)
 {
-    /* release pairs with the stages' acquire of the version before they look up what their caches hold */
+    /* release FIB_VERSION: pairs with the stages' loads of the version, which validate their cached look-ups */
     atomic_store_explicit(&fib->version, atomic_load_explicit(&fib->version, memory_order_relaxed) + 1u,
                           memory_order_release);
 }
@@ -201,7 +200,7 @@ static void rest(struct mp_fib_writer *w, uint32_t index)
     w->queue[(w->first + w->resting++) % w->capacity] = index;
 }
 
-/* The writer reads its own writes, or a dead predecessor's, so relaxed order does. */
+/* The writer reads its own writes, or those of a dead predecessor, so relaxed order is enough. */
 static uint32_t find(const struct mp_fib_writer *w, uint32_t hash, const struct mp_fib_key *key, uint32_t start)
 {
     uint32_t index = start;
@@ -222,7 +221,7 @@ static void load_key(const struct mp_fib_entry *e, struct mp_fib_key *key)
     memcpy(key, w, sizeof *key);
 }
 
-/* Walks one chain of a predecessor's: marks its entries, and takes out the old one where it died replacing. */
+/* Walk along one chain of a predecessor: mark its entries as linked, unlink the old one of an unfinished replace. */
 static void repair_chain(struct mp_fib_writer *w, _Atomic uint32_t *bucket)
 {
     _Atomic uint32_t *link = bucket;
@@ -234,23 +233,25 @@ static void repair_chain(struct mp_fib_writer *w, _Atomic uint32_t *bucket)
         uint32_t newer = find(w, load32(&e->hash, memory_order_relaxed), &key,
                               atomic_load_explicit(bucket, memory_order_relaxed));
         if (newer != index) {
+            /* release FIB_UNLINK: pairs with walk */
             atomic_store_explicit(link, load32(&e->next, memory_order_relaxed), memory_order_release);
             continue;
         }
         w->linked[index] = 1;
         add_relaxed(&w->fib->entries, 1);
         add_relaxed(&w->fib->specific[key.side & 1], (uint32_t)is_specific(&key));
-        add_relaxed(&mp_published(w->region)->repairing, asks_for_repair(e));
+        add_relaxed(&mp_published(w->region)->repairing, has_repair(e));
         link = &e->next;
     }
 }
 
-/* Only entries below the shared high-water mark have been used; the mark was raised before they were. */
+/* Find the linked and the free entries.  Only entries below the shared high-water mark have been used; the mark was
+ * raised before they were. */
 static void repair(struct mp_fib_writer *w)
 {
     const struct mp_geometry *g = &w->region->geometry;
     w->fresh = atomic_load_explicit(&w->fib->high_water, memory_order_relaxed);
-    /* Until the chains are counted, readers shall look for specific entries in any case. */
+    /* Until the chains are counted, readers look for specific entries in any case. */
     add_relaxed(&w->fib->specific[0], w->capacity);
     add_relaxed(&w->fib->specific[1], w->capacity);
     uint32_t before[2] = { atomic_load_explicit(&w->fib->specific[0], memory_order_relaxed),
@@ -300,12 +301,13 @@ static uint32_t free_entries(const struct mp_fib_writer *w)
     return w->capacity - w->fresh + w->resting;
 }
 
-/* A free entry: one that has rested long, else one never used, else the one that has rested longest. */
+/* Take a free entry: one that has rested for long, else one never used, else the one that has rested the longest. */
 static uint32_t take_free(struct mp_fib_writer *w)
 {
     if (w->resting < MP_FIB_RESTING && w->fresh < w->capacity) {
         uint32_t index = w->fresh++;
-        /* release: a successor that finds the entry in a chain finds it below the mark */
+        /* release FIB_HIGH_WATER: a successor that finds the entry in a chain finds it below the mark; it loads the
+         * mark after the death of this process, which needs no acquire */
         atomic_store_explicit(&w->fib->high_water, w->fresh, memory_order_release);
         return index;
     }
@@ -348,11 +350,11 @@ static void fill(struct mp_fib_entry *e, uint32_t hash, const struct mp_fib_key 
 
 static void link_head(_Atomic uint32_t *bucket, uint32_t index)
 {
-    /* release pairs with the acquire of the bucket in walk */
+    /* release FIB_HEAD: pairs with walk */
     atomic_store_explicit(bucket, index, memory_order_release);
 }
 
-/* Takes an entry out of its chain; itself it stays as it is, for readers on it. */
+/* Unlink an entry.  The entry itself stays as it is, for readers that stand on it. */
 static void unlink_entry(struct mp_fib_writer *w, _Atomic uint32_t *bucket, uint32_t index)
 {
     _Atomic uint32_t *link = bucket;
@@ -362,7 +364,7 @@ static void unlink_entry(struct mp_fib_writer *w, _Atomic uint32_t *bucket, uint
             break;
         link = &entry_at(w->region, at)->next;
     }
-    /* release pairs with the acquire of `next` in walk: who no longer meets the entry sees what was done before */
+    /* release FIB_UNLINK: pairs with walk; a reader that no longer meets the entry sees all changes before */
     atomic_store_explicit(link, load32(&entry_at(w->region, index)->next, memory_order_relaxed), memory_order_release);
     rest(w, index);
 }
@@ -379,17 +381,17 @@ int mp_fib_set(struct mp_fib_writer *w, const struct mp_fib_key *key, const stru
 
     uint32_t index = take_free(w);
     struct mp_fib_entry *e = entry_at(w->region, index);
-    /* A flow goes on being used when its route changes. */
+    /* A flow stays in use when its route changes. */
     uint32_t used = old == MP_NO_ENTRY ? 0u : load32(&entry_at(w->region, old)->used, memory_order_relaxed);
     atomic_store_explicit(&e->used, used, memory_order_relaxed);
     fill(e, hash, key, value, head);
     if (old == MP_NO_ENTRY) {
         add_relaxed(&w->fib->entries, 1);
-        /* before the link: whoever reads 0 is right to look no further */
+        /* before the link: a reader of 0 may skip the look-up */
         add_relaxed(&w->fib->specific[key->side & 1], (uint32_t)is_specific(key));
     }
-    uint32_t repaired = old == MP_NO_ENTRY ? 0u : asks_for_repair(entry_at(w->region, old));
-    add_relaxed(&mp_published(w->region)->repairing, asks_for_repair(e) - repaired);
+    uint32_t repaired = old == MP_NO_ENTRY ? 0u : has_repair(entry_at(w->region, old));
+    add_relaxed(&mp_published(w->region)->repairing, has_repair(e) - repaired);
     w->linked[index] = 1;
     link_head(bucket, index);
     next_version(w->fib);
@@ -408,7 +410,7 @@ int mp_fib_delete(struct mp_fib_writer *w, const struct mp_fib_key *key)
     unlink_entry(w, bucket, index);
     add_relaxed(&w->fib->entries, 0u - 1u);
     add_relaxed(&w->fib->specific[key->side & 1], 0u - (uint32_t)is_specific(key));
-    add_relaxed(&mp_published(w->region)->repairing, 0u - asks_for_repair(entry_at(w->region, index)));
+    add_relaxed(&mp_published(w->region)->repairing, 0u - has_repair(entry_at(w->region, index)));
     next_version(w->fib);
     return 0;
 }
@@ -418,7 +420,7 @@ uint32_t mp_fib_high_water(const struct mp_fib_writer *w, uint32_t more)
     return more < w->capacity - w->fresh ? w->fresh + more : w->capacity;
 }
 
-/* The next entry in use from *cursor on, which then stands behind it; NULL at the end. */
+/* Return the next linked entry from *cursor on, and move *cursor behind it; NULL at the end. */
 static struct mp_fib_entry *next_linked(const struct mp_fib_writer *w, uint32_t *cursor)
 {
     while (*cursor < w->fresh) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_gcm by Intel's Multi-Buffer Crypto for IPsec, of which only the direct calls for one packet are used.
+ * mp_gcm by Intel's Multi-Buffer Crypto for IPsec.  Only its direct calls for single packets are used.
  */
 #include "mp_gcm.h"
 
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct mp_gcm {                 /* the functions for this machine's instruction set */
+struct mp_gcm {                 /* the functions for the instruction set of this machine */
     aes_gcm_pre_t prepare;
     aes_gcm_enc_dec_t seal, open;
 };
@@ -49,7 +49,7 @@ struct mp_cipher *mp_cipher_new(const struct mp_gcm *gcm, const uint8_t key[MP_G
 {
     const size_t alignment = 64, bytes = (sizeof(struct mp_cipher) + alignment - 1) / alignment * alignment;
     struct mp_cipher *c = aligned_alloc(alignment, bytes);
-    (void)seals;                /* one expanded key does both */
+    (void)seals;                /* one expanded key serves both */
     if (!c)
         return NULL;
     memset(c, 0, bytes);
@@ -72,7 +72,7 @@ int mp_gcm_seal(struct mp_cipher *c, const struct mp_gcm_packet *p, uint8_t *bod
     return 0;
 }
 
-/* In a time that does not depend on where they differ. */
+/* Compare in a time that does not depend on where they differ. */
 static int is_equal(const uint8_t *a, const uint8_t *b)
 {
     uint64_t x[2], y[2];

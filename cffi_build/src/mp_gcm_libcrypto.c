@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_gcm by OpenSSL's libcrypto, with the context reused: only the nonce is set again for each packet.
+ * mp_gcm by OpenSSL's libcrypto.  The context is reused: only the nonce is set for each packet.
  */
 #include "mp_gcm.h"
 
@@ -48,7 +48,7 @@ struct mp_cipher *mp_cipher_new(const struct mp_gcm *gcm, const uint8_t key[MP_G
 void mp_cipher_free(struct mp_cipher *c)
 {
     if (c)
-        EVP_CIPHER_CTX_free(c->context);        /* which wipes the key */
+        EVP_CIPHER_CTX_free(c->context);        /* wipes the key */
     free(c);
 }
 
@@ -72,7 +72,7 @@ int mp_gcm_seal(struct mp_cipher *c, const struct mp_gcm_packet *p, uint8_t *bod
 int mp_gcm_open(struct mp_cipher *c, const struct mp_gcm_packet *p, const uint8_t *body, uint32_t length,
                 const uint8_t *tag, uint8_t *out)
 {
-    uint8_t expected[MP_GCM_TAG_BYTES];         /* the call wants to be able to write */
+    uint8_t expected[MP_GCM_TAG_BYTES];         /* the call takes no const pointer */
     int n;
     memcpy(expected, tag, sizeof expected);
     if (begin(c->context, p) && EVP_CipherUpdate(c->context, out, &n, body, (int)length) == 1 &&

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_links_keys: seqlock records with a version for each table.  See mp_links_keys.h.
+ * mp_links_keys: seqlock records, and a version for each table.  See mp_links_keys.h.
  */
 #include "mp_links_keys.h"
 
@@ -11,7 +11,7 @@
 
 #include "mp_seqlock.h"
 
-/* A record is its generation, one word, and the words behind it. */
+/* The words of a record behind its generation, which is one word. */
 #define WORDS(type) ((uint32_t)(sizeof(type) / sizeof(uint32_t)) - 1u)
 
 _Static_assert(offsetof(struct mp_link, generation) == 0 && offsetof(struct mp_link, node) == 4, "");
@@ -19,7 +19,7 @@ _Static_assert(offsetof(struct mp_key, generation) == 0 && offsetof(struct mp_ke
 _Static_assert(offsetof(struct mp_sender, generation) == 0 && offsetof(struct mp_sender, origin) == 4, "");
 _Static_assert(WORDS(struct mp_sender) >= WORDS(struct mp_link) && WORDS(struct mp_sender) >= WORDS(struct mp_key), "");
 
-/* Copies a record, its generation included.  Returns 1, or 0 if a writer was in the way each time. */
+/* Copy a record, its generation included.  Returns 0 if a write disturbed each attempt. */
 static int read_record(const void *record, void *out, uint32_t words)
 {
     const _Atomic uint32_t *generation = record;
@@ -35,14 +35,14 @@ static int read_record(const void *record, void *out, uint32_t words)
     return 0;
 }
 
-/* Writes a record's words and tells the readers.  Only control writes, so the version needs no read-modify-write. */
+/* Write the words of a record and increment the version.  Only control writes, so a load and a store are enough. */
 static void write_record(void *record, const void *from, uint32_t words, _Atomic uint32_t *version)
 {
     _Atomic uint32_t *generation = record;
     mp_seq_begin(generation);
     mp_words_store(generation + 1, (const char *)from + sizeof(uint32_t), words);
     mp_seq_end(generation);
-    /* release pairs with the stages' acquire of the version: who sees it copies this record, not its predecessor */
+    /* release PUBLISHED_VERSION: pairs with the stages' loads; a stage that sees the version copies this record */
     atomic_store_explicit(version, atomic_load_explicit(version, memory_order_relaxed) + 1u, memory_order_release);
 }
 
@@ -118,7 +118,7 @@ int mp_key_clear(struct mp_region *r, uint32_t index)
 int mp_sender_set(struct mp_region *r, uint32_t origin, uint32_t sealed, uint8_t active_epoch, uint8_t even_epoch,
                   const uint8_t *even_key, uint8_t odd_epoch, const uint8_t *odd_key)
 {
-    /* A slot without a key holds an epoch of the other parity, which nothing will ever look for there. */
+    /* A slot without a key holds an epoch of the other parity, which no reader looks for there. */
     struct mp_sender sender = { .origin = origin, .sealed = sealed, .epoch = { 1, 0 },
                                 .active = active_epoch & 1 };
     if ((even_key && even_epoch & 1) || (odd_key && !(odd_epoch & 1)))

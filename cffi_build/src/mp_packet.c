@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_packet: parsing and writing headers.  See mp_packet.h.
+ * mp_packet: parsers of inner packets, and the overlay header.  See mp_packet.h.
  */
 #include "mp_packet.h"
 
@@ -51,7 +51,7 @@ static int parse_v4(const uint8_t *p, uint32_t available, struct mp_packet *out)
     out->length = total;
     map_v4(out->source, p + 12);
     map_v4(out->destination, to);
-    if (p[9] == PROTO_IGMP) {   /* first of all: a report may come from 0.0.0.0 (RFC 9776 §4.2.13) */
+    if (p[9] == PROTO_IGMP) {   /* before the source is checked: a report may come from 0.0.0.0 (RFC 9776 §4.2.13) */
         out->class = MP_CLASS_MEMBERSHIP;
         return 0;
     }
@@ -71,7 +71,8 @@ static int is_mld_type(uint8_t type)
     return (type >= 130 && type <= 132) || type == 143;
 }
 
-/* MLD behind an optional hop-by-hop header.  Without one it is malformed, which the querier counts. */
+/* Return whether the packet is MLD, behind an optional hop-by-hop header.  Without that it is malformed; the querier
+ * counts it. */
 static int is_mld(const uint8_t *p, uint32_t length)
 {
     uint32_t at = 40;
@@ -99,7 +100,8 @@ static int parse_v6(const uint8_t *p, uint32_t available, struct mp_packet *out)
         out->class = MP_CLASS_MEMBERSHIP;
         return 0;
     }
-    if (p[8] == 0xff || !memcmp(p + 8, (const uint8_t[16]){ [15] = 1 }, 16) || !memcmp(p + 8, (const uint8_t[16]){ 0 }, 16))
+    if (p[8] == 0xff || !memcmp(p + 8, (const uint8_t[16]){ [15] = 1 }, 16) ||
+        !memcmp(p + 8, (const uint8_t[16]){ 0 }, 16))
         return MP_DROP_ip_source;
     if (to[0] != 0xff)
         out->class = MP_CLASS_UNICAST;
@@ -140,7 +142,7 @@ int mp_packet_is_udp(const uint8_t *p, uint32_t length, struct mp_udp_packet *ou
         return 0;
     if (ip == 20 && (mp_get16(p + 6) & 0x3fff))                    /* a fragment */
         return 0;
-    if (mp_get16(p + ip + 4) != length - ip || !mp_get16(p + ip + 6)) /* lies, or has no checksum */
+    if (mp_get16(p + ip + 4) != length - ip || !mp_get16(p + ip + 6)) /* wrong length, or no checksum */
         return 0;
     out->header = ip + 8;
     out->payload = length - ip - 8;

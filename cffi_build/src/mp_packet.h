@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_packet: bytes of inner packets and of the overlay header, read and written.
+ * mp_packet: parses inner packets, reads and writes the overlay header.
  *
- * Every parser takes what is really there (`available`) and never reads past it; what does not fit is a drop
- * counter.  It knows no table and no socket.
+ * Each parser gets the bytes that exist (`available`) and never reads past them.  Its result is 0 or a drop counter. 
+ * It knows no table and no socket.
  */
 #ifndef MP_PACKET_H
 #define MP_PACKET_H
@@ -16,14 +16,14 @@
 /* ---- inner packets ---- */
 
 enum mp_class {
-    MP_CLASS_GROUP,             /* goes to nodes with members */
-    MP_CLASS_FLOOD,             /* link scope: goes to every node */
+    MP_CLASS_GROUP,             /* forwarded to nodes with members */
+    MP_CLASS_FLOOD,             /* link scope: forwarded to every node */
     MP_CLASS_UNICAST,
-    MP_CLASS_MEMBERSHIP,        /* IGMP and MLD: control's business, never forwarded */
+    MP_CLASS_MEMBERSHIP,        /* IGMP and MLD: punted to control, never forwarded */
 };
 
 struct mp_packet {
-    uint32_t length;            /* by its own header: what lies behind is not part of it */
+    uint32_t length;            /* by its own header; bytes behind that are not part of the packet */
     uint8_t version;
     uint8_t class;
     uint8_t reserved[2];
@@ -31,31 +31,37 @@ struct mp_packet {
     uint8_t destination[16];
 };
 
-/* Returns 0 and fills `out`, or the drop counter (enum mp_counter_id). */
+/* Parse an inner packet.  Returns 0 and fills `out`, or returns a drop counter (enum mp_counter_id). */
 int mp_packet_parse(const uint8_t *bytes, uint32_t available, struct mp_packet *out);
 
-/* The length that a validated packet's own header tells; 0 if it does not fit `available`. */
+/* Return the length in the header of a validated packet; 0 if it exceeds `available`. */
 uint32_t mp_packet_length(const uint8_t *bytes, uint32_t available);
 
-/* An unfragmented UDP packet without options: what segmentation may put together.  Sizes in bytes. */
+/* An unfragmented UDP packet without options, which segmentation may merge with others.  Sizes in bytes. */
 struct mp_udp_packet {
     uint32_t header;            /* IP and UDP header */
     uint32_t payload;
 };
 
-/* Returns 1 and fills `out` if the packet, of `length` bytes, is one; else 0. */
+/* Return 1 and fill `out` if the packet of `length` bytes is one; else 0. */
 int mp_packet_is_udp(const uint8_t *bytes, uint32_t length, struct mp_udp_packet *out);
 
-/* Whether two packets of mp_packet_is_udp() differ only in IPv4 identification, lengths, checksums and payload. */
+/* Return whether two packets of mp_packet_is_udp() differ only in IPv4 identification, lengths, checksums and
+ * payload. */
 int mp_packet_same_flow(const uint8_t *a, const uint8_t *b, uint32_t header);
 
-/* ---- overlay datagrams: see design, wire format version 1 ---- */
+/* ---- overlay header ----
+ *
+ *   0       1        2           3       4            8              16             20
+ *   | ver,type | flags | hop limit | epoch | origin u32 | sequence u64 | stream sequence u32 | sealed ... | tag |
+ *
+ * All fields in network byte order.  The sealed part holds whole inner packets, one behind the other. */
 
 #define MP_WIRE_VERSION 1u
 #define MP_HEADER_BYTES 20u
 #define MP_TAG_BYTES 16u
 #define MP_NONCE_BYTES 12u
-#define MP_HOP_LIMIT 32u        /* relays a datagram may pass: far above any sane tree's depth */
+#define MP_HOP_LIMIT 32u        /* relays of a datagram: far above the depth of any useful tree */
 
 enum mp_type { MP_TYPE_DATA = 1, MP_TYPE_PROBE = 2, MP_TYPE_ECHO = 3 };
 enum mp_header_flag { MP_FLAG_SEALED = 1 };
@@ -69,10 +75,12 @@ struct mp_header {
 
 void mp_header_write(uint8_t *out, const struct mp_header *h);
 
-/* Returns 0 and fills `out`, or a drop counter: MP_DROP_wire_header, or MP_DROP_unknown_origin for origin 0. */
+/* Read a header.  Returns 0 and fills `out`, or returns a drop counter: MP_DROP_wire_header, or
+ * MP_DROP_unknown_origin for origin 0. */
 int mp_header_read(const uint8_t *bytes, uint32_t available, struct mp_header *out);
 
-/* Sequence spaces of one origin: its lanes' data, and MP_LANES_MAX higher what its overlay_ingress stages send. */
+/* Return a sequence space of an origin, as the top byte of a sequence number: data of a lane, or its probes and
+ * echoes. */
 static inline uint64_t mp_space(uint32_t lane, int probes)
 {
     return (uint64_t)(lane + (probes ? MP_LANES_MAX : 0u)) << 56;
@@ -88,7 +96,7 @@ static inline void mp_put16(uint8_t *p, uint32_t v)
     p[1] = (uint8_t)v;
 }
 
-/* One's complement sum of 16-bit words, folded; `sum` is what other parts add. */
+/* Return the one's complement sum of 16-bit words, folded; `sum` is the sum of other parts. */
 uint32_t mp_checksum_add(const uint8_t *p, uint32_t length, uint32_t sum);
 
 #endif

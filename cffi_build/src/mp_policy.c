@@ -35,7 +35,7 @@ static uint32_t by_group(const struct mp_packet *p, const struct mp_prefixes *al
 
 /* ---- sources ---- */
 
-/* IPv6 link-local addresses belong to no node: the kernel makes them, and every link has the same prefix. */
+/* IPv6 link-local addresses belong to no node: the kernel assigns them, and every link has the same prefix. */
 static int is_link_local(const uint8_t address[16])
 {
     return address[0] == 0xfe && (address[1] & 0xc0) == 0x80;
@@ -79,7 +79,7 @@ uint32_t mp_rate_slot(const struct mp_region *r, const uint8_t group[16])
     memcpy(&high, group, sizeof high);
     memcpy(&low, group + 8, sizeof low);
     uint64_t h = low ^ (high << 31 | high >> 33) ^ r->geometry.seed;
-    h = (h ^ h >> 32) * UINT64_C(0x9e3779b97f4a7c15);   /* groups differ in their last bytes, which are the top ones */
+    h = (h ^ h >> 32) * UINT64_C(0x9e3779b97f4a7c15);   /* groups differ in their last bytes, the top ones of `h` */
     return (uint32_t)(h >> 40) % MP_RATE_SLOTS;
 }
 
@@ -87,8 +87,8 @@ int mp_rate_take(const struct mp_region *r, enum mp_rate_kind kind, uint32_t slo
 {
     if (!pps)
         return 1;
-    /* The time at which the bucket will be full again: each token moves it on by one interval, and it may be a burst
-     * ahead of now at the most. */
+    /* The word is the time at which the bucket is full again.  Each token moves it on by one interval; it may be one
+     * burst ahead of now at the most. */
     _Atomic uint64_t *full_at = mp_rates(r) + (uint32_t)kind * MP_RATE_SLOTS + slot;
     uint64_t interval = UINT64_C(1000000000) / pps, at = atomic_load_explicit(full_at, memory_order_relaxed), next;
     do {

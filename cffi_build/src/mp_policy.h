@@ -1,60 +1,60 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_policy: who may send what: lists of groups, source addresses that belong to nodes, rates.
+ * mp_policy: lists of allowed groups, source addresses of nodes, and rates.
  *
- * The lists and rates are a worker's own copy of the configuration; which address belongs to which node stands in the
- * forwarding table (MP_KIND_SOURCE), written by control.  Verdicts on a flow are asked for once and kept with the flow's
- * look-up; only the rates are asked for every datagram, one compare-and-swap each, and only where they are set.
+ * Lists and rates are a worker's own copy of the configuration.  Control writes the source addresses of each node
+ * into the forwarding table (MP_KIND_SOURCE).  The verdict on a flow is found once and cached with its look-up.  Only
+ * rates are checked for each datagram, by one compare-and-swap each, and only where they are set.
  *
- * It drops nothing itself: a verdict is 0 or the drop counter.
+ * It drops nothing itself: a verdict is 0 or a drop counter.
  */
 #ifndef MP_POLICY_H
 #define MP_POLICY_H
 
 #include "mp_packet.h"
 
-#define MP_PREFIXES_MAX 64u     /* of a list: what people write by hand */
-#define MP_RATE_SLOTS 16384u    /* groups share a rate if their hashes meet: the more of them, the rarer */
+#define MP_PREFIXES_MAX 64u     /* of a list, which is written by hand */
+#define MP_RATE_SLOTS 16384u    /* groups with the same hash share a rate: rare with so many slots */
 _Static_assert(3u * MP_RATE_SLOTS == MP_RATES && MP_RATE_SLOTS >= MP_LINKS_MAX, "a slot for each link");
-#define MP_RATE_BURST_NS UINT64_C(1000000000) /* who has been silent may send a second's worth at once */
+#define MP_RATE_BURST_NS UINT64_C(1000000000) /* an idle sender may send the packets of one second at once */
 
 struct mp_prefix {
     uint8_t address[16];        /* IPv4 as ::ffff:a.b.c.d */
     uint8_t bits;               /* of the 128 */
 };
 
-struct mp_prefixes {            /* count 0 in a list of what is allowed: everything is */
+struct mp_prefixes {            /* an empty allow list allows all groups */
     uint32_t count;
     struct mp_prefix prefix[MP_PREFIXES_MAX];
 };
 
 struct mp_policy {              /* all zero: everything is allowed */
     struct mp_prefixes send_allow, send_deny, receive_allow, receive_deny;
-    uint32_t bound_sources;     /* a packet's source address must belong to the node that sends it */
+    uint32_t bound_sources;     /* the source address of a packet must belong to the node that sends it */
     uint32_t peer_pps;          /* datagrams a second of one peer, 0: no limit */
-    uint32_t send_pps, receive_pps; /* the same of one group: datagrams sent, received; packets and those of link scope */
+    uint32_t send_pps, receive_pps; /* packets sent, datagrams received a second of one group, 0: no limit */
 };
 
 /* ---- verdicts: 0 or the drop counter ---- */
 
-/* Of a packet that a local program sends. */
+/* Return the verdict on a packet that a local program sends. */
 uint32_t mp_policy_sends(const struct mp_policy *policy, const struct mp_region *r, const struct mp_packet *p);
 
-/* Of a packet that came from `origin`: may it pass at all, by its source? */
+/* Return the verdict on a packet from `origin` by its source address: whether it is delivered or relayed at all. */
 uint32_t mp_policy_passes(const struct mp_policy *policy, const struct mp_region *r, const struct mp_packet *p,
                           uint32_t origin);
 
-/* May it be delivered to this host, by its group? */
+/* Return the verdict on its delivery to this host by its group. */
 uint32_t mp_policy_delivers(const struct mp_policy *policy, const struct mp_packet *p);
 
 /* ---- rates, shared by all lanes: the generic cell rate algorithm (ITU-T I.371), a token bucket in one word ---- */
 
 enum mp_rate_kind { MP_RATE_SEND, MP_RATE_RECEIVE, MP_RATE_PEER };
 
-/* The place of a group's rate; of a peer's it is the link. */
+/* Return the rate slot of a group.  The slot of a peer is its link. */
 uint32_t mp_rate_slot(const struct mp_region *r, const uint8_t group[16]);
 
-/* Takes one of `pps` tokens a second.  1, or 0 if there is none; always 1 if pps is 0. */
+/* Take one of `pps` tokens a second.  Returns 0 if there is none; always 1 if pps is 0. */
 int mp_rate_take(const struct mp_region *r, enum mp_rate_kind kind, uint32_t slot, uint32_t pps, uint64_t now_ns);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_reorder: datagrams back in their order.  See mp_reorder.h.
+ * mp_reorder: the held datagrams and their streams.  See mp_reorder.h.
  */
 #include "mp_reorder.h"
 
@@ -14,9 +14,9 @@ struct held {
 
 struct stream {
     uint64_t name;              /* without the epoch; 0: unused */
-    uint32_t next;              /* number that is waited for, or comes next */
-    uint32_t count;             /* held */
-    uint16_t place[MP_REORDER_WINDOW];     /* 1 + where number n is held, at n % MP_REORDER_WINDOW; 0: it is not */
+    uint32_t next;              /* next number to emit */
+    uint32_t count;             /* held datagrams */
+    uint16_t place[MP_REORDER_WINDOW];      /* 1 + the place of number n, at n % MP_REORDER_WINDOW; 0: not held */
 };
 
 struct mp_reorder {
@@ -25,8 +25,8 @@ struct mp_reorder {
     uint32_t bytes_max;
     uint32_t free_count, spent_count, active_count;
     uint16_t free[MP_REORDER_HELD];
-    uint16_t spent[MP_REORDER_HELD];       /* emitted, not yet delivered */
-    uint16_t active[MP_REORDER_STREAMS];   /* streams that hold something */
+    uint16_t spent[MP_REORDER_HELD];        /* emitted, not yet delivered */
+    uint16_t active[MP_REORDER_STREAMS];    /* streams with held datagrams */
     struct held held[MP_REORDER_HELD];
     struct stream streams[MP_REPAIR_TRACKS];
     uint8_t bytes[];
@@ -60,7 +60,7 @@ static uint8_t *bytes_at(struct mp_reorder *s, uint32_t place)
     return s->bytes + (size_t)place * s->bytes_max;
 }
 
-static void forget_active(struct mp_reorder *s, uint32_t which)
+static void remove_active(struct mp_reorder *s, uint32_t which)
 {
     for (uint32_t i = 0; i < s->active_count; i++)
         if (s->active[i] == which) {
@@ -69,7 +69,7 @@ static void forget_active(struct mp_reorder *s, uint32_t which)
         }
 }
 
-/* Returns 0 if there is no place. */
+/* Return 0 if there is no place. */
 static int hold(struct mp_reorder *s, uint32_t which, uint32_t number, const uint8_t *bytes, uint32_t length,
                 uint64_t due_ns)
 {
@@ -86,7 +86,7 @@ static int hold(struct mp_reorder *s, uint32_t which, uint32_t number, const uin
     return 1;
 }
 
-/* Emits the next datagram if it is held. */
+/* Emit the next datagram if it is held. */
 static int emit_next(struct mp_reorder *s, uint32_t which)
 {
     struct stream *stream = &s->streams[which];
@@ -97,14 +97,14 @@ static int emit_next(struct mp_reorder *s, uint32_t which)
     *at = 0;
     stream->next++;
     if (!--stream->count)
-        forget_active(s, which);
+        remove_active(s, which);
     s->emit(s->context, bytes_at(s, place), s->held[place].length);
-    s->spent[s->spent_count++] = (uint16_t)place;   /* after it: who emits may recycle what was emitted before */
+    s->spent[s->spent_count++] = (uint16_t)place;   /* after it: emit may recycle the places emitted before */
     return 1;
 }
 
-/* Gives up what is waited for: on to the first that is held, and all behind it without a gap. */
-static void give_up(struct mp_reorder *s, uint32_t which)
+/* Stop waiting for the next number: emit the first held datagram, and those behind it up to the next gap. */
+static void skip_gap(struct mp_reorder *s, uint32_t which)
 {
     struct stream *stream = &s->streams[which];
     while (stream->count && !stream->place[stream->next % MP_REORDER_WINDOW])
@@ -122,7 +122,7 @@ static uint64_t due_of(const struct mp_reorder *s, uint32_t which)
     return UINT64_MAX;
 }
 
-/* The first that has come is not always the first that is on its way.  Returns how far it is ahead. */
+/* Begin a stream.  The first datagram that arrives may have overtaken others.  Returns how far it is ahead. */
 static int32_t begin(struct stream *stream, uint64_t name, uint32_t number)
 {
     uint32_t behind = number < MP_REORDER_BEHIND ? number : MP_REORDER_BEHIND;
@@ -138,9 +138,10 @@ void mp_reorder_add(struct mp_reorder *s, uint32_t which, uint64_t name, uint32_
 {
     struct stream *stream = &s->streams[which];
     int32_t ahead = (int32_t)(number - stream->next);
-    if (stream->name != name >> 16 || ahead >= (int32_t)MP_REORDER_WINDOW || ahead < -(int32_t)MP_REPAIR_TRACK_NUMBERS) {
+    if (stream->name != name >> 16 || ahead >= (int32_t)MP_REORDER_WINDOW ||
+        ahead < -(int32_t)MP_REPAIR_TRACK_NUMBERS) {
         while (stream->count)
-            give_up(s, which);
+            skip_gap(s, which);
         ahead = begin(stream, name, number);
         hold_ns = hold_ns < MP_REORDER_BEGIN_NS ? hold_ns : MP_REORDER_BEGIN_NS;
     }
@@ -148,7 +149,7 @@ void mp_reorder_add(struct mp_reorder *s, uint32_t which, uint64_t name, uint32_
         return;
     if (ahead > 0) {
         while (stream->count)
-            give_up(s, which);
+            skip_gap(s, which);
         stream->next = number;
         ahead = 0;
     }
@@ -165,7 +166,7 @@ void mp_reorder_expire(struct mp_reorder *s, uint64_t now_ns)
     for (uint32_t i = s->active_count; i-- > 0;) {
         uint32_t which = s->active[i];
         while (s->streams[which].count && due_of(s, which) <= now_ns)
-            give_up(s, which);
+            skip_gap(s, which);
     }
 }
 

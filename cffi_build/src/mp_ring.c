@@ -16,7 +16,7 @@ void mp_bell_ring(struct mp_bell *bell, int fd)
 void mp_bell_write(int fd)
 {
     const uint64_t one = 1;
-    /* EAGAIN means that the eventfd's counter is full, so it is readable already. */
+    /* EAGAIN: the counter of the eventfd is full, so it is readable already. */
     while (write(fd, &one, sizeof one) < 0 && errno == EINTR)
         ;
 }
@@ -24,7 +24,7 @@ void mp_bell_write(int fd)
 void mp_bell_clear(int fd)
 {
     uint64_t count;
-    /* EAGAIN means that it is empty already: somebody else's wake-up was spurious. */
+    /* EAGAIN: the eventfd is empty already, the wake-up had another cause. */
     while (read(fd, &count, sizeof count) < 0 && errno == EINTR)
         ;
 }

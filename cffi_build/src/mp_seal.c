@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_seal: what of a datagram is sealed and what is authenticated, and the replay window.  See mp_seal.h.
+ * mp_seal: nonce and associated data of a datagram, and the replay window.  See mp_seal.h.
  */
 #include "mp_seal.h"
 
-/* The hop limit changes on the way and is not authenticated. */
+/* The hop limit changes at each relay and is not authenticated. */
 static struct mp_gcm_packet packet_of(const uint8_t *header, uint8_t associated[MP_HEADER_BYTES])
 {
     memcpy(associated, header, MP_HEADER_BYTES);
@@ -32,8 +32,9 @@ int mp_open(struct mp_cipher *c, const uint8_t *header, uint32_t length, uint8_t
 
 #define SPACE_MASK ((UINT64_C(1) << 56) - 1)
 
-/* The word after the number has been marked in it; the word itself if the number is not fresh.  A word without a mark
- * was never used: a sender does not start at 0 again when it has a new key. */
+/* Return the word with the number marked, or the word itself if the number is not fresh.  A word without a mark was
+ * never used, and its block counts for nothing: with a new key a sender goes on with its numbers, it does not restart
+ * at 0. */
 static uint64_t marked(uint64_t word, uint64_t block, uint64_t bit)
 {
     if (!(uint32_t)word)
@@ -56,7 +57,7 @@ int mp_window_take(struct mp_window *w, uint64_t sequence)
     uint64_t block = (sequence & SPACE_MASK) >> 5, bit = UINT64_C(1) << (sequence & 31), next;
     _Atomic uint64_t *at = &w->word[block % MP_WINDOW_WORDS];
     uint64_t word = atomic_load_explicit(at, memory_order_relaxed);
-    do {                        /* lanes may meet here: GRO can put datagrams of two lanes into one super-buffer */
+    do {                        /* two lanes may write here: GRO merges datagrams of several lanes */
         next = marked(word, block, bit);
         if (next == word)
             return 0;

@@ -1,62 +1,73 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_stage: the four stages of a lane and the worker that runs some of them.
+ * mp_stage: the state that the stages of a worker share, and the interface of each stage.  Private to the C library.
  *
- *   host ring     tun_ingress ──▶ classify ──▶ overlay_egress ──▶ UDP
- *   overlay ring  UDP ──▶ overlay_ingress ──▶ TUN
- *                               └──▶ overlay_egress ──▶ UDP            (what must be relayed)
- *
- * A stage is one burst function: it does what it can without waiting and returns how much that was.  mp_worker_run()
- * calls the bursts of its stages in turn and sleeps when all return 0.  A worker is one process; it owns nothing that
- * outlives it: descriptors come from the supervisor, state that must survive is in the region.
- *
- * At low rates a wake-up costs more than what is to be done then.  So a worker that has handed a batch on and has nothing
- * else to do inline_stages the next stage while its process sleeps, and does the work itself; under load, when there is more to
- * read, the processes work side by side.  Only a stage's own process punts: a borrower stops in front of such a packet.
+ * A stage keeps its own state behind a pointer of struct mp_worker and allocates it in its *_init.  Nothing is
+ * allocated for a packet.
  */
 #ifndef MP_STAGE_H
 #define MP_STAGE_H
 
 #include "mp_counter.h"
-#include "mp_packet.h"
-#include "mp_policy.h"
+#include "mp_gcm.h"
+#include "mp_schedule.h"
+#include "mp_worker.h"
 
-enum mp_idle { MP_IDLE_ADAPTIVE, MP_IDLE_BUSY, MP_IDLE_SLEEP };
+struct mp_classify;
+struct mp_egress;
+struct mp_ingress;
+struct mp_punts;
 
-enum mp_punt_kind {
-    MP_PUNT_MEMBERSHIP = 1,     /* an IGMP or MLD packet */
-    MP_PUNT_SOURCE,             /* the first packet of a flow that no entry covers */
-    MP_PUNT_ENDPOINT,           /* a peer was heard from another address: u32 link, struct mp_endpoint */
-    MP_PUNT_GAP,                /* what a stream lacks: struct mp_repair_gap */
+struct mp_worker {
+    struct mp_region *region;
+    struct mp_lane *lane;
+    struct mp_worker_config config;
+    struct mp_policy policy;
+    struct mp_gcm *gcm;
+    struct mp_counters *count[MP_STAGES];
+    struct mp_classify *classify;
+    struct mp_egress *egress;
+    struct mp_ingress *ingress;
+    struct mp_punts *punts;
+    struct mp_schedule schedule;
+    uint32_t id;                /* 1 + its first stage */
+    uint32_t held;              /* bit set of the stages that it is the runner of; inline ones until the round ends */
+    uint64_t now_ns;            /* read once before each round of bursts that may need it */
+    uint64_t receive_at_ns;     /* overlay_ingress: the socket fills until then */
+    uint64_t read_at_ns;        /* tun_ingress: the TUN fills until then */
+    uint64_t window_ns;         /* tun_ingress: start of the present load window */
+    uint32_t window_packets;
+    uint32_t wait_ns;           /* tun_ingress: not 0: the last window was loaded, reads are moderated */
+    uint32_t unresolved_version; /* tun_ingress: of the forwarding table, at the last round of mp_unresolved */
+    uint16_t unresolved_round;  /* tun_ingress: number of that round */
 };
 
-struct mp_worker_config {
-    uint32_t lane;
-    uint32_t stages;            /* bit set of enum mp_stage_id */
-    uint32_t inline_stages;           /* bit set of stages behind them that it may run while their own process sleeps */
-    uint32_t idle;              /* enum mp_idle */
-    uint32_t super;             /* the TUN takes UDP super-packets */
-    uint32_t moderation_us;     /* how long a packet may wait for others under load */
-    int tun, udp;               /* non-blocking descriptors of the lane, -1 where no stage needs them */
-    int wake;                   /* readable when the process should look at its signals */
-    int bell[MP_STAGES];        /* eventfds of the lane's stages */
-    const struct mp_policy *policy; /* NULL: everything is allowed; must outlive the worker */
-};
+/* Return whether the stage is the worker's own, and not one that it may run inline. */
+static inline int mp_has_stage(const struct mp_worker *w, uint32_t stage)
+{
+    return (w->config.stages >> stage & 1) != 0;
+}
 
-struct mp_worker;
+/* ---- the stages: each burst returns how many packets or datagrams it moved ---- */
 
-/* Prepares the stages; a predecessor's slots under way are skipped and counted.  NULL: no memory, or no AES-256-GCM. */
-struct mp_worker *mp_worker_new(struct mp_region *region, const struct mp_worker_config *config);
-void mp_worker_free(struct mp_worker *w);
+uint32_t mp_tun_ingress_burst(struct mp_worker *w);
 
-/* Runs the stages for about `budget_ns`.  Returns early with the number of punts to be taken, or with
- * -EINTR when `wake` is readable. */
-int mp_worker_run(struct mp_worker *w, uint64_t budget_ns);
+/* Return when tun_ingress must look for routes of unresolved packets; UINT64_MAX: there are none. */
+uint64_t mp_tun_ingress_due_ns(struct mp_worker *w);
 
-/* Takes the oldest punt: fills kind, copies up to `size` bytes.  Returns their number, 0 if there is none. */
-uint32_t mp_worker_punt(struct mp_worker *w, uint32_t *kind, uint8_t *out, uint32_t size);
+int mp_classify_init(struct mp_worker *w);
+void mp_classify_exit(struct mp_worker *w);
+uint32_t mp_classify_burst(struct mp_worker *w);
 
-/* The punt just taken did not reach control, which is away or behind: it is counted as dropped. */
-void mp_worker_punt_lost(struct mp_worker *w, uint32_t kind);
+int mp_egress_init(struct mp_worker *w);
+void mp_egress_exit(struct mp_worker *w);
+uint32_t mp_egress_burst(struct mp_worker *w);
+
+int mp_ingress_init(struct mp_worker *w);
+void mp_ingress_exit(struct mp_worker *w);
+uint32_t mp_ingress_burst(struct mp_worker *w);
+
+/* Return when overlay_ingress must run although nothing arrives (probes, gaps, held datagrams); UINT64_MAX: never. */
+uint64_t mp_ingress_due_ns(const struct mp_worker *w);
 
 #endif

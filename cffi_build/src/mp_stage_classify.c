@@ -1,50 +1,60 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * classify: parse, punt membership, look up, pack, seal.  All work that is done once for a packet.
+ * classify: all work that is done once for a packet: parse, punt, look up, pack, seal.
  *
- * Steps of a packet, in this order below: parse → punt or flow → policy, forwarding entry, or wait for one → own
- * datagram, or a place behind the flow's waiting small packets → header, seal → hand on.  Datagrams are open only within
- * a burst: nothing ever waits for a later packet.
+ * Steps of a packet, as classify_slot() and mp_classify_burst() at the end of this file call them:
+ *
+ *   1. parse      the inner packet; membership reports are punted and end here
+ *   2. look up    policy and forwarding entry of its flow, from a cache
+ *   3. punt       the first packet of a flow without entry, so that control learns of the source
+ *   4. wait       for a route, for a bounded time: mp_unresolved.h
+ *   5. pack       behind small packets of the same flow and burst, or into a datagram of its own
+ *   6. seal       header, stream sequence number, next hops of its stripe, tag
+ *   7. hand on    to overlay_egress
+ *
+ * A datagram is open for further packets only within a burst: no packet is delayed for a later one.
  */
 #include <errno.h>
 #include <stdlib.h>
 
-#include "mp_lookup.h"
-#include "mp_seal.h"
+#include "mp_hand_off.h"
 #include "mp_links_keys.h"
+#include "mp_lookup.h"
+#include "mp_punt.h"
+#include "mp_seal.h"
 #include "mp_unresolved.h"
-#include "mp_worker.h"
 
-#define BURST 128u              /* slots at a time: small packets fill eight datagrams, and egress need not wait long */
+#define BURST 128u              /* slots at a time: small packets fill eight datagrams, and egress waits briefly */
 #define FLOWS 128u              /* cached look-ups, direct-mapped */
-#define ASK_AGAIN_NS UINT64_C(1000000000) /* a flow without entry is punted once in that time */
-#define ASK_ANEW_NS (2 * ASK_AGAIN_NS)  /* who has paused may have been forgotten by control meanwhile: it waits again */
+#define PUNT_AGAIN_NS UINT64_C(1000000000) /* a flow without entry is punted once in that time */
+#define PUNT_ANEW_NS (2 * PUNT_AGAIN_NS) /* control may forget a source that pauses so long: its packets wait again */
+#define PUNT_SOURCE_BYTES 64u   /* of the packet: its headers */
 
-/* What is known of a (source, destination) pair; valid for one version of the forwarding table. */
+/* Cached look-up of a (source, destination) pair; valid for one version of the forwarding table. */
 struct flow {
     uint8_t source[16], destination[16];
     uint64_t version;           /* of the table, plus 1; 0: unused */
-    uint64_t asked_ns;
-    uint64_t first_ns;          /* when control was asked first: what comes soon after that waits for the answer */
-    uint32_t waits;             /* how many have been let wait since */
-    uint32_t waiting;           /* of them now, in mp_unresolved or the ring: all that comes waits behind them */
-    uint16_t round;             /* the last of its packets was put back in */
+    uint64_t punted_ns;         /* last punt of the source; 0: none */
+    uint64_t first_ns;          /* first punt of the source: packets soon after it wait for a route */
+    uint32_t held_ever;         /* packets that have waited since */
+    uint32_t held;              /* packets that wait now, in mp_unresolved or the ring: all others wait behind them */
+    uint16_t round;             /* of mp_unresolved, in which its last packet was put back */
     uint32_t entry;             /* or MP_NO_ENTRY */
-    uint32_t drop;              /* counter, 0: forward */
-    uint32_t refused;           /* the policy's counter, 0: allowed */
-    uint32_t rate;              /* the group's slot */
-    struct mp_slot *open;       /* a datagram of this burst that may take another packet */
+    uint32_t drop;              /* drop counter; 0: forward */
+    uint32_t refused;           /* drop counter of the policy; 0: allowed */
+    uint32_t rate;              /* the rate slot of the group */
+    struct mp_slot *open;       /* datagram of this burst that may take another packet */
     struct mp_fib_value value;  /* of stripe 0 */
-    struct mp_fib_value later[MP_STRIPES_MAX - 1];    /* of the stripes from 1 on, where the entry has some */
+    struct mp_fib_value later[MP_STRIPES_MAX - 1]; /* of the stripes from 1 on, if the entry has any */
 };
 
 struct mp_classify {
     struct mp_sender sender;
     uint32_t sender_version;
-    uint32_t sender_known;
+    uint32_t has_sender;
     struct mp_cipher *cipher[2];
     struct flow *opened[BURST]; /* flows with an open datagram */
-    uint32_t opens;
+    uint32_t opened_count;
     struct flow flows[FLOWS];
 };
 
@@ -67,25 +77,26 @@ void mp_classify_exit(struct mp_worker *w)
     free(w->classify);
 }
 
-/* Takes over the sender's keys when control has written new ones. */
+/* Copy the keys of the sender when control has written new ones. */
 static void refresh_sender(struct mp_worker *w)
 {
     struct mp_classify *s = w->classify;
+    /* acquire PUBLISHED_VERSION: pairs with write_record of mp_links_keys.c */
     uint32_t version = atomic_load_explicit(&mp_published(w->region)->sender_version, memory_order_acquire);
     if (version == s->sender_version || !mp_sender_read(w->region, &s->sender))
         return;
     s->sender_version = version;
-    s->sender_known = s->sender.origin != 0;
+    s->has_sender = s->sender.origin != 0;
     for (int i = 0; i < 2; i++) {
         mp_cipher_free(s->cipher[i]);
         s->cipher[i] = s->sender.sealed ? mp_cipher_new(w->gcm, s->sender.key[i], 1) : NULL;
-        s->sender_known &= s->cipher[i] || !s->sender.sealed;
+        s->has_sender &= s->cipher[i] || !s->sender.sealed;
     }
 }
 
 /* ---- punt ---- */
 
-/* Returns 0 if the stage's own process must do it. */
+/* Return 0 if the stage's own process must do it. */
 static int punt_membership(struct mp_worker *w, const uint8_t *bytes, const struct mp_packet *p)
 {
     if (!mp_has_stage(w, MP_CLASSIFY))
@@ -94,62 +105,65 @@ static int punt_membership(struct mp_worker *w, const uint8_t *bytes, const stru
     return 1;
 }
 
-/* The same; a borrower stops once in ASK_AGAIN_NS too. */
+/* Return 0 if the stage's own process must do it, which is so once in PUNT_AGAIN_NS. */
 static int punt_source(struct mp_worker *w, struct flow *f, const uint8_t *bytes, const struct mp_packet *p)
 {
     if (f->entry != MP_NO_ENTRY)
         return 1;
-    if (p->class != MP_CLASS_GROUP || (f->asked_ns && w->now_ns - f->asked_ns < ASK_AGAIN_NS))
+    if (p->class != MP_CLASS_GROUP || (f->punted_ns && w->now_ns - f->punted_ns < PUNT_AGAIN_NS))
         return 1;
-    if (!f->asked_ns || w->now_ns - f->asked_ns > ASK_ANEW_NS) {
+    if (!f->punted_ns || w->now_ns - f->punted_ns > PUNT_ANEW_NS) {
         f->first_ns = w->now_ns;
-        f->waits = f->waiting = 0;
+        f->held_ever = f->held = 0;
     }
-    f->asked_ns = w->now_ns;
+    f->punted_ns = w->now_ns;
     if (!mp_has_stage(w, MP_CLASSIFY))
         return 0;
-    mp_punt_add(w, MP_CLASSIFY, MP_PUNT_SOURCE, bytes, p->length < 64 ? p->length : 64);
+    uint32_t length = p->length < PUNT_SOURCE_BYTES ? p->length : PUNT_SOURCE_BYTES;
+    mp_punt_add(w, MP_CLASSIFY, MP_PUNT_SOURCE, bytes, length);
     return 1;
 }
 
 /* ---- wait ---- */
 
-/* While packets of a flow wait, what is known of it is looked at again at the beginning of a round alone. */
+/* Return whether a stale look-up is kept: while packets of a flow wait, it changes only at the beginning of a round, so
+ * that no packet overtakes those that wait. */
 static int is_settled(const struct mp_worker *w, const struct flow *f, const struct mp_slot *slot)
 {
     int begins = slot->unresolved_ns && slot->round != f->round;
-    /* the bound is for those that a process which died has lost */
-    return f->waiting && !begins && w->now_ns - f->first_ns < 2 * MP_UNRESOLVED_NS;
+    /* the bound in time is for packets that a dead process has lost */
+    return f->held && !begins && w->now_ns - f->first_ns < 2 * MP_UNRESOLVED_NS;
 }
 
-static void note_put_back(struct flow *f, const struct mp_slot *slot)
+static void count_put_back(struct flow *f, const struct mp_slot *slot)
 {
     if (!slot->unresolved_ns)
         return;
     f->round = slot->round;
-    f->waiting -= f->waiting > 0;
+    f->held -= f->held > 0;
 }
 
-static int may_wait(const struct mp_worker *w, const struct flow *f, const struct mp_slot *slot)
+static int can_wait(const struct mp_worker *w, const struct flow *f, const struct mp_slot *slot)
 {
     uint64_t since = slot->unresolved_ns ? slot->unresolved_ns : f->first_ns;
-    return f->drop == MP_DROP_no_member && f->asked_ns && w->now_ns - since < MP_UNRESOLVED_NS;
+    return f->drop == MP_DROP_no_member && f->punted_ns && w->now_ns - since < MP_UNRESOLVED_NS;
 }
 
-/* Returns 0 if the stage's own process must do it. */
+/* Return 0 if the stage's own process must do it. */
 static int wait_for_route(struct mp_worker *w, struct flow *f, const struct mp_slot *slot, const uint8_t *bytes,
                           uint32_t length)
 {
     uint64_t since = slot->unresolved_ns ? slot->unresolved_ns : w->now_ns;
     if (!mp_has_stage(w, MP_CLASSIFY))
         return 0;
-    int may = slot->unresolved_ns || f->waits < MP_UNRESOLVED_PER_FLOW;
-    if (may && mp_unresolved_add(w->region, w->config.lane, bytes, length, since)) {
-        f->waits += !slot->unresolved_ns;
-        f->waiting++;
+    int fits = slot->unresolved_ns || f->held_ever < MP_UNRESOLVED_PER_FLOW;
+    if (fits && mp_unresolved_add(w->region, w->config.lane, bytes, length, since)) {
+        f->held_ever += !slot->unresolved_ns;
+        f->held++;
         mp_bell_write(w->config.bell[MP_TUN_INGRESS]);
-    } else
+    } else {
         mp_count(w->count[MP_CLASSIFY], MP_DROP_no_member, 1);
+    }
     return 1;
 }
 
@@ -181,7 +195,7 @@ static void find_entry(struct mp_worker *w, struct flow *f, const struct mp_pack
     f->drop = any ? 0 : p->class == MP_CLASS_UNICAST ? MP_DROP_not_overlay : MP_DROP_no_member;
 }
 
-/* 24 bits: the low ones find the place in the cache. */
+/* 24 bits: the low ones select the place in the cache. */
 static uint32_t flow_hash(const struct mp_packet *p)
 {
     uint64_t a, b, c, d;
@@ -207,7 +221,7 @@ static struct flow *find_flow(struct mp_worker *w, const struct mp_packet *p, co
     memcpy(f->destination, p->destination, 16);
     f->version = version;
     if (!same)
-        f->asked_ns = f->waiting = 0;
+        f->punted_ns = f->held = 0;
     f->refused = mp_policy_sends(&w->policy, w->region, p);
     f->rate = mp_rate_slot(w->region, p->destination);
     find_entry(w, f, p);
@@ -216,8 +230,8 @@ static struct flow *find_flow(struct mp_worker *w, const struct mp_packet *p, co
 
 /* ---- pack and seal ---- */
 
-/* Where the datagram of that stream sequence number goes. */
-static const struct mp_fib_value *in_turn(const struct flow *f, uint32_t stream_sequence)
+/* Return the entry of the stripe that this stream sequence number takes. */
+static const struct mp_fib_value *stripe_of(const struct flow *f, uint32_t stream_sequence)
 {
     uint32_t stripes = stripes_of(&f->value), stripe = stripes > 1 ? stream_sequence % stripes : 0;
     return stripe ? &f->later[stripe - 1] : &f->value;
@@ -244,11 +258,11 @@ static void close_datagram(struct mp_worker *w, struct flow *f)
         return;
     }
     slot->length += MP_HEADER_BYTES + (s->sender.sealed ? MP_TAG_BYTES : 0);
-    const struct mp_fib_value *hops = in_turn(f, h.stream_sequence);
+    const struct mp_fib_value *hops = stripe_of(f, h.stream_sequence);
     memcpy(slot->links, hops->links, hops->words * sizeof slot->links[0]);
     slot->flow = (uint16_t)(f - s->flows);
     slot->stream = f->value.flags & MP_ENTRY_REPAIR ? (uint16_t)f->value.stream : 0;
-    /* last: overlay_egress passes over slots without links, also those of a classify that died half-way */
+    /* last: overlay_egress passes over slots without links, also those that a dead classify left half-way */
     atomic_signal_fence(memory_order_release);
     slot->words = hops->words;
     mp_count(w->count[MP_CLASSIFY], MP_COUNT_sealed, 1);
@@ -266,14 +280,14 @@ static void add_to_datagram(struct mp_worker *w, struct flow *f, struct mp_slot 
     if (f->open)
         close_datagram(w, f);
     else
-        s->opened[s->opens++] = f;
+        s->opened[s->opened_count++] = f;
     slot->length = length;
     f->open = slot;
 }
 
 /* ---- the stage ---- */
 
-/* Returns 0 if it left the packet alone for the stage's own process, which can hand it to control. */
+/* Return 0 if the packet is left to the stage's own process, which can punt it. */
 static int classify_slot(struct mp_worker *w, struct mp_slot *slot, uint64_t version)
 {
     struct mp_counters *c = w->count[MP_CLASSIFY];
@@ -293,7 +307,7 @@ static int classify_slot(struct mp_worker *w, struct mp_slot *slot, uint64_t ver
         return 1;
     }
     struct flow *f = find_flow(w, &p, slot, version);
-    note_put_back(f, slot);
+    count_put_back(f, slot);
     if (f->refused) {
         mp_count(c, f->refused, 1);
         return 1;
@@ -302,11 +316,11 @@ static int classify_slot(struct mp_worker *w, struct mp_slot *slot, uint64_t ver
         mp_fib_touch(w->region, f->entry);
     if (!punt_source(w, f, bytes, &p))
         return 0;
-    if (f->drop && may_wait(w, f, slot))
+    if (f->drop && can_wait(w, f, slot))
         return wait_for_route(w, f, slot, bytes, p.length);
     if (f->drop)
         mp_count(c, f->drop, 1);
-    else if (!w->classify->sender_known)
+    else if (!w->classify->has_sender)
         mp_count(c, MP_DROP_no_key, 1);
     else if (p.class != MP_CLASS_UNICAST &&
              !mp_rate_take(w->region, MP_RATE_SEND, f->rate, w->policy.send_pps, w->now_ns))
@@ -325,12 +339,12 @@ uint32_t mp_classify_burst(struct mp_worker *w)
     if (!most || (mp_unresolved_ready(w->lane) && !mp_has_stage(w, MP_CLASSIFY)))
         return 0;
     refresh_sender(w);
-    /* acquire pairs with the release in mp_fib's writer: look-ups see at least the table of this version */
+    /* acquire FIB_VERSION: pairs with next_version of mp_fib.c; look-ups see at least the table of this version */
     uint64_t version = (uint64_t)atomic_load_explicit(&mp_fib(w->region)->version, memory_order_acquire) + 1;
     while (count < most && classify_slot(w, mp_host_slot(w->region, w->config.lane, at + count), version))
         count++;
-    while (s->opens) {
-        struct flow *f = s->opened[--s->opens];
+    while (s->opened_count) {
+        struct flow *f = s->opened[--s->opened_count];
         if (f->open)
             close_datagram(w, f);
     }

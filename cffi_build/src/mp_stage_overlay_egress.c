@@ -2,42 +2,47 @@
  *
  * overlay_egress: sends datagrams to their next hops.  All work that is done once for a next hop.
  *
- * Datagrams of a burst that go to the same set of links form runs of equal length (only the last of a run may be
- * shorter), each sent to a link in one call, straight from the slots.  A run takes datagrams of several flows, and
- * several runs are open at once, but none takes a datagram whose flow has one in a later run: runs leave in the order
- * in which they were opened, so no flow is reordered.  What overlay_ingress wants relayed are runs already.  Runs to
- * different sets that have a link in common go to it together: packets that take stripes would else leave one by one.
+ * Datagrams of a burst that go to the same set of links form runs of one length; only the last datagram of a run may
+ * be shorter.  One call sends a run to a link, straight from the slots.  A run takes datagrams of several flows, and
+ * several runs are open at once.  Runs leave in the order in which they were opened, and no datagram joins a run that
+ * is older than the run with the last datagram of its flow, so no flow is reordered.  Datagrams to relay are runs
+ * already.
  *
- * What a peer lacks is sent to it once more when control orders it, out of the slots kept for that: see mp_repair_buffer.h.
+ * Runs to different sets of links that have a link in common go to that link together: the packets of stripes would
+ * else leave one by one.
+ *
+ * A repair request of control is carried out from the slots that the stage has kept: see mp_repair_buffer.h.
  */
 #include <errno.h>
 #include <stdlib.h>
 
+#include "mp_bucket.h"
+#include "mp_hand_off.h"
+#include "mp_links_keys.h"
 #include "mp_repair_buffer.h"
 #include "mp_repair_requests.h"
-#include "mp_links_keys.h"
+#include "mp_ring.h"
 #include "mp_udp.h"
-#include "mp_worker.h"
 
 #define BURST 128u              /* slots at a time: two full runs to one set */
 #define RELAY_BURST 8u          /* super-buffers at a time */
-#define RUNS 32u                /* different sets and lengths in a burst before all are sent early */
-#define FLOWS 128u              /* as many as classify tells apart */
-#define ORDERS_BURST 8u         /* orders at a time, of some 100 us each at the worst */
-#define RESENDS_PER_S 2000u     /* 24 Mbit/s: far above the losses of what one lane's relays can carry in a tree */
+#define RUNS 32u                /* different sets and lengths in a burst; a further one sends all early */
+#define FLOWS 128u              /* as many as classify distinguishes */
+#define REQUESTS_BURST 8u       /* repair requests at a time, of some 100 us each at the worst */
+#define RESENDS_PER_S 2000u     /* 24 Mbit/s: far above the losses of all streams that one lane relays */
 #define RESENDS_BURST 512u
 
 struct run {
-    const uint64_t *links;      /* in a slot that is ours until the burst ends */
+    const uint64_t *links;      /* in a slot that belongs to this stage until the burst ends */
     uint32_t words;
-    uint32_t except;            /* the link it came in by, which gets no copy, or MP_NO_LINK */
+    uint32_t except;            /* incoming link, which gets no copy, or MP_NO_LINK */
     uint32_t segment, total, count;
-    uint32_t closed;            /* its last datagram is shorter: nothing may follow */
+    uint32_t closed;            /* the last datagram is shorter: none may follow */
     uint32_t pieces;            /* of iov[]: one for each datagram, or one for all */
     struct iovec iov[MP_SEGMENTS_MAX];
 };
 
-/* What goes to one link in one call: one run, or several that have been put together in the stage's `gathered`. */
+/* Datagrams to one link in one call: one run, or several that are put together in `gathered` of the stage. */
 struct batch {
     struct run *only;           /* NULL: gathered */
     uint32_t segment, total, count, closed;
@@ -45,12 +50,12 @@ struct batch {
 
 struct mp_egress {
     uint32_t links_version;
-    uint64_t orders_done;
+    uint64_t requests_done;
     struct mp_bucket resends;
     uint32_t runs;
     struct run run[RUNS];
     struct iovec gathered[MP_SEGMENTS_MAX];
-    uint8_t last[FLOWS];        /* 1 + the run that has the flow's last datagram: the next goes there or later */
+    uint8_t last[FLOWS];        /* 1 + the run with the flow's last datagram: the next joins that run or a later one */
     struct mp_target target[MP_LINKS_MAX];
 };
 
@@ -60,7 +65,7 @@ int mp_egress_init(struct mp_worker *w)
     if (!w->egress)
         return -ENOMEM;
     w->egress->links_version = atomic_load(&mp_published(w->region)->links_version) - 1;
-    w->egress->orders_done = atomic_load(&w->lane->orders.at);
+    w->egress->requests_done = atomic_load(&w->lane->requests.at);
     mp_bucket_init(&w->egress->resends, RESENDS_PER_S, RESENDS_BURST, w->now_ns);
     return 0;
 }
@@ -70,9 +75,11 @@ void mp_egress_exit(struct mp_worker *w)
     free(w->egress);
 }
 
+/* Copy the endpoints of links when control has changed some. */
 static void refresh_targets(struct mp_worker *w)
 {
     struct mp_egress *s = w->egress;
+    /* acquire PUBLISHED_VERSION: pairs with write_record of mp_links_keys.c */
     uint32_t version = atomic_load_explicit(&mp_published(w->region)->links_version, memory_order_acquire);
     if (version == s->links_version)
         return;
@@ -80,7 +87,7 @@ static void refresh_targets(struct mp_worker *w)
     for (uint32_t i = 0; i < MP_LINKS_MAX; i++) {
         struct mp_link link;
         if (!mp_link_read(w->region, i, &link))
-            s->links_version = version - 1;     /* control is writing it: once more at the next burst */
+            s->links_version = version - 1;     /* control is writing it: copied again at the next burst */
         else if (link.node)
             mp_target_set(&s->target[i], &link.endpoint);
         else
@@ -121,7 +128,7 @@ static void send_batch(struct mp_worker *w, struct batch *b, uint32_t link)
     *b = (struct batch){ 0 };
 }
 
-/* Puts the datagrams of a run behind `count` others, each as a piece of its own. */
+/* Append the datagrams of a run to `count` others, each as a piece of its own. */
 static void gather(struct mp_egress *s, uint32_t count, const struct run *r)
 {
     if (r->pieces == r->count) {
@@ -204,7 +211,8 @@ static int has_place(const struct run *r, const struct mp_slot *slot)
            !memcmp(r->links, slot->links, slot->words * sizeof slot->links[0]);
 }
 
-/* A run for the datagram: one of its length; or the one its flow is in, which it closes if it is shorter; or a new one. */
+/* Return a run for the datagram: one of its length; else the run of its flow, which a shorter datagram closes; else a
+ * new run. */
 static struct run *find_run(struct mp_worker *w, const struct mp_slot *slot)
 {
     struct mp_egress *s = w->egress;
@@ -275,10 +283,10 @@ static uint32_t overlay_burst(struct mp_worker *w)
     return count;
 }
 
-/* ---- once more ---- */
+/* ---- retransmission ---- */
 
-/* Sends the first of them that have one length, and perhaps a shorter one behind; returns how many. */
-static uint32_t send_alike(struct mp_worker *w, struct iovec *iov, uint32_t count, uint32_t link)
+/* Send the first datagrams, as long as they have one length, and a shorter one behind them.  Returns how many. */
+static uint32_t resend_run(struct mp_worker *w, struct iovec *iov, uint32_t count, uint32_t link)
 {
     uint32_t segment = (uint32_t)iov[0].iov_len, total = segment, n = 1;
     while (n < count && iov[n - 1].iov_len == segment && iov[n].iov_len <= segment &&
@@ -290,35 +298,36 @@ static uint32_t send_alike(struct mp_worker *w, struct iovec *iov, uint32_t coun
     return n;
 }
 
-static void carry_out(struct mp_worker *w, const struct mp_repair_request *order)
+static void carry_out(struct mp_worker *w, const struct mp_repair_request *request)
 {
     struct iovec found[MP_REPAIR_REQUEST_NUMBERS], iov[MP_REPAIR_REQUEST_NUMBERS];
-    uint32_t count = mp_repair_buffer_find(w->region, w->config.lane, order, found), allowed = 0;
+    uint32_t count = mp_repair_buffer_find(w->region, w->config.lane, request, found), allowed = 0;
     while (allowed < count && mp_bucket_take(&w->egress->resends, w->now_ns))
         allowed++;
     mp_count(w->count[MP_OVERLAY_EGRESS], MP_COUNT_resend_refused, count - allowed);
-    for (uint32_t i = 0; i < allowed; i++)      /* found newest first: sent in the stream's order */
+    for (uint32_t i = 0; i < allowed; i++)      /* found newest first, sent in the order of the stream */
         iov[i] = found[allowed - 1 - i];
     for (uint32_t i = 0; i < allowed;)
-        i += send_alike(w, iov + i, allowed - i, order->link);
+        i += resend_run(w, iov + i, allowed - i, request->link);
 }
 
-/* Orders are left to the stage's own process, which so knows how many it has carried out, and keeps to the limit. */
-static int has_orders(const struct mp_worker *w)
+/* Only the stage's own process carries out requests: it counts them and keeps to the limit. */
+static int has_requests(const struct mp_worker *w)
 {
-    return mp_has_stage(w, MP_OVERLAY_EGRESS) && mp_repair_requests_ready(w->region, w->egress->orders_done);
+    return mp_has_stage(w, MP_OVERLAY_EGRESS) && mp_repair_requests_ready(w->region, w->egress->requests_done);
 }
 
-static uint32_t orders_burst(struct mp_worker *w)
+static uint32_t requests_burst(struct mp_worker *w)
 {
-    uint64_t ready = has_orders(w) ? mp_repair_requests_ready(w->region, w->egress->orders_done) : 0;
-    uint32_t count = ready < ORDERS_BURST ? (uint32_t)ready : ORDERS_BURST;
+    struct mp_egress *s = w->egress;
+    uint64_t ready = has_requests(w) ? mp_repair_requests_ready(w->region, s->requests_done) : 0;
+    uint32_t count = ready < REQUESTS_BURST ? (uint32_t)ready : REQUESTS_BURST;
     for (uint32_t i = 0; i < count; i++)
-        carry_out(w, &mp_repair_requests(w->region)[(w->egress->orders_done + i) % MP_REPAIR_REQUESTS]);
+        carry_out(w, &mp_repair_requests(w->region)[(s->requests_done + i) % MP_REPAIR_REQUESTS]);
     if (count) {
-        w->egress->orders_done += count;
-        /* release pairs with the acquire in mp_repair_request_add: these are read no more */
-        atomic_store_explicit(&w->lane->orders.at, w->egress->orders_done, memory_order_release);
+        s->requests_done += count;
+        /* release REPAIR_REQUEST_DONE: pairs with least_done of mp_repair_requests.c; these are read no more */
+        atomic_store_explicit(&w->lane->requests.at, s->requests_done, memory_order_release);
     }
     return count;
 }
@@ -326,8 +335,8 @@ static uint32_t orders_burst(struct mp_worker *w)
 uint32_t mp_egress_burst(struct mp_worker *w)
 {
     if (!mp_ready(&w->lane->host[1], &w->lane->host[2]) && !mp_ready(&w->lane->overlay[0], &w->lane->overlay[1]) &&
-        !has_orders(w))
+        !has_requests(w))
         return 0;
     refresh_targets(w);
-    return host_burst(w) + overlay_burst(w) + orders_burst(w);
+    return host_burst(w) + overlay_burst(w) + requests_burst(w);
 }

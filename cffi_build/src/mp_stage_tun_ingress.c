@@ -1,29 +1,29 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * tun_ingress: moves packets from the TUN queue into the host ring.  It looks at nothing.
+ * tun_ingress: moves packets from the TUN queue into the host ring.  It does not read their contents.
  *
- * Under load the TUN is read once a batch, not once a packet, as every batch passes through all stages and hosts: reads
- * then begin at an interval in which a run's worth of packets comes.  At low rates each packet is read at once.
+ * Under load it reads the TUN once for a batch of packets, as each batch passes through all stages and hosts: reads
+ * begin at an interval in which the packets of one run arrive.  At low rates it reads each packet at once.
  *
  * Packets that wait for a route go first, when there may be one: see mp_unresolved.h.
  *
- * When the ring is full it stops reading; the interface's queue then fills, and what the kernel drops there
- * is counted as drops.tun_queue.
+ * When the ring is full it stops reading.  The queue of the interface then fills, and packets that the kernel drops
+ * there are counted as drops.tun_queue.
  */
 #include "mp_fib.h"
+#include "mp_hand_off.h"
 #include "mp_tun.h"
 #include "mp_unresolved.h"
-#include "mp_worker.h"
 
 #define BURST 64u               /* reads before the slots are handed on: a full run for overlay_egress */
-#define LOAD_WINDOW_NS 2000000u /* the rate is taken over about this time */
-#define LOADED_PER_WINDOW 8u    /* 4,000 packets/s: below, each packet is worth a wake-up of its own */
-#define BATCH_PACKETS 44u       /* an interval is to collect a full run of full-size datagrams */
-#define LOOK_MIN_NS 1000000u    /* between two looks for a route that packets wait for; later ones are farther apart */
-#define WAIT_MIN_NS 50000u      /* below, the wake-up costs as much as it saves */
-#define DRAIN_NS 50000u         /* between two looks whether classify has emptied the ring */
+#define LOAD_WINDOW_NS 2000000u /* time over which the rate is measured */
+#define LOADED_PER_WINDOW 8u    /* 4,000 packets/s: below, each packet gets a wake-up of its own */
+#define BATCH_PACKETS 44u       /* of an interval: a full run of full-size datagrams */
+#define RETRY_MIN_NS 1000000u   /* between two checks for a route; the interval grows with the time waited */
+#define WAIT_MIN_NS 50000u      /* a shorter wait costs as much as it saves */
+#define DRAIN_NS 50000u         /* between two checks whether classify has emptied the ring */
 
-/* How long to let the TUN fill, by the rate of the last load window; 0 if it was not under load, or is not to wait. */
+/* Return how long the TUN fills before the next read, by the rate of the last load window; 0: read at once. */
 static uint32_t moderation_ns(uint64_t packets, uint64_t age_ns, uint64_t most_ns)
 {
     if (packets * LOAD_WINDOW_NS < LOADED_PER_WINDOW * age_ns || most_ns < WAIT_MIN_NS)
@@ -32,7 +32,7 @@ static uint32_t moderation_ns(uint64_t packets, uint64_t age_ns, uint64_t most_n
     return (uint32_t)(wait < WAIT_MIN_NS ? WAIT_MIN_NS : wait > most_ns ? most_ns : wait);
 }
 
-/* After a burst: when to read again.  At once if there is more; after an empty look the TUN is listened to. */
+/* Set when to read again after a burst: at once after a full one, and as soon as poll reports it after an empty one. */
 static void moderate(struct mp_worker *w, uint32_t count)
 {
     uint64_t age = w->now_ns - w->window_ns;
@@ -45,32 +45,33 @@ static void moderate(struct mp_worker *w, uint32_t count)
     w->read_at_ns = count && count < BURST && w->wait_ns ? w->now_ns + w->wait_ns : 0;
 }
 
-/* ---- packets that wait ---- */
+/* ---- unresolved packets ---- */
 
-uint64_t mp_unresolved_due_ns(struct mp_worker *w)
+uint64_t mp_tun_ingress_due_ns(struct mp_worker *w)
 {
     if (!mp_unresolved_ready(w->lane))
         return UINT64_MAX;
     uint64_t since = mp_unresolved_since_ns(w->region, w->config.lane), age = w->now_ns - since;
-    uint64_t look = w->now_ns + LOOK_MIN_NS + age / 2, over = since + MP_UNRESOLVED_NS;
-    return look < over ? look : over;
+    uint64_t retry = w->now_ns + RETRY_MIN_NS + age / 2, over = since + MP_UNRESOLVED_NS;
+    return retry < over ? retry : over;
 }
 
-/* Is there another table, or has the oldest waited for long enough? */
-static int is_waiting_over(struct mp_worker *w, uint32_t version)
+/* Return whether the table has changed, or the oldest packet has waited for its whole time. */
+static int is_round_due(struct mp_worker *w, uint32_t version)
 {
     return mp_unresolved_ready(w->lane) &&
            (version != w->unresolved_version ||
             w->now_ns - mp_unresolved_since_ns(w->region, w->config.lane) >= MP_UNRESOLVED_NS);
 }
 
-/* Puts those that wait into the ring again, once that is empty; until then nothing else goes in.  Returns how many. */
+/* Put the unresolved packets into the ring again once it is empty; until then nothing else goes in.  Returns how
+ * many. */
 static uint32_t put_back(struct mp_worker *w, uint64_t at, uint64_t room)
 {
     uint32_t version = atomic_load_explicit(&mp_fib(w->region)->version, memory_order_relaxed), count = 0;
-    if (!is_waiting_over(w, version))
+    if (!is_round_due(w, version))
         return 0;
-    /* acquire pairs with the release in classify's mp_publish: what it has let wait meanwhile is seen below */
+    /* acquire RING_PUBLISH: pairs with mp_publish of classify; packets that it has added meanwhile are seen below */
     int empty = atomic_load_explicit(&w->lane->host[1].at, memory_order_acquire) == at;
     uint64_t ready = mp_unresolved_ready(w->lane);
     if (!empty || room < ready) {
@@ -94,11 +95,11 @@ uint32_t mp_tun_ingress_burst(struct mp_worker *w)
     const struct mp_geometry *g = &w->region->geometry;
     uint64_t room = mp_room(own, &w->lane->host[2], g->host_slots), at = mp_position(own), bytes = 0;
     uint32_t size = g->host_slot_bytes - (uint32_t)sizeof(struct mp_slot), count = 0;
-    uint32_t waited = put_back(w, at, room);
-    if (waited) {
-        mp_publish(own, waited);
+    uint32_t unresolved = put_back(w, at, room);
+    if (unresolved) {
+        mp_publish(own, unresolved);
         mp_hand_off(w, MP_CLASSIFY, 1);
-        return waited;
+        return unresolved;
     }
     if (w->now_ns < w->read_at_ns)
         return 0;

@@ -11,10 +11,10 @@
 
 #include "mp_packet.h"
 
-#define GROUPS 256u             /* flows reported apart in a batch before what was gathered is written early */
-#define BUCKETS 1024u           /* of the hash by which a packet finds its flow's group: few flows meet in one */
+#define GROUPS 256u             /* super-packets of a batch; a further one writes all early */
+#define BUCKETS 1024u           /* of the hash by which a packet finds the group of its flow: few flows share one */
 #define SUPER_SEGMENTS 64u      /* the kernel takes no more in one super-packet */
-#define SUPER_BYTES 65000u      /* below what the IP length field can say */
+#define SUPER_BYTES 65000u      /* below the largest IP length */
 #define GSO_UDP_L4 5u           /* VIRTIO_NET_HDR_GSO_UDP_L4; not in Debian 12's headers */
 #define NEEDS_CSUM 1u           /* VIRTIO_NET_HDR_F_NEEDS_CSUM */
 
@@ -65,19 +65,20 @@ struct group {
     struct mp_udp_packet udp;   /* of the first */
 };
 
-/* Groups are written in the order in which they were opened, and a packet joins only the group that its flow's hash
- * saw last: no flow is reordered. */
+/* Groups are written in the order in which they were opened, and a packet joins only the last group of its flow's hash:
+ * no flow is reordered. */
 struct batch {
     int fd;
     const struct mp_delivery *d;
     struct mp_counters *c;
     uint32_t groups, flows;
     uint16_t next[MP_DELIVERIES_MAX];
-    uint16_t last[BUCKETS];     /* 1 + the group that the hash saw last */
+    uint16_t last[BUCKETS];     /* 1 + the last group of the hash */
     struct group group[GROUPS];
 };
 
-/* The header of a super-packet: lengths of the whole, UDP checksum left to the kernel (pseudo-header sum only). */
+/* Make the header of a super-packet: lengths of the whole; of the UDP checksum only the pseudo-header sum, the kernel
+ * adds the rest. */
 static void super_header(uint8_t *header, uint32_t header_bytes, uint32_t payload)
 {
     uint32_t ip = header_bytes - 8, udp_length = payload + 8, sum;
@@ -133,7 +134,7 @@ static void write_groups(struct batch *b)
     memset(b->last, 0, sizeof b->last);
 }
 
-/* Group address and ports: what tells flows of one super-buffer apart. */
+/* Hash the group address and the ports, in which the flows of one super-buffer differ. */
 static uint32_t flow_hash(const uint8_t *packet, uint32_t header)
 {
     uint32_t address, ports;
@@ -176,7 +177,7 @@ uint32_t mp_tun_deliver(int fd, const struct mp_delivery *d, uint32_t count, int
         struct mp_udp_packet udp;
         if (super && !d[i].alone && mp_packet_is_udp(d[i].packet, d[i].length, &udp) && udp.payload) {
             gather(&b, (uint16_t)i, &udp);
-        } else {                /* a fragment must not be overtaken by what was sent after it, nor overtake */
+        } else {                /* a fragment must neither be overtaken by later packets of its flow nor overtake any */
             write_groups(&b);
             write_single(fd, &d[i], c);
         }

@@ -49,7 +49,7 @@ void mp_endpoint_from(struct mp_endpoint *e, const union mp_address *a)
 
 /* ---- send ---- */
 
-/* After EAGAIN: 1 once there is room again, 0 if there was none for MP_BLOCKED_MS. */
+/* Wait after EAGAIN.  Returns 1 once there is room, 0 after MP_BLOCKED_MS without. */
 static int wait_for_room(int fd)
 {
     struct pollfd p = { .fd = fd, .events = POLLOUT };
@@ -80,7 +80,7 @@ static int send_whole(int fd, struct mp_target *t, struct iovec *iov, uint32_t c
     }
 }
 
-/* Splits the run into one iovec a datagram.  Returns how many (≤ MP_SEGMENTS_MAX). */
+/* Split the run into one iovec a datagram.  Returns how many (≤ MP_SEGMENTS_MAX). */
 static uint32_t split(const struct iovec *iov, uint32_t count, uint32_t total, uint32_t segment, struct iovec *out)
 {
     if (count > 1 || total <= segment) {        /* one iovec a datagram already */
@@ -123,7 +123,7 @@ uint32_t mp_udp_send(int fd, struct mp_target *t, struct iovec *iov, uint32_t co
         *error = send_whole(fd, t, iov, count, total, segment, calls);
         if (!*error)
             return (total + segment - 1) / segment;
-        /* EINVAL: no UDP_SEGMENT or a segment over the path MTU; EIO: no checksum offload; EMSGSIZE: MTU */
+        /* EINVAL: no UDP_SEGMENT, or a segment above the path MTU; EIO: no checksum offload; EMSGSIZE: above the MTU */
         if (total <= segment || (*error != EINVAL && *error != EIO && *error != EMSGSIZE))
             return 0;
         t->single = 1;

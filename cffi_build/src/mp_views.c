@@ -89,9 +89,10 @@ static void view_ring(struct mp_ring_view *out, struct mp_lane *lane, struct mp_
                       uint32_t count)
 {
     out->stages = count;
-    /* From the last stage to the first, so that no stage seems ahead of the one before it: acquire keeps the order. */
+    /* From the last stage to the first, so that no stage seems ahead of the one before it. */
     for (uint32_t i = count; i-- > 0;) {
         out->stage[i] = stages[i];
+        /* acquire RING_PUBLISH: pairs with mp_publish and mp_release, and keeps the order of these loads */
         out->passed[i] = atomic_load_explicit(&cursors[i].at, memory_order_acquire);
         out->sleeping[i] = get32(&lane->bell[stages[i]].sleeping);
     }
@@ -140,6 +141,7 @@ uint32_t mp_fib_entries(const struct mp_region *r)
 
 uint32_t mp_fib_version(const struct mp_region *r)
 {
+    /* acquire FIB_VERSION: pairs with next_version of mp_fib.c */
     return atomic_load_explicit(&mp_fib(r)->version, memory_order_acquire);
 }
 

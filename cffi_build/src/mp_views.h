@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_views: what the supervisor and control read (and, of the process table, write) in a region, as plain values.
+ * mp_views: plain values that the supervisor and control read from a region, and write into its process table.
  *
- * Python sees shared memory through these functions and those of mp_published and mp_fib only, so that no layout is
- * known twice.  Each value is one relaxed load: a view of a running instance is never of one instant.
+ * Python accesses shared memory only through these functions and those of mp_links_keys, mp_fib and the repair files,
+ * so that no layout is defined twice.  Each value is one relaxed load: a view of a running instance is not a
+ * snapshot.
  */
 #ifndef MP_VIEWS_H
 #define MP_VIEWS_H
@@ -23,9 +24,9 @@ struct mp_process_view {
 
 struct mp_ring_view {
     uint32_t slots;
-    uint32_t stages;            /* of the arrays: in the order of a packet */
+    uint32_t stages;            /* entries of the arrays, in the order of a packet */
     uint32_t stage[MP_RING_STAGES_MAX];     /* enum mp_stage_id */
-    uint64_t passed[MP_RING_STAGES_MAX];    /* slots since the start; never more than the stage before */
+    uint64_t passed[MP_RING_STAGES_MAX];    /* slots since the start; never more than in the entry before */
     uint32_t sleeping[MP_RING_STAGES_MAX];  /* the stage's process waits at its doorbell */
 };
 
@@ -35,20 +36,21 @@ struct mp_link_view {           /* sums over lanes */
     uint64_t tx_errors;
     uint64_t rx_datagrams, rx_bytes;
     uint64_t probes, echoes, answered;
-    uint64_t rtt_ns;            /* of lane 0, which probes; 0: unknown */
+    uint64_t rtt_ns;            /* of lane 0, which sends the probes; 0: unknown */
     uint64_t loss_ppm;
 };
 
-/* ---- sizes and offsets, for who lays out a region and reserves its pages ---- */
+/* ---- sizes and offsets, to lay out a region and to reserve its pages ---- */
 
-/* The stride of host slots for this MTU: headers, the packet, overlay header and tag; whole 2 KiB, two a page. */
+/* Return the stride of host slots for this MTU: headers, packet and tag, rounded up to 2 KiB, so that two fill a
+ * page. */
 uint32_t mp_host_slot_bytes(uint32_t mtu);
 
-/* Where entry or window `index` begins, from the region's start. */
+/* Return the offset of entry or window `index` from the start of the region. */
 uint64_t mp_fib_entry_at(const struct mp_region *r, uint32_t index);
 uint64_t mp_window_at(const struct mp_region *r, uint32_t index);
 
-/* ---- processes: 0 is control, the worker of lane l and first stage s is 1 + 4 * l + s.  Return 0 or -EINVAL ---- */
+/* ---- processes: 0 is control, the worker of lane l with first stage s is 1 + 4 * l + s.  Return 0 or -EINVAL ---- */
 
 int mp_process_get(const struct mp_region *r, uint32_t index, struct mp_process_view *out);
 int mp_process_set_pid(struct mp_region *r, uint32_t index, uint32_t pid);
@@ -61,9 +63,10 @@ int mp_process_count_restart(struct mp_region *r, uint32_t index);
 int mp_ring_get(const struct mp_region *r, uint32_t lane, uint32_t ring, struct mp_ring_view *out);
 int mp_link_get(const struct mp_region *r, uint32_t index, struct mp_link_view *out);
 
-/* Of the forwarding table. */
+/* ---- forwarding table ---- */
+
 uint32_t mp_fib_entries(const struct mp_region *r);
 uint32_t mp_fib_version(const struct mp_region *r);
-uint32_t mp_fib_repairing(const struct mp_region *r);    /* entries that ask for repair */
+uint32_t mp_fib_repairing(const struct mp_region *r);   /* entries with MP_ENTRY_REPAIR */
 
 #endif

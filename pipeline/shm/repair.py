@@ -49,6 +49,6 @@ def resend(region: Region, *, link: int, origin: NodeId, stream: int, numbers: S
 
 def tracked_streams(region: Region) -> dict[tuple[NodeId, int], int]:
     """The highest number of each stream that the stages follow, by origin and stream; numbers wrap at 32 bits."""
-    found = ffi.new("struct mp_repair_track_stream[]", lib.MP_REPAIR_TRACKS)
+    found = ffi.new("struct mp_tracked_stream[]", lib.MP_REPAIR_TRACKS)
     count = lib.mp_repair_track_list(region.native, found)
     return {(each.origin, each.stream): each.highest for each in found[0:count]}

@@ -104,11 +104,11 @@ class _Punts:
     def forward(self, native: object) -> None:
         if self._socket is None:
             self._socket = bus.punt_sender(self._endpoint)
-        while length := lib.mp_worker_punt(native, self._kind, self._buffer, PUNT_BYTES):
+        while length := lib.mp_punt_take(native, self._kind, self._buffer, PUNT_BYTES):
             packet = bytes(ffi.buffer(self._buffer, length))
             punt = Punt(lane=self._lane, kind=self._kind[0], packet=packet)
             if not bus.send(self._socket, encode_local(punt)):
-                lib.mp_worker_punt_lost(native, self._kind[0])
+                lib.mp_punt_lost(native, self._kind[0])
 
 
 assert lib.MP_STAGES == STAGES

@@ -39,7 +39,7 @@ class Worker:
 
     @property
     def inline_stages(self) -> tuple[Stage, ...]:
-        """Stages behind its own, which it runs itself when their processes sleep (mp_stage.h)."""
+        """Stages behind its own, which it runs itself when their processes sleep (mp_hand_off.h)."""
         behind = {after for stage in self.stages for after in _BEHIND[stage]}
         return tuple(sorted(behind - set(self.stages)))
 

@@ -72,7 +72,7 @@ static void read_all(uint32_t node)
     for (uint32_t length; (length = read_host(node, got, vnet));)
         if (length > 65535 || mp_packet_length(got, length) != length)
             abort();
-    for (uint32_t kind; mp_worker_punt(nodes[node].worker, &kind, drain, sizeof drain);)
+    for (uint32_t kind; mp_punt_take(nodes[node].worker, &kind, drain, sizeof drain);)
         ;
     for (int k = 0; k < NODES; k += 2)
         while (recv(nodes[k].udp, drain, sizeof drain, MSG_DONTWAIT) >= 0)

@@ -20,7 +20,8 @@
 
 #include "check.h"
 #include "mp_fib.h"
-#include "mp_stage.h"
+#include "mp_punt.h"
+#include "mp_worker.h"
 #include "mp_links_keys.h"
 #include "mp_tun.h"
 

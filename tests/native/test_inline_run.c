@@ -58,7 +58,7 @@ static void run_part(void *stage)
     uint32_t kind;
     for (int status; (status = mp_worker_run(w, UINT64_C(50000000))) != -EINTR;) {
         CHECK(status == 0 || (uintptr_t)stage == MP_CLASSIFY);
-        while (mp_worker_punt(w, &kind, punt, sizeof punt))
+        while (mp_punt_take(w, &kind, punt, sizeof punt))
             CHECK_EQUAL(kind, MP_PUNT_MEMBERSHIP);
     }
 }

@@ -90,7 +90,7 @@ static void the_oldest_gives_way(void)
 
 static void streams_are_listed(void)
 {
-    struct mp_repair_track_stream out[MP_REPAIR_TRACKS];
+    struct mp_tracked_stream out[MP_REPAIR_TRACKS];
     uint32_t sum = 0;
     region = actor_region(&actor_small);
     CHECK_EQUAL(mp_repair_track_list(region, out), 0);
@@ -183,7 +183,7 @@ static void orders(void)
     CHECK_EQUAL(mp_counter_sum(region, MP_COUNT_resend_refused, 0, UINT32_MAX), 0);
     CHECK_EQUAL(mp_repair_requests_ready(region, 3), MP_REPAIR_REQUESTS - 3);
     CHECK(mp_repair_requests(region)[3].link == 3 && mp_repair_requests(region)[3].count == 2 && mp_repair_requests(region)[3].number[1] == 6);
-    atomic_store(&mp_lane(region, 0)->orders.at, 1);
+    atomic_store(&mp_lane(region, 0)->requests.at, 1);
     CHECK_EQUAL(mp_repair_request_add(region, 1, 7, 1, numbers, 2), 0);
     CHECK_EQUAL(mp_repair_request_add(region, 1, 7, 1, numbers, 2), -ENOSPC);
     actor_unmap(region);
@@ -228,7 +228,7 @@ static void wait_gap(uint32_t node, struct mp_repair_gap *gap)
         uint32_t kind = 0;
         uint8_t bytes[2048];
         run_all(1);
-        uint32_t length = mp_worker_punt(nodes[node].worker, &kind, bytes, sizeof bytes);
+        uint32_t length = mp_punt_take(nodes[node].worker, &kind, bytes, sizeof bytes);
         if (length && kind == MP_PUNT_GAP) {
             CHECK_EQUAL(length, sizeof *gap);
             memcpy(gap, bytes, sizeof *gap);

@@ -5,7 +5,8 @@
  */
 #include "network.h"
 #include "mp_unresolved.h"
-#include "mp_worker.h"
+#include "mp_clock.h"
+#include "mp_stage.h"
 
 /* ---- tests ---- */
 
@@ -205,7 +206,7 @@ static void drops(void)
     CHECK_EQUAL(counted(0, MP_COUNT_punted), 1);
     uint32_t kind = 0;
     uint8_t punt[2048];
-    CHECK_EQUAL(mp_worker_punt(nodes[0].worker, &kind, punt, sizeof punt), 64);
+    CHECK_EQUAL(mp_punt_take(nodes[0].worker, &kind, punt, sizeof punt), 64);
     CHECK_EQUAL(kind, MP_PUNT_SOURCE);
     close_network();
 }

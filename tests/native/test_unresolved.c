@@ -8,7 +8,8 @@
 #include "actor.h"
 #include "network.h"
 #include "mp_unresolved.h"
-#include "mp_worker.h"
+#include "mp_clock.h"
+#include "mp_stage.h"
 
 #define PARTS 3u
 
@@ -36,7 +37,7 @@ static void run_for(struct mp_worker *w, uint64_t ms)
     uint32_t kind;
     for (uint64_t end = mp_now_ns() + ms * 1000000; mp_now_ns() < end;) {
         mp_worker_run(w, 1000000);
-        while (mp_worker_punt(w, &kind, punt, sizeof punt))
+        while (mp_punt_take(w, &kind, punt, sizeof punt))
             ;
     }
 }
@@ -160,7 +161,7 @@ static void run_part(void *stage)
     uint8_t punt[64];
     uint32_t kind;
     while (mp_worker_run(w, UINT64_C(10000000000)) != -EINTR)
-        while (mp_worker_punt(w, &kind, punt, sizeof punt))
+        while (mp_punt_take(w, &kind, punt, sizeof punt))
             CHECK_EQUAL(kind, MP_PUNT_SOURCE);
 }
 
