@@ -1,6 +1,6 @@
-"""Real daemons whose engine learns of a source by its first packet: that packet is not the price of it.
+"""First datagrams of a new source with the engine nemo, which learns of a source only by its first packet.
 
-Method: an overlay of four hosts with the engine nemo, one worker or one for each stage; members wait for a while, then
+Method of all tests: four hosts with nemo, with one worker and with one worker for each stage.  Members join first; then
 a host that has never sent to their group sends a few datagrams at once.
 """
 
@@ -15,8 +15,8 @@ from pipeline.lab.programs import wait_until
 from tests.netns.network import Network, drops, fresh_group, fresh_group6
 from tests.netns.traffic import Receiver, Sender
 
-AT_ONCE = 100_000
-"""Packets a second: as fast as they can be sent."""
+AT_ONCE_PPS = 100_000
+"""More packets a second than the sender can send, so it sends them back to back."""
 
 
 @pytest.fixture(scope="module", params=[1, 4], ids=["1 worker", "4 workers"])
@@ -27,14 +27,15 @@ def nemo(request: pytest.FixtureRequest) -> Iterator[Network]:
 
 @pytest.mark.parametrize("count", [1, 10])
 @pytest.mark.parametrize("family", [4, 6])
-def test_the_first_datagrams_of_a_source_arrive(nemo: Network, family: int, count: int) -> None:
-    """Goal: whoever says one thing, or ten, to a group with members is heard by all, once and in order."""
+def test_first_datagrams_of_a_source_reach_all_members(nemo: Network, family: int, count: int) -> None:
+    """Goal: the first datagram of a source, or its first ten, reach every member once and in order.
+    Method: as above, for IPv4 and IPv6; no node counts a drop."""
     source, *members = nemo.instances
     group = fresh_group() if family == 4 else fresh_group6()
     receivers = [Receiver(member.host, group) for member in members]
-    time.sleep(2.0)  # they find each other
+    time.sleep(2.0)  # the members build their cluster
     before = drops(source)
-    assert Sender(source.host, group, count=count, pps=AT_ONCE).sent() == count
+    assert Sender(source.host, group, count=count, pps=AT_ONCE_PPS).sent() == count
     for receiver in receivers:
         account = receiver.account()
         account.assert_perfect(count)
@@ -42,9 +43,14 @@ def test_the_first_datagrams_of_a_source_arrive(nemo: Network, family: int, coun
     assert drops(source) == before
 
 
-def test_without_members_they_are_dropped_in_time(nemo: Network) -> None:
-    """Goal: what nobody wants is counted as that, all of it, within a second."""
+def test_first_datagrams_without_members_are_counted_as_drops(nemo: Network) -> None:
+    """Goal: datagrams to a group without members are counted as `no_member`.
+    Method: 30 datagrams at once; the counter has grown by all of them within one second."""
     source = nemo.instances[0]
     before = drops(source).get("no_member", 0)
-    sent = Sender(source.host, fresh_group(), count=30, pps=AT_ONCE).sent()
-    wait_until(lambda: drops(source).get("no_member", 0) >= before + sent, 1.0, f"{sent} are dropped: {drops(source)}")
+    sent = Sender(source.host, fresh_group(), count=30, pps=AT_ONCE_PPS).sent()
+    wait_until(
+        lambda: drops(source).get("no_member", 0) >= before + sent,
+        1.0,
+        f"{sent} datagrams are dropped: {drops(source)}",
+    )

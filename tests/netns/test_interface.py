@@ -1,4 +1,4 @@
-"""The interface and the runtime directory changed by somebody else while the node runs."""
+"""Repair of the interface and of the runtime directory after another program has changed them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKETS = 20
 
 
 def lasting_routes(instance: Instance) -> set[str]:
-    """Its interface's routes but those that name a link-local address, which is another each time."""
+    """Return the routes of the interface, without those of link-local addresses, which change at each creation."""
     return {route for route in instance.host.routes() if INTERFACE in route and "local fe80" not in route}
 
 
@@ -32,10 +32,10 @@ def assert_delivers(source: Instance, member: Instance, sockets: Sockets, group:
 
 
 @pytest.mark.parametrize("commands", [("set mcast0 down", "set mcast0 up"), ("set mcast0 down", "del mcast0")])
-def test_interface_comes_back(network: Network, sockets: Sockets, commands: tuple[str, ...]) -> None:
-    """Goal: a link that goes down or is deleted loses its addresses and routes, or all: the node mends it and says so.
-    Method: `ip link` in the host of a running node; the routes are those from before, groups of both families arrive
-    in both directions, no process was restarted."""
+def test_interface_is_restored(network: Network, sockets: Sockets, commands: tuple[str, ...]) -> None:
+    """Goal: a node restores its interface, with addresses and routes, after it was set down or deleted, and logs it.
+    Method: `ip link` in the host of a running node.  The routes are those from before, groups of both families work
+    in both directions, and no process was restarted."""
     one, other = network.instances[:2]
     routes, pids = lasting_routes(one), one.pids()
     for command in commands:
@@ -48,9 +48,9 @@ def test_interface_comes_back(network: Network, sockets: Sockets, commands: tupl
     assert '"level": "warning"' in one.process.log.splitlines()[-1]
 
 
-def test_runtime_directory_comes_back(network: Network) -> None:
-    """Goal: somebody has emptied /run: a control that is restarted needs its sockets' directory.
-    Method: remove it, kill control; the command line reaches the node again."""
+def test_runtime_directory_is_restored(network: Network) -> None:
+    """Goal: a restarted control process recreates a runtime directory that was deleted, since its sockets are there.
+    Method: delete the directory and kill control; `pipeline status` reaches the node again."""
     instance = network.instances[0]
     control = worker_pid(instance, "control")
     shutil.rmtree(rundir.ROOT / instance.name)

@@ -1,4 +1,4 @@
-"""From launch to stop: how fast, how big, how quiet, and that nothing stays behind."""
+"""Launch and stop of a node: time until ready, memory, idle CPU, processes, and leftovers."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ STATUS_READY, STATUS_NOT_RUNNING = 0, 69
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "pipeline stop"])
 def test_stop_leaves_nothing(make_lab: MakeLab, how: str, measured: Measured) -> None:
-    """Goal: a stopped instance leaves no interface, route, process, socket or shared memory behind (design §8).
-    Method: two nodes with a stream between them; one is stopped in each of the three ways; exit code 0, no leftovers,
+    """Goal: a stopped instance leaves no interface, route, process, socket or shared memory behind.
+    Method: two nodes with a stream between them; one is stopped, in three ways.  Its exit code is 0, nothing is left,
     and the host's routes are those from before the launch."""
     lab = make_lab(2)
     host = lab.hosts[0]
@@ -39,11 +39,11 @@ def test_stop_leaves_nothing(make_lab: MakeLab, how: str, measured: Measured) ->
     sender = Sender(host, group, mbit=10, seconds=10)
     time.sleep(0.3)
     pids = nodes[0].pids()
-    assert leftovers(host), "nothing to look for"
+    assert leftovers(host), "`leftovers` sees nothing of a running node"
     began = time.monotonic()
     if how == "pipeline stop":
         host.run([program(), "stop", "--name", host.name])
-        assert not nodes[0].process.alive(), "`pipeline stop` returned before the end"
+        assert not nodes[0].process.alive(), "`pipeline stop` returned before the node had ended"
     else:
         nodes[0].process.signal(signal.Signals[how])
     assert nodes[0].process.wait(5) == 0
@@ -57,14 +57,14 @@ def test_stop_leaves_nothing(make_lab: MakeLab, how: str, measured: Measured) ->
 
 
 def lasting_routes(host: Host) -> list[str]:
-    """The host's routes, without those of link-local addresses, which the kernel adds at leisure."""
+    """Return the host's routes, without those of link-local addresses, which the kernel adds some time later."""
     return [route for route in host.routes() if "fe80:" not in route]
 
 
 def test_ready_within_a_second(make_lab: MakeLab, measured: Measured) -> None:
-    """Goal: launch to ready ≤ 1 s (design §8).
-    Method: five launches of a node with 4 workers; from exec to `status` ready; the best counts on a shared machine,
-    the median must not be far off."""
+    """Goal: a node is ready at most one second after its launch.
+    Method: five launches of a node with 4 workers, each timed from exec until `status` is ready.  On a shared machine
+    the shortest time counts; the median may be 1.5 s."""
     lab = make_lab(1)
     times_s = []
     for _ in range(5):
@@ -79,8 +79,8 @@ def test_ready_within_a_second(make_lab: MakeLab, measured: Measured) -> None:
 
 
 def test_memory_and_idle_cpu(make_network: MakeNetwork, measured: Measured) -> None:
-    """Goal: ≤ 120 MB PSS with 4 workers, ≤ 1 % of a core when idle (design §8).
-    Method: two linked nodes without traffic; CPU time of all processes of one over 5 s, PSS of the same."""
+    """Goal: a node with 4 workers has at most 120 MB PSS, and uses at most 1 % of a core when idle.
+    Method: two linked nodes without traffic; CPU time over 5 s and PSS of all processes of one node."""
     network = make_network(2)
     node = network.instances[0]
     time.sleep(1.5)
@@ -94,8 +94,8 @@ def test_memory_and_idle_cpu(make_network: MakeNetwork, measured: Measured) -> N
 
 
 def test_mtu_fits_the_underlay(make_lab: MakeLab) -> None:
-    """Goal: `mtu = "auto"` derives it from the way to the peers, and from the address to listen on (design §4).
-    Method: interfaces of 1400 bytes; a node that names a peer, and one that only listens."""
+    """Goal: `mtu = "auto"` is derived from the route to the peers, or from the interface of the listen address.
+    Method: interfaces with an MTU of 1400 bytes; one node with a peer, and one that only listens."""
     lab = make_lab(2, mtu=1400)
     nodes = [launch(host, key=network_key(lab), workers=1, peers=lab.hosts[: host.index - 1]) for host in lab.hosts]
     for node in nodes:
@@ -104,8 +104,8 @@ def test_mtu_fits_the_underlay(make_lab: MakeLab) -> None:
 
 
 def test_ready_is_notified(make_lab: MakeLab) -> None:
-    """Goal: sd_notify READY=1 when every worker reports ready (issue, item 2).
-    Method: a socket of our own in NOTIFY_SOCKET; on READY=1 `status` must say ready at once."""
+    """Goal: the node sends READY=1 to systemd once every worker is ready.
+    Method: NOTIFY_SOCKET names a socket of the test; on READY=1 `status` must show the node as ready."""
     lab = make_lab(1)
     path = lab.dir / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
@@ -121,9 +121,9 @@ def test_ready_is_notified(make_lab: MakeLab) -> None:
     assert process.stop() == 0
 
 
-def test_status_and_show_in_words(network: Network) -> None:
-    """Goal: `status` and every noun of `show` work as commands, in JSON and for people.
-    Method: run each on a live node; JSON objects have schema 1 and the noun, people get at least a line."""
+def test_status_and_show_print_text_and_json(network: Network) -> None:
+    """Goal: `status` and the nouns of `show` work as commands, as JSON and as text.
+    Method: each runs on a live node; the JSON object has schema 1 and the noun, the text at least one line."""
     node = network.instances[0]
     for words in (
         ["status"],
@@ -140,10 +140,10 @@ def test_status_and_show_in_words(network: Network) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4, 8, 12])
-def test_worker_counts(make_network: MakeNetwork, workers: int) -> None:
-    """Goal: one process for all stages, a half each, one a stage, and lanes of four (design §2).
-    Method: two nodes with that many workers; `show workers` lists control and them with their roles; several flows in
-    both directions are perfect; a stop leaves nothing."""
+def test_each_number_of_workers_carries_streams(make_network: MakeNetwork, workers: int) -> None:
+    """Goal: 1 worker runs all stages, 2 run one half each, 4 one stage each, and 8 and 12 are lanes of 4.
+    Method: two nodes with that many workers.  `show workers` lists control and the workers with their roles, streams
+    in both directions are complete, and a stop leaves nothing."""
     network = make_network(2, workers=workers)
     a, b = network.instances
     stages = ["tun_ingress", "classify", "overlay_egress", "overlay_ingress"]
@@ -152,7 +152,9 @@ def test_worker_counts(make_network: MakeNetwork, workers: int) -> None:
     assert sorted(row["role"] for row in rows) == sorted(["control", *roles])
     assert len({row["pid"] for row in rows}) == workers + 1
     groups = [fresh_group() for _ in range(3)]
-    receivers = [(Receiver(to.host, group), fro, group) for fro, to in ((a, b), (b, a)) for group in groups]
+    receivers = [
+        (Receiver(member.host, group), source, group) for source, member in ((a, b), (b, a)) for group in groups
+    ]
     for _, source, group in receivers:
         other = b if source is a else a
         wait_route(source, group, [other])
@@ -165,13 +167,14 @@ def test_worker_counts(make_network: MakeNetwork, workers: int) -> None:
     assert leftovers(a.host, pids) == []
 
 
-def test_relaunch_after_stop_rejoins(make_network: MakeNetwork) -> None:
-    """Goal: a node that was stopped and launched again is taken for the same one in a new life.
-    Method: stop one of two nodes (the other sees the link go at once: goodbye), launch it, and stream both ways."""
+def test_relaunched_node_links_again(make_network: MakeNetwork) -> None:
+    """Goal: the others accept a stopped and relaunched node as the same node with a new incarnation.
+    Method: stop one of two nodes; its goodbye takes the link down at once.  Launch it again and send streams in both
+    directions."""
     network = make_network(2)
     a, b = network.instances
     assert b.stop() == 0
-    wait_until(lambda: not a.is_linked_to([b]), 1, "the goodbye is heard")
+    wait_until(lambda: not a.is_linked_to([b]), 1, "the goodbye has arrived")
     b = network.relaunch(1)
     for source, member in ((a, b), (b, a)):
         group = fresh_group()

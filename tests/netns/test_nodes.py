@@ -1,4 +1,4 @@
-"""How nodes find each other and come by their addresses."""
+"""Discovery of other nodes, and overlay addresses of nodes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ MakeNetwork = Callable[..., Network]
 Measured = Callable[..., None]
 
 
-def stream_between(source: Instance, member: Instance) -> None:
-    """A second of a stream, whole."""
+def assert_stream_is_complete(source: Instance, member: Instance) -> None:
+    """Send a short stream; check that it arrives complete."""
     group = fresh_group()
     receiver = Receiver(member.host, group)
     wait_route(source, group, [member])
@@ -29,17 +29,16 @@ def stream_between(source: Instance, member: Instance) -> None:
 
 
 def interface_addresses(instance: Instance) -> list[str]:
-    """The global addresses that the kernel has on the interface, with their prefixes."""
-    found = json.loads(instance.host.run([require("ip"), "-j", "addr", "show", "dev", INTERFACE]).stdout)[0][
-        "addr_info"
-    ]
-    return [f"{each['local']}/{each['prefixlen']}" for each in found if each["scope"] == "global"]
+    """Return the global addresses that the kernel has on the interface, with their prefix lengths."""
+    shown = instance.host.run([require("ip"), "-j", "addr", "show", "dev", INTERFACE]).stdout
+    addresses = json.loads(shown)[0]["addr_info"]
+    return [f"{each['local']}/{each['prefixlen']}" for each in addresses if each["scope"] == "global"]
 
 
-def test_one_seed_is_enough(make_lab: MakeLab, measured: Measured) -> None:
-    """Goal: nodes that know one seed learn of all others (issue, item 7).
-    Method: four nodes, three of which name the first; all links come up.  The seed dies: the others' links and a stream
-    between two of them stand.  A new seed in its place is found again."""
+def test_nodes_with_one_seed_link_to_all(make_lab: MakeLab, measured: Measured) -> None:
+    """Goal: nodes that are configured with one seed find all others, and need the seed no longer.
+    Method: four nodes, three of which name the first one; all links come up.  The seed is killed: links and a stream
+    between the others go on.  A new instance of the seed links to all again."""
     lab = make_lab(4)
     key, seed = network_key(lab), lab.hosts[0]
     nodes = [launch(host, key=key, peers=[seed]) for host in lab.hosts]
@@ -48,19 +47,19 @@ def test_one_seed_is_enough(make_lab: MakeLab, measured: Measured) -> None:
     began = time.monotonic()
     wait_linked(nodes)
     measured(linked_s=time.monotonic() - began)
-    stream_between(nodes[2], nodes[3])
+    assert_stream_is_complete(nodes[2], nodes[3])
     nodes[0].process.popen.kill()
-    stream_between(nodes[3], nodes[1])
+    assert_stream_is_complete(nodes[3], nodes[1])
     wait_linked(nodes[1:])
     nodes[0] = launch(seed, key=key)
     nodes[0].wait_ready()
     wait_linked(nodes, 15)
-    stream_between(nodes[0], nodes[2])
+    assert_stream_is_complete(nodes[0], nodes[2])
 
 
-def test_chain_of_seeds(make_lab: MakeLab) -> None:
-    """Goal: any connected graph of seeds does, in any order of starts.
-    Method: each of four nodes names the next one only, the last starts first; all links come up."""
+def test_chain_of_seeds_links_all(make_lab: MakeLab) -> None:
+    """Goal: any connected graph of seeds is enough, whatever the order of starts.
+    Method: each of four nodes names only the next one, and the last starts first; all links come up."""
     lab = make_lab(4)
     nodes: list[Instance] = []
     for index in (3, 0, 2, 1):
@@ -69,10 +68,11 @@ def test_chain_of_seeds(make_lab: MakeLab) -> None:
     wait_linked(nodes)
 
 
-def test_derived_addresses(make_lab: MakeLab) -> None:
-    """Goal: without --address a node derives one from its name, in 10.77.0.0/16 and fd77::/64, the same at each start.
-    Method: two nodes without addresses; interface, `status` and the derivation agree; they can ping each other; a
-    second launch has the same address."""
+def test_addresses_are_derived_from_the_name(make_lab: MakeLab) -> None:
+    """Goal: without --address a node derives its addresses from its name, in 10.77.0.0/16 and fd77::/64, the same at
+    each start.
+    Method: two nodes without addresses.  Interface, `status` and the derivation agree; a ping works; a second launch
+    has the same addresses."""
     lab = make_lab(2)
     nodes = [launch(host, key=network_key(lab), peers=lab.hosts, addresses=()) for host in lab.hosts]
     for node in nodes:
@@ -92,10 +92,10 @@ def test_derived_addresses(make_lab: MakeLab) -> None:
     assert interface_addresses(nodes[0]) == before
 
 
-def test_conflicting_addresses_move(make_lab: MakeLab) -> None:
-    """Goal: of two nodes with one derived address one moves, and both work (design §6).
-    Method: the second node is configured by hand with the address that the first derives from its name; the first gives
-    way to another in 10.77.0.0/16, its interface follows, and a stream and a ping work both ways."""
+def test_derived_address_moves_on_conflict(make_lab: MakeLab) -> None:
+    """Goal: when two nodes have the same address, the node that has derived it takes another one, and both work.
+    Method: the second node is configured with the address that the first one derives from its name.  The first node
+    moves within 10.77.0.0/16, its interface follows, and ping and streams work."""
     lab = make_lab(2)
     derived = f"{address.show(address.derive(lab.hosts[0].name, 0)[0])}/16"
     first = launch(lab.hosts[0], key=network_key(lab), peers=lab.hosts, addresses=())
@@ -104,20 +104,21 @@ def test_conflicting_addresses_move(make_lab: MakeLab) -> None:
     second = launch(lab.hosts[1], key=network_key(lab), peers=lab.hosts, addresses=(derived, "fd77::2/64"))
     second.wait_ready()
     wait_linked([first, second])
-    wait_until(lambda: derived not in interface_addresses(first), 5, "the derived address gives way")
-    wait_until(lambda: len(interface_addresses(first)) == 2, 3, "there is a new one")
+    wait_until(lambda: derived not in interface_addresses(first), 5, "the derived address is removed")
+    wait_until(lambda: len(interface_addresses(first)) == 2, 3, "a new address is set")
     assert derived in interface_addresses(second)
     moved = next(each for each in interface_addresses(first) if "." in each)
     assert ipaddress.ip_interface(moved).network == address.OVERLAY_V4
     command = [require("ping"), "-n", "-c", "2", "-i", "0.05", "-W", "2", moved.partition("/")[0]]
     assert " 0% packet loss" in second.host.run(command).stdout
-    stream_between(first, second)
-    stream_between(second, first)
+    assert_stream_is_complete(first, second)
+    assert_stream_is_complete(second, first)
 
 
-def test_ipv6_underlay(make_lab: MakeLab) -> None:
+def test_underlay_may_be_ipv6(make_lab: MakeLab) -> None:
     """Goal: the underlay may be IPv6.
-    Method: two nodes that listen on and name IPv6 endpoints; a stream each way, and its bytes on the bridge."""
+    Method: two nodes with IPv6 endpoints for --listen and --peer; a stream in each direction; `show links` has the
+    IPv6 endpoint."""
     lab = make_lab(2)
     nodes = []
     for host, other in (lab.hosts, lab.hosts[::-1]):
@@ -127,28 +128,27 @@ def test_ipv6_underlay(make_lab: MakeLab) -> None:
     for node in nodes:
         node.wait_ready()
     wait_linked(nodes)
-    stream_between(nodes[0], nodes[1])
-    stream_between(nodes[1], nodes[0])
+    assert_stream_is_complete(nodes[0], nodes[1])
+    assert_stream_is_complete(nodes[1], nodes[0])
     assert nodes[0].show("links")[0]["endpoint"] == f"[{lab.hosts[1].underlay6}]:4747"
 
 
-def test_lossy_underlay_converges(make_network: MakeNetwork, measured: Measured) -> None:
-    """Goal: membership converges after any loss (issue, item 7).
-    Method: 20 % of all packets are lost in both directions; 50 joins and the leaves of half of them end in the right
-    routes nevertheless."""
+def test_membership_converges_despite_loss(make_network: MakeNetwork, measured: Measured) -> None:
+    """Goal: membership of remote nodes converges despite packet loss.
+    Method: 20 % of all packets are lost in both directions; 50 joins, then 25 leaves, end in the right routes."""
     network = make_network(2)
     source, member = network.instances
     for host in network.hosts:
         network.lab.loss(host, 20)
     staying, leaving = Receiver(member.host, "239.84.1.1+25"), Receiver(member.host, "239.84.2.1+25", port=5002)
     began = time.monotonic()
-    wait_until(lambda: routed(source, member) == 50, 15, "all joins have arrived", every_s=0.05)
+    wait_until(lambda: routed_groups(source, member) == 50, 15, "all joins have arrived", every_s=0.05)
     measured(joined_s=time.monotonic() - began)
     leaving.stop()
-    wait_until(lambda: routed(source, member) == 25, 15, "all leaves have arrived", every_s=0.05)
+    wait_until(lambda: routed_groups(source, member) == 25, 15, "all leaves have arrived", every_s=0.05)
     staying.stop()
 
 
-def routed(source: Instance, member: Instance) -> int:
+def routed_groups(source: Instance, member: Instance) -> int:
     rows = source.show("routes")
     return len({row["group"] for row in rows if row["group"].startswith("239.84.") and member.name in row["next_hops"]})

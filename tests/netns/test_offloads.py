@@ -1,4 +1,4 @@
-"""Segmentation offload is an advantage, not a condition: where kernel, path or traffic refuse it, nothing is lost."""
+"""Streams where segmentation offload is not available or not possible: nothing is lost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.netns.traffic import Receiver, Sender
 SIZES = (64, 1316, 700, 1200, 100, 1400)
 
 
-def _play(network: Network, **traffic: object) -> None:
+def assert_stream_is_complete(network: Network, **traffic: object) -> None:
     source, *members = network.instances
     group = fresh_group()
     receivers = [Receiver(member.host, group) for member in members]
@@ -22,26 +22,27 @@ def _play(network: Network, **traffic: object) -> None:
         receiver.account().assert_perfect(sent)
 
 
-def test_without_offloads(make_network: Callable[..., Network]) -> None:
-    """Goal: an underlay that segments nothing in hardware and merges nothing on receipt.
+def test_stream_without_offloads_is_complete(make_network: Callable[..., Network]) -> None:
+    """Goal: no loss on an underlay without segmentation offload on sending and without merging on receipt.
     Method: offloads off on every veth; 2 s of 50 Mbit/s to two hosts."""
-    _play(make_network(3, offloads=False), mbit=50, seconds=2)
+    assert_stream_is_complete(make_network(3, offloads=False), mbit=50, seconds=2)
 
 
-def test_path_becomes_narrower(make_network: Callable[..., Network]) -> None:
-    """Goal: a path whose MTU is below that of the datagrams costs fragments, not packets.
-    Method: the sender's underlay interface shrinks to 1300 bytes while the instances run; the kernel then refuses
-    UDP_SEGMENT with 1480-byte segments."""
+def test_stream_survives_a_smaller_path_mtu(make_network: Callable[..., Network]) -> None:
+    """Goal: datagrams above the path MTU are fragmented, not lost.
+    Method: the MTU of the sender's underlay interface is lowered to 1300 bytes while the instances run.  The kernel
+    then refuses UDP_SEGMENT with segments of 1480 bytes."""
     network = make_network(2)
     source = network.instances[0].host
     source.run(["ip", "link", "set", "u0", "mtu", "1300"])
-    _play(network, mbit=20, seconds=2)
+    assert_stream_is_complete(network, mbit=20, seconds=2)
 
 
 @pytest.mark.parametrize("flows", [1, 20])
 def test_mixed_sizes_keep_their_order(network: Network, flows: int) -> None:
-    """Goal: packets of changing sizes arrive complete and, within a flow, in order, however runs were formed.
-    Method: 2 s of six sizes in turn at 10,000 packets/s, from one and from twenty ports; `reordered` must be 0."""
+    """Goal: packets of changing sizes arrive complete and in order within a flow, however they were put together.
+    Method: 2 s of six sizes in turn at 10,000 packets/s, from one port and from twenty; with one flow `reordered` is
+    0."""
     source, member, *_ = network.instances
     group = fresh_group6()
     receiver = Receiver(member.host, group)
