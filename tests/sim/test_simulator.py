@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import pytest
 
-from pipeline.engines.nemo import clusters, forwarding
-from pipeline.engines.nemo.clusters import Seat
 from pipeline.overlay.directory_view import PartialView
 from pipeline.sim import churn, topology
 from pipeline.sim.clock import Clock
@@ -155,42 +153,6 @@ def test_streams_know_their_gaps() -> None:
     assert stream.get(9) == Datagram(9)
 
 
-def seats_of_two_clusters() -> dict[int, dict[int, Seat]]:
-    """Nodes 1 … 4 led by 1 and 5 … 8 led by 5; 1 leads the layer above."""
-    low, high = (1, 2, 3), (5, 6, 7)
-    seats: dict[int, dict[int, Seat]] = {}
-    for leader, crew in ((1, low), (5, high)):
-        for node in range(leader, leader + 4):
-            members: dict[int, clusters.Crew] = dict.fromkeys(range(leader, leader + 4), ())
-            seats[node] = {0: Seat(0, leader, 1, members, crew, super_crew=(1, 5))}
-    for node in (1, 5):
-        seats[node][1] = Seat(1, 1, 1, {1: low, 5: high}, (1, 5))
-    return seats
-
-
-def test_each_turn_has_a_tree_over_all() -> None:
-    seats = seats_of_two_clusters()
-    for turn in range(3):
-        trees = {node: set(forwarding.edges(node, held, turn)) for node, held in seats.items()}
-        assert all(node in trees[other] for node, hops in trees.items() for other in hops), "both ends know an edge"
-        assert sum(map(len, trees.values())) == 2 * 7
-        reached, waiting = {1}, [1]
-        while waiting:
-            new = trees[waiting.pop()] - reached
-            reached |= new
-            waiting += new
-        assert reached == set(range(1, 9))
-
-
-def test_a_cluster_of_two_does_not_hang_on_its_leader_in_all_turns() -> None:
-    """1 leads 1 and 2, and is of the crew above with 5 and 6."""
-    crew = (1, 2)
-    low = Seat(0, 1, 1, {1: (), 2: ()}, crew, super_crew=(5, 1, 6))
-    trees = [set(forwarding.edges(2, {0: low}, turn)) for turn in range(3)]
-    assert trees == [{1}, {1}, {1, 6}], "in turn 2 it stands for the cluster itself, and 6 for the one above"
-    assert forwarding.providers(2, {0: low}, 2, 9, ())[0] == 6
-
-
 @pytest.mark.parametrize("back_at_s", [13.0, 25.0])
 def test_who_is_down_has_no_outage(back_at_s: float) -> None:
     """A host that fails before it is known that it has missed a packet."""
@@ -224,26 +186,6 @@ def test_a_stream_that_stops_is_asked_for(crew_size: int) -> None:
             experiment.measures.went_down(station.index)
     assert len(lost.crew) == crew_size
     assert experiment.run()["delivery_ratio"] == 1.0, "it is noticed while what is missing can still be sent again"
-
-
-def test_strays_do_not_go_back_to_their_crew() -> None:
-    found = forwarding.hops(2, seats_of_two_clusters()[2], 3)
-    assert found.default[1] == {1, 3, 4, 5}, "2 stands for its cluster in turn 1; 5 stands for the layer above"
-    assert found.by_via[1][1] == {1, 3, 4, 5}, "the edge it came by is left out by the stages"
-    assert found.by_via[3][0] == frozenset(), "from a crew member whose turn it is not: not to the crew"
-    assert set(found.by_via) == {1, 3}, "nothing comes by way of the node itself"
-
-
-def test_splits_keep_both_halves_large_enough() -> None:
-    places = {node: float(node if node < 5 else node + 100) for node in range(9)}
-
-    def distance(one: int, other: int) -> float:
-        return abs(places[one] - places[other])
-
-    leader, away = clusters.split(0, list(range(9)), 4, distance)
-    assert leader in away
-    assert sorted(away) == [5, 6, 7, 8]
-    assert clusters.best_centre([0, 1, 2, 3, 4], distance) == 2
 
 
 def test_who_comes_back_at_once_is_told_everything_anew() -> None:
