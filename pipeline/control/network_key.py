@@ -38,7 +38,7 @@ class NetworkKeys:
         self._node = node
         self._rotation = rotation
         self._grace_s = grace_s
-        self._succession = NetworkKeyRollover(grace_s)
+        self._rollover = NetworkKeyRollover(grace_s)
         self._keys: list[tuple[int, bytes]] = []
         """Number and key, the active one first."""
         self._proved = 0
@@ -51,7 +51,7 @@ class NetworkKeys:
             self._sockets.add(0, None)
             return
         if keystore.is_moving(self._store):
-            self._succession.begin(now, is_alone=True)  # those who have moved come at once, and begin the grace anew
+            self._rollover.begin(now, is_alone=True)  # those who have moved come at once, and begin the grace anew
         elif len(found) > 1:
             log.warning("two network keys are good", mend="when all have the first: pipeline keygen --retire FILE")
         for number, key in zip(range(len(found), 0, -1), found, strict=True):
@@ -60,11 +60,11 @@ class NetworkKeys:
 
     def note(self, number: int, now: float) -> None:
         """Messages came by that key: somebody may have moved."""
-        if self._succession.is_under_way and number == self._keys[0][0]:
+        if self._rollover.is_under_way and number == self._keys[0][0]:
             proved = self._node.has_proved(number)
             if proved > self._proved:
                 self._proved = proved
-                self._succession.moved(now)
+                self._rollover.handle_peer_moved(now)
 
     def reload(self, arguments: Mapping[str, str], now: float) -> str:
         """The key file was read again; an error's text, or empty."""
@@ -91,14 +91,14 @@ class NetworkKeys:
         if self._renew_again is not None and now >= self._renew_again:
             self._renew_again = None
             self._rotation.renew()
-        if not self._succession.is_over(now):
+        if not self._rollover.expire(now):
             return False
         self._end_all_but_first(now)
         self._save()
         return True
 
     def _save(self) -> None:
-        keystore.save(self._store, [key for _, key in self._keys], is_moving=self._succession.is_under_way)
+        keystore.save(self._store, [key for _, key in self._keys], is_moving=self._rollover.is_under_way)
 
     # ---------------------------------------------------------------- the ways from one list to another
 
@@ -114,7 +114,7 @@ class NetworkKeys:
             self._end_all_but_first(now)
             return
         is_alone = not any(link.is_up for link in self._node.links())
-        self._succession.begin(now, is_alone=is_alone)
+        self._rollover.begin(now, is_alone=is_alone)
         log.info("moving to a new network key", grace_s=self._grace_s)
 
     def _keep(self, wanted: list[bytes], now: float) -> None:
@@ -126,7 +126,7 @@ class NetworkKeys:
             self._sockets.add(number, key)
             self._keys.insert(0, (number, key))
             self._proved = 0
-            self._succession.begin(now, is_alone=not any(link.is_up for link in self._node.links()))
+            self._rollover.begin(now, is_alone=not any(link.is_up for link in self._node.links()))
         if len(wanted) == 1:
             self._end_all_but_first(now)
         elif len(self._keys) == 1:
@@ -135,7 +135,7 @@ class NetworkKeys:
             self._sockets.add(number, wanted[1])
 
     def _end_all_but_first(self, now: float) -> None:
-        self._succession.is_under_way = False
+        self._rollover.is_under_way = False
         ended, self._keys = self._keys[1:], self._keys[:1]
         if not ended:
             return

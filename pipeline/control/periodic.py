@@ -21,7 +21,7 @@ from pipeline import limits
 from pipeline.address import NodeId
 from pipeline.control.network_key import NetworkKeys
 from pipeline.control.publish import Publisher
-from pipeline.forwarding.sources import SourceWatch
+from pipeline.forwarding.sources import LocalSources
 from pipeline.forwarding.stream_stall import TICK_S, StreamStallDetector
 from pipeline.forwarding.table import ForwardingTable
 from pipeline.keys.sender import Phase, SenderKeyRotation, phase_of
@@ -45,7 +45,7 @@ class PeriodicTasks:
     node: OverlayNode
     table: ForwardingTable
     publisher: Publisher
-    sources: SourceWatch
+    sources: LocalSources
     rotation: SenderKeyRotation
     network_keys: NetworkKeys
     drain: Callable[[float], None]
@@ -69,7 +69,7 @@ class PeriodicTasks:
                 self.drain(now)
             sent = counters.value(self.region, "sealed")
             record, is_acknowledged = self.node.record, self.node.is_acknowledged
-            change = self.rotation.look(record, sent=sent, is_acknowledged=is_acknowledged, now=now)
+            change = self.rotation.tick(record, sent=sent, is_acknowledged=is_acknowledged, now=now)
             if change is not None:
                 self.node.set_keys(now, **dataclasses.asdict(change))
                 self.publisher.publish_sender(self.node.record)
@@ -102,7 +102,7 @@ class PeriodicTasks:
         """Sources whose groups' entries have not been used for a while are sources no longer."""
         self.loop.call_later(SOURCES_LOOK_S, self._look_for_idle_sources)
         now = time.monotonic()
-        for group in self.sources.idle(self.publisher.used_groups()):
+        for group in self.sources.expire_idle(self.publisher.used_groups()):
             self.node.deregister_source(group, now)
         self.drain(now)
 

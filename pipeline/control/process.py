@@ -39,7 +39,7 @@ from pipeline.endpoint import unreachable_peers
 from pipeline.engines.api import Resend
 from pipeline.errors import PipelineError, WireError
 from pipeline.forwarding.route import RouteChanged
-from pipeline.forwarding.sources import SourceWatch
+from pipeline.forwarding.sources import LocalSources
 from pipeline.forwarding.table import ForwardingTable
 from pipeline.io import bus, rundir, seccomp
 from pipeline.io.checkpoint import Checkpoint
@@ -162,7 +162,7 @@ class _Control:
             ingress_bells=resources.ingress_bells,
             egress_bells=resources.egress_bells,
         )
-        self.sources = SourceWatch()
+        self.sources = LocalSources()
         self._rotation = self._new_rotation(now)
         self._receives = GroupList(resources.config.groups)
         self._restore(now)
@@ -340,7 +340,7 @@ class _Control:
                 self.membership.handle_packet(punt.packet, now)
             case PuntKind.SOURCE:
                 group = ip.destination(punt.packet)
-                if group is not None and is_multicast(group) and self.sources.seen(group):
+                if group is not None and is_multicast(group) and self.sources.add(group):
                     self.node.register_source(group, now)
             case PuntKind.ENDPOINT:
                 self.publisher.endpoint_moved(punt.packet)
@@ -358,7 +358,7 @@ class _Control:
         if not self._watch.is_due(now):
             return
         counts = self.membership.counters | {"report_limit": counters.value(self.resources.region, "report_limit")}
-        for notice in self._watch.look(counts, self.membership.roles(), now):
+        for notice in self._watch.tick(counts, self.membership.roles(), now):
             log.warning(notice.text, reason=notice.reason, count=notice.count)
 
     def _take_requests(self, batch: list[list[zmq.Frame]]) -> None:
@@ -433,7 +433,7 @@ class _Control:
                 log.info("link up" if up else "link down", peer=record.name, endpoint=record.endpoint, reason=why)
             case events.AddressOwnersChanged(owners=hosts):
                 local = {link_local(address): node for address, node in hosts.items() if len(address) == 16}
-                self.table.set_hosts({**local, **hosts}, own=self.node.record.node_id)
+                self.table.set_address_owners({**local, **hosts}, own=self.node.record.node_id)
             case events.AddressMoved(addresses=moved):
                 self.publisher.publish_own_addresses(self.node.record)
                 self._move_addresses(moved)

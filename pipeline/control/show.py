@@ -273,7 +273,7 @@ def trace(control: Control, arguments: Mapping[str, str]) -> Row:
             }
             for event in part.events
         ],
-        "after": part.following,
+        "after": part.next_number,
         "lost": part.lost,
     }
 

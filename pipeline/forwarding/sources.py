@@ -14,20 +14,20 @@ from pipeline.address import Address
 IDLE_SWEEPS = 2
 
 
-class SourceWatch:
+class LocalSources:
     """Groups with a local source."""
 
     def __init__(self) -> None:
         self._idle: dict[Address, int] = {}
 
-    def seen(self, group: Address) -> bool:
+    def add(self, group: Address) -> bool:
         """A packet to the group was punted.  True if this is a new source, within the bound on groups."""
         is_new = group not in self._idle and len(self._idle) < limits.GROUPS_MAX
         if is_new or group in self._idle:
             self._idle[group] = 0
         return is_new
 
-    def idle(self, used: AbstractSet[Address]) -> list[Address]:
+    def expire_idle(self, used: AbstractSet[Address]) -> list[Address]:
         """A sweep: `used` are the groups sent to since the last.  Returns those given up, which are forgotten."""
         gone = []
         for group, sweeps in list(self._idle.items()):

@@ -153,7 +153,7 @@ class ForwardingTable:
             self._dirty[FibKey(Side.HOST, Kind.UNICAST, address)] = None
         self._touch_floods()
 
-    def set_hosts(self, hosts: Mapping[Address, NodeId], *, own: NodeId) -> None:
+    def set_address_owners(self, hosts: Mapping[Address, NodeId], *, own: NodeId) -> None:
         """Which node each overlay address within reach belongs to, and who of them is this node."""
         changed = {address for address, _ in self._hosts.items() ^ hosts.items()}
         if own != self._own:

@@ -23,11 +23,11 @@ class NetworkKeyRollover:
         self.is_under_way = True
         self._ends = now + self._grace_s if is_alone else None
 
-    def moved(self, now: float) -> None:
+    def handle_peer_moved(self, now: float) -> None:
         """A peer has proved for the first time that it knows the new key."""
         self._ends = now + self._grace_s
 
-    def is_over(self, now: float) -> bool:
+    def expire(self, now: float) -> bool:
         """Whether the old key is to end now; True once."""
         if not self.is_under_way or self._ends is None or now < self._ends:
             return False

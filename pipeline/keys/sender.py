@@ -80,7 +80,7 @@ class SenderKeyRotation:
         """The present key is to be worthless soon, whatever its age."""
         self.pending += 1
 
-    def look(self, record: NodeRecord, *, sent: int, is_acknowledged: bool, now: float) -> KeyChange | None:
+    def tick(self, record: NodeRecord, *, sent: int, is_acknowledged: bool, now: float) -> KeyChange | None:
         """What is to change now.  `sent` grows with every datagram; `is_acknowledged`: by all peers that are up."""
         if not record.sender_key:
             return None

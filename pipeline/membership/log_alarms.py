@@ -53,7 +53,7 @@ class LogAlarms:
         """Whether another look is worth it."""
         return now >= self._look_at
 
-    def look(self, counters: Mapping[str, int], roles: Mapping[str, bool], now: float) -> list[Notice]:
+    def tick(self, counters: Mapping[str, int], roles: Mapping[str, bool], now: float) -> list[Notice]:
         """What is new; `roles` says for each family's name whether this side is the querier."""
         self._look_at = now + LOOK_INTERVAL_S
         notices = []

@@ -35,10 +35,10 @@ class Traced(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TracePart:
-    """What one poll brings: `following` is what to ask for next; `lost` events came and went since the last poll."""
+    """What one poll brings: `next_number` is what to ask for next; `lost` events came and went since the last poll."""
 
     events: tuple[TraceEvent, ...]
-    following: int
+    next_number: int
     lost: int
 
 

@@ -215,7 +215,7 @@ class Host:
                 self.flaps += not is_up
                 self.table.set_up(record.node_id, up=is_up)
             case AddressOwnersChanged(owners=owners):
-                self.table.set_hosts(owners, own=self.node_id)
+                self.table.set_address_owners(owners, own=self.node_id)
             case AddressMoved():
                 self.moves += 1
             case NodeIdMoved():

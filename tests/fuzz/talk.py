@@ -137,7 +137,7 @@ class Listener:
                 self.table.set_up(record.node_id, up=is_up)
                 self.publisher.publish_link(record, link, up=is_up)
             case events.AddressOwnersChanged(owners=owners):
-                self.table.set_hosts(owners, own=self.node.record.node_id)
+                self.table.set_address_owners(owners, own=self.node.record.node_id)
             case events.Notice(text=text):
                 assert text.isprintable()
             case _:

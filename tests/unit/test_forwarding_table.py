@@ -112,7 +112,7 @@ def test_link_scope_is_flooded_whatever_is_said_of_it() -> None:
 def test_unicast_goes_to_the_owner_while_it_is_up() -> None:
     memory = Memory({11: 3})
     mine, theirs = parse("10.77.0.9"), parse("10.77.0.8")
-    memory.table.set_hosts({mine: 1, theirs: 11}, own=1)
+    memory.table.set_address_owners({mine: 1, theirs: 11}, own=1)
     memory.drain()
     host, overlay = FibKey(Side.HOST, Kind.UNICAST, theirs), FibKey(Side.OVERLAY, Kind.UNICAST, mine)
     assert memory.links_of(host) == {3}
@@ -123,7 +123,7 @@ def test_unicast_goes_to_the_owner_while_it_is_up() -> None:
     memory.drain()
     assert host not in memory.entries
     memory.table.set_up(11, up=True)
-    memory.table.set_hosts({mine: 11}, own=1)
+    memory.table.set_address_owners({mine: 11}, own=1)
     memory.drain()
     assert overlay not in memory.entries
     assert memory.links_of(FibKey(Side.HOST, Kind.UNICAST, mine)) == {3}
@@ -175,7 +175,7 @@ def apply(table: ForwardingTable, step: tuple[object, ...]) -> None:
         case ("local", bytes(group), bool(is_member)):
             table.set_local(group, is_member)
         case ("hosts", dict() as hosts):
-            table.set_hosts(hosts, own=10)
+            table.set_address_owners(hosts, own=10)
 
 
 @settings(max_examples=300, deadline=None)

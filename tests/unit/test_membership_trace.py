@@ -33,7 +33,7 @@ def test_a_trace_tells_group_host_and_rule() -> None:
     """Goal: issue, item 6.  Method: join, leave and nonsense; every step stands in the trace, in its order."""
     link = Link()
     buffer = TraceBuffer(link.router)
-    after = buffer.poll(None, link.now).following
+    after = buffer.poll(None, link.now).next_number
     link.report(V4, RecordType.TO_EX)
     link.report(V4, RecordType.TO_EX, group=V4.ssm_group)
     link.report(V4, RecordType.TO_IN)
@@ -56,27 +56,27 @@ def test_nobody_listens_nothing_is_kept() -> None:
     source = Source()
     buffer = TraceBuffer(source)
     assert source.trace is None
-    after = buffer.poll(None, 10.0).following
+    after = buffer.poll(None, 10.0).next_number
     source.fire(10.0, 3)
     source.fire(10.0 + trace_module.SILENCE_S + 1)
     assert source.trace is None
     part = buffer.poll(after, 20.0)
     assert (part.events, part.lost) == ((), 3)
     source.fire(20.0)
-    assert len(buffer.poll(part.following, 20.1).events) == 1
+    assert len(buffer.poll(part.next_number, 20.1).events) == 1
 
 
 def test_a_slow_reader_loses_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Goal: the ring and an answer are bounded.  Method: a ring of 16,384 under 20,000 events, read in parts."""
     source = Source()
     buffer = TraceBuffer(source)
-    after = buffer.poll(None, 1.0).following
+    after = buffer.poll(None, 1.0).next_number
     source.fire(1.0, 20_000)
     part = buffer.poll(after, 1.1)
     assert part.lost == 20_000 - trace_module.EVENTS_MAX
     assert len(part.events) == trace_module.EVENTS_PER_POLL_MAX
     read = len(part.events)
-    while (part := buffer.poll(part.following, 1.1)).events:
+    while (part := buffer.poll(part.next_number, 1.1)).events:
         assert part.lost == 0
         read += len(part.events)
     assert read == trace_module.EVENTS_MAX
@@ -86,7 +86,7 @@ def test_two_readers_and_one_of_another_process() -> None:
     """Goal: readers share the ring; a number from before a restart of control begins with what comes now."""
     source = Source()
     buffer = TraceBuffer(source)
-    first, second = buffer.poll(None, 1.0).following, buffer.poll(None, 1.0).following
+    first, second = buffer.poll(None, 1.0).next_number, buffer.poll(None, 1.0).next_number
     source.fire(1.0)
     assert len(buffer.poll(first, 1.0).events) == len(buffer.poll(second, 1.0).events) == 1
     assert buffer.poll(999, 1.0) == trace_module.TracePart((), 1, 0)
@@ -99,26 +99,26 @@ def test_a_storm_is_said_once() -> None:
     notices = []
     for _ in range(600):
         now += 1.0
-        notices += watch.look({"report_limit": next(count)}, QUERIER, now)
+        notices += watch.tick({"report_limit": next(count)}, QUERIER, now)
     assert [(notice.reason, notice.count) for notice in notices] == [("report_limit", 5)]
     now += QUIET_S + 1
-    assert [notice.reason for notice in watch.look({"report_limit": next(count)}, QUERIER, now)] == ["report_limit"]
+    assert [notice.reason for notice in watch.tick({"report_limit": next(count)}, QUERIER, now)] == ["report_limit"]
 
 
 def test_versions_and_roles_are_said() -> None:
     """Goal: RFC 9776 §7.3.1: warn of another version, rate-limited; and say who asks.
     Method: an IGMPv2 querier of a lower address comes and goes."""
     link, watch = Link(), LogAlarms()
-    assert watch.look(link.router.counters, link.router.roles(), link.now) == []
+    assert watch.tick(link.router.counters, link.router.roles(), link.now) == []
     link.query(V4, V4.lower_querier, Query(2, None, 10.0))
-    assert {notice.reason for notice in watch.look(link.router.counters, link.router.roles(), link.now)} == {
+    assert {notice.reason for notice in watch.tick(link.router.counters, link.router.roles(), link.now)} == {
         "query_version_mismatch",
         "election",
     }
     link.query(V4, V4.lower_querier, Query(2, None, 10.0))
-    assert watch.look(link.router.counters, link.router.roles(), link.now) == []
+    assert watch.tick(link.router.counters, link.router.roles(), link.now) == []
     link.advance(256.0)
-    (notice,) = watch.look(link.router.counters, link.router.roles(), link.now)
+    (notice,) = watch.tick(link.router.counters, link.router.roles(), link.now)
     assert notice.text == "IGMP querier: this node asks again"
 
 
@@ -126,6 +126,6 @@ def test_looks_are_rare() -> None:
     """Goal: what is looked at for every batch of reports is looked at twice a second."""
     watch = LogAlarms()
     assert watch.is_due(1.0)
-    watch.look({}, QUERIER, 1.0)
+    watch.tick({}, QUERIER, 1.0)
     assert not watch.is_due(1.4)
     assert watch.is_due(1.6)

@@ -99,23 +99,23 @@ def test_keystore(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
 def test_grace_begins_with_the_last_move() -> None:
     """Goal: the old key ends a grace after the last peer has moved, and not while none has.
     Method: moves at odd times."""
-    succession = NetworkKeyRollover(10)
-    assert not succession.is_over(1e9)
-    succession.begin(0, is_alone=False)
-    assert not succession.is_over(1000)
-    succession.moved(1000)
-    succession.moved(1009)
-    assert not succession.is_over(1018.9)
-    assert succession.is_over(1019)
-    assert not succession.is_over(1020)
+    rollover = NetworkKeyRollover(10)
+    assert not rollover.expire(1e9)
+    rollover.begin(0, is_alone=False)
+    assert not rollover.expire(1000)
+    rollover.handle_peer_moved(1000)
+    rollover.handle_peer_moved(1009)
+    assert not rollover.expire(1018.9)
+    assert rollover.expire(1019)
+    assert not rollover.expire(1020)
 
 
 def test_grace_of_a_lonely_node() -> None:
     """Goal: who has no peers up waits for none.  Method: begin alone."""
-    succession = NetworkKeyRollover(10)
-    succession.begin(0, is_alone=True)
-    assert not succession.is_over(9.9)
-    assert succession.is_over(10)
+    rollover = NetworkKeyRollover(10)
+    rollover.begin(0, is_alone=True)
+    assert not rollover.expire(9.9)
+    assert rollover.expire(10)
 
 
 # ---------------------------------------------------------------- the decisions

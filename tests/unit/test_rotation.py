@@ -36,7 +36,7 @@ class Node:
         return SenderKeyRotation(interval_s=interval_s, packets=packets, random=lambda: 0.5, draw=draw, now=now)
 
     def look(self, now: float, *, sent: int = 0, acknowledged: bool = True) -> Phase:
-        change = self.rotation.look(self.record, sent=sent, is_acknowledged=acknowledged, now=now)
+        change = self.rotation.tick(self.record, sent=sent, is_acknowledged=acknowledged, now=now)
         if change is not None:
             self.record = msgspec.structs.replace(self.record, **asdict(change))
         return phase_of(self.record)
@@ -133,11 +133,11 @@ def test_intervals_are_spread(random: float) -> None:
     """Goal: nodes that were started together do not rotate together.  Method: the ends of the random range."""
     rotation = SenderKeyRotation(interval_s=100, packets=1 << 30, random=lambda: random, draw=lambda: bytes(32), now=0)
     due = 100 * (1 - SPREAD + 2 * SPREAD * random)
-    assert rotation.look(record(), sent=0, is_acknowledged=True, now=due - 0.1) is None
-    assert rotation.look(record(), sent=0, is_acknowledged=True, now=due) is not None
+    assert rotation.tick(record(), sent=0, is_acknowledged=True, now=due - 0.1) is None
+    assert rotation.tick(record(), sent=0, is_acknowledged=True, now=due) is not None
 
 
 def test_insecure_has_nothing_to_rotate() -> None:
     """Goal: without keys nothing happens.  Method: a record without one, long after."""
     rotation = SenderKeyRotation(interval_s=1, packets=1000, random=lambda: 0.5, draw=lambda: bytes(32), now=0)
-    assert rotation.look(record(sender_key=b""), sent=10**9, is_acknowledged=True, now=1e6) is None
+    assert rotation.tick(record(sender_key=b""), sent=10**9, is_acknowledged=True, now=1e6) is None
