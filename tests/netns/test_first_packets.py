@@ -16,7 +16,7 @@ from tests.netns.network import Network, drops, fresh_group, fresh_group6
 from tests.netns.traffic import Receiver, Sender
 
 AT_ONCE_PPS = 100_000
-"""More packets a second than the sender can send, so it sends them back to back."""
+"""Rate at which a few datagrams are sent practically back to back."""
 
 
 @pytest.fixture(scope="module", params=[1, 4], ids=["1 worker", "4 workers"])

@@ -28,8 +28,8 @@ ANNOUNCEMENTS = "224.2.127.254"
 SAP_PORT = 9875
 SETTLE_S = 50.0
 STREAM_MBIT = float(os.environ.get("MCAST_TEST_STREAM_MBIT", "4"))
-"""Rate of each of seven streams.  At 11 Mbit/s the daemons and receivers of twelve hosts need all of two cores, so other
-work makes the test fail: only a machine that does nothing else can run it at that rate."""
+"""Rate of each of seven streams.  At 11 Mbit/s the daemons and receivers of twelve hosts need all of two cores, so
+other work makes the test fail: only a machine that does nothing else can run it at that rate."""
 
 Measured = Callable[..., None]
 

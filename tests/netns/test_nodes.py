@@ -79,7 +79,7 @@ def test_addresses_are_derived_from_the_name(make_lab: MakeLab) -> None:
         node.wait_ready()
     wait_linked(nodes)
     for node in nodes:
-        v4, v6 = (address.show(each) for each in address.derive(node.name, 0))
+        v4, v6 = (address.show(each) for each in address.derive_addresses(node.name, 0))
         assert sorted(interface_addresses(node)) == sorted([f"{v4}/16", f"{v6}/64"])
         assert sorted(node.ask("status")["addresses"]) == sorted([f"{v4}/16", f"{v6}/64"])
     for target in interface_addresses(nodes[1]):
@@ -97,7 +97,7 @@ def test_derived_address_moves_on_conflict(make_lab: MakeLab) -> None:
     Method: the second node is configured with the address that the first one derives from its name.  The first node
     moves within 10.77.0.0/16, its interface follows, and ping and streams work."""
     lab = make_lab(2)
-    derived = f"{address.show(address.derive(lab.hosts[0].name, 0)[0])}/16"
+    derived = f"{address.show(address.derive_addresses(lab.hosts[0].name, 0)[0])}/16"
     first = launch(lab.hosts[0], key=network_key(lab), peers=lab.hosts, addresses=())
     first.wait_ready()
     assert derived in interface_addresses(first)
