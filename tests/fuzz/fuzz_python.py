@@ -25,10 +25,10 @@ def main() -> int:
         print(f"no atheris here: {mutation.run(seconds)} mutations of the corpus")
         return 0
     with atheris.instrument_imports(include=["pipeline"]):
-        from tests.fuzz import mutation, nemo, talk  # noqa: PLC0415
+        from tests.fuzz import mutation, nemo, overlay_node  # noqa: PLC0415
         from tests.fuzz.targets import TARGETS  # noqa: PLC0415
     targets = list(TARGETS.values())
-    kinds = [next((kind for kind in (talk, nemo) if name in kind.TARGETS), mutation) for name in TARGETS]
+    kinds = [next((kind for kind in (overlay_node, nemo) if name in kind.TARGETS), mutation) for name in TARGETS]
 
     def one(data: bytes) -> None:
         if data:

@@ -12,7 +12,7 @@ import msgspec
 
 from pipeline import messages
 from pipeline.messages import DirectorySummary, DirectoryUpdate, EngineMessage, Goodbye, Heartbeat, Hello, Request
-from tests.fuzz import nemo, talk
+from tests.fuzz import nemo, overlay_node
 from tests.fuzz.targets import TARGETS, new_node
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -38,7 +38,7 @@ def seeds() -> list[bytes]:
 
 def mutants(rng: random.Random) -> Iterator[bytes]:
     """Seeds with bits flipped, bytes set, cut, doubled and spliced, and scripts of a liar; without end."""
-    pool, scripts, lies = seeds(), talk.scripts(rng), nemo.scripts(rng)
+    pool, scripts, lies = seeds(), overlay_node.scripts(rng), nemo.scripts(rng)
     for number in itertools.count():
         data = bytearray(pool[number % len(pool)])
         for _ in range(rng.choice((0, 1, 1, 2, 5, 20))):

@@ -1,6 +1,6 @@
 """Fuzz target: a member of a group that says any well-formed thing to a few honest members, and then is gone.
 
-A script is a row of frames (talk.py): whom, two bytes length, and bytes that are
+A script is a row of frames (overlay_node.py): whom, two bytes length, and bytes that are
 
     0 … 7   a body for the engine of that member    8 … 13   the same to all members   14, 15   nothing: time passes
 
@@ -22,7 +22,7 @@ from pipeline.engines.api import EngineContext, LinkState, LinkWanted, Resend, R
 from pipeline.engines.nemo import messages
 from pipeline.engines.nemo.engine import Nemo
 from pipeline.engines.nemo.options import Options
-from tests.fuzz.talk import STEP_S, frame, frames
+from tests.fuzz.overlay_node import STEP_S, frame, frames
 
 GROUP = parse("239.1.2.3")
 HONEST: tuple[NodeId, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
@@ -139,7 +139,7 @@ class Circle:
 
 
 def run_script(data: bytes) -> None:
-    """The target.  What is not well formed is the talk targets' (talk.py)."""
+    """The target.  What is not well formed is the overlay_node targets' (overlay_node.py)."""
     said = [(what, body) for what, body in frames(data) if what % 16 >= TIME or _is_well_formed(body)]
     if all(what % 16 >= TIME for what, _ in said):
         return

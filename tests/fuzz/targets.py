@@ -18,8 +18,8 @@ from pipeline.membership.router import MembershipRouter
 from pipeline.messages import Hello, NodeRecord
 from pipeline.overlay.node import NodeConfig, OverlayNode
 from pipeline.shm.links_keys import moved_endpoint
-from pipeline.wire import igmp, ip, mld, overlay
-from tests.fuzz import nemo, talk
+from pipeline.wire import igmp, ip, mld
+from tests.fuzz import nemo, overlay_node
 
 SOURCE, GROUP = bytes.fromhex("fe80000000000000" + "00" * 7 + "01"), bytes.fromhex("ff02" + "00" * 13 + "16")
 DRAINS_MAX = 10_000
@@ -44,12 +44,6 @@ def _mld(data: bytes) -> None:
         message = mld.parse(data, source=SOURCE, destination=GROUP)
         if message is not None:
             mld.build(message, source=SOURCE, destination=GROUP)
-
-
-def _overlay(data: bytes) -> None:
-    with contextlib.suppress(WireError):
-        header, _ = overlay.decode(data)
-        assert header.encode() == data[: len(header.encode())]
 
 
 def _node_message(data: bytes) -> None:
@@ -138,13 +132,12 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "ip": _ip,
     "igmp": _igmp,
     "mld": _mld,
-    "overlay": _overlay,
     "node_message": _node_message,
     "local_message": _local_message,
     "endpoint": _endpoint,
     "node": _node,
     "membership": _membership,
     "snapshot": _snapshots,
-    **talk.TARGETS,
+    **overlay_node.TARGETS,
     **nemo.TARGETS,
 }

@@ -1,7 +1,7 @@
-"""Goal: whole control planes agree after any trouble; then each member gets each packet exactly once, others none.
+"""Goal: control planes agree after any trouble; then each member gets each packet exactly once, other hosts none.
 
-Method: clusters of the daemon's own cores on virtual time; the network loses, doubles, reorders and parts; packets
-follow the forwarding entries.  Every run is one of a few fixed seeds.
+Method: clusters of the daemon's own cores on virtual time.  The network loses, doubles and reorders messages, and is
+partitioned; packets follow the forwarding entries.  Every run has one of a few fixed seeds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ BAD = Impairment(delay_s=0.01, jitter_s=0.03, loss=0.2, duplicate=0.2, reorder=0
 GOOD = Impairment()
 SEEDS = [1, 2, 3]
 
-Wants = dict[tuple[str, Address], SourceFilter]
+Filters = dict[tuple[str, Address], SourceFilter]
+"""Source filters of members by (host name, group)."""
 
 
 def started(size: int, *, seed: int = 1, impairment: Impairment = GOOD, **options: object) -> Cluster:
@@ -32,18 +33,18 @@ def started(size: int, *, seed: int = 1, impairment: Impairment = GOOD, **option
     return cluster
 
 
-def join(host: Host, group: Address, sources: SourceFilter, wants: Wants) -> None:
+def join(host: Host, group: Address, sources: SourceFilter, filters: Filters) -> None:
     host.join(group, sources)
-    wants[host.name, group] = sources
+    filters[host.name, group] = sources
 
 
-def leave(host: Host, group: Address, wants: Wants) -> None:
+def leave(host: Host, group: Address, filters: Filters) -> None:
     host.leave(group)
-    wants.pop((host.name, group), None)
+    filters.pop((host.name, group), None)
 
 
-def check_delivery(cluster: Cluster, wants: Wants, groups: list[Address] = GROUPS) -> None:
-    """Each host sends a packet to each group over a clean network; each is counted everywhere."""
+def check_delivery(cluster: Cluster, filters: Filters, groups: list[Address] = GROUPS) -> None:
+    """Send a packet from each host to each group over a clean network, and check its delivery at every host."""
     cluster.network.impairment = GOOD
     cluster.run(0.5)
     before = sum((host.drops for host in cluster.hosts), start=type(cluster.hosts[0].drops)())
@@ -54,21 +55,21 @@ def check_delivery(cluster: Cluster, wants: Wants, groups: list[Address] = GROUP
             cluster.run(0.01)
             source = next(each for each, _ in sender.node.record.addresses if len(each) == len(group))
             for host in running:
-                wanted = wants.get((host.name, group))
-                expected = host is not sender and wanted is not None and wanted.accepts(source)
+                sources = filters.get((host.name, group))
+                expected = host is not sender and sources is not None and sources.accepts(source)
                 assert host.delivered[packet] == expected, f"{sender.name} to {host.name}"
     after = sum((host.drops for host in cluster.hosts), start=type(cluster.hosts[0].drops)())
-    assert (after - before).keys() <= {"no_route"}, "nothing is sent that is not wanted"
+    assert (after - before).keys() <= {"no_route"}, "no packet goes to a host without members"
 
 
-def agrees(cluster: Cluster, wants: Wants) -> Callable[[], bool]:
-    """Whether each running host knows the members of each group."""
+def agreement(cluster: Cluster, filters: Filters) -> Callable[[], bool]:
+    """Return a check that each running host knows the members of each group."""
 
     def check() -> bool:
         running = [host for host in cluster.hosts if host.is_running]
         return all(
             host.node.members(group)
-            == sorted(each.name for each in running if each is not host and (each.name, group) in wants)
+            == sorted(each.name for each in running if each is not host and (each.name, group) in filters)
             for host in running
             for group in GROUPS
         )
@@ -80,20 +81,20 @@ def agrees(cluster: Cluster, wants: Wants) -> Callable[[], bool]:
 
 
 @pytest.mark.parametrize("size", [2, 3, 12])
-def test_a_cluster_started_together_is_linked_at_once(size: int) -> None:
+def test_cluster_started_together_is_linked_at_once(size: int) -> None:
     cluster = Cluster(size, seed=1, impairment=Impairment(delay_s=0.02))
     cluster.start()
     assert cluster.run_until_linked(limit_s=10) < 0.5
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_gossip_from_one_seed_over_a_bad_network(seed: int) -> None:
+def test_gossip_through_one_seed_over_a_bad_network(seed: int) -> None:
     cluster = Cluster(10, seed=seed, impairment=BAD)
     cluster.start(spread_s=1.0)
     cluster.run_until_linked(limit_s=10)
 
 
-def test_a_chain_of_seeds_is_enough() -> None:
+def test_chain_of_seeds_links_all_nodes() -> None:
     peers: dict[int, tuple[int, ...]] = {index: (index - 1,) if index else () for index in range(8)}
     cluster = Cluster(8, seed=1, peers=peers)
     cluster.start(spread_s=2.0)
@@ -106,13 +107,13 @@ def test_links_stay_up_on_a_lossy_network() -> None:
     assert sum(host.flaps for host in cluster.hosts) == 0
 
 
-def test_a_64_node_mesh() -> None:
+def test_64_nodes_link_within_1_s_and_deliver() -> None:
     cluster = Cluster(64, seed=1)
     cluster.start()
     assert cluster.run_until_linked(limit_s=10) < 1.0
-    wants: Wants = {}
+    filters: Filters = {}
     for host in cluster.hosts[1:]:
-        join(host, GROUPS[0], ANY_SOURCE, wants)
+        join(host, GROUPS[0], ANY_SOURCE, filters)
     cluster.run(0.05)
     packet = cluster.hosts[0].send(GROUPS[0])
     cluster.run(0.05)
@@ -127,49 +128,49 @@ def test_a_64_node_mesh() -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_members_are_known_within_2_s_after_any_trouble(seed: int) -> None:
     cluster = started(5, seed=seed, impairment=BAD)
-    generator, wants = random.Random(seed), Wants()
+    generator, filters = random.Random(seed), Filters()
     sources = [address for host in cluster.hosts for address, _ in host.node.record.addresses]
     for _ in range(200):
         host, group = generator.choice(cluster.hosts), generator.choice(GROUPS)
         some = [each for each in generator.sample(sources, 3) if len(each) == len(group)]
         match generator.randrange(4):
             case 0:
-                leave(host, group, wants)
+                leave(host, group, filters)
             case 1 if some:
-                join(host, group, include(some), wants)
+                join(host, group, include(some), filters)
             case 2:
-                join(host, group, SourceFilter(FilterMode.EXCLUDE, frozenset(some)), wants)
+                join(host, group, SourceFilter(FilterMode.EXCLUDE, frozenset(some)), filters)
             case _:
-                join(host, group, ANY_SOURCE, wants)
+                join(host, group, ANY_SOURCE, filters)
         cluster.run(generator.random() * 0.1)
     cluster.network.impairment = GOOD
-    cluster.run(0.3)  # what is under way arrives
-    assert cluster.clock.run_while(lambda: not agrees(cluster, wants)(), limit_s=2.0)
+    cluster.run(0.3)  # messages in flight arrive
+    assert cluster.clock.run_while(lambda: not agreement(cluster, filters)(), limit_s=2.0)
     cluster.run(2.0)
-    check_delivery(cluster, wants)
+    check_delivery(cluster, filters)
 
 
-def test_a_join_is_in_the_remote_tables_after_one_way_of_the_network() -> None:
+def test_join_is_in_remote_tables_after_one_network_delay() -> None:
     cluster = started(3, impairment=Impairment(delay_s=0.01))
-    wants: Wants = {}
-    join(cluster.hosts[1], GROUPS[0], ANY_SOURCE, wants)
+    filters: Filters = {}
+    join(cluster.hosts[1], GROUPS[0], ANY_SOURCE, filters)
     cluster.run(0.011)
     assert cluster.hosts[0].node.members(GROUPS[0]) == ["n1"]
-    check_delivery(cluster, wants)
+    check_delivery(cluster, filters)
 
 
-def test_only_wanted_sources_are_sent() -> None:
+def test_only_accepted_sources_are_sent() -> None:
     cluster = started(4)
-    wants: Wants = {}
+    filters: Filters = {}
     addresses = [{len(each): each for each, _ in host.node.record.addresses} for host in cluster.hosts]
-    join(cluster.hosts[1], GROUPS[3], include([addresses[0][4]]), wants)
-    join(cluster.hosts[2], GROUPS[0], SourceFilter(FilterMode.EXCLUDE, frozenset({addresses[0][4]})), wants)
-    join(cluster.hosts[3], GROUPS[2], include([addresses[1][16], addresses[2][16]]), wants)
+    join(cluster.hosts[1], GROUPS[3], include([addresses[0][4]]), filters)
+    join(cluster.hosts[2], GROUPS[0], SourceFilter(FilterMode.EXCLUDE, frozenset({addresses[0][4]})), filters)
+    join(cluster.hosts[3], GROUPS[2], include([addresses[1][16], addresses[2][16]]), filters)
     cluster.run(1)
-    check_delivery(cluster, wants)
+    check_delivery(cluster, filters)
 
 
-def test_link_scope_and_unicast() -> None:
+def test_link_scope_goes_to_all_nodes_and_unicast_to_one() -> None:
     cluster = started(4)
     sender, *others = cluster.hosts
     for group in (parse("224.0.0.251"), parse("ff02::fb")):
@@ -186,61 +187,61 @@ def test_link_scope_and_unicast() -> None:
 
 
 @pytest.mark.parametrize("away_s", [1.0, 10.0, 200.0])
-def test_partitions_heal(away_s: float) -> None:
+def test_healed_partition_delivers_again(away_s: float) -> None:
     cluster = started(6)
-    wants: Wants = {}
+    filters: Filters = {}
     for host in cluster.hosts[::2]:
-        join(host, GROUPS[0], ANY_SOURCE, wants)
+        join(host, GROUPS[0], ANY_SOURCE, filters)
     cluster.run(0.1)
     cluster.network.partition([endpoint_of(index) for index in range(3)])
     cluster.run(away_s)
-    join(cluster.hosts[1], GROUPS[1], ANY_SOURCE, wants)
-    leave(cluster.hosts[4], GROUPS[0], wants)
+    join(cluster.hosts[1], GROUPS[1], ANY_SOURCE, filters)
+    leave(cluster.hosts[4], GROUPS[0], filters)
     assert cluster.hosts[0].node.members(GROUPS[0]) == (["n2", "n4"] if away_s < limits.LINK_TIMEOUT_S else ["n2"])
     cluster.network.heal()
     assert cluster.run_until_linked(limit_s=max(1.0, 1.25 * limits.RECONNECT_SHARE * away_s)) >= 0
     cluster.run(2)
-    check_delivery(cluster, wants)
+    check_delivery(cluster, filters)
 
 
-@pytest.mark.parametrize("polite", [True, False])
-def test_a_node_that_ends_and_starts_again(polite: bool) -> None:
+@pytest.mark.parametrize("is_polite", [True, False])
+def test_node_that_ends_and_starts_again_is_linked(is_polite: bool) -> None:
     cluster = started(4)
-    wants: Wants = {}
+    filters: Filters = {}
     for host in cluster.hosts:
-        join(host, GROUPS[0], ANY_SOURCE, wants)
+        join(host, GROUPS[0], ANY_SOURCE, filters)
     cluster.run(1)
     ending = cluster.hosts[2]
-    ending.stop() if polite else ending.crash()
-    del wants[ending.name, GROUPS[0]]
-    cluster.run(0.1 if polite else limits.LINK_TIMEOUT_S + 0.5)
-    assert cluster.is_linked(), "the others have noticed"
-    check_delivery(cluster, wants)
+    ending.stop() if is_polite else ending.crash()
+    del filters[ending.name, GROUPS[0]]
+    cluster.run(0.1 if is_polite else limits.LINK_TIMEOUT_S + 0.5)
+    assert cluster.is_linked(), "the other nodes have noticed"
+    check_delivery(cluster, filters)
     ending.start()
     cluster.run_until_linked(limit_s=1.0)
-    join(ending, GROUPS[1], ANY_SOURCE, wants)
+    join(ending, GROUPS[1], ANY_SOURCE, filters)
     cluster.run(0.1)
-    check_delivery(cluster, wants)
+    check_delivery(cluster, filters)
 
 
-def test_a_quick_restart_is_noticed_without_waiting_for_silence() -> None:
+def test_quick_restart_is_noticed_before_the_timeout() -> None:
     cluster = started(4)
-    wants: Wants = {}
-    join(cluster.hosts[2], GROUPS[0], ANY_SOURCE, wants)
+    filters: Filters = {}
+    join(cluster.hosts[2], GROUPS[0], ANY_SOURCE, filters)
     cluster.run(1)
     cluster.hosts[2].crash()
     cluster.hosts[2].start()
-    wants.clear()
+    filters.clear()
     cluster.run_until_linked(limit_s=0.5)
     cluster.run(0.1)
-    check_delivery(cluster, wants)
+    check_delivery(cluster, filters)
 
 
-def test_nothing_is_lost_while_control_is_away() -> None:
+def test_no_packet_is_lost_while_control_is_away() -> None:
     cluster = started(4)
-    wants: Wants = {}
+    filters: Filters = {}
     for host in cluster.hosts:
-        join(host, GROUPS[0], ANY_SOURCE, wants)
+        join(host, GROUPS[0], ANY_SOURCE, filters)
     cluster.run(1)
     flaps = sum(host.flaps for host in cluster.hosts)
     victim = cluster.hosts[1]
@@ -264,11 +265,11 @@ def test_nothing_is_lost_while_control_is_away() -> None:
         assert [host.delivered[packet] for host in cluster.hosts] == [host is not sender for host in cluster.hosts]
     assert sum(host.flaps for host in cluster.hosts) == flaps, "no peer has noticed"
     assert {key: entry.stream for key, entry in victim.fib.items()} == streams
-    check_delivery(cluster, wants)
+    check_delivery(cluster, filters)
 
 
-def test_addresses_that_collide_are_settled_alike_everywhere() -> None:
-    """n1 is given the address that n0 derives; n2 and n3 are given the same one."""
+def test_all_nodes_agree_on_owners_of_conflicting_addresses() -> None:
+    """Goal: the same owners on every node.  Method: n1 has the address that n0 derives; n2, n3 share one."""
     cluster = Cluster(4, seed=1)
     taken, shared = derive_addresses("n0", 0)[0], parse("10.77.1.1")
     for index, address in ((1, taken), (2, shared), (3, shared)):
@@ -287,8 +288,8 @@ def test_addresses_that_collide_are_settled_alike_everywhere() -> None:
     assert [host.delivered[packet] for host in cluster.hosts] == [0, 1, 0, 0]
 
 
-def test_no_packet_comes_before_its_key() -> None:
-    """Links come up on a bad network while everybody sends to everybody."""
+def test_no_packet_arrives_before_its_key() -> None:
+    """Goal: a link is used only when its peer holds the key.  Method: all send while links come up on a bad network."""
     cluster = Cluster(6, seed=4, impairment=BAD)
     cluster.start(spread_s=0.5)
     for _ in range(300):
@@ -299,7 +300,7 @@ def test_no_packet_comes_before_its_key() -> None:
     assert sum(host.received[parse("224.0.0.251")] for host in cluster.hosts) > 1000
 
 
-def test_a_run_depends_on_its_seed_only() -> None:
+def test_run_depends_on_its_seed_only() -> None:
     def trace(seed: int) -> list[object]:
         cluster = started(5, seed=seed, impairment=BAD)
         cluster.hosts[1].join(GROUPS[0], ANY_SOURCE)

@@ -1,8 +1,8 @@
-"""Goal: whatever happened, once things are quiet every member gets every packet of every source exactly once.
+"""Goal: after any trouble, once the network is quiet, every member gets every packet of every source exactly once.
 
 Method: hypothesis writes a script of joins, leaves, sources, crashes, restarts, partitions and bad networks for a
-cluster of the daemon's own cores on virtual time; the same properties are asked of every engine: delivery once, no
-loops (no host sees a packet twice), nothing at hosts that have left, and no state of what is gone.
+cluster of the daemon's own cores on virtual time.  Every engine must have the same properties: delivery once, no loops
+(no host sees a packet twice), no packets at hosts that have left, and no state of groups that have ended.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ PACKETS = 6
 
 @dataclass(frozen=True)
 class Conduct:
-    """What an engine may do besides."""
+    """Permissions of an engine."""
 
     floods: bool = False
-    """Hosts that are no members may get packets, and drop them."""
+    """Whether packets may reach hosts that are not members, which drop them."""
     quiet_s: float = 35.0
-    """Until everything must be well: sessions call a peer that was away every 30 s at least."""
+    """Time after which everything must work again: sessions call a peer that was away every 30 s at least."""
 
 
 CONDUCT = {"mesh": Conduct(), "flood": Conduct(floods=True), "nemo": Conduct(quiet_s=90.0)}
@@ -49,12 +49,12 @@ STEPS = st.lists(
 )
 
 
-def test_every_engine_is_held_to_this() -> None:
+def test_every_installed_engine_has_a_conduct() -> None:
     assert set(CONDUCT) == set(engines.names())
 
 
 def play(cluster: Cluster, steps: list[Step]) -> set[tuple[str, bytes]]:
-    """Let it happen; returns who is a member of what in the end."""
+    """Run the script; returns the memberships at its end as (host, group)."""
     members: set[tuple[str, bytes]] = set()
     for verb, index, number in steps:
         host, group = cluster.hosts[index], GROUPS[number % len(GROUPS)]
@@ -91,8 +91,8 @@ def settle(cluster: Cluster, conduct: Conduct) -> None:
     assert cluster.is_linked()
 
 
-def sources_known(cluster: Cluster, senders: list[Host], conduct: Conduct) -> None:
-    """The first packet to a group makes a source: that of this test comes before those that are counted."""
+def announce_sources(cluster: Cluster, senders: list[Host], conduct: Conduct) -> None:
+    """Send a first packet to each group, which registers its source, before the packets that count."""
     for sender in senders:
         for group in GROUPS:
             sender.send(group)
@@ -101,7 +101,7 @@ def sources_known(cluster: Cluster, senders: list[Host], conduct: Conduct) -> No
 
 def check_delivery(cluster: Cluster, members: set[tuple[str, bytes]], conduct: Conduct) -> None:
     running = [host for host in cluster.hosts if host.is_running]
-    sources_known(cluster, running, conduct)
+    announce_sources(cluster, running, conduct)
     before = [dict(host.drops) for host in cluster.hosts]
     for sender in running:
         for group in GROUPS:
@@ -114,11 +114,11 @@ def check_delivery(cluster: Cluster, members: set[tuple[str, bytes]], conduct: C
     allowed = {"no_route"} | ({"no_entry"} if conduct.floods else set())
     for host, drops in zip(cluster.hosts, before, strict=True):
         new = {reason for reason, count in host.drops.items() if count > drops.get(reason, 0)}
-        assert new <= allowed, f"{host.name} drops {new}: a loop, a second way, or nobody's packet"
+        assert new <= allowed, f"{host.name} drops {new}: a loop, a second path, or a packet without members"
 
 
 def check_nothing_remains(cluster: Cluster, conduct: Conduct) -> None:
-    """All leave, all sources end: no engine routes anything any more."""
+    """Check that no route remains after all members have left and all sources have ended."""
     for host in cluster.hosts:
         if host.is_running:
             for group in GROUPS:
@@ -143,7 +143,7 @@ def check_nothing_remains(cluster: Cluster, conduct: Conduct) -> None:
     suppress_health_check=list(HealthCheck),
 )
 @given(steps=STEPS, seed=st.integers(0, 1000))
-def test_quiet_after_any_trouble(engine: str, steps: list[Step], seed: int) -> None:
+def test_delivery_exactly_once_after_any_trouble(engine: str, steps: list[Step], seed: int) -> None:
     cluster = Cluster(SIZE, seed=seed, impairment=GOOD, engine=engine)
     cluster.start(spread_s=0.5)
     members = play(cluster, steps)
@@ -155,7 +155,7 @@ def test_quiet_after_any_trouble(engine: str, steps: list[Step], seed: int) -> N
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("engine", engines.names())
-def test_twenty_members(engine: str) -> None:
+def test_delivery_exactly_once_to_twenty_members(engine: str) -> None:
     cluster = Cluster(20, seed=1, impairment=GOOD, engine=engine)
     cluster.start(spread_s=2)
     members = set()
@@ -166,7 +166,7 @@ def test_twenty_members(engine: str) -> None:
     conduct = CONDUCT[engine]
     cluster.run(conduct.quiet_s)
     senders = [cluster.hosts[0], cluster.hosts[11], cluster.hosts[-1]]
-    sources_known(cluster, senders, conduct)
+    announce_sources(cluster, senders, conduct)
     duplicates = sum(host.drops["duplicate"] for host in cluster.hosts)
     for sender in senders:
         for _ in range(PACKETS):

@@ -1,4 +1,4 @@
-"""A few OverlayNodes by hand on virtual time; messages are carried, lost or looked at by the test."""
+"""A few OverlayNodes on virtual time; the test carries, loses or inspects their messages."""
 
 from __future__ import annotations
 
@@ -10,51 +10,57 @@ from pipeline.overlay.node import NodeConfig, OverlayNode
 
 
 def key_of(name: str) -> bytes:
-    """A sender key that a failing test shows as what it is."""
+    """Return a sender key from which a failing test shows the node."""
     return name.encode().ljust(32)
 
 
 class Net:
-    """Carries messages between nodes without delay; time passes in `run`."""
+    """Network that carries messages between nodes without delay; time passes in `run`."""
 
     def __init__(self) -> None:
         self.now = 100.0
         self.nodes: dict[str, OverlayNode] = {}
+        """Nodes by endpoint."""
         self.events: dict[str, list[NodeEvent]] = {}
         self.sent: list[tuple[str, str, bytes]] = []
+        """All messages as (from, to, bytes), lost ones included."""
         self.cut: set[str] = set()
+        """Endpoints that neither send nor receive."""
 
     def add(
         self, name: str, *, at: str | None = None, incarnation: int = 1, derive_id: Any = None, **options: Any
     ) -> OverlayNode:
-        listen = at or f"192.0.2.{len(self.nodes) + 1}:4747"
-        config = NodeConfig(name=name, endpoint=listen, incarnation=incarnation, sender_key=key_of(name), **options)
+        """Start a node."""
+        endpoint = at or f"192.0.2.{len(self.nodes) + 1}:4747"
+        config = NodeConfig(name=name, endpoint=endpoint, incarnation=incarnation, sender_key=key_of(name), **options)
         extra = {"derive_id": derive_id} if derive_id else {}
         node = OverlayNode(config, random=random.Random(1).random, now=self.now, **extra)
-        return self.put(listen, node)
+        return self.put(endpoint, node)
 
-    def put(self, listen: str, node: OverlayNode) -> OverlayNode:
-        self.nodes[listen] = node
-        self.events[listen] = []
+    def put(self, endpoint: str, node: OverlayNode) -> OverlayNode:
+        """Start a node that was made elsewhere."""
+        self.nodes[endpoint] = node
+        self.events[endpoint] = []
         node.start(self.now)
         return node
 
     def pump(self) -> None:
         """Carry messages until there are none."""
-        busy = True
-        while busy:
-            busy = False
-            for listen, node in list(self.nodes.items()):
+        is_busy = True
+        while is_busy:
+            is_busy = False
+            for endpoint, node in list(self.nodes.items()):
                 while (event := node.poll_event()) is not None:
-                    self.events[listen].append(event)
+                    self.events[endpoint].append(event)
                 while (transmit := node.poll_transmit()) is not None:
-                    busy = True
+                    is_busy = True
                     to, data = transmit
-                    self.sent.append((listen, to, data))
-                    if to in self.nodes and not {listen, to} & self.cut:
-                        assert self.nodes[to].handle_message(listen, data, self.now) is None
+                    self.sent.append((endpoint, to, data))
+                    if to in self.nodes and not {endpoint, to} & self.cut:
+                        assert self.nodes[to].handle_message(endpoint, data, self.now) is None
 
     def run(self, seconds: float) -> None:
+        """Let time pass."""
         end = self.now + seconds
         while True:
             self.pump()
@@ -67,13 +73,16 @@ class Net:
         self.now = end
         self.pump()
 
-    def of(self, node: OverlayNode, kind: type[Any]) -> list[Any]:
-        listen = next(key for key, each in self.nodes.items() if each is node)
-        return [event for event in self.events[listen] if isinstance(event, kind)]
+    def events_of(self, node: OverlayNode, kind: type[Any]) -> list[Any]:
+        """Return the events of one kind that a node has reported."""
+        endpoint = next(key for key, each in self.nodes.items() if each is node)
+        return [event for event in self.events[endpoint] if isinstance(event, kind)]
 
     def notices(self, node: OverlayNode) -> list[NoticeKind]:
-        return [notice.kind for notice in self.of(node, Notice)]
+        """Return the kinds of the notices that a node has given."""
+        return [notice.kind for notice in self.events_of(node, Notice)]
 
 
-def up(node: OverlayNode) -> set[str]:
+def linked_peers(node: OverlayNode) -> set[str]:
+    """Return the names of the peers whose link is up."""
     return {link.name for link in node.links() if link.is_up}

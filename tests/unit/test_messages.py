@@ -1,6 +1,6 @@
-"""Goal: messages survive the way, and nonsense is refused with a reason word, whatever it is.
+"""Goal: a decoded message equals the encoded one, and any other bytes are refused with a reason word.
 
-Method: every kind there and back; truncated, extended and random bytes; values out of their bounds.
+Method: every kind encoded and decoded; truncated, extended and random bytes; values out of their bounds.
 """
 
 from __future__ import annotations
@@ -66,17 +66,17 @@ LOCAL_MESSAGES = [
 
 
 @pytest.mark.parametrize("message", NODE_MESSAGES, ids=lambda message: type(message).__name__)
-def test_node_messages_arrive_as_sent(message: messages.AnyNodeMessage) -> None:
+def test_node_message_is_decoded_as_encoded(message: messages.AnyNodeMessage) -> None:
     assert messages.decode_node(messages.encode_node(message)) == message
 
 
 @pytest.mark.parametrize("message", LOCAL_MESSAGES, ids=repr)
-def test_local_messages_arrive_as_sent(message: messages.AnyLocalMessage) -> None:
+def test_local_message_is_decoded_as_encoded(message: messages.AnyLocalMessage) -> None:
     assert messages.decode_local(messages.encode_local(message)) == message
 
 
 @pytest.mark.parametrize("message", NODE_MESSAGES, ids=lambda message: type(message).__name__)
-def test_no_part_of_a_message_is_a_message(message: messages.AnyNodeMessage) -> None:
+def test_truncated_or_extended_message_is_refused(message: messages.AnyNodeMessage) -> None:
     data = messages.encode_node(message)
     for end in range(len(data)):
         with pytest.raises(WireError, match=MessageRefusal.MESSAGE_MALFORMED):
@@ -93,13 +93,13 @@ def test_random_bytes_are_refused(data: bytes) -> None:
         messages.decode_local(data)
 
 
-def test_another_protocol_version_is_told_from_nonsense() -> None:
+def test_another_protocol_version_has_a_reason_of_its_own() -> None:
     data = messages.encode_node(NODE_MESSAGES[2])
     with pytest.raises(WireError, match=MessageRefusal.PROTOCOL_VERSION):
         messages.decode_node(bytes([messages.PROTOCOL_VERSION + 1]) + data[1:])
 
 
-def test_too_long_is_refused_unread() -> None:
+def test_too_long_message_is_refused_before_decoding() -> None:
     with pytest.raises(WireError, match=MessageRefusal.MESSAGE_TOO_LONG):
         messages.decode_node(bytes([messages.PROTOCOL_VERSION]) + bytes(limits.MESSAGE_BYTES_MAX))
 
@@ -124,13 +124,27 @@ def test_too_long_is_refused_unread() -> None:
     ],
     ids=repr,
 )
-def test_records_out_of_bounds_are_refused(changes: dict[str, Any]) -> None:
+def test_record_out_of_bounds_is_refused(changes: dict[str, Any]) -> None:
     bad = Hello(number=1, record=record(**changes), **HEADER)
     with pytest.raises(WireError, match=MessageRefusal.MESSAGE_MALFORMED):
         messages.decode_node(messages.encode_node(bad))
 
 
-def test_unknown_fields_are_refused() -> None:
+def test_fields_have_the_names_of_protocol_version_1() -> None:
+    """Goal: a renamed attribute does not change the wire format.  Method: the encoded maps of all kinds by name."""
+    names = [list(msgspec.msgpack.decode(messages.encode_node(each)[1:])) for each in NODE_MESSAGES]
+    header = ["sender", "incarnation", "endpoint"]
+    assert names == [
+        ["type", "number", "record", "known", "to", "reached", *header],
+        ["type", "number", "known", "directory", *header],
+        ["type", "number", *header],
+        ["type", "entries", "asked", *header],
+        ["type", "records", *header],
+        ["type", "engine", "body", *header],
+    ]
+
+
+def test_unknown_field_is_refused() -> None:
     fields = {"type": "goodbye", **HEADER, "number": 1, "surprise": 1}
     with pytest.raises(WireError, match=MessageRefusal.MESSAGE_MALFORMED):
         messages.decode_node(bytes([messages.PROTOCOL_VERSION]) + msgspec.msgpack.encode(fields))

@@ -1,5 +1,5 @@
-"""Goal: directory, roster, own identity, address claims, links and endpoints follow their rules, in any order of
-records.
+"""Goal: directory, address owners, link indices, id conflicts and the peer table follow their rules, in any
+order of records.
 
 Method: every order of a few records; hypothesis for digests; examples for conflicts.
 """
@@ -47,24 +47,24 @@ def claim(node: int, *addresses: str, explicit: bool = False) -> NodeRecord:
     return msgspec.structs.replace(record(node), addresses=packed, explicit_addresses=explicit)
 
 
-def merge(registry: Directory, each: NodeRecord, *, is_alive: bool = False, is_direct: bool = False) -> Merge:
-    return registry.merge(each, is_alive=is_alive, is_direct=is_direct)
+def merge(directory: Directory, each: NodeRecord, *, is_alive: bool = False, is_direct: bool = False) -> Merge:
+    return directory.merge(each, is_alive=is_alive, is_direct=is_direct)
 
 
-# ---- the directory
+# ---- directory
 
 
-def test_the_newest_record_wins_in_every_order() -> None:
+def test_newest_record_wins_in_every_order() -> None:
     records = [
         record(2, incarnation=1, version=9),
         record(2, incarnation=2, version=1),
         record(2, incarnation=2, version=2),
     ]
     for order in itertools.permutations(records):
-        registry = Directory(record(1))
+        directory = Directory(record(1))
         for each in order:
-            merge(registry, each)
-        assert registry.get(2) == records[2]
+            merge(directory, each)
+        assert directory.get(2) == records[2]
 
 
 @given(st.lists(st.tuples(st.integers(2, 5), st.integers(0, 2), st.integers(0, 2)), max_size=20), st.randoms())
@@ -84,104 +84,104 @@ def test_equal_directories_have_equal_digests(ages: list[tuple[int, int, int]], 
     assert one.newer_than(other.summary()) == [record(6)]
 
 
-def test_a_name_is_the_older_nodes_while_it_lives() -> None:
-    registry = Directory(record(1))
-    merge(registry, record(2, incarnation=1))
+def test_older_node_keeps_its_name_while_it_is_alive() -> None:
+    directory = Directory(record(1))
+    merge(directory, record(2, incarnation=1))
     namesake = record(2, incarnation=2, host="192.0.2.7")
-    assert merge(registry, namesake, is_alive=True) is Merge.NAMESAKE
-    assert merge(registry, record(2, incarnation=2), is_alive=True) is Merge.NEWER, "the same host has restarted"
-    assert merge(registry, record(2, incarnation=3, host="192.0.2.7")) is Merge.NEWER, "the old one is dead"
+    assert merge(directory, namesake, is_alive=True) is Merge.NAMESAKE
+    assert merge(directory, record(2, incarnation=2), is_alive=True) is Merge.NEWER, "the same host has restarted"
+    assert merge(directory, record(2, incarnation=3, host="192.0.2.7")) is Merge.NEWER, "the old one is dead"
 
 
-def test_two_names_of_one_id_go_to_the_smaller_in_every_order() -> None:
+def test_smaller_name_keeps_a_node_id_in_every_order() -> None:
     records = [record(2, name="alpha", incarnation=1), record(2, name="beta", incarnation=5)]
     for order in itertools.permutations(records):
-        registry = Directory(record(1))
+        directory = Directory(record(1))
         for each in order:
-            merge(registry, each)
-        held = registry.get(2)
+            merge(directory, each)
+        held = directory.get(2)
         assert held is not None
         assert held.name == "alpha"
 
 
-def test_a_forgotten_node_comes_back_only_by_itself_for_a_while() -> None:
-    registry, old = Directory(record(1)), record(2)
-    merge(registry, old)
-    digest = registry.digest
-    registry.replace_by_tombstone(2, now=0.0)
-    assert registry.digest == digest, "who still has it need not send it"
-    assert merge(registry, old) is Merge.OLDER
-    assert merge(registry, old, is_direct=True) is Merge.NEW
-    registry.replace_by_tombstone(2, now=0.0)
-    registry.expire_tombstones(limits.NODE_FORGET_S)
-    assert registry.digest != digest
-    assert merge(registry, old) is Merge.NEW
+def test_forgotten_record_returns_only_from_its_own_node_until_the_tombstone_expires() -> None:
+    directory, old = Directory(record(1)), record(2)
+    merge(directory, old)
+    digest = directory.digest
+    directory.replace_by_tombstone(2, now=0.0)
+    assert directory.digest == digest, "a peer that still has the record need not send it"
+    assert merge(directory, old) is Merge.OLDER
+    assert merge(directory, old, is_direct=True) is Merge.NEW
+    directory.replace_by_tombstone(2, now=0.0)
+    directory.expire_tombstones(limits.NODE_FORGET_S)
+    assert directory.digest != digest
+    assert merge(directory, old) is Merge.NEW
 
 
-def test_there_is_a_bound_on_graves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_tombstones_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "NODES_MAX", 2)
-    registry = Directory(record(1))
+    directory = Directory(record(1))
     for node in range(2, 9):
-        merge(registry, record(node))
-        registry.replace_by_tombstone(node, now=0.0)
-    assert len(registry.summary()) == 3
-    registry.expire_tombstones(limits.NODE_FORGET_S)
-    assert registry.digest == Directory(record(1)).digest
+        merge(directory, record(node))
+        directory.replace_by_tombstone(node, now=0.0)
+    assert len(directory.summary()) == 3
+    directory.expire_tombstones(limits.NODE_FORGET_S)
+    assert directory.digest == Directory(record(1)).digest
 
 
-def test_there_is_a_bound_on_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_nodes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "NODES_MAX", 2)
-    registry = Directory(record(1))
-    assert [merge(registry, record(node)) for node in (2, 3, 4)] == [Merge.NEW, Merge.NEW, Merge.FULL]
-    assert merge(registry, record(2, version=2)) is Merge.NEWER
+    directory = Directory(record(1))
+    assert [merge(directory, record(node)) for node in (2, 3, 4)] == [Merge.NEW, Merge.NEW, Merge.FULL]
+    assert merge(directory, record(2, version=2)) is Merge.NEWER
 
 
 @given(st.text(min_size=1, max_size=63), st.integers(0, 9))
-def test_node_ids(name: str, attempt: int) -> None:
+def test_derived_node_id_is_stable_and_never_zero(name: str, attempt: int) -> None:
     assert 0 < derive_node_id(name, attempt) < 1 << 32
     assert derive_node_id(name, attempt) == derive_node_id(name, attempt)
 
 
-# ---- addresses
+# ---- address owners
 
 
-def test_explicit_beats_derived_then_the_lower_id() -> None:
-    claims = AddressOwners()
+def test_explicit_address_has_precedence_then_the_lower_node_id() -> None:
+    owners = AddressOwners()
     address = parse("10.77.0.1")
     for each in (claim(3, "10.77.0.1"), claim(2, "10.77.0.1"), claim(9, "10.77.0.1", explicit=True)):
-        claims.set(each)
-    assert claims.owners() == {address: 9}
-    assert claims.must_move(claim(2, "10.77.0.1"))
-    assert not claims.must_move(claim(9, "10.77.0.1", explicit=True))
-    assert claims.remove(9)
-    assert claims.owners() == {address: 2}
-    assert claims.must_move(claim(3, "10.77.0.1"))
-    assert not claims.must_move(claim(2, "10.77.0.1"))
+        owners.set(each)
+    assert owners.owners() == {address: 9}
+    assert owners.must_move(claim(2, "10.77.0.1"))
+    assert not owners.must_move(claim(9, "10.77.0.1", explicit=True))
+    assert owners.remove(9)
+    assert owners.owners() == {address: 2}
+    assert owners.must_move(claim(3, "10.77.0.1"))
+    assert not owners.must_move(claim(2, "10.77.0.1"))
 
 
-def test_two_explicit_claims_stand() -> None:
-    claims = AddressOwners()
-    claims.set(claim(2, "10.77.0.1", explicit=True))
+def test_two_explicit_claims_of_an_address_stand() -> None:
+    owners = AddressOwners()
+    owners.set(claim(2, "10.77.0.1", explicit=True))
     own = claim(3, "10.77.0.1", explicit=True)
-    assert not claims.must_move(own)
-    assert [rival.node_id for rival in claims.rivals(own)] == [2]
+    assert not owners.must_move(own)
+    assert [rival.node_id for rival in owners.rivals(own)] == [2]
 
 
-def test_derived_addresses_avoid_claimed_ones() -> None:
-    claims = AddressOwners()
+def test_derived_addresses_avoid_those_of_other_nodes() -> None:
+    owners = AddressOwners()
     v4, v6 = derive_addresses("a", 0)
-    claims.set(msgspec.structs.replace(record(5), addresses=((v4, 16),)))
-    attempt, addresses = claims.derive("a", 7, 0)
+    owners.set(msgspec.structs.replace(record(5), addresses=((v4, 16),)))
+    attempt, addresses = owners.derive("a", 7, 0)
     assert attempt == 1
     assert addresses == ((derive_addresses("a", 1)[0], 16), (derive_addresses("a", 1)[1], 64))
-    assert claims.derive("a", 5, 0)[0] == 0, "one's own claim is no obstacle"
-    assert v6 not in claims.owners()
+    assert owners.derive("a", 5, 0)[0] == 0, "the node's own claim does not count"
+    assert v6 not in owners.owners()
 
 
-# ---- small parts
+# ---- link indices
 
 
-def test_link_indices_are_stable_and_rest_before_reuse() -> None:
+def test_released_link_index_is_used_again_last() -> None:
     links = LinkTable()
     assert [links.allocate(node) for node in (7, 8, 7)] == [0, 1, 0]
     assert links.release(7) == 0
@@ -193,13 +193,13 @@ def test_link_indices_are_stable_and_rest_before_reuse() -> None:
         again.restore({1: 3, 2: 3})
 
 
-def test_link_indices_run_out() -> None:
+def test_no_link_index_beyond_nodes_max() -> None:
     links = LinkTable()
     assert [links.allocate(node) for node in range(1, limits.NODES_MAX + 1)] == list(range(limits.NODES_MAX))
     assert links.allocate(5000) is None
 
 
-# ---------------------------------------------------------------- identity
+# ---- id conflicts
 
 
 @pytest.mark.parametrize(
@@ -217,21 +217,24 @@ def test_link_indices_run_out() -> None:
         ({"incarnation": 6, "host": "192.0.2.8"}, Finding.NOTHING),
     ],
 )
-def test_what_a_record_in_our_own_name_means(theirs: dict[str, object], finding: Finding) -> None:
+def test_finding_for_a_record_with_our_node_id(theirs: dict[str, object], finding: Finding) -> None:
     own = record(1, name="b", incarnation=7, version=5)
-    told = record(1, **{"name": "b", "incarnation": 7, "version": 5, **theirs})  # type: ignore[arg-type]
-    assert IdConflicts().judge(own, told, 0.0, has_links=False) is finding
+    received = record(1, **{"name": "b", "incarnation": 7, "version": 5, **theirs})  # type: ignore[arg-type]
+    assert IdConflicts().judge(own, received, 0.0, has_links=False) is finding
 
 
-def test_a_name_is_taken_by_an_older_life_that_is_told_of_for_longer_than_a_dead_one() -> None:
-    own, told = record(1, incarnation=7), record(1, incarnation=6, host="192.0.2.8")
-    another = msgspec.structs.replace(told, incarnation=5)
-    identity, late = IdConflicts(), limits.NAME_TAKEN_S
-    assert identity.judge(own, told, 0.0, has_links=False) is Finding.NOTHING
-    assert identity.judge(own, told, late, has_links=True) is Finding.NOTHING  # a link says that we have the name
-    assert identity.judge(own, told, late - 0.1, has_links=False) is Finding.NOTHING
-    assert identity.judge(own, told, late, has_links=False) is Finding.NAME_TAKEN
-    assert identity.judge(own, another, late, has_links=False) is Finding.NOTHING  # its time begins anew
+def test_name_is_taken_when_an_older_node_is_reported_for_longer_than_a_dead_one() -> None:
+    own, older = record(1, incarnation=7), record(1, incarnation=6, host="192.0.2.8")
+    oldest = msgspec.structs.replace(older, incarnation=5)
+    conflicts, late = IdConflicts(), limits.NAME_TAKEN_S
+    assert conflicts.judge(own, older, 0.0, has_links=False) is Finding.NOTHING
+    assert conflicts.judge(own, older, late, has_links=True) is Finding.NOTHING, "a link shows that we have the name"
+    assert conflicts.judge(own, older, late - 0.1, has_links=False) is Finding.NOTHING
+    assert conflicts.judge(own, older, late, has_links=False) is Finding.NAME_TAKEN
+    assert conflicts.judge(own, oldest, late, has_links=False) is Finding.NOTHING, "another node: the time begins anew"
+
+
+# ---- peer table, views
 
 
 def peer_table(view: type[DirectoryView]) -> PeerTable:

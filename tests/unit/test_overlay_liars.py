@@ -1,7 +1,7 @@
-"""Goal: a member that lies, about itself, others or the node it speaks to, breaks nothing that is not its own.
+"""Goal: a member that forges messages about itself, others or the receiver harms no other node.
 
-Method: two honest nodes are linked; messages are forged by hand.  Afterwards the link is up, what the victim says is
-still taken by the other, and what is kept of the lies is bounded.
+Method: two honest nodes are linked; a third member's messages are forged by hand.  Afterwards the link is up, the other
+node still accepts the victim's messages, and the state kept of forged messages is bounded.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from pipeline.errors import WireError
 from pipeline.messages import DirectoryUpdate, EngineMessage, Header, Heartbeat, Hello, NodeRecord
 from pipeline.overlay.events import Notice, NoticeKind, RecordGone
 from pipeline.overlay.node import OverlayNode
-from tests.unit.overlay_net import Net, key_of, up
+from tests.unit.overlay_net import Net, key_of, linked_peers
 
 GROUP = parse("239.1.2.3")
 HUGE = (1 << 63) - 1
+Pair = tuple[OverlayNode, OverlayNode]
 LIAR = Header(sender=99, incarnation=1, endpoint="192.0.2.99:4747")
 
 
-def tell(node: OverlayNode, message: messages.AnyNodeMessage, now: float) -> str | None:
+def send_to(node: OverlayNode, message: messages.AnyNodeMessage, now: float) -> str | None:
     return node.handle_message("192.0.2.99", messages.encode_node(message), now)
 
 
@@ -46,59 +47,55 @@ def invented(number: int, **changes: Any) -> NodeRecord:
     return NodeRecord(**values | changes)
 
 
-def assert_all_is_well(net: Net, a: OverlayNode, b: OverlayNode) -> None:
+def assert_still_linked(net: Net, a: OverlayNode, b: OverlayNode) -> None:
     net.run(5)
-    assert (up(a), up(b)) == ({"b"}, {"a"})
+    assert (linked_peers(a), linked_peers(b)) == ({"b"}, {"a"})
     b.join(GROUP, ANY_SOURCE, net.now)
     net.run(1)
     assert a.members(GROUP) == ["b"]
 
 
-# ---- about the node that is spoken to
+# ---- records of the receiver
 
 
 @pytest.mark.parametrize("field", ["version", "incarnation"])
 @pytest.mark.parametrize("value", [HUGE, limits.INCARNATION_MAX, limits.INCARNATION_MAX - 1])
-def test_nobody_makes_our_record_overflow(
-    net: Net, pair: tuple[OverlayNode, OverlayNode], field: str, value: int
-) -> None:
-    """A record of the victim with a count near the end of its range: its own next one would be malformed."""
+def test_forged_counts_do_not_make_the_own_record_overflow(net: Net, pair: Pair, field: str, value: int) -> None:
+    """Goal: the victim can still make a next version.  Method: its record with counts near the end of their range."""
     a, b = pair
     try:
-        told = record_of(a, **{field: value})
-        tell(a, DirectoryUpdate(records=[told], **LIAR), net.now)
+        forged = record_of(a, **{field: value})
+        send_to(a, DirectoryUpdate(records=[forged], **LIAR), net.now)
     except WireError:
         return
-    assert_all_is_well(net, a, b)
+    assert_still_linked(net, a, b)
 
 
-def test_an_acknowledgement_of_what_was_never_said_is_no_reason_to_go_there(
-    net: Net, pair: tuple[OverlayNode, OverlayNode]
-) -> None:
+def test_acknowledgement_of_a_version_never_sent_is_not_followed(net: Net, pair: Pair) -> None:
     a, b = pair
     head = Header(sender=b.record.node_id, incarnation=b.record.incarnation, endpoint=b.record.endpoint)
-    known = (a.record.incarnation, HUGE)
-    assert tell(a, Heartbeat(number=1000, acked_stamp=known, directory_digest=b"", **head), net.now) is None
+    forged = (a.record.incarnation, HUGE)
+    assert send_to(a, Heartbeat(number=1000, acked_stamp=forged, directory_digest=b"", **head), net.now) is None
     assert a.record.version < limits.RESTORE_STEP
-    assert tell(a, Heartbeat(number=0, acked_stamp=a.record.stamp, directory_digest=b"", **head), net.now) is None
+    assert send_to(a, Heartbeat(number=0, acked_stamp=a.record.stamp, directory_digest=b"", **head), net.now) is None
 
 
-def test_nobody_ends_a_node_that_is_linked_under_its_name(net: Net, pair: tuple[OverlayNode, OverlayNode]) -> None:
-    """An older life of our name elsewhere ends a node that has just been started, but not one that has links."""
+def test_reported_older_namesake_does_not_stop_a_linked_node(net: Net, pair: Pair) -> None:
+    """Goal: only a node without links gives up its name.  Method: an older incarnation of it is reported for long."""
     a, b = pair
     older = record_of(a, incarnation=0, endpoint="192.0.2.99:4747")
     for _ in range(20):
-        tell(a, DirectoryUpdate(records=[older], **LIAR), net.now)
+        send_to(a, DirectoryUpdate(records=[older], **LIAR), net.now)
         net.run(limits.NAME_TAKEN_S / 10)
     assert NoticeKind.NAME_TAKEN not in net.notices(a)
-    assert_all_is_well(net, a, b)
+    assert_still_linked(net, a, b)
 
 
-# ---- about itself and others
+# ---- records of the sender and of others
 
 
 @pytest.mark.parametrize(
-    "lie",
+    "changes",
     [
         {"name": "a\nready name=x"},
         {"name": "\x1b[2J"},
@@ -120,107 +117,102 @@ def test_nobody_ends_a_node_that_is_linked_under_its_name(net: Net, pair: tuple[
         {"incarnation": HUGE},
     ],
 )
-def test_records_that_no_node_writes_are_malformed(
-    net: Net, pair: tuple[OverlayNode, OverlayNode], lie: dict[str, Any]
-) -> None:
+def test_record_that_no_node_makes_is_malformed(net: Net, pair: Pair, changes: dict[str, Any]) -> None:
     a, b = pair
-    assert tell(a, DirectoryUpdate(records=[invented(7, **lie)], **LIAR), net.now) == MessageRefusal.MESSAGE_MALFORMED
+    assert (
+        send_to(a, DirectoryUpdate(records=[invented(7, **changes)], **LIAR), net.now)
+        == MessageRefusal.MESSAGE_MALFORMED
+    )
     assert [record.name for record in a.records()] == ["b"]
-    assert_all_is_well(net, a, b)
+    assert_still_linked(net, a, b)
 
 
-def test_a_record_without_a_key_is_refused_where_datagrams_are_sealed(
-    net: Net, pair: tuple[OverlayNode, OverlayNode]
-) -> None:
-    """It would have anybody on the underlay send in the name of its node."""
+def test_record_without_a_key_is_refused_where_datagrams_are_sealed(net: Net, pair: Pair) -> None:
+    """Goal: nobody on the underlay can send in the name of a node.  Method: a known and an unknown node without key."""
     a, b = pair
     unsealed = record_of(b, version=b.record.version + 1, sender_key=b"")
-    assert tell(a, DirectoryUpdate(records=[unsealed], **LIAR), net.now) == MessageRefusal.RECORD_UNSEALED
+    assert send_to(a, DirectoryUpdate(records=[unsealed], **LIAR), net.now) == MessageRefusal.RECORD_UNSEALED
     hello = Hello(number=1, record=invented(7, sender_key=b""), sender=7, incarnation=1, endpoint="192.0.2.7:1")
-    assert tell(a, hello, net.now) == MessageRefusal.RECORD_UNSEALED
+    assert send_to(a, hello, net.now) == MessageRefusal.RECORD_UNSEALED
     assert [record.sender_key for record in a.records()] == [b.record.sender_key]
-    assert_all_is_well(net, a, b)
+    assert_still_linked(net, a, b)
 
 
 @pytest.fixture
 def small_overlay(monkeypatch: pytest.MonkeyPatch) -> int:
-    """A directory that is full soon."""
+    """Lower the bound on nodes; returns it."""
     monkeypatch.setattr(limits, "NODES_MAX", 50)
     return limits.NODES_MAX
 
 
-def test_who_speaks_for_himself_comes_before_rumours(
-    net: Net, pair: tuple[OverlayNode, OverlayNode], small_overlay: int
-) -> None:
-    """A directory that a liar has filled with invented nodes still takes a real one."""
+def test_node_that_sends_for_itself_gets_a_place_in_a_full_directory(net: Net, pair: Pair, small_overlay: int) -> None:
+    """Goal: invented nodes keep no real one out.  Method: a directory is filled with them, then a node starts."""
     a, b = pair
     records = [invented(1000 + number) for number in range(small_overlay + 20)]
-    tell(a, DirectoryUpdate(records=records, **LIAR), net.now)
+    send_to(a, DirectoryUpdate(records=records, **LIAR), net.now)
     assert len(a.records()) == small_overlay
     c = net.add("c", peers=(a.record.endpoint,))
     net.run(1)
-    assert "c" in up(a)
-    assert "a" in up(c)
+    assert "c" in linked_peers(a)
+    assert "a" in linked_peers(c)
     assert len(a.records()) == small_overlay
-    assert len(net.of(a, RecordGone)) >= 1
-    assert b.record.name in up(a)
+    assert len(net.events_of(a, RecordGone)) >= 1
+    assert b.record.name in linked_peers(a)
 
 
-def test_engines_of_invented_nodes_fill_neither_memory_nor_log(
-    net: Net, pair: tuple[OverlayNode, OverlayNode], small_overlay: int
-) -> None:
+def test_notices_about_invented_nodes_are_bounded(net: Net, pair: Pair, small_overlay: int) -> None:
     a, _ = pair
     for number in range(3):
         net.run(limits.NODE_FORGET_S + 1)
         records = [invented(1000 + number * 1000 + each, engine=f"e{each}") for each in range(40)]
-        tell(a, DirectoryUpdate(records=records, **LIAR), net.now)
+        send_to(a, DirectoryUpdate(records=records, **LIAR), net.now)
     net.pump()
-    assert 40 < len(net.of(a, Notice)) <= small_overlay
+    assert 40 < len(net.events_of(a, Notice)) <= small_overlay
 
 
-# ---- about memberships
+# ---- replicated maps
 
 
-def test_a_copy_has_a_bound_by_weight(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Long values count, not only keys; what is small still fits; one copy does not take all the room."""
+def test_weight_of_replicas_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: long values count, small entries still fit, and one replica does not use the whole budget."""
     monkeypatch.setattr(limits, "REPLICA_WEIGHT_MAX", 1000)
     monkeypatch.setattr(limits, "REPLICAS_WEIGHT_MAX", 1500)
     budget = MemoryBudget()
-    copies = [Replica(budget), Replica(budget)]
-    for copy in copies:
+    replicas = [Replica(budget), Replica(budget)]
+    for replica in replicas:
         for number in range(100):
-            copy.apply(Update(number, number + 1, 0, 0, [(b"%d" % number, bytes(400))]))
-    assert [copy.weight for copy in copies] == [909, 505]
+            replica.apply(Update(number, number + 1, 0, 0, [(b"%d" % number, bytes(400))]))
+    assert [replica.weight for replica in replicas] == [909, 505]
     assert budget.left == 1500 - 909 - 505
-    assert all(copy.is_short for copy in copies)
-    copies[0].discard()
-    copies[1].apply(Update(100, 101, 0, 0, [(b"more", bytes(400))]))
-    assert copies[1].weight == 606
-    assert not copies[1].differs(Advert(101, 12345)), "what had no room is not asked for again and again"
+    assert all(replica.is_short for replica in replicas)
+    replicas[0].discard()
+    replicas[1].apply(Update(100, 101, 0, 0, [(b"more", bytes(400))]))
+    assert replicas[1].weight == 606
+    assert not replicas[1].differs(Advert(101, 12345)), "an entry over the budget is not requested again and again"
 
 
-def test_a_pull_beyond_all_versions_is_answered_and_not_followed() -> None:
-    original, copy = ReplicaSource(), Replica()
-    original.set(b"key", b"value")
-    parts = original.updates(Pull(HUGE, 0, anew=False))
-    assert original.version == 1
-    copy.apply(parts[0])
-    assert copy.entries == {b"key": b"value"}
+def test_pull_beyond_all_versions_is_answered_but_not_followed() -> None:
+    source, replica = ReplicaSource(), Replica()
+    source.set(b"key", b"value")
+    parts = source.updates(Pull(HUGE, 0, anew=False))
+    assert source.version == 1
+    replica.apply(parts[0])
+    assert replica.entries == {b"key": b"value"}
 
 
-def test_an_update_in_the_name_of_another_does_not_last() -> None:
-    """A copy that was told of versions which its owner does not have starts anew."""
-    original, copy = ReplicaSource(), Replica()
-    original.set(b"key", b"value")
-    copy.apply(Update(0, HUGE, 0, 0, [(b"lie", b"")]))
+def test_forged_update_is_corrected_by_the_next_adverts() -> None:
+    """Goal: a replica with versions that its owner does not have starts anew.  Method: two rounds of adverts."""
+    source, replica = ReplicaSource(), Replica()
+    source.set(b"key", b"value")
+    replica.apply(Update(0, HUGE, 0, 0, [(b"lie", b"")]))
     for _ in range(2):
-        if copy.differs(original.advert()):
-            for update in original.updates(copy.pull()):
-                copy.apply(update)
-    assert copy.entries == {b"key": b"value"}
+        if replica.differs(source.advert()):
+            for update in source.updates(replica.pull()):
+                replica.apply(update)
+    assert replica.entries == {b"key": b"value"}
 
 
-def test_a_list_of_sources_is_bounded(net: Net, pair: tuple[OverlayNode, OverlayNode]) -> None:
+def test_list_of_sources_is_bounded(net: Net, pair: Pair) -> None:
     a, b = pair
     sources: list[Address] = [number.to_bytes(4) for number in range(limits.SOURCES_PER_GROUP_MAX + 1)]
     for count, verdict in ((limits.SOURCES_PER_GROUP_MAX, None), (limits.SOURCES_PER_GROUP_MAX + 1, "mesh_malformed")):
@@ -230,27 +222,27 @@ def test_a_list_of_sources_is_bounded(net: Net, pair: tuple[OverlayNode, Overlay
         message = EngineMessage(
             engine="mesh", body=body, sender=b.record.node_id, incarnation=b.record.incarnation, endpoint=""
         )
-        assert tell(a, message, net.now) == verdict
+        assert send_to(a, message, net.now) == verdict
 
 
-# ---- about trees
+# ---- nemo
 
 
-def test_nemo_remembers_no_end_of_sources_or_groups(monkeypatch: pytest.MonkeyPatch, small_overlay: int) -> None:
+def test_nemo_keeps_a_bounded_number_of_sources_and_groups(monkeypatch: pytest.MonkeyPatch, small_overlay: int) -> None:
     monkeypatch.setattr(limits, "GROUPS_MAX", 100)
     engine = Nemo(EngineContext(node_id=1, random=lambda: 0.5), 0.0)
     engine.join(GROUP, ANY_SOURCE, 0.0)
     for number in range(200):
-        said = nemo_messages.encode(nemo_messages.Source(GROUP, 1000 + number, 1))
-        assert engine.handle_message(7, said, 0.1) is None
+        source = nemo_messages.encode(nemo_messages.Source(GROUP, 1000 + number, 1))
+        assert engine.handle_message(7, source, 0.1) is None
         other = bytes([239, 9, number >> 8, number & 0xFF])
         assert engine.handle_message(7, nemo_messages.encode(nemo_messages.RootQuery(other, 0, 0, 0)), 0.1) is None
-    assert len(list(engine.nodes())) == small_overlay + 1, "the sources, and whom the rendezvous names"
+    assert len(list(engine.nodes())) == small_overlay + 1, "the sources and the rendezvous"
     assert len(engine._rendezvous._roots) == 100
 
 
-def test_nemo_does_not_follow_a_view_beyond_all_versions() -> None:
-    """The leader's next one would be malformed, and all others would cut it off."""
+def test_nemo_ignores_a_view_beyond_all_versions() -> None:
+    """Goal: a leader can still make a next view that others decode.  Method: views with versions out of range."""
     engine = Nemo(EngineContext(node_id=1, random=lambda: 0.5), 0.0)
     engine.handle_link(7, LinkState.UP, 0.0)
     engine.join(GROUP, ANY_SOURCE, 0.0)

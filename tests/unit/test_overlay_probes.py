@@ -1,46 +1,49 @@
-"""Goal: links whose probes are answered cost next to nothing, and what is broken is noticed as soon as on others.
+"""Goal: links whose probes are answered need few messages, and failures are noticed as soon as on other links.
 
-Method: two OverlayNodes by hand on virtual time, told every half second what their data planes would have seen.
+Method: two OverlayNodes on virtual time; every half second they are given the results of their data planes' probes.
 """
 
 from __future__ import annotations
 
 from pipeline import limits
 from pipeline.overlay.node import OverlayNode
-from tests.unit.overlay_net import Net, up
+from tests.unit.overlay_net import Net, linked_peers
 
 Pair = tuple[OverlayNode, OverlayNode]
 
 
-def run_probed(net: Net, pair: Pair, seconds: float, *, heard: bool = True, answered: bool = True) -> int:
-    """Time passes; how many messages were sent."""
+def run_probed(net: Net, pair: Pair, seconds: float, *, are_received: bool = True, are_answered: bool = True) -> int:
+    """Let time pass with probes received and answered, or not; return the number of messages sent."""
     before = len(net.sent)
     for _ in range(int(seconds / limits.PROBES_AGE_S)):
         net.run(limits.PROBES_AGE_S)
         for node, other in (pair, pair[::-1]):
-            if heard:
-                node.handle_probes(other.record.node_id, net.now, are_answered=answered)
+            if are_received:
+                node.handle_probes(other.record.node_id, net.now, are_answered=are_answered)
     return len(net.sent) - before
 
 
-def test_answered_probes_save_heartbeats(net: Net, pair: Pair) -> None:
+def test_answered_probes_replace_heartbeats(net: Net, pair: Pair) -> None:
     """Goal: a tenth of the messages, and the links stay up.  Method: a minute with probes and one without."""
     run_probed(net, pair, 30)
     with_probes = run_probed(net, pair, 60)
-    without = run_probed(net, pair, 60, heard=False)
-    assert (up(pair[0]), up(pair[1])) == ({"b"}, {"a"})
+    without = run_probed(net, pair, 60, are_received=False)
+    assert (linked_peers(pair[0]), linked_peers(pair[1])) == ({"b"}, {"a"})
     assert with_probes <= 2 * 60 / limits.PROBED_HEARTBEAT_S + 2 * 60 / limits.ENGINE_SYNC_INTERVAL_MAX_S + 4
     assert without >= 2 * 60 / limits.HELLO_INTERVAL_S
 
 
-def test_probes_that_are_not_answered_save_nothing(net: Net, pair: Pair) -> None:
-    """Goal: who is heard but not known to hear is told each second.  Method: probes heard, none answered."""
+def test_unanswered_probes_replace_no_heartbeats(net: Net, pair: Pair) -> None:
+    """Goal: heartbeats go on to a peer that may not receive us.  Method: probes are received, but not answered."""
     run_probed(net, pair, 5)
-    assert run_probed(net, pair, 60, answered=False) >= 2 * 60 / limits.HELLO_INTERVAL_S - 4
+    assert run_probed(net, pair, 60, are_answered=False) >= 2 * 60 / limits.HELLO_INTERVAL_S - 4
 
 
-def test_one_side_without_answers_takes_the_other_for_alive(net: Net, pair: Pair) -> None:
-    """Goal: a probe lost on one side does not end the link.  Method: both are heard, one is answered and rests."""
+def test_link_stays_up_when_probes_are_answered_on_one_side_only(net: Net, pair: Pair) -> None:
+    """Goal: a probe lost on one side does not end the link.
+
+    Method: both sides receive probes; one side's are answered, so its heartbeats are rare.
+    """
     answered, other = pair
     events = [len(each) for each in net.events.values()]
     for _ in range(int(30 / limits.PROBES_AGE_S)):
@@ -50,34 +53,34 @@ def test_one_side_without_answers_takes_the_other_for_alive(net: Net, pair: Pair
     assert [len(each) for each in net.events.values()] == events
 
 
-def test_data_path_that_breaks_leaves_the_link_up(net: Net, pair: Pair) -> None:
-    """Goal: heartbeats take over before anybody gives the other up.  Method: probes end at ten moments."""
+def test_link_stays_up_when_probes_end(net: Net, pair: Pair) -> None:
+    """Goal: heartbeats resume before either side times out.  Method: probes end at ten phases of a second."""
     for tenth in range(10):
         run_probed(net, pair, 10)
         net.run(tenth / 10)
         events = [len(events) for events in net.events.values()]
-        run_probed(net, pair, 10, heard=False)
+        run_probed(net, pair, 10, are_received=False)
         assert [len(events) for events in net.events.values()] == events, tenth
 
 
-def test_dead_peer_is_noticed_within_3_s(net: Net, pair: Pair) -> None:
-    """Goal: no later than without probes.  Method: both paths are cut at once, at several phases."""
+def test_dead_peer_is_down_within_3_s(net: Net, pair: Pair) -> None:
+    """Goal: no later than without probes.  Method: probes and messages are cut at once, at several phases."""
     for tenth in range(5):
         run_probed(net, pair, 10)
         net.run(tenth / 10)
         net.cut = {pair[1].record.endpoint}
         net.run(3)
-        assert up(pair[0]) == set(), tenth
+        assert linked_peers(pair[0]) == set(), tenth
         net.cut = set()
         net.run(3)
-        assert up(pair[0]) == {"b"}
+        assert linked_peers(pair[0]) == {"b"}
 
 
-def test_control_that_never_speaks_is_given_up(net: Net, pair: Pair) -> None:
-    """Goal: a data plane without its control does not hold a link for ever.  Method: messages are cut, probes go on."""
+def test_peer_that_sends_probes_but_no_messages_times_out(net: Net, pair: Pair) -> None:
+    """Goal: a data plane without its control process does not keep a link up.  Method: messages are cut, probes not."""
     run_probed(net, pair, 10)
     net.cut = {pair[1].record.endpoint}
     run_probed(net, pair, 2 * limits.PROBED_HEARTBEAT_S)
-    assert up(pair[0]) == {"b"}
+    assert linked_peers(pair[0]) == {"b"}
     run_probed(net, pair, 2 * limits.PROBED_HEARTBEAT_S)
-    assert up(pair[0]) == set()
+    assert linked_peers(pair[0]) == set()

@@ -1,6 +1,6 @@
-"""Goal: the mesh routes each packet to exactly those who want it, says only what changed, and costs what changed.
+"""Goal: the mesh routes each packet to exactly the nodes whose filter accepts it; messages and cost follow the changes.
 
-Method: meshes joined by hand; routes applied to a table and looked up as C does, against a model that asks the filters.
+Method: meshes linked by hand; their routes are looked up as C does, and compared with the filters themselves.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipeline import limits
 from pipeline.address import ANY_SOURCE, Address, FilterMode, NodeId, SourceFilter, include, parse
 from pipeline.drop_reasons import MessageRefusal
-from pipeline.engines.api import Engine, EngineContext, LinkState, RouteChanged, RouteKey, Side, Transmit
+from pipeline.engines.api import EngineContext, LinkState, RouteChanged, RouteKey, Side, Transmit
 from pipeline.engines.mesh import Mesh
 
 GROUP = parse("239.1.2.3")
@@ -27,7 +27,7 @@ def mesh(node: NodeId) -> Mesh:
 
 
 class Net:
-    """Meshes 1 … n, all linked; messages are carried at once unless `lossy`."""
+    """Meshes 1 … n, all linked; messages are carried at once, or lost while `is_lossy`."""
 
     def __init__(self, size: int) -> None:
         self.now = 0.0
@@ -35,31 +35,31 @@ class Net:
         self.routes: dict[NodeId, dict[RouteKey, frozenset[NodeId]]] = {node: {} for node in self.meshes}
         self.changes = 0
         self.messages: list[int] = []
-        self.lossy = False
+        self.is_lossy = False
         for node, each in self.meshes.items():
             for peer in self.meshes.keys() - {node}:
                 each.handle_link(peer, LinkState.UP, self.now)
         self.pump()
 
     def pump(self) -> None:
-        busy = True
-        while busy:
-            busy = False
+        is_busy = True
+        while is_busy:
+            is_busy = False
             for node, each in self.meshes.items():
                 while (output := each.poll_output()) is not None:
-                    busy = True
+                    is_busy = True
                     match output:
                         case RouteChanged(key=key, next_hops=None):
                             del self.routes[node][key]
                             self.changes += 1
                         case RouteChanged(key=key, next_hops=next_hops):
                             assert next_hops is not None
-                            assert self.routes[node].get(key) != next_hops, "only changes are put out"
+                            assert self.routes[node].get(key) != next_hops, "a route is put out only when it changes"
                             self.routes[node][key] = next_hops
                             self.changes += 1
                         case Transmit(peer=peer, message=message):
                             self.messages.append(len(message))
-                            if not self.lossy:
+                            if not self.is_lossy:
                                 assert self.meshes[peer].handle_message(node, message, self.now) is None
 
     def tick(self) -> None:
@@ -74,8 +74,8 @@ class Net:
         return table.get(RouteKey(Side.HOST, group, source), default)
 
 
-def test_it_is_an_engine() -> None:
-    engine: Engine = mesh(1)
+def test_new_mesh_has_no_outputs() -> None:
+    engine = mesh(1)
     assert engine.poll_timeout() is None
     assert engine.poll_output() is None
 
@@ -93,17 +93,17 @@ FILTERS = st.builds(SourceFilter, st.sampled_from(FilterMode), st.frozensets(st.
         max_size=30,
     )
 )
-def test_packets_go_to_exactly_those_who_want_them(steps: list[tuple[object, ...]]) -> None:
+def test_packets_go_to_exactly_the_nodes_whose_filter_accepts_the_source(steps: list[tuple[object, ...]]) -> None:
     net = Net(4)
-    wants: dict[NodeId, SourceFilter] = {}
+    filters: dict[NodeId, SourceFilter] = {}
     down: set[NodeId] = set()
     for step in steps:
         match step:
-            case ("join", int(node), SourceFilter() as wanted):
-                wants[node] = wanted
-                net.meshes[node].join(GROUP, wanted, net.now)
+            case ("join", int(node), SourceFilter() as sources):
+                filters[node] = sources
+                net.meshes[node].join(GROUP, sources, net.now)
             case ("leave", int(node)):
-                wants.pop(node, None)
+                filters.pop(node, None)
                 net.meshes[node].leave(GROUP, net.now)
             case ("down" | "up" as direction, int(node)):
                 (down.add if direction == "down" else down.discard)(node)
@@ -112,22 +112,22 @@ def test_packets_go_to_exactly_those_who_want_them(steps: list[tuple[object, ...
                     net.meshes[node].handle_link(peer, state, net.now)
                     net.meshes[peer].handle_link(node, state, net.now)
             case ("loss", _):
-                net.lossy = not net.lossy
+                net.is_lossy = not net.is_lossy
             case _:
                 net.tick()
         net.pump()
-    net.lossy = False
+    net.is_lossy = False
     net.tick()
     net.tick()
     for node in net.meshes:
         for source in [*SOURCES, parse("10.77.0.99")]:
             reachable = set() if node in down else net.meshes.keys() - down - {node}
-            expected = {peer for peer in reachable if peer in wants and wants[peer].accepts(source)}
+            expected = {peer for peer in reachable if peer in filters and filters[peer].accepts(source)}
             assert net.next_hops(node, GROUP, source) == expected
-        assert net.meshes[node].members(GROUP) == (set() if node in down else wants.keys() - down - {node})
+        assert net.meshes[node].members(GROUP) == (set() if node in down else filters.keys() - down - {node})
 
 
-def test_specific_routes_only_where_they_differ() -> None:
+def test_source_specific_routes_exist_only_where_they_differ() -> None:
     net = Net(3)
     net.meshes[2].join(GROUP, ANY_SOURCE, 0)
     net.meshes[3].join(GROUP, SourceFilter(FilterMode.EXCLUDE, frozenset(SOURCES[:1])), 0)
@@ -143,19 +143,19 @@ def test_specific_routes_only_where_they_differ() -> None:
     assert net.routes[2] == net.routes[1], "each source may be a program of any node"
 
 
-def test_an_unwanted_source_is_known_and_goes_nowhere() -> None:
+def test_source_that_all_members_exclude_has_an_empty_route() -> None:
     net = Net(2)
     net.meshes[2].join(GROUP, SourceFilter(FilterMode.EXCLUDE, frozenset(SOURCES[:1])), 0)
     net.pump()
     assert net.routes[1][RouteKey(Side.HOST, GROUP, SOURCES[0])] == frozenset()
 
 
-def test_no_route_for_a_source_that_lives_elsewhere() -> None:
+def test_source_on_another_node_has_no_route() -> None:
     net = Net(3)
     net.meshes[2].join(GROUP, include(SOURCES[:2]), 0)
     net.pump()
-    hosts = {SOURCES[0]: 1, SOURCES[1]: 3}
-    net.meshes[1].handle_addresses(hosts, 0)
+    owners = {SOURCES[0]: 1, SOURCES[1]: 3}
+    net.meshes[1].handle_addresses(owners, 0)
     net.pump()
     assert net.routes[1] == {RouteKey(Side.HOST, GROUP, SOURCES[0]): frozenset({2})}
     net.meshes[1].handle_addresses({}, 0)
@@ -183,7 +183,7 @@ def test_two_thousand_joins_travel_in_one_message() -> None:
     assert len(net.routes[1]) == 2000
 
 
-def test_65536_groups_and_one_more_change() -> None:
+def test_change_among_65536_groups_costs_one_short_message() -> None:
     net = Net(2)
     for number in range(65536):
         net.meshes[2].join(bytes([239, 1]) + number.to_bytes(2), ANY_SOURCE, 0)
@@ -192,16 +192,16 @@ def test_65536_groups_and_one_more_change() -> None:
     assert max(net.messages) < limits.MESSAGE_BYTES_MAX
     net.messages.clear()
     net.changes = 0
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     net.meshes[2].leave(bytes([239, 1, 0, 7]), 0)
     net.pump()
-    elapsed_s = time.perf_counter() - began
+    elapsed_s = time.perf_counter() - started_at
     assert (len(net.messages), net.changes) == (1, 1)
     assert net.messages[0] < 100
-    assert elapsed_s < 0.01, "a change does not cost what the groups cost"
+    assert elapsed_s < 0.01, "the cost does not depend on the number of groups"
 
 
-def test_publishers_are_told_and_route_nothing() -> None:
+def test_sources_are_replicated_without_routes() -> None:
     net = Net(2)
     net.meshes[2].register_source(GROUP, 0)
     net.pump()
@@ -211,7 +211,7 @@ def test_publishers_are_told_and_route_nothing() -> None:
     net.pump()
 
 
-def test_what_is_gone_is_gone() -> None:
+def test_state_of_a_gone_node_is_dropped() -> None:
     net = Net(2)
     net.meshes[2].join(GROUP, include(SOURCES), 0)
     net.pump()
@@ -224,7 +224,7 @@ def test_what_is_gone_is_gone() -> None:
     assert not net.meshes[1]._listed_groups
 
 
-def test_a_restored_mesh_routes_as_before() -> None:
+def test_restored_mesh_routes_as_before() -> None:
     net = Net(3)
     net.meshes[2].join(GROUP, ANY_SOURCE, 0)
     net.meshes[1].join(GROUP, include(SOURCES[:1]), 0)
@@ -235,10 +235,10 @@ def test_a_restored_mesh_routes_as_before() -> None:
     net.meshes[1], net.routes[1] = again, {}
     for peer in (2, 3):
         again.handle_link(peer, LinkState.UP, 0)
-    net.lossy = True
+    net.is_lossy = True
     net.pump()
-    assert net.routes[1] == before, "at once, from the copies"
-    net.lossy = False
+    assert net.routes[1] == before, "at once, from the replicas"
+    net.is_lossy = False
     net.tick()
     net.tick()
     assert net.routes[1] == before
@@ -258,7 +258,7 @@ def test_a_restored_mesh_routes_as_before() -> None:
         bytes.fromhex("96a17500010000" + "91" + "92" + "c4054def010203" + "c403010a00"),  # half a source
     ],
 )
-def test_nonsense_is_refused(message: bytes) -> None:
+def test_malformed_update_is_refused_as_a_whole(message: bytes) -> None:
     each = mesh(1)
     sound = bytes.fromhex("96a17500010000" + "91" + "92" + "c4054def010203" + "c40101")
     assert mesh(1).handle_message(2, sound, 0) is None

@@ -1,12 +1,12 @@
-"""Fuzz target: a member that knows the network key and says anything, to a node that is linked, routes and publishes.
+"""Fuzz target: a member that knows the network key sends anything to a node that has links, routes and shared memory.
 
-A script is a row of frames: what, two bytes length, and bytes that are
+A script is a row of frames: one byte kind, two bytes length, and bytes that are
 
-    0   a message between nodes          1   a body for the engine, from a peer whose link is up
-    2   the same from another peer       3   nothing: time passes
+    0   a message between nodes              1   a body for the engine, from a peer whose link is up
+    2   such a body from another peer        3   ignored: their number is the time that passes
 
-Whatever is said, the node raises nothing, says no end of things, and says only what honest nodes can decode: they would
-cut it off otherwise.  What it decides is put into real shared memory.
+Whatever is sent, the node raises nothing, its outputs end, and honest nodes can decode all of them, as they would cut
+it off otherwise.  Its decisions are written to real shared memory.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ GROUP = parse("239.1.2.3")
 PEERS = (7, 9)
 FRAMES_MAX = 32
 DRAINS_MAX = 10_000
-"""An input that makes a core say more than this is a finding too."""
+"""An input that causes more outputs than this is a finding too."""
 STEP_S = 1 / 64
 INTERESTING = (0, 1, 7, 9, 255, 256, (1 << 32) - 1, 1 << 32, (1 << 53) - 1, 1 << 53, (1 << 62) - 1, (1 << 63) - 1)
 
 
-# ---------------------------------------------------------------- the node that is spoken to
+# ---------------------------------------------------------------- the node under test
 
 
 def record_of(number: int, engine: str) -> NodeRecord:
-    """The record of a peer."""
+    """Return the record of a peer."""
     return NodeRecord(
         node_id=number,
         name=f"n{number}",
@@ -60,8 +60,8 @@ def record_of(number: int, engine: str) -> NodeRecord:
     )
 
 
-class Listener:
-    """A node with two peers that are up, a member of a group and a source of it, and all that control does for it."""
+class NodeUnderTest:
+    """A node with two linked peers, which is a member and a source of a group, and the work of control for it."""
 
     def __init__(self, engine: str) -> None:
         self.now = 0.0
@@ -82,15 +82,15 @@ class Listener:
             head = messages.Header(sender=number, incarnation=5, endpoint=record.endpoint)
             hello = Hello(number=1, record=record, acked_stamp=self.node.record.stamp, **head)
             assert self.node.handle_message("", messages.encode_node(hello), 0.1) is None
-        self.passes(3.0)
+        self.pass_time(3.0)
 
-    def hears(self, data: bytes) -> None:
-        """A message, whoever it says it is from."""
+    def receive(self, data: bytes) -> None:
+        """Receive a message, with any sender in it."""
         self.node.handle_message("192.0.2.7", data, self.now)
         self.drain()
 
-    def passes(self, seconds: float) -> None:
-        """Time."""
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass."""
         end = self.now + seconds
         for _ in range(DRAINS_MAX):
             due = self.node.poll_timeout()
@@ -100,28 +100,28 @@ class Listener:
             self.node.handle_timeout(self.now)
             self.drain()
         else:
-            raise AssertionError("time stands still")
+            raise AssertionError("timeouts without end")
         self.now = end
 
     def drain(self) -> None:
-        """As control does."""
+        """Drain the node as control does, and publish its decisions."""
         for _ in range(DRAINS_MAX):
             event = self.node.poll_event()
             if event is None:
                 break
             self._take(event)
         else:
-            raise AssertionError("one message makes the node want too much")
+            raise AssertionError("events without end after one message")
         while (entry := self.table.poll_change()) is not None:
             self.publisher.publish_entry(entry)
         self.publisher.flush()
         for _ in range(DRAINS_MAX):
             if (transmit := self.node.poll_transmit()) is None:
                 return
-            said = messages.decode_node(transmit[1])
-            if isinstance(said, EngineMessage) and said.engine == "nemo":
-                nemo_messages.decoder.decode(said.body)
-        raise AssertionError("one message makes the node say too much")
+            message = messages.decode_node(transmit[1])
+            if isinstance(message, EngineMessage) and message.engine == "nemo":
+                nemo_messages.decoder.decode(message.body)
+        raise AssertionError("messages without end after one message")
 
     def _take(self, event: events.NodeEvent) -> None:
         match event:
@@ -143,8 +143,8 @@ class Listener:
             case _:
                 pass
 
-    def end(self) -> None:
-        """Leaves shared memory as it was."""
+    def remove_records(self) -> None:
+        """Remove the records from shared memory, which all runs share."""
         for link in self.node.links():
             if link.node_id is not None and link.link is not None:
                 record = next(each for each in self.node.records() if each.node_id == link.node_id)
@@ -160,28 +160,28 @@ def _region() -> Region:
 
 
 def run_script(engine: str, data: bytes) -> None:
-    """The target."""
-    listener = Listener(engine)
-    for what, body in frames(data):
-        match what % 4:
+    """Run a script; a finding raises."""
+    under_test = NodeUnderTest(engine)
+    for kind, body in frames(data):
+        match kind % 4:
             case 0:
-                listener.hears(body)
+                under_test.receive(body)
             case 3:
-                listener.passes(len(body) * STEP_S)
+                under_test.pass_time(len(body) * STEP_S)
             case number:
-                listener.hears(engine_message(PEERS[number - 1], engine, body))
-    listener.passes(3.0)
+                under_test.receive(engine_message(PEERS[number - 1], engine, body))
+    under_test.pass_time(3.0)
     successor = OverlayNode(
         NodeConfig(name="a", endpoint="192.0.2.1:4747", incarnation=1, sender_key=bytes(32), engine=engine),
         random=random.Random(1).random,
-        now=listener.now,
+        now=under_test.now,
     )
-    successor.restore(listener.node.snapshot(listener.now), listener.now)
-    listener.end()
+    successor.restore(under_test.node.snapshot(under_test.now), under_test.now)
+    under_test.remove_records()
 
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
-    f"talk_{engine}": functools.partial(run_script, engine) for engine in ("mesh", "nemo", "flood")
+    f"overlay_node_{engine}": functools.partial(run_script, engine) for engine in ("mesh", "nemo", "flood")
 }
 
 
@@ -189,7 +189,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
 
 
 def frames(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """What a script says."""
+    """Return the frames of a script as (kind, body)."""
     at = 0
     for _ in range(FRAMES_MAX):
         if at + 3 > len(data):
@@ -199,21 +199,21 @@ def frames(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += 3 + length
 
 
-def frame(what: int, body: bytes) -> bytes:
-    """One step of a script."""
+def frame(kind: int, body: bytes) -> bytes:
+    """Return the bytes of a frame."""
     body = body[:0xFFFF]
-    return bytes([what]) + len(body).to_bytes(2) + body
+    return bytes([kind]) + len(body).to_bytes(2) + body
 
 
 def engine_message(sender: int, engine: str, body: bytes) -> bytes:
-    """A body in its envelope."""
+    """Return a message between nodes that carries this body for the engine."""
     head = messages.Header(sender=sender, incarnation=5, endpoint=f"192.0.2.{sender}:4747")
     return messages.encode_node(EngineMessage(engine=engine, body=body, **head))
 
 
 def bodies() -> list[bytes]:
-    """One of every kind that the engines understand."""
-    own = Listener("nemo").node.record.node_id
+    """Return a body of each kind that an engine decodes."""
+    own = NodeUnderTest("nemo").node.record.node_id
     crew, members = (7, own), {7: (7, 9), own: (own,), 9: ()}
     nemo = [
         nemo_messages.RootQuery(GROUP, 7, 9, 2),
@@ -247,8 +247,8 @@ def bodies() -> list[bytes]:
 
 
 def node_messages() -> list[bytes]:
-    """One of every kind, from a peer and about the node that hears it."""
-    own, record = Listener("mesh").node.record, record_of(7, "mesh")
+    """Return a message of each kind, from a peer, some with the record of the receiver."""
+    own, record = NodeUnderTest("mesh").node.record, record_of(7, "mesh")
     head = messages.Header(sender=7, incarnation=5, endpoint="192.0.2.7:4747")
     newer = msgspec.structs.replace(record, version=2, second_epoch=1, second_key=bytes(32))
     kinds: list[messages.AnyNodeMessage] = [
@@ -263,48 +263,48 @@ def node_messages() -> list[bytes]:
 
 
 def scripts(rng: random.Random) -> Iterator[bytes]:
-    """Scripts whose messages are well formed and say what nobody would; without end."""
-    said, known = node_messages(), bodies()
+    """Yield scripts of well-formed messages with changed values, without end."""
+    whole, known = node_messages(), bodies()
     while True:
         row = []
         for _ in range(rng.choice((1, 2, 4, 8))):
-            what = rng.randrange(4)
-            if what == 3:
+            kind = rng.randrange(4)
+            if kind == 3:
                 row.append(frame(3, bytes(rng.choice((8, 64, 200)))))
-            elif what:
-                row.append(frame(what, _twist(rng, rng.choice(known))))
+            elif kind:
+                row.append(frame(kind, _twist(rng, rng.choice(known))))
             else:
-                chosen = rng.choice(said)
+                chosen = rng.choice(whole)
                 row.append(frame(0, chosen[:1] + _twist(rng, chosen[1:])))
         yield b"".join(row)
 
 
 def seeds() -> list[bytes]:
-    """A script for each message, as it should be, with time after it."""
+    """Return a script for each message, unchanged, with time after it."""
     late = frame(3, bytes(200))
-    return [frame(0, said) + late for said in node_messages()] + [
-        frame(what, body) + late for body in bodies() for what in (1, 2)
+    return [frame(0, message) + late for message in node_messages()] + [
+        frame(kind, body) + late for body in bodies() for kind in (1, 2)
     ]
 
 
 def twisted_script(rng: random.Random, data: bytes) -> bytes:
-    """The script with one message twisted, or said twice; as it is if it has none that can be read."""
+    """Return the script with one message changed or sent twice; unchanged if it holds none that can be decoded."""
     row = list(frames(data))
     if not row:
         return data
     at = rng.randrange(len(row))
-    what, body = row[at]
-    head = body[:1] if what % 4 == 0 else b""
+    kind, body = row[at]
+    head = body[:1] if kind % 4 == 0 else b""
     try:
-        new = what, head + _twist(rng, body[len(head) :])
+        new = kind, head + _twist(rng, body[len(head) :])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError, TypeError):
-        new = what, body  # a fuzzer's bytes
+        new = kind, body  # bytes of the fuzzer that are no message
     row[at : at + rng.randrange(2)] = [new]
     return b"".join(frame(*each) for each in row)
 
 
 def _twist(rng: random.Random, data: bytes) -> bytes:
-    """The message with a few of its values changed, its form kept."""
+    """Return the message with a few of its values changed, its form kept."""
     value = msgspec.msgpack.decode(data, strict=False)
     for _ in range(rng.choice((0, 1, 1, 2, 3))):
         value = _changed(rng, value)
@@ -312,7 +312,7 @@ def _twist(rng: random.Random, data: bytes) -> bytes:
 
 
 def _changed(rng: random.Random, value: Any) -> Any:
-    """One value somewhere in it is another."""
+    """Return the value with one value in it changed."""
     match value:
         case dict() if value:
             key = rng.choice(list(value))
