@@ -36,6 +36,7 @@ from pipeline.errors import PipelineError
 from pipeline.io import checkpoint, interface, keystore, netlink, notify, privileges, process, rundir, tun, udp
 from pipeline.shm.policy import Policy
 from pipeline.shm.region import Geometry, ProcessState, Region
+from pipeline.shm.stage import Stage
 from pipeline.workers import base, graph
 
 STOP_TIMEOUT_S = 3.0
@@ -167,7 +168,7 @@ class _Supervisor:
             interface=interface.Interface(config.tun, queues, mtu=self._mtu, addresses=node_addresses(config)),
             data=data,
             control_socket=control_socket,
-            bells=[tuple(os.eventfd(0, os.EFD_NONBLOCK) for _ in graph.Stage) for _ in range(lanes)],
+            bells=[tuple(os.eventfd(0, os.EFD_NONBLOCK) for _ in Stage) for _ in range(lanes)],
             checkpoint=checkpoint.create(),
             ready_bell=os.eventfd(0, os.EFD_NONBLOCK),
             moves=socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK),
@@ -209,8 +210,8 @@ class _Supervisor:
             queue=res.queues[0],
             listener=res.control_socket.fileno(),
             checkpoint=res.checkpoint,
-            ingress_bells=tuple(bells[graph.Stage.OVERLAY_INGRESS] for bells in res.bells),
-            egress_bells=tuple(bells[graph.Stage.OVERLAY_EGRESS] for bells in res.bells),
+            ingress_bells=tuple(bells[Stage.OVERLAY_INGRESS] for bells in res.bells),
+            egress_bells=tuple(bells[Stage.OVERLAY_EGRESS] for bells in res.bells),
             ready_bell=res.ready_bell,
             moves=res.moves[1],
             started=time.monotonic(),

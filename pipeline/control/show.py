@@ -17,6 +17,7 @@ from pipeline.address import Address, show, show_prefix
 from pipeline.forwarding.route import FibKey, Kind
 from pipeline.shm import counters, ring
 from pipeline.shm.region import ProcessState
+from pipeline.shm.stage import Stage
 from pipeline.workers import graph
 
 if TYPE_CHECKING:
@@ -161,10 +162,10 @@ def _cpu_percent(pid: int) -> float:
 
 
 _PACKETS = {
-    graph.Stage.TUN_INGRESS: "tun_rx_packets",
-    graph.Stage.CLASSIFY: "sealed",
-    graph.Stage.OVERLAY_EGRESS: "overlay_tx_datagrams",
-    graph.Stage.OVERLAY_INGRESS: "overlay_rx_datagrams",
+    Stage.TUN_INGRESS: "tun_rx_packets",
+    Stage.CLASSIFY: "sealed",
+    Stage.OVERLAY_EGRESS: "overlay_tx_datagrams",
+    Stage.OVERLAY_INGRESS: "overlay_rx_datagrams",
 }
 
 

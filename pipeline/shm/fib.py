@@ -1,10 +1,10 @@
-"""The forwarding table of shared memory: control writes it here, stages read it in C.
+"""Forwarding table in shared memory: control writes it here, stages read it in C.
 
-Keys are FibKey of pipeline.forwarding but for one thing: `via` is the *index* of the incoming link here, as link sets
-hold indices too.  IPv4 addresses stand in the table as ::ffff:a.b.c.d.  It decides nothing: what is to stand in the
-table comes from forwarding/table.py.
+Keys are FibKey of pipeline.forwarding with one difference: `via` is the *index* of the incoming link, as link sets hold
+indices too.  The table holds IPv4 addresses as ::ffff:a.b.c.d.  This module decides nothing: the entries come from
+forwarding/table.py.
 
-One writer at a time.  Making one repairs what a writer that died left behind; entries survive it.
+There is one writer at a time.  A new writer repairs the table that a dead one left; the entries survive.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.shm._native import ffi, lib
 from pipeline.shm.region import Region
 
 RESERVE_ENTRIES = 4096
-"""Entries whose pages are reserved at a time: 768 KiB, so that thousands of changes take one system call."""
+"""Entries whose pages are reserved together: 768 KiB, so that thousands of changes take one system call."""
 
 _V4_PREFIX = bytes(10) + b"\xff\xff"
 _NO_ADDRESS = bytes(16)
@@ -38,12 +38,12 @@ _KIND_OF = {number: kind for kind, number in _KINDS.items()}
 
 
 class TableFullError(PipelineError):
-    """A table of shared memory has no room; what stands in it goes on working and can still be changed."""
+    """A table of shared memory is full.  Its entries stay valid and can still be changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEntry:
-    """An entry as it stands in shared memory; `used` if a stage has forwarded by it since it was last asked."""
+    """An entry of the table; `used`: a stage has forwarded by it since the mark was last cleared."""
 
     key: FibKey
     links: frozenset[int]
@@ -55,17 +55,17 @@ class StoredEntry:
 
 
 def mapped(address: Address) -> bytes:
-    """16 bytes: an IPv6 address as it is, an IPv4 address as ::ffff:a.b.c.d."""
+    """Return 16 bytes: an IPv6 address as it is, an IPv4 address as ::ffff:a.b.c.d."""
     return address if len(address) == 16 else _V4_PREFIX + address
 
 
 def unmapped(packed: bytes) -> Address:
-    """The address that mapped() was given."""
+    """Return the address that mapped() was called with."""
     return packed[12:] if packed.startswith(_V4_PREFIX) else packed
 
 
 class ForwardingTableWriter:
-    """The only writer of a region's forwarding table; MemoryError if there is no memory for its own list."""
+    """The only writer of a region's forwarding table; MemoryError if its own list of entries finds no memory."""
 
     def __init__(self, region: Region) -> None:
         self._region = region
@@ -91,11 +91,11 @@ class ForwardingTableWriter:
         stripes: int = 1,
         repairs: bool = False,
     ) -> None:
-        """Adds or replaces an entry: readers see the old one or the new one.
+        """Add or replace an entry: readers see the old one or the new one.
 
-        `links` are link indices, `stream` is the index of the group's stream counter,
-        `turns` (said by the entry of turn 0) how many entries a stream's packets take in turn; of what `repairs`
-        gaps are told, and its datagrams are kept.  Raises TableFullError, or PipelineError if /dev/shm is full.
+        `links` are link indices.  `stream` is the index of the group's stream counter.  `stripes`, in the entry of
+        stripe 0, is the number of entries that the packets of a stream alternate between.  With `repairs`, stages
+        report gaps of the stream and keep its datagrams.  Raises TableFullError, or PipelineError if /dev/shm is full.
         """
         if lib.mp_fib_high_water(self._writer, 1) > self._reserved:
             self._reserve(RESERVE_ENTRIES)
@@ -117,22 +117,22 @@ class ForwardingTableWriter:
         assert status == 0, "the words are in bounds"
 
     def delete(self, key: FibKey) -> bool:
-        """Removes an entry; whether there was one."""
+        """Delete an entry; return whether there was one."""
         return bool(lib.mp_fib_delete(self._writer, self._fill(key)) == 0)
 
     def lookup(self, key: FibKey) -> StoredEntry | None:
-        """The entry of exactly this key, as a stage would find it."""
+        """Return the entry of exactly this key, as a stage would find it."""
         index = lib.mp_fib_lookup(self._region.native, self._fill(key), self._value)
         return None if index == lib.MP_NO_ENTRY else self._stored(key, used=False)
 
     def entries(self, *, clear_used: bool = False) -> Iterator[StoredEntry]:
-        """All entries, in no order.  Entries may be deleted meanwhile; those set meanwhile may be met or not."""
+        """Iterate over all entries, in no order.  Entries may be deleted meanwhile; those set then may be missed."""
         cursor, used, key = ffi.new("uint32_t *"), ffi.new("uint32_t *"), ffi.new("struct mp_fib_key *")
         while lib.mp_fib_next(self._writer, cursor, key, self._value, used, clear_used):
             yield self._stored(_read_key(key), used=bool(used[0]))
 
     def take_used(self) -> list[FibKey]:
-        """The keys that stages have forwarded by since this was last asked; C passes over all others."""
+        """Return the keys that stages have forwarded by since the last call, and clear their marks."""
         cursor, key = ffi.new("uint32_t *"), ffi.new("struct mp_fib_key *")
         found = []
         while lib.mp_fib_next_used(self._writer, cursor, key):
@@ -141,7 +141,7 @@ class ForwardingTableWriter:
 
     @property
     def version(self) -> int:
-        """Incremented by every change."""
+        """Version of the table; every change increments it."""
         return int(lib.mp_fib_version(self._region.native))
 
     # ---------------------------------------------------------------- C values
@@ -169,7 +169,7 @@ class ForwardingTableWriter:
         )
 
     def _reserve(self, more: int) -> None:
-        """Puts memory behind the entries used so far and the next `more`."""
+        """Reserve the pages of the entries used so far and of the next `more`."""
         entries = lib.mp_fib_high_water(self._writer, more)
         native = self._region.native
         self._region.reserve(lib.mp_fib_entry_at(native, self._reserved), lib.mp_fib_entry_at(native, entries))

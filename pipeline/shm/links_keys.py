@@ -1,8 +1,8 @@
-"""Links, sender keys of peers and this node's own keys: control writes them here, stages copy them in C.
+"""Links, sender keys of peers and own sender keys in shared memory: control writes them here, stages copy them in C.
 
-It allocates what only shared memory knows, places for keys and their replay windows; link indices are allocated by
-overlay/link.py.  A writer that is made after another died finds out what stands there and goes on with it: keys that
-are set again as they are keep their windows, so nothing is accepted twice.
+This module allocates the places of keys and their replay windows; overlay/ allocates link indices.  A writer that
+follows a dead one adopts the keys in the table.  A key that is set again unchanged keeps its windows, so that no
+datagram is accepted twice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.shm.fib import TableFullError
 from pipeline.shm.region import Region
 
 WINDOW_REST_S = 1.0
-"""A stage drops its copy of a key before its next burst: windows freed so long ago are touched by nobody."""
+"""A stage drops its copy of a key before its next burst: no stage uses windows that were freed so long ago."""
 
 _FREE, _TAKEN = 0, 1
 
@@ -36,7 +36,7 @@ class LinkRecord:
 
 @dataclass(frozen=True, slots=True)
 class LinkFigures:
-    """Sums over lanes since the region was made; rtt_ns 0: unknown; bytes are UDP payload, probes included."""
+    """Figures of a link: sums over lanes since the start; rtt_ns 0: unknown; bytes are UDP payload, probes included."""
 
     tx_datagrams: int
     tx_bytes: int
@@ -74,20 +74,20 @@ class LinksKeysWriter:
     def set_link(
         self, index: int, *, node: NodeId, up: bool, endpoint: tuple[Address, int] | None, scope: int = 0
     ) -> None:
-        """The link's peer, whether it may be sent to, and where: packed address and port; ValueError out of bounds."""
+        """Set peer, state and endpoint (packed address and port) of a link; ValueError if a value is out of bounds."""
         address, port = endpoint or (b"", 0)
         family = {0: 0, 4: socket.AF_INET, 16: socket.AF_INET6}[len(address)]
         _check(lib.mp_link_set(self._region.native, index, node, up, family, address, port, scope), "link", index)
 
     def clear_link(self, index: int) -> None:
-        """The index is nobody's any more."""
+        """Free the index."""
         _check(lib.mp_link_clear(self._region.native, index), "link", index)
 
     def link(self, index: int) -> LinkRecord | None:
-        """What stands there; None if it is nobody's."""
+        """Return the link; None if the index is free."""
         record = ffi.new("struct mp_link *")
         consistent = lib.mp_link_read(self._region.native, index, record)
-        assert consistent, "nobody else writes"
+        assert consistent, "this is the only writer"
         if not record.node:
             return None
         size = {0: 0, socket.AF_INET: 4, socket.AF_INET6: 16}[record.endpoint.family]
@@ -96,7 +96,7 @@ class LinksKeysWriter:
         return LinkRecord(record.node, bool(record.up), endpoint, record.endpoint.scope)
 
     def link_figures(self, index: int) -> LinkFigures:
-        """What the stages counted for the index, whosever it was."""
+        """Return the figures that the stages have counted for the index, for all peers that ever had it."""
         view = ffi.new("struct mp_link_view *")
         _check(lib.mp_link_get(self._region.native, index, view), "link", index)
         return LinkFigures(**{name: getattr(view, name) for name in LinkFigures.__slots__})
@@ -104,10 +104,10 @@ class LinksKeysWriter:
     # ---------------------------------------------------------------- keys of peers
 
     def set_key(self, origin: NodeId, epoch: int, *, key: bytes | None, lanes: int) -> None:
-        """Datagrams of the origin's epoch are accepted from now on; key None: without a tag (--insecure).
+        """Accept datagrams of the origin's epoch from now on; key None: without a tag (--insecure).
 
-        Each of the origin's lanes gets a fresh replay window for data and one for probes, unless the very same key
-        stands there already.  Raises TableFullError, or PipelineError if /dev/shm is full.
+        Each lane of the origin gets a fresh replay window for data and one for probes, unless the same key is in the
+        table already.  Raises TableFullError, or PipelineError if /dev/shm is full.
         """
         _check_secret(key)
         old = self._keys.get((origin, epoch))
@@ -134,7 +134,7 @@ class LinksKeysWriter:
         self._keys[origin, epoch] = _Key(index, key, lanes, window)
 
     def clear_key(self, origin: NodeId, epoch: int) -> bool:
-        """Datagrams of the origin's epoch are unknown from now on; whether they were known."""
+        """Accept datagrams of the origin's epoch no more; return whether they were accepted."""
         key = self._keys.pop((origin, epoch), None)
         if key is None:
             return False
@@ -144,15 +144,15 @@ class LinksKeysWriter:
         return True
 
     def keys(self) -> frozenset[tuple[NodeId, int]]:
-        """(origin, epoch) of every key that stands there."""
+        """Return (origin, epoch) of every key in the table."""
         return frozenset(self._keys)
 
     # ---------------------------------------------------------------- own keys
 
     def set_sender(self, origin: NodeId, keys: Mapping[int, bytes | None], *, active: int) -> None:
-        """This node's id and its keys by epoch, one even and one odd at the most; `active` is that of new datagrams.
+        """Set this node's id and its keys by epoch, at most one even and one odd.
 
-        Keys are all None (--insecure) or none is.
+        New datagrams are sealed with the key of epoch `active`.  With --insecure all keys are None, else none is.
         """
         slots: list[tuple[int, object]] = [(0, ffi.NULL), (1, ffi.NULL)]
         for epoch, key in keys.items():
@@ -171,7 +171,7 @@ class LinksKeysWriter:
         record = ffi.new("struct mp_key *")
         for index in range(lib.MP_KEYS_MAX):
             consistent = lib.mp_key_read(self._region.native, index, record)
-            assert consistent, "half-written records were repaired, and nobody else writes"
+            assert consistent, "half-written records were repaired, and this is the only writer"
             if not record.origin:
                 self._free.append(index)
                 continue
@@ -181,7 +181,7 @@ class LinksKeysWriter:
 
 
 class _Windows:
-    """Which replay windows are whose: runs of them, taken from the low end, so that little memory is ever needed."""
+    """Allocator of replay windows in runs, from the low end, so that few pages are ever needed."""
 
     def __init__(self, count: int, clock: Callable[[], float]) -> None:
         self._state = bytearray(count)
@@ -195,18 +195,18 @@ class _Windows:
         self._resting.append((self._clock(), start, count))
 
     def allocate(self, count: int) -> int | None:
-        """The first of `count` windows; resting ones too when there are no others."""
-        self._wake(self._clock() - WINDOW_REST_S)
+        """Return the first of `count` free windows, of resting ones if there are no others; None: no room."""
+        self._release_rested(self._clock() - WINDOW_REST_S)
         start = self._state.find(bytes(count))
         if start < 0:
-            self._wake(float("inf"))
+            self._release_rested(float("inf"))
             start = self._state.find(bytes(count))
         if start < 0:
             return None
         self.take(start, count)
         return start
 
-    def _wake(self, before: float) -> None:
+    def _release_rested(self, before: float) -> None:
         while self._resting and self._resting[0][0] <= before:
             _, start, count = self._resting.popleft()
             self._state[start : start + count] = bytes([_FREE]) * count
@@ -218,7 +218,7 @@ def _check_secret(key: bytes | None) -> None:
 
 
 def moved_endpoint(punt: bytes) -> tuple[int, tuple[Address, int]]:
-    """What a punt of kind `endpoint` says (u32 link, struct mp_endpoint): the link and where its peer is heard from."""
+    """Return link and new endpoint of its peer from a punt of kind ENDPOINT (u32 link, struct mp_endpoint)."""
     link = int(ffi.from_buffer("uint32_t *", punt)[0])
     endpoint = ffi.from_buffer("struct mp_endpoint *", punt[4:])
     size = 4 if endpoint.family == socket.AF_INET else 16

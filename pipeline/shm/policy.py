@@ -1,7 +1,7 @@
-"""The policy of the stages (mp_policy.h) as the configuration has it: lists of groups, whose sources, rates.
+"""Policy of the stages (mp_policy.h) from the configuration: allowed groups, source addresses, rates.
 
-It is made once, before the workers are forked, and never changes.  Control asks it too: what this host may not receive
-it does not join.
+It is made once, before the workers are forked, and never changes.  Control uses the list of receivable groups too: it
+joins no group that this host may not receive.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from typing import Any
 
 from pipeline.address import Address
 from pipeline.config import GroupsSection, SecuritySection
-from pipeline.config_checks import GROUP_PREFIXES_MAX
-from pipeline.shm._native import ffi, lib
+from pipeline.shm._native import ffi
 from pipeline.shm.fib import mapped
 
 
 class Policy:
-    """Lists and rates, for C and for control."""
+    """Lists and rates, as C reads them."""
 
     def __init__(self, groups: GroupsSection, security: SecuritySection) -> None:
         self.native: Any = ffi.new("struct mp_policy *")
@@ -30,14 +29,14 @@ class Policy:
 
 
 class GroupList:
-    """Which groups this host may receive."""
+    """Groups that this host may receive."""
 
     def __init__(self, groups: GroupsSection) -> None:
         self._allow = [ipaddress.ip_network(text) for text in groups.receive_allow]
         self._deny = [ipaddress.ip_network(text) for text in groups.receive_deny]
 
     def allows(self, group: Address) -> bool:
-        """As mp_policy_delivers."""
+        """Return whether this host may receive the group, as mp_policy_delivers() decides."""
         address = ipaddress.ip_address(group)
         if any(address in network for network in self._deny):
             return False
@@ -50,6 +49,3 @@ def _fill(native: Any, texts: Iterable[str]) -> None:
         ffi.memmove(native.prefix[number].address, mapped(network.network_address.packed), 16)
         native.prefix[number].bits = network.prefixlen + (96 if network.version == 4 else 0)
         native.count = number + 1
-
-
-assert lib.MP_PREFIXES_MAX == GROUP_PREFIXES_MAX

@@ -15,6 +15,6 @@ class PuntKind(enum.IntEnum):
     SOURCE = lib.MP_PUNT_SOURCE
     """First packet of a flow that no forwarding entry covers."""
     ENDPOINT = lib.MP_PUNT_ENDPOINT
-    """A peer's verified datagram came from another address than its link has (shm/tables.py)."""
+    """A peer's verified datagram came from another address than its link has (shm/links_keys.py)."""
     GAP = lib.MP_PUNT_GAP
-    """Datagrams that a stream lacks (shm/repair.py)."""
+    """Missing datagrams of a stream (shm/repair.py)."""

@@ -1,12 +1,12 @@
-"""The shared memory of one instance: creating, attaching, reserving and removing it; its table of processes.
+"""Shared memory of one instance: create, attach, reserve and remove it; its table of processes.
 
     create ─▶ (fork: children keep the mapping) ─▶ close, unlink        the supervisor
-    attach ─▶ close                                                     anybody else with the rights
+    attach ─▶ close                                                     any other process with the rights
 
-The supervisor formats the region and is the only one to unlink it.  Everything up to `lazy_at` has memory behind it
-from the start; what lies behind (forwarding entries, replay windows) is reserved by control before it is used: a full
-/dev/shm is an error with a text, never a SIGBUS.  What the parts mean is known in C (mp_layout.h) and in the modules
-beside this one.
+The supervisor formats the region, and only the supervisor unlinks it.  All pages up to `lazy_at` have memory behind
+them from the start.  Control reserves the pages behind that (forwarding entries, replay windows) before it uses them: a
+full /dev/shm is an error with a text, never a SIGBUS.  The meaning of the parts is defined in C (mp_layout.h) and used
+by the modules beside this one.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from pipeline.errors import PermissionDeniedError, PipelineError
 from pipeline.shm._native import ffi, lib
 
 HOST_SLOTS = 1024
-"""Packets under way in a lane: 1 ms of 1 million packets a second, and the queue of the TUN stands before it."""
+"""Packets in the stages of a lane: 1 ms of 1 million packets a second, behind the queue of the TUN."""
 OVERLAY_SLOTS = 64
-"""Super-buffers of up to 64 KiB to be relayed: 4 MiB a lane, a millisecond and more at 25 Gbit/s."""
+"""Super-buffers of up to 64 KiB to relay: 4 MiB a lane, more than 1 ms at 25 Gbit/s."""
 FIB_ENTRIES = 262_144
-"""Four for each of 65,536 groups: host side, overlay side, and sources."""
+"""Entries of the forwarding table: four for each of 65,536 groups, for host side, overlay side and sources."""
 FIB_BUCKETS = 262_144
-"""As many as entries: chains of one or two."""
+"""Buckets of the forwarding table: as many as entries, for chains of one or two."""
 MODE = 0o600
-DIRECTORY = "/dev/shm"  # noqa: S108  # where Linux shows POSIX shared memory: for messages
+DIRECTORY = "/dev/shm"  # noqa: S108  # Linux shows POSIX shared memory there; used in error messages
 
 
 class ProcessState(enum.IntEnum):
-    """As enum mp_process_state."""
+    """State of a process (enum mp_process_state)."""
 
-    ABSENT = 0
-    STARTING = 1
-    READY = 2
-    STOPPED = 3
+    ABSENT = lib.MP_ABSENT
+    STARTING = lib.MP_STARTING
+    READY = lib.MP_READY
+    STOPPED = lib.MP_STOPPED
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Geometry:
         fib_buckets: int = FIB_BUCKETS,
         seed: int | None = None,
     ) -> Geometry:
-        """The geometry for lanes and a TUN MTU; the hash's seed is random unless a test wants it otherwise."""
+        """Return the geometry for lanes and a TUN MTU; the seed of the hash is random unless a test fixes it."""
         return cls(
             lanes=lanes,
             host_slots=host_slots,
@@ -85,7 +85,7 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A row of the process table: pid 0 if it was never started; `stages` is a bit set of enum mp_stage_id."""
+    """A row of the process table; pid 0: never started; `stages` is a bit set of enum mp_stage_id."""
 
     pid: int
     state: ProcessState
@@ -94,7 +94,7 @@ class Process:
 
 
 def region_name(instance: str) -> str:
-    """The POSIX name, seen as /dev/shm/mcast-pipeline.<instance>."""
+    """Return the POSIX name of an instance's region, visible as /dev/shm/mcast-pipeline.<instance>."""
     return f"/mcast-pipeline.{instance}"
 
 
@@ -103,7 +103,7 @@ def _path(instance: str) -> str:
 
 
 class Region:
-    """A mapped region.  Made by create() or attach(), not directly."""
+    """A mapped region.  create() and attach() make it."""
 
     def __init__(self, instance: str, fd: int, size: int) -> None:
         self.instance = instance
@@ -118,7 +118,7 @@ class Region:
 
     @classmethod
     def create(cls, instance: str, geometry: Geometry) -> Region:
-        """Makes and formats the region; PipelineError if the name is in use or /dev/shm too small."""
+        """Create and format the region; PipelineError if the name is in use or /dev/shm too small."""
         native = ffi.new("struct mp_geometry *", asdict(geometry))
         size, eager = lib.mp_region_size(native), lib.mp_region_lazy_at(native)
         if not size:
@@ -138,7 +138,7 @@ class Region:
 
     @classmethod
     def attach(cls, instance: str) -> Region:
-        """Maps the region of a running instance; PipelineError if there is none or it is of another version."""
+        """Map the region of a running instance; PipelineError if there is none or it has another version."""
         memory = _open(instance, 0)
         size = os.fstat(memory.fd).st_size
         if size < mmap.PAGESIZE:
@@ -152,7 +152,7 @@ class Region:
 
     @classmethod
     def unlink_stale(cls, instance: str) -> bool:
-        """Removes the name, if it is there, whoever left it; processes that have it mapped keep it."""
+        """Remove the name of a region if it exists, and return whether it did; processes keep their mappings."""
         try:
             posix_ipc.unlink_shared_memory(region_name(instance))
         except posix_ipc.ExistentialError:
@@ -162,11 +162,11 @@ class Region:
         return True
 
     def unlink(self) -> None:
-        """Removes the region's name: the supervisor, when all processes have ended."""
+        """Remove the name of the region.  The supervisor calls this when all processes have ended."""
         self.unlink_stale(self.instance)
 
     def close(self) -> None:
-        """Unmaps it here.  Nothing made from `native` may be used any more."""
+        """Unmap the region in this process.  Objects made from `native` must not be used afterwards."""
         if self._fd < 0:
             return
         self.native = ffi.NULL
@@ -176,64 +176,64 @@ class Region:
         self._fd = -1
 
     def reserve(self, start: int, end: int) -> None:
-        """Puts memory behind the bytes from `start` to `end`; PipelineError if /dev/shm is full."""
+        """Reserve the pages from `start` to `end`; PipelineError if /dev/shm is full."""
         start -= start % mmap.PAGESIZE
         end = min(end, self.size)
         if start < end:
             _allocate(self._fd, self.instance, start, end - start)
 
     def lock_keys(self) -> bool:
-        """Keeps the pages with keys out of swap as long as this process lives; whether that is allowed."""
+        """Keep the pages with keys out of swap as long as this process lives; return whether that is allowed."""
         return bool(lib.mp_keys_lock(self.native) == 0)
 
     def wipe_keys(self) -> None:
-        """Overwrites all keys: the supervisor, when all processes have ended."""
+        """Overwrite all keys.  The supervisor calls this when all processes have ended."""
         lib.mp_keys_wipe(self.native)
 
     def fileno(self) -> int:
-        """The descriptor, which control needs for reserve()."""
+        """Return the descriptor, which control needs for reserve()."""
         return self._fd
 
     @property
     def geometry(self) -> Geometry:
-        """As it stands in the region."""
+        """Geometry of the region."""
         native = self.native.geometry
         return Geometry(**{name: getattr(native, name) for name in Geometry.__slots__})
 
     # ---------------------------------------------------------------- table of processes, 0 is control
 
     def process(self, index: int) -> Process:
-        """A row of the table; IndexError beyond it."""
+        """Return a row of the table; IndexError if there is no such row."""
         view = ffi.new("struct mp_process_view *")
         _check_index(lib.mp_process_get(self.native, index, view))
         return Process(view.pid, ProcessState(view.state), view.restarts, view.stages)
 
     def process_pid(self, index: int) -> int:
-        """The pid, 0 before the first start."""
+        """Return the pid; 0 before the first start."""
         return self.process(index).pid
 
     def process_state(self, index: int) -> ProcessState:
-        """What the process said last, or the supervisor of it."""
+        """Return the state that the process or the supervisor set last."""
         return self.process(index).state
 
     def process_restarts(self, index: int) -> int:
-        """How often it had to be started again."""
+        """Return the number of restarts."""
         return self.process(index).restarts
 
     def set_process_pid(self, index: int, pid: int) -> None:
-        """The supervisor started it."""
+        """Set the pid.  The supervisor calls this at each start."""
         _check_index(lib.mp_process_set_pid(self.native, index, pid))
 
     def set_process_state(self, index: int, state: ProcessState) -> None:
-        """READY by the process itself, the others by the supervisor."""
+        """Set the state: READY by the process itself, the others by the supervisor."""
         _check_index(lib.mp_process_set_state(self.native, index, state))
 
     def set_process_stages(self, index: int, stages: int) -> None:
-        """Which stages it runs, as a bit set: the supervisor, before the first start."""
+        """Set the bit set of its stages.  The supervisor calls this before the first start."""
         _check_index(lib.mp_process_set_stages(self.native, index, stages))
 
     def count_restart(self, index: int) -> None:
-        """The supervisor starts it again."""
+        """Count a restart.  The supervisor calls this."""
         _check_index(lib.mp_process_count_restart(self.native, index))
 
 

@@ -1,7 +1,7 @@
-"""Repair between control and the stages: gaps that overlay_ingress sees, how far its streams have come, and what
-overlay_egress is to send once more.
+"""Repair of streams between control and the stages: gaps, tracked streams, and requests to retransmit.
 
-It knows streams by their numbers (forwarding/table.py) and peers by their links, and decides nothing.
+overlay_ingress reports gaps and tracks streams; overlay_egress carries out the requests.  This module names streams by
+their numbers (forwarding/table.py) and peers by their links.  It decides nothing.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from pipeline.shm.region import Region
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """What a stream lacks now, oldest first; nothing: it is whole again."""
+    """Missing datagrams of a stream, the oldest first; no numbers: none is missing any more."""
 
     origin: NodeId
     stream: int
     via: int | None
-    """The link by which its last datagram came; None: from nobody known."""
+    """Link by which the last datagram arrived; None: from no known peer."""
     numbers: tuple[int, ...]
 
 
 def read_gap(punt: bytes) -> Gap:
-    """The gap in a punt; WireError if there is none."""
+    """Return the gap in a punt of kind GAP; WireError if its length or count is wrong."""
     gap = ffi.new("struct mp_repair_gap *")
     if len(punt) != ffi.sizeof("struct mp_repair_gap"):
         raise WireError("no gap")
@@ -39,7 +39,7 @@ def read_gap(punt: bytes) -> Gap:
 
 
 def resend(region: Region, *, link: int, origin: NodeId, stream: int, numbers: Sequence[int]) -> bool:
-    """Orders the stages to send these datagrams to that link; False if they are behind, which is counted."""
+    """Request the stages to retransmit datagrams to a link; False if too many requests are queued, which is counted."""
     status = 0
     for at in range(0, len(numbers), lib.MP_REPAIR_REQUEST_NUMBERS):
         part = numbers[at : at + lib.MP_REPAIR_REQUEST_NUMBERS]
@@ -48,7 +48,7 @@ def resend(region: Region, *, link: int, origin: NodeId, stream: int, numbers: S
 
 
 def tracked_streams(region: Region) -> dict[tuple[NodeId, int], int]:
-    """The highest number of each stream that the stages follow, by origin and stream; numbers wrap at 32 bits."""
+    """Return the highest number received of each tracked stream, by origin and stream; numbers wrap at 32 bits."""
     found = ffi.new("struct mp_tracked_stream[]", lib.MP_REPAIR_TRACKS)
     count = lib.mp_repair_track_list(region.native, found)
     return {(each.origin, each.stream): each.highest for each in found[0:count]}

@@ -1,6 +1,6 @@
-"""How full the rings are and which stage the slots wait for.  Read only.
+"""Levels of the rings, and the stages that their slots wait for.  Read only.
 
-Numbers of a running instance are of about the same time, never of one instant.
+The numbers of a running instance are of about the same time; they are not a snapshot.
 """
 
 from __future__ import annotations
@@ -9,24 +9,25 @@ from typing import Any
 
 from pipeline.shm._native import ffi, lib
 from pipeline.shm.region import Region
+from pipeline.shm.stage import Stage
 
-RINGS = ("host", "overlay")
-"""As enum mp_ring_id."""
-STAGES = ("tun_ingress", "classify", "overlay_egress", "overlay_ingress")
-"""As enum mp_stage_id."""
+RINGS = {lib.MP_RING_HOST: "host", lib.MP_RING_OVERLAY: "overlay"}
+"""Words of the rings (enum mp_ring_id)."""
 
 
 def levels(region: Region) -> list[dict[str, Any]]:
-    """One row a ring and lane: `ring`, `lane`, `slots`, `used` (now under way), `published` (since the start),
-    `waiting` (slots before each stage that follows the first), `sleeping` (stages that wait at their doorbell).
+    """Return a row for each ring and lane.
+
+    `ring`, `lane`, `slots`; `used`: slots in work now; `published`: slots since the start; `waiting`: slots before each
+    stage but the first; `sleeping`: stages that wait at their doorbell.
     """
     view = ffi.new("struct mp_ring_view *")
     rows = []
     for lane in range(region.geometry.lanes):
-        for number, name in enumerate(RINGS):
+        for number, name in RINGS.items():
             status = lib.mp_ring_get(region.native, lane, number, view)
             assert status == 0, "lane and ring are in bounds"
-            stages = [STAGES[view.stage[i]] for i in range(view.stages)]
+            stages = [Stage(view.stage[i]).word for i in range(view.stages)]
             passed = [view.passed[i] for i in range(view.stages)]
             rows.append(
                 {

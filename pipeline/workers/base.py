@@ -18,12 +18,11 @@ from pipeline.messages import Punt, encode_local
 from pipeline.shm._native import ffi, lib
 from pipeline.shm.policy import Policy
 from pipeline.shm.region import ProcessState, Region
-from pipeline.workers.graph import STAGES, Stage, Worker, mask
+from pipeline.shm.stage import Stage
+from pipeline.workers.graph import Worker, mask
 
 BUDGET_NS = 1_000_000_000
 """How long C runs before Python looks around: nothing is pending there, signals interrupt it."""
-PUNT_BYTES = 9216
-"""As MP_PUNT_BYTES: a report as long as the largest MTU."""
 IDLE = {"adaptive": lib.MP_IDLE_ADAPTIVE, "busy": lib.MP_IDLE_BUSY, "sleep": lib.MP_IDLE_SLEEP}
 
 log = structlog.get_logger()
@@ -38,7 +37,7 @@ class LaneDescriptors:
     bells: tuple[int, ...]
 
     def needed_by(self, worker: Worker) -> frozenset[int]:
-        """The descriptors that a worker keeps for its stages and those that it inline_stages; it closes the others."""
+        """The descriptors that a worker keeps for its stages and those that it may run inline; it closes the others."""
         stages = worker.stages + worker.inline_stages
         needed = set(self.bells)
         if {Stage.TUN_INGRESS, Stage.OVERLAY_INGRESS} & set(stages):
@@ -88,7 +87,7 @@ def run(
 
 
 def _words(stages: tuple[Stage, ...]) -> list[str]:
-    return [stage.name.lower() for stage in stages]
+    return [stage.word for stage in stages]
 
 
 class _Punts:
@@ -97,18 +96,15 @@ class _Punts:
     def __init__(self, lane: int, endpoint: str) -> None:
         self._lane = lane
         self._kind = ffi.new("uint32_t *")
-        self._buffer = ffi.new("uint8_t[]", PUNT_BYTES)
+        self._buffer = ffi.new("uint8_t[]", lib.MP_PUNT_BYTES)
         self._endpoint = endpoint
         self._socket: zmq.Socket[bytes] | None = None
 
     def forward(self, native: object) -> None:
         if self._socket is None:
             self._socket = bus.punt_sender(self._endpoint)
-        while length := lib.mp_punt_take(native, self._kind, self._buffer, PUNT_BYTES):
+        while length := lib.mp_punt_take(native, self._kind, self._buffer, lib.MP_PUNT_BYTES):
             packet = bytes(ffi.buffer(self._buffer, length))
             punt = Punt(lane=self._lane, kind=self._kind[0], packet=packet)
             if not bus.send(self._socket, encode_local(punt)):
                 lib.mp_punt_lost(native, self._kind[0])
-
-
-assert lib.MP_STAGES == STAGES

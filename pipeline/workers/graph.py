@@ -10,21 +10,10 @@ A packet's path: tun_ingress → classify → overlay_egress → the network →
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pipeline.shm._native import lib
-
-
-class Stage(enum.IntEnum):
-    """Stage of the data plane (enum mp_stage_id)."""
-
-    TUN_INGRESS = lib.MP_TUN_INGRESS
-    CLASSIFY = lib.MP_CLASSIFY
-    OVERLAY_EGRESS = lib.MP_OVERLAY_EGRESS
-    OVERLAY_INGRESS = lib.MP_OVERLAY_INGRESS
-
+from pipeline.shm.stage import Stage
 
 STAGES = len(Stage)
 
@@ -69,4 +58,4 @@ def workers(count: int) -> list[Worker]:
         return [Worker("all", 0, tuple(Stage))]
     if count == 2:
         return [Worker("sender", 0, _SENDER), Worker("receiver", 0, (Stage.OVERLAY_INGRESS,))]
-    return [Worker(stage.name.lower(), lane, (stage,)) for lane in range(count // STAGES) for stage in Stage]
+    return [Worker(stage.word, lane, (stage,)) for lane in range(count // STAGES) for stage in Stage]
