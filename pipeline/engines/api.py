@@ -3,7 +3,7 @@
 Inputs of an engine are the groups that this host joins and sends to (`join`, `leave`, `register_source`,
 `deregister_source`), links (`handle_link`), owners of overlay addresses (`handle_addresses`), messages of the same
 engine on other nodes (`handle_message`), losses that the data plane has seen (`handle_gap`, `handle_stream_stall`) and
-time (`handle_timeout`).  Outputs are messages, routes, links that it wants, and orders to resend.  One law: call one or
+time (`handle_timeout`).  Outputs are messages, routes, links that it needs, and orders to resend.  One law: call one or
 several inputs, then drain `poll_output` until it returns None, then call `poll_timeout`.
 
 An engine knows no clock (`now` is an argument, in seconds, monotonic), no sockets, and no randomness but that of its
@@ -64,7 +64,7 @@ class Transmit(msgspec.Struct, frozen=True):
 
 
 class LinkWanted(msgspec.Struct, frozen=True):
-    """The engine wants a link to a node, or no longer wants it."""
+    """The engine needs a link to a node, or no longer needs it."""
 
     peer: NodeId
     is_wanted: bool
@@ -87,10 +87,10 @@ Output: TypeAlias = Transmit | RouteChanged | LinkWanted | Resend
 
 
 class NodeView:
-    """What an engine may assume about other nodes.  In this base class, every node has a link to every other one."""
+    """Assumptions about other nodes.  By this base class, every node has a link to every other one."""
 
     announces_sources: ClassVar[bool] = False
-    """Whether the engine has to announce sources, because receivers may lack their records and thus their keys."""
+    """True if the engine has to announce sources, because receivers may lack their records and thus their keys."""
 
     def can_reach(self, node: NodeId, up: Container[NodeId]) -> bool:
         """Return whether a message to the node may arrive; `up` holds the nodes whose link is up."""
@@ -122,9 +122,9 @@ class Engine(abc.ABC):
     """
 
     repairs: ClassVar[bool] = False
-    """Whether the engine's routes may ask for repair, so that the data plane keeps a history."""
+    """True if the engine's routes may ask for repair, so that the data plane keeps a history."""
     supports_partial_view: ClassVar[bool] = False
-    """Whether the engine works where nodes know and link only the nodes that it wants or mentions."""
+    """True if the engine works where nodes know only the nodes that it links or mentions."""
 
     def __init__(self, context: EngineContext, now: float) -> None: ...
 

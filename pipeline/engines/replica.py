@@ -195,9 +195,9 @@ class Replica:
     floor: int = 0
     entries: dict[Key, Value] = field(default_factory=dict)
     is_faulty: bool = False
-    """Whether everything is to be sent anew."""
+    """True if everything is to be sent anew."""
     is_short: bool = False
-    """Whether an entry exceeded the budget, so that the digest proves nothing."""
+    """True if an entry exceeded the budget, so that the digest proves nothing."""
     _unconfirmed: set[Key] = field(default_factory=set)
     _reset_until: int = 0
 

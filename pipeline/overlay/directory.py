@@ -66,7 +66,7 @@ class Directory:
 
     @property
     def is_full(self) -> bool:
-        """Whether there is no place for another node."""
+        """True if there is no place for another node."""
         return len(self._others) >= limits.NODES_MAX
 
     def get(self, node: NodeId) -> NodeRecord | None:

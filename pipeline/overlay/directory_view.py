@@ -4,7 +4,7 @@ A node is made with one view.  Everything that differs between the two stands he
 
                        FullView                                PartialView
     records            all nodes                               nodes that the engine uses, or that a message mentions
-    sessions           with every node                         with nodes to which the engine wants a link
+    sessions           with every node                         with nodes to which the engine needs a link
     gossip             digests in heartbeats, then summaries   records travel with the engine's messages
     a forgotten node   leaves a tombstone against old gossip   is dropped, unless the engine still needs its record
     heartbeats         at all times                            where the engine has nothing to send
@@ -14,8 +14,8 @@ A node is made with one view.  Everything that differs between the two stands he
 A full view costs each node about 100 kB/s with 1,024 nodes.  A partial view serves many thousands of nodes.  Only the
 simulator can select it today: a daemon has to carry flooded groups and unicast.
 
-A view decides; it changes no session.  PeerTable asks it about records, Sessions about messages, OverlayNode about
-addresses, and an engine sees it as a NodeView.
+PeerTable consults the view about records, Sessions about messages, and OverlayNode about addresses; an engine receives
+it as a NodeView.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from pipeline.overlay.transmitter import Transmitter
 SESSION_SLOWDOWN = 3.0
 """Partial view: heartbeats of sessions are slower than those of the engine by this factor, as it watches its peers."""
 ENGINE_HEARTBEAT_S, ENGINE_GRACE_S = 10.0, 15.0
-"""Stand for the engine's options `heartbeat_s` and `grace_s` where they are not set."""
+"""Used where the engine's options `heartbeat_s` and `grace_s` are not set."""
 FORGET_S = 40.0
 """Partial view: time after which an unused record is dropped."""
 MENTION_SHARE = 0.9
@@ -51,7 +51,7 @@ class DirectoryView(NodeView, abc.ABC):
     """The decisions in which the two views differ."""
 
     covers_all_nodes: ClassVar[bool]
-    """Whether the node has a link to every other node, as flooded groups, unicast and address ownership need."""
+    """True if the node has a link to every other node, as flooded groups, unicast and address ownership need."""
 
     def __init__(
         self,
@@ -75,8 +75,8 @@ class DirectoryView(NodeView, abc.ABC):
     # ---- sessions
 
     @abc.abstractmethod
-    def want_link(self, node_id: NodeId, *, is_wanted: bool) -> None:
-        """Record that the engine wants a link to a node, or no longer wants it."""
+    def set_link_wanted(self, node_id: NodeId, *, is_wanted: bool) -> None:
+        """Note that the engine needs a link to a node, or no longer needs it."""
 
     @abc.abstractmethod
     def keeps_session(self, node_id: NodeId) -> bool:
@@ -121,11 +121,12 @@ class FullView(DirectoryView):
     covers_all_nodes = True
 
     _next_summary_at = -math.inf
+    """Time from which a difference of digests may cause a summary again."""
 
     def _pace(self, engine_options: Mapping[str, object]) -> Pace:  # noqa: ARG002 (the engine does not matter here)
         return Pace()
 
-    def want_link(self, node_id: NodeId, *, is_wanted: bool) -> None:
+    def set_link_wanted(self, node_id: NodeId, *, is_wanted: bool) -> None:
         """Do nothing: there is a session with every node."""
 
     def keeps_session(self, node_id: NodeId) -> bool:  # noqa: ARG002
@@ -185,7 +186,7 @@ class PartialView(DirectoryView):
     ) -> None:
         super().__init__(directory, transmitter, engine_options=engine_options, engine_nodes=engine_nodes)
         self._linked: set[NodeId] = set()
-        """Nodes to which the engine wants a link."""
+        """Nodes to which the engine needs a link."""
 
     def _pace(self, engine_options: Mapping[str, object]) -> Pace:
         heartbeat_s = float(str(engine_options.get("heartbeat_s", ENGINE_HEARTBEAT_S)))
@@ -196,18 +197,18 @@ class PartialView(DirectoryView):
         """Return True: a session begins with the first message."""
         return True
 
-    def want_link(self, node_id: NodeId, *, is_wanted: bool) -> None:
+    def set_link_wanted(self, node_id: NodeId, *, is_wanted: bool) -> None:
         """Keep or end the session with a node."""
         (self._linked.add if is_wanted else self._linked.discard)(node_id)
 
     def keeps_session(self, node_id: NodeId) -> bool:
-        """Return whether the engine wants a link to the node; messages of other nodes are only answered."""
+        """Return whether the engine needs a link to the node; messages of other nodes are only answered."""
         return node_id in self._linked
 
     def refresh(self, peer: Peer, now: float) -> None:
         """Keep the record for another FORGET_S."""
         if not peer.is_alive:
-            peer.last_seen_at = now
+            peer.postpone_forgetting(now)
 
     def needs_record(self, node_id: NodeId) -> bool:
         """Return whether the engine uses the node."""

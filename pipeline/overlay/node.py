@@ -61,7 +61,7 @@ class NodeConfig:
     addresses: tuple[tuple[Address, int], ...] = ()
     """Explicit (address, prefix length) pairs; without any, a pair is derived from the name."""
     view: type[DirectoryView] = FullView
-    """How much of the directory the node holds; daemons have a full view."""
+    """Extent of the directory that the node holds; daemons have a full view."""
     share: Callable[[NodeRecord], NodeRecord] = lambda record: record
     """Returns the one object to hold of equal records, so that simulated nodes in one process share them."""
 
@@ -121,7 +121,7 @@ class OverlayNode:
         self._now = now
         """Time of the last input."""
         self._is_drained = False
-        """Whether all outputs of the engine have been taken since the last input."""
+        """True if all outputs of the engine have been taken since the last input."""
         self._incarnations: dict[NodeId, int] = {}
         self._proven_keys: dict[NodeId, int] = {}
         """Number of the newest network key that each peer has proved to know."""
@@ -290,7 +290,7 @@ class OverlayNode:
 
     @property
     def is_acknowledged(self) -> bool:
-        """Whether every peer with a link up has this node's present record, and so its keys."""
+        """True if every peer with a link up has this node's present record, and so its keys."""
         return all(peer.acked_stamp == self.record.stamp for peer in self._peer_table.peers.values() if peer.is_up)
 
     # ---- outputs
@@ -317,7 +317,7 @@ class OverlayNode:
                 case Transmit():
                     self._transmit(output)
                 case LinkWanted(peer=node_id, is_wanted=is_wanted):
-                    self._peer_table.want_link(node_id, self._now, is_wanted=is_wanted)
+                    self._peer_table.set_link_wanted(node_id, self._now, is_wanted=is_wanted)
 
     def _transmit(self, output: Transmit) -> None:
         peer = self._peer_table.peers.get(output.peer)

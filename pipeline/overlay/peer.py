@@ -139,7 +139,7 @@ class Peer:
         self.record = record
         """Newest known record of the peer."""
         self.is_kept = is_kept
-        """Whether the session is kept.  Otherwise the peer is answered, but never called, and may be silent."""
+        """False if the peer is only answered: it is then never called, and may be silent."""
         self.sent_records: dict[int, tuple[NodeRecord, float]] = {}
         """Records of other nodes that it was sent with a mention, and until when they are not sent again."""
         self._pace = pace
@@ -163,12 +163,12 @@ class Peer:
 
     @property
     def is_up(self) -> bool:
-        """Whether packets may be sent to the peer."""
+        """True if packets may be sent to the peer."""
         return self.state is PeerState.UP
 
     @property
     def is_alive(self) -> bool:
-        """Whether messages arrive from the peer, in one direction at least."""
+        """True if messages arrive from the peer, in one direction at least."""
         return self.state is not PeerState.DOWN
 
     @property
@@ -253,6 +253,10 @@ class Peer:
             self.message_received(now)
             if not self.is_up:
                 self.call_now(now)
+
+    def postpone_forgetting(self, now: float) -> None:
+        """Restart the time after which the peer is forgotten: its record is new, or was mentioned, or is needed."""
+        self.last_seen_at = now
 
     # ---- messages received
 

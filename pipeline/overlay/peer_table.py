@@ -142,7 +142,7 @@ class PeerTable:
             self.signal(peer, Signal.RESTARTED, now, "restarted")
         peer.record = record
         if not peer.is_up:
-            peer.last_seen_at = now
+            peer.postpone_forgetting(now)
             peer.call_now(now)
         self.events.append(RecordChanged(record, self.link_of(peer)))
         self.deadlines.set(record.node_id, peer.due)
@@ -155,9 +155,9 @@ class PeerTable:
             self.events.append(PeerChanged(peer.record, self.link_of(peer), peer.is_up, why))
         self.deadlines.set(peer.record.node_id, peer.due)
 
-    def want_link(self, node_id: NodeId, now: float, *, is_wanted: bool) -> None:
-        """Note that the engine wants a link to a node, or no longer wants it."""
-        self.view.want_link(node_id, is_wanted=is_wanted)
+    def set_link_wanted(self, node_id: NodeId, now: float, *, is_wanted: bool) -> None:
+        """Note that the engine needs a link to a node, or no longer needs it."""
+        self.view.set_link_wanted(node_id, is_wanted=is_wanted)
         peer = self.peers.get(node_id)
         if peer is not None and peer.is_kept is not self.view.keeps_session(node_id):
             peer.keep(now, is_kept=not peer.is_kept)
@@ -169,7 +169,7 @@ class PeerTable:
         """Remove a peer that has been away for too long.  Returns False if its record is still needed."""
         node_id = peer.record.node_id
         if self.view.needs_record(node_id):
-            peer.last_seen_at = now
+            peer.postpone_forgetting(now)
             self.deadlines.set(node_id, peer.due)
             return False
         self.view.remove_record(node_id, now)

@@ -31,7 +31,7 @@ class Conduct:
     """Permissions of an engine."""
 
     floods: bool = False
-    """Whether packets may reach hosts that are not members, which drop them."""
+    """True if packets may reach hosts that are not members, which drop them."""
     quiet_s: float = 35.0
     """Time after which everything must work again: sessions call a peer that was away every 30 s at least."""
 

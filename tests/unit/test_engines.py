@@ -1,4 +1,4 @@
-"""Goal: an engine's name stands for one class that can be loaded, or one line says what is wrong.
+"""Goal: an engine's name stands for one class that can be loaded, or causes one line with the error.
 
 Method: packages on sys.path, each made of a module and the metadata that an installer writes.
 """

@@ -244,8 +244,8 @@ def peer_table(view: type[DirectoryView]) -> PeerTable:
 
 
 def test_unkept_session_times_out_only_after_it_is_kept() -> None:
-    """Goal: a peer that had no duty to send is not silent at once when the engine wants a link to it, and its record
-    stays as long as it is wanted.
+    """Goal: a peer that had no duty to send is not silent at once when the engine needs a link to it, and its record
+    stays as long as the link is needed.
 
     Method: a partial view with an engine heartbeat of 10 s, so 30 s in sessions, and a grace of 15 s, so 45 s.
     """
@@ -253,7 +253,7 @@ def test_unkept_session_times_out_only_after_it_is_kept() -> None:
     table.learn(record(2), 0.0, is_direct=True)
     peer = table.peers[2]
     table.signal(peer, Signal.ACKNOWLEDGED, 0.0, "linked")
-    table.want_link(2, 100.0, is_wanted=True)
+    table.set_link_wanted(2, 100.0, is_wanted=True)
     assert peer.next_action(100.0) is Action.SEND
     peer.keepalive_sent(100.0)
     assert peer.next_action(144.9) is not Action.TIME_OUT
@@ -261,7 +261,7 @@ def test_unkept_session_times_out_only_after_it_is_kept() -> None:
     table.signal(peer, Signal.TIMEOUT, 145.0, "silent")
     assert peer.next_action(145.0) is Action.FORGET
     assert not table.forget(peer, 145.0)
-    table.want_link(2, 150.0, is_wanted=False)
+    table.set_link_wanted(2, 150.0, is_wanted=False)
     assert table.forget(peer, 200.0)
 
 
@@ -269,7 +269,7 @@ def test_full_view_keeps_every_session_and_leaves_tombstones() -> None:
     """Goal: the engine's wish for a link changes nothing, and a forgotten record stays away.  Method: by hand."""
     table = peer_table(FullView)
     table.learn(record(2), 0.0, is_direct=True)
-    table.want_link(2, 0.0, is_wanted=False)
+    table.set_link_wanted(2, 0.0, is_wanted=False)
     assert table.peers[2].is_kept
     assert table.forget(table.peers[2], 1.0)
     table.learn(record(2), 2.0, is_direct=False)
@@ -280,7 +280,7 @@ def test_partial_view_evicts_peers_silent_for_longest(monkeypatch: pytest.Monkey
     """Goal: a full directory makes room, but not at the cost of nodes that the engine uses.  Method: nine records."""
     monkeypatch.setattr(limits, "NODES_MAX", 8)
     table = peer_table(PartialView)
-    table.want_link(2, 0.0, is_wanted=True)
+    table.set_link_wanted(2, 0.0, is_wanted=True)
     for node in range(2, 11):
         table.learn(record(node), float(node), is_direct=False)
     assert set(table.peers) == {2, *range(4, 11)}
