@@ -1,7 +1,7 @@
 """The differences between IGMP and MLD for a router: addresses, versions and the rules for a valid packet.
 
 The other modules of membership/ serve both protocols.  This one knows packets and no state.  A packet that breaks a
-rule raises a `WireError` whose text is the drop reason.
+rule raises a `WireError` with the drop reason as its text.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Family:
     send: Callable[[Address, Query], bytes]
 
     def keeps_state(self, group: Address) -> bool:
-        """Whether reports make state for this group: not the all-hosts group, nor IPv6 scopes 0 and 1."""
+        """Return whether reports make state for this group: not the all-hosts group, nor IPv6 scopes 0 and 1."""
         return group != self.all_hosts and not is_node_scope(group)
 
     def query_sources_max(self, mtu: int) -> int:

@@ -1,7 +1,8 @@
-"""What an operator should read in the log about membership: storms and a change of querier, each said once.
+"""Log lines about membership for the operator: the beginning of a storm, and a change of the querier.
 
-Looks at counters and roles now and then; knows neither packets nor where its lines go.  A storm is a counter of
-the table below that grows: the first growth is told, and nothing more until it has stood still for a while.
+The caller compares counters and roles at intervals.  A storm is the growth of a counter in the table below: its first
+growth is logged, and nothing more until the counter has not grown for a while.  This module knows neither packets nor
+the log.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from types import MappingProxyType
 
 from pipeline.drop_reasons import MembershipCounter
 
-LOOK_INTERVAL_S = 0.5
-"""Between two looks: soon enough for a log, and next to nothing under 20,000 reports a second."""
+TICK_S = 0.5
+"""Time between two comparisons: early enough for a log, and a negligible cost at 20,000 reports a second."""
 
 QUIET_S = 60.0
-"""A counter that has not grown for so long has had its storm; the next growth is a new one."""
+"""A storm ends when its counter has not grown for this time; the next growth is a new storm."""
 
 STORMS: Mapping[str, str] = MappingProxyType(
     {
@@ -25,15 +26,15 @@ STORMS: Mapping[str, str] = MappingProxyType(
         MembershipCounter.GROUPS_LIMIT: "no room for more groups: new ones are ignored",
         MembershipCounter.SOURCES_LIMIT: "no room for more sources: new ones are ignored",
         MembershipCounter.QUERY_QUEUE_FULL: "more queries than can be sent are dropped",
-        MembershipCounter.QUERY_VERSION_MISMATCH: "another router on this link speaks another version of IGMP or MLD",
+        MembershipCounter.QUERY_VERSION_MISMATCH: "another router on this link uses another version of IGMP or MLD",
     }
 )
-"""Counter → what its growth means (RFC 9776 §7.3.1 and RFC 9777 §8.3.1 ask for the last one, rate-limited)."""
+"""Counter → meaning of its growth (RFC 9776 §7.3.1 and RFC 9777 §8.3.1 require the last one, with a rate limit)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A line for the log: `reason` is the counter, or "election"; `count` how much it has grown."""
+    """A line for the log: `reason` is the counter, or "election"; `count` is its growth."""
 
     text: str
     reason: str
@@ -41,35 +42,35 @@ class Notice:
 
 
 class LogAlarms:
-    """Remembers what was seen at the last look."""
+    """Counters and roles at the last tick, and the storms that have not ended."""
 
     def __init__(self) -> None:
-        self._look_at = 0.0
-        self._seen: dict[str, int] = {}
+        self._due_at = 0.0
+        self._counts: dict[str, int] = {}
         self._grew_at: dict[str, float] = {}
         self._roles: Mapping[str, bool] = {}
 
     def is_due(self, now: float) -> bool:
-        """Whether another look is worth it."""
-        return now >= self._look_at
+        """Return whether the time for the next tick has come."""
+        return now >= self._due_at
 
     def tick(self, counters: Mapping[str, int], roles: Mapping[str, bool], now: float) -> list[Notice]:
-        """What is new; `roles` says for each family's name whether this side is the querier."""
-        self._look_at = now + LOOK_INTERVAL_S
+        """Return the new notices; `roles` has for each family's name whether this node is the querier."""
+        self._due_at = now + TICK_S
         notices = []
         for name, text in STORMS.items():
             count = counters.get(name, 0)
-            grown = count - self._seen.get(name, 0)
-            self._seen[name] = count
-            if grown <= 0:
+            growth = count - self._counts.get(name, 0)
+            self._counts[name] = count
+            if growth <= 0:
                 continue
-            before = self._grew_at.get(name)
+            grew_before = self._grew_at.get(name)
             self._grew_at[name] = now
-            if before is None or now - before > QUIET_S:
-                notices.append(Notice(text, name, grown))
+            if grew_before is None or now - grew_before > QUIET_S:
+                notices.append(Notice(text, name, growth))
         for family, is_querier in roles.items():
             if self._roles.get(family, True) is not is_querier:
-                text = "this node asks again" if is_querier else "another router with a lower address asks"
-                notices.append(Notice(f"{family} querier: {text}", "election", 1))
+                text = "this node is the querier again" if is_querier else "a router with a lower address is elected"
+                notices.append(Notice(f"{family} election: {text}", "election", 1))
         self._roles = dict(roles)
         return notices

@@ -43,7 +43,7 @@ class Querier:
 
     @property
     def is_querier(self) -> bool:
-        """Whether this router is the querier of the link."""
+        """Return whether this router is the querier of the link."""
         return self.other_until is None
 
     def start(self, now: float) -> None:

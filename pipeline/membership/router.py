@@ -72,7 +72,7 @@ class MembershipRouter:
         return {querier.family.name: querier.is_querier for querier in (self._v4, self._v6)}
 
     def is_querier(self, *, ipv6: bool) -> bool:
-        """Whether this router, and not another one on the link, is the querier of the family."""
+        """Return whether this router, and not another one on the link, is the querier of the family."""
         return (self._v6 if ipv6 else self._v4).is_querier
 
     def start(self, now: float) -> None:

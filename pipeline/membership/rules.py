@@ -82,7 +82,7 @@ _PLACES = {FilterMode.INCLUDE: {"A": 0, "B": 2}, FilterMode.EXCLUDE: {"X": 0, "Y
 
 
 def compile_expression(text: str, mode: FilterMode) -> SetExpression:
-    """Compile an expression such as "A-X-Y" or "X+(A-Y)" of a row whose state has the given filter mode."""
+    """Compile an expression such as "A-X-Y" or "X+(A-Y)" of a row for states of the given filter mode."""
     tokens = _TOKEN.findall(text)
     expression = _read_sum(tokens, _PLACES[mode])
     assert not tokens, f"{text!r} has unexpected text at its end"

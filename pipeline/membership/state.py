@@ -63,7 +63,7 @@ class GroupState:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the state is INCLUDE of nothing: the group has no member."""
+        """Return whether the state is INCLUDE of nothing: the group has no member."""
         return not self.requested and self.mode is FilterMode.INCLUDE
 
     @property
@@ -123,7 +123,7 @@ class GroupState:
             self.group_deadline = min(self.group_deadline, deadline)
 
     def lower_source_timers(self, sources: Sources, deadline: float) -> list[Address]:
-        """Let the timers of `sources` end at `deadline`; return the sources whose timers were later."""
+        """Let the timers of `sources` end at `deadline`; return the sources with later timers."""
         lowered = [source for source in sources if self.requested.get(source, 0.0) > deadline]
         for source in lowered:
             self.requested[source] = deadline

@@ -1,10 +1,10 @@
-"""A trace of membership for those who watch: the last rules that fired, kept only while somebody reads them.
+"""A trace of membership: the last rules that fired, recorded only while a reader polls for them.
 
-    idle       the router has no hook: a rule that fires costs one look at None
-    listening  the hook fills a bounded ring; who reads too slowly is told how much was lost
+    idle       the router has no hook: a rule that fires costs one comparison with None
+    recording  the hook fills a bounded ring; a reader that is too slow gets the number of events that it has missed
 
-The reader polls with the number of the next event it wants; the first poll starts the trace, and silence ends it.
-Several readers share it.  Reads no clock and knows no packet.
+A reader polls with the number of the next event that it needs.  The first poll starts the trace; SILENCE_S without a
+poll ends it.  Several readers share it.  Reads no clock and knows no packets.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from typing import Protocol
 from pipeline.membership.views import TraceEvent
 
 EVENTS_MAX = 16_384
-"""Events kept: most of a second at the rate that reports are limited to, and some 4 MB."""
+"""Events in the ring: those of somewhat less than a second at the largest rate of reports, some 4 MB."""
 
 EVENTS_PER_POLL_MAX = 4096
-"""Events in one answer: a second of them at two polls in ten would be more than anybody reads."""
+"""Events in one reply: at ten polls a second more than anybody reads."""
 
 SILENCE_S = 3.0
-"""A reader that has not polled for so long is gone."""
+"""A reader that has not polled for this time has ended."""
 
 
 class Traced(Protocol):
-    """What can be traced: the membership router."""
+    """An object with a trace hook: the membership router."""
 
     trace: Callable[[TraceEvent], None] | None
 
 
 @dataclass(frozen=True, slots=True)
 class TracePart:
-    """What one poll brings: `next_number` is what to ask for next; `lost` events came and went since the last poll."""
+    """Reply to one poll: `next_number` is for the next poll; `lost` events have left the ring before this one."""
 
     events: tuple[TraceEvent, ...]
     next_number: int
@@ -48,23 +48,26 @@ class TraceBuffer:
     def __init__(self, router: Traced) -> None:
         self._router = router
         self._events: deque[TraceEvent] = deque(maxlen=EVENTS_MAX)
-        self._end = 0  # the number of the next event
+        self._end = 0  # number of the next event
         self._polled_at = 0.0
 
-    def poll(self, wanted: int | None, now: float) -> TracePart:
-        """Events from number `wanted` on; None, or a number that is of another process, begins with what comes now."""
+    def poll(self, number: int | None, now: float) -> TracePart:
+        """Return the events from this number on.
+
+        With None, or with a number that another process has given, the trace begins at the next event.
+        """
         if self._router.trace is None:
-            self._router.trace = self._take
+            self._router.trace = self._record
         self._polled_at = now
-        if wanted is None or wanted > self._end:
+        if number is None or number > self._end:
             return TracePart((), self._end, 0)
         begin = self._end - len(self._events)
-        first = max(wanted, begin)
+        first = max(number, begin)
         last = min(self._end, first + EVENTS_PER_POLL_MAX)
         events = tuple(itertools.islice(self._events, first - begin, last - begin))
-        return TracePart(events, last, first - wanted)
+        return TracePart(events, last, first - number)
 
-    def _take(self, event: TraceEvent) -> None:
+    def _record(self, event: TraceEvent) -> None:
         if event.now > self._polled_at + SILENCE_S:
             self._router.trace = None
             self._events.clear()

@@ -1,1 +1,1 @@
-"""Bytes ↔ values of every protocol spoken here; no state, no clock, no I/O (design §5)."""
+"""Codecs of the inner protocols, bytes ↔ values: IPv4, IPv6, IGMP and MLD.  No state, no clock, no I/O."""

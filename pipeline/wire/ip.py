@@ -1,8 +1,8 @@
 """IPv4 and IPv6 headers as far as membership messages need them, and the internet checksum.
 
-Does not know what is inside (igmp.py, mld.py), and refuses what a membership message never is: a fragment.
-The data plane has a parser of its own, in C; this one sees only the packets that were punted to control.
-Every refusal is a `WireError` whose text is the drop reason.
+This module does not know the payload (igmp.py, mld.py).  It refuses fragments, because membership messages are never
+fragmented.  The data plane has its own parser in C; this one processes only the packets that are punted to control.
+A packet that is refused raises a `WireError` with the drop reason as its text.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ TOS_INTERNETWORK_CONTROL = 0xC0
 """Type of service of every IGMP message (RFC 9776 §4)."""
 
 ROUTER_ALERT_V4 = b"\x94\x04\x00\x00"
-"""RFC 2113 §2.1: copied, option 20, four octets, value 0."""
+"""The Router Alert option of IPv4: copied, option 20, four octets, value 0 (RFC 2113 §2.1)."""
 
 ROUTER_ALERT_V6 = b"\x05\x02\x00\x00"
-"""RFC 2711 §2.1: option 5, two octets of value, 0 = a multicast listener message."""
+"""The Router Alert option of IPv6: option 5, two octets, value 0 for MLD messages (RFC 2711 §2.1)."""
 
 HEADER_V4_BYTES = 20 + len(ROUTER_ALERT_V4)
 HEADER_V6_BYTES = 40 + 8
-"""What `build_v4` and `build_v6` put before a message."""
+"""Size of the headers that `build_v4` and `build_v6` put before a message."""
 
 _HOP_BY_HOP, _ROUTING, _FRAGMENT, _DESTINATION = 0, 43, 44, 60
 _EXTENSION_HEADERS_MAX = 8
-"""RFC 8200 §4.1 knows six different ones: more is an attack on the loop that walks them."""
+"""RFC 8200 §4.1 defines six different headers; the limit bounds the loop over those of a hostile packet."""
 
 _V4 = struct.Struct("!BBHHHBBH4s4s")
 _V6 = struct.Struct("!IHBB16s16s")
@@ -40,7 +40,7 @@ _V6 = struct.Struct("!IHBB16s16s")
 
 @dataclass(frozen=True, slots=True)
 class IpPacket:
-    """One inner packet: `hop_limit` is the TTL in IPv4, `protocol` what follows the last extension header."""
+    """One inner packet; `hop_limit` is the TTL in IPv4, `protocol` the type after the last extension header."""
 
     source: Address
     destination: Address
@@ -51,9 +51,9 @@ class IpPacket:
 
 
 def parse(packet: bytes) -> IpPacket:
-    """The packet that these bytes hold (octets after its length field's end are cut off).
+    """Return the packet in these bytes, without octets after the end that its length field gives.
 
-    WireError: ip_version, ip_truncated, ip_header, ip_checksum, ip_fragment, ip_options.
+    Drop reasons of a WireError: ip_version, ip_truncated, ip_header, ip_checksum, ip_fragment, ip_options.
     """
     if not packet:
         raise WireError(MembershipCounter.IP_TRUNCATED)
@@ -83,7 +83,7 @@ def _parse_v4(packet: bytes) -> IpPacket:
 
 
 def _has_alert_v4(options: bytes) -> bool:
-    """Whether RFC 2113's option is among them; all of them are walked, so that broken ones are refused."""
+    """Return whether Router Alert is among the options; all options are parsed, so that malformed ones are refused."""
     if options == ROUTER_ALERT_V4:
         return True
     found, at = False, 0
@@ -125,7 +125,7 @@ def _parse_v6(packet: bytes) -> IpPacket:
 
 
 def _has_alert_v6(options: bytes) -> bool:
-    """Whether RFC 2711's option with value 0 (MLD) is among the hop-by-hop options."""
+    """Return whether Router Alert with value 0 (MLD) is among the hop-by-hop options."""
     found, at = False, 0
     while at < len(options):
         if options[at] == 0:  # Pad1, one octet
@@ -142,7 +142,7 @@ def _has_alert_v6(options: bytes) -> bool:
 def build_v4(
     *, source: Address, destination: Address, payload: bytes, router_alert: bool = True, ttl: int = 1
 ) -> bytes:
-    """An IGMP message as an IPv4 packet: TTL 1, TOS 0xc0, Router Alert (RFC 9776 §4)."""
+    """Return an IGMP message as an IPv4 packet with TTL 1, TOS 0xc0 and Router Alert (RFC 9776 §4)."""
     options = ROUTER_ALERT_V4 if router_alert else b""
     size = 20 + len(options)
     fields = (TOS_INTERNETWORK_CONTROL, size + len(payload), 0, 0x4000, ttl, PROTOCOL_IGMP)
@@ -153,7 +153,7 @@ def build_v4(
 def build_v6(
     *, source: Address, destination: Address, payload: bytes, router_alert: bool = True, hop_limit: int = 1
 ) -> bytes:
-    """An ICMPv6 message as an IPv6 packet: hop limit 1, Router Alert in a hop-by-hop header (RFC 9777 §5)."""
+    """Return an ICMPv6 message as an IPv6 packet with hop limit 1 and Router Alert (RFC 9777 §5)."""
     extension = bytes([PROTOCOL_ICMPV6, 0]) + ROUTER_ALERT_V6 + b"\x01\x00" if router_alert else b""
     protocol = _HOP_BY_HOP if router_alert else PROTOCOL_ICMPV6
     head = _V6.pack(0x6 << 28, len(extension) + len(payload), protocol, hop_limit, source, destination)
@@ -161,22 +161,22 @@ def build_v6(
 
 
 def checksum(data: bytes) -> int:
-    """RFC 1071 over `data`, whose checksum field is zero: the one's complement of the one's complement sum.
+    """Return the internet checksum of `data`, with zeros in its checksum field (RFC 1071).
 
-    The sum of 16-bit words with end-around carry is the number modulo 65,535, which Python does in one division.
+    The one's complement sum of 16-bit words is the whole number modulo 65,535, which takes Python one division.
     """
     number = int.from_bytes(data, "big") << (8 * (len(data) & 1))
     return 0xFFFF - (number % 0xFFFF or (0xFFFF if number else 0))
 
 
 def checksum_holds(data: bytes) -> bool:
-    """Whether `data`, its checksum field included, sums up to all ones; data of zeros does not."""
+    """Return whether `data`, its checksum field included, has the sum of all ones; data of zeros has not."""
     number = int.from_bytes(data, "big") << (8 * (len(data) & 1))
     return number != 0 and number % 0xFFFF == 0
 
 
 def pseudo_header(source: Address, destination: Address, length: int, protocol: int = PROTOCOL_ICMPV6) -> bytes:
-    """What RFC 8200 §8.1 puts before an upper-layer message of `length` octets for its checksum."""
+    """Return the pseudo-header for the checksum of an upper-layer message of `length` octets (RFC 8200 §8.1)."""
     return source + destination + length.to_bytes(4, "big") + protocol.to_bytes(4, "big")
 
 

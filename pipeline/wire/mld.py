@@ -1,9 +1,9 @@
 """MLDv1 and MLDv2 messages: ICMPv6 bytes ↔ values (RFC 2710 §3, RFC 9777 §5).
 
-Does not know the IPv6 header around them but for the two addresses that the checksum covers.  Hosts' messages are
-built too.  Every refusal is a `WireError` whose text is the drop reason: mld_truncated, mld_checksum,
-mld_query_length, mld_query_sources (of no group).  ICMPv6 of other types and unknown record types are ignored without
-a word.
+This module knows of the IPv6 header only the two addresses that the checksum covers.  It also builds the messages of
+hosts.  A message that is refused raises a `WireError` with the drop reason as its text: mld_truncated, mld_checksum,
+mld_query_length, mld_query_sources (sources, but no group).  Other ICMPv6 types and unknown record types are ignored
+silently.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TYPE_REPORT_V2 = 143
 TYPES = frozenset((TYPE_QUERY, TYPE_REPORT_V1, TYPE_DONE, TYPE_REPORT_V2))
 
 QUERY_HEADER_BYTES = 28
-"""A version 2 query before its sources."""
+"""Size of a version 2 query without its sources."""
 
 _UNSPECIFIED = bytes(16)
 _RESPONSE_MANTISSA_BITS = 12
@@ -47,7 +47,7 @@ _RECORD = struct.Struct("!BBH16s")
 
 
 def parse(message: bytes, *, source: Address, destination: Address) -> Message | None:
-    """The message, or None if it is no MLD; octets after its end count for the checksum only."""
+    """Return the message, or None if it is not MLD; octets after its end are used for the checksum only."""
     if not message or message[0] not in TYPES:
         return None
     kind = message[0]
@@ -65,22 +65,22 @@ def parse(message: bytes, *, source: Address, destination: Address) -> Message |
 
 
 def _parse_query(message: bytes) -> Query:
-    """RFC 9777 §8.1: 24 octets are version 1, 28 and more version 2, anything between is ignored."""
+    """Parse a query: 24 octets are version 1, 28 and more version 2, other lengths are refused (RFC 9777 §8.1)."""
     code, group = message[4] << 8 | message[5], message[8:24]
-    asked = None if group == _UNSPECIFIED else group
+    queried_group = None if group == _UNSPECIFIED else group
     if len(message) == 24:
-        return Query(1, asked, code / 1000)
+        return Query(1, queried_group, code / 1000)
     if len(message) < QUERY_HEADER_BYTES:
         raise WireError(MembershipCounter.MLD_QUERY_LENGTH)
     count = message[26] << 8 | message[27]
     end = QUERY_HEADER_BYTES + 16 * count
     if end > len(message):
         raise WireError(MembershipCounter.MLD_TRUNCATED)
-    if count and asked is None:
+    if count and queried_group is None:
         raise WireError(MembershipCounter.MLD_QUERY_SOURCES)
     return Query(
         version=2,
-        group=asked,
+        group=queried_group,
         max_response_s=decode_code(code, _RESPONSE_MANTISSA_BITS) / 1000,
         suppress=bool(message[24] & 0x08),
         robustness=message[24] & 0x07,
@@ -90,7 +90,7 @@ def _parse_query(message: bytes) -> Query:
 
 
 def build(message: Message, *, source: Address, destination: Address) -> bytes:
-    """The bytes of any message, checksum included, for a packet between these two addresses."""
+    """Return the bytes of a message, with the checksum for a packet between these two addresses."""
     if isinstance(message, Query):
         blank = _blank_query(message)
     elif isinstance(message, Report):
@@ -104,7 +104,7 @@ def build(message: Message, *, source: Address, destination: Address) -> bytes:
 
 
 def _blank_query(query: Query) -> bytes:
-    """The Maximum Response Code is linear in version 1, floating point in version 2."""
+    """Build a query without checksum: its response code is linear in version 1, floating point in version 2."""
     group = query.group or _UNSPECIFIED
     milliseconds = ticks(query.max_response_s, 1000)
     if query.version == 1:

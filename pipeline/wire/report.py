@@ -1,7 +1,7 @@
-"""What membership messages say, whichever of IGMP and MLD carries it: values, group records, floating-point codes.
+"""The parts that IGMP and MLD messages have in common: values, group records, floating-point codes.
 
-Does not know the layout of a message (igmp.py, mld.py), only what both have in it, which differs in the length of an
-address; nor what a message does to state (membership/rules.py).
+Group records of the two differ only in the length of an address.  This module knows neither the other layout of a
+message (igmp.py, mld.py) nor its effect on state (membership/rules.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class RecordType(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One group record of an IGMPv3 or MLDv2 report; sources as sent, not yet judged."""
+    """One group record of an IGMPv3 or MLDv2 report; its sources are as sent and not yet checked."""
 
     kind: RecordType
     group: Address
@@ -36,9 +36,9 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query of any version; `group` is None in a general one.
+    """A query of any version; `group` is None in a general query.
 
-    `robustness` (QRV) and `query_interval_s` (QQI) are 0 where the message says nothing, as in the older versions.
+    `robustness` (QRV) and `query_interval_s` (QQI) are 0 where a message does not have them, as in older versions.
     """
 
     version: int
@@ -50,7 +50,7 @@ class Query:
     sources: tuple[Address, ...] = ()
 
     def __str__(self) -> str:
-        """As the RFCs write it: "Q()", "Q(239.1.2.3)", "Q(232.1.2.3, 2 sources) S" with the S flag."""
+        """Return the RFCs' notation: "Q()", "Q(239.1.2.3)", or "Q(232.1.2.3, 2 sources) S" with the S flag."""
         count = len(self.sources)
         listed = f", {count} source{'s' if count > 1 else ''}" if count else ""
         return f"Q({show(self.group) if self.group else ''}{listed})" + (" S" if self.suppress else "")
@@ -65,7 +65,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class OldReport:
-    """A report of IGMPv1, IGMPv2 or MLDv1: one group, any source."""
+    """A report of IGMPv1, IGMPv2 or MLDv1, for one group and any source."""
 
     version: int
     group: Address
@@ -81,16 +81,16 @@ class Leave:
 Message: TypeAlias = Query | Report | OldReport | Leave
 
 QRV_MAX = 7
-"""The field has three bits; a larger Robustness Variable is sent as 0 (RFC 9776 §4.1, RFC 9777 §5.1)."""
+"""Largest value of the three-bit QRV field; a larger Robustness Variable is sent as 0 (RFC 9776 §4.1.6)."""
 
 
 _RECORD_TYPES: dict[int, RecordType] = {int(kind): kind for kind in RecordType}
 
 
 def decode_records(message: bytes, *, address_bytes: int, truncated: str) -> tuple[Record, ...]:
-    """The records of an IGMPv3 or MLDv2 report, unknown types left out; WireError(truncated) if they do not fit.
+    """Return the records of an IGMPv3 or MLDv2 report (RFC 9776 §4.2, RFC 9777 §5.2), without unknown types.
 
-    RFC 9776 §4.2, RFC 9777 §5.2: both counts are checked against the octets that are there before anything is stored.
+    Both counts are checked against the length of the message before anything is stored: WireError(truncated).
     """
     count = message[6] << 8 | message[7]
     head_bytes, size = 4 + address_bytes, len(message)
@@ -115,7 +115,7 @@ def decode_records(message: bytes, *, address_bytes: int, truncated: str) -> tup
 
 
 def decode_code(code: int, mantissa_bits: int) -> int:
-    """The number that a floating-point code stands for: 4 mantissa bits in 8-bit codes, 12 in 16-bit ones."""
+    """Return the value of a floating-point code; 8-bit codes have 4 mantissa bits, 16-bit codes have 12."""
     if code < 1 << (mantissa_bits + 3):
         return code
     mantissa = code & ((1 << mantissa_bits) - 1)
@@ -124,7 +124,7 @@ def decode_code(code: int, mantissa_bits: int) -> int:
 
 
 def encode_code(value: int, mantissa_bits: int) -> int:
-    """The code of the largest number that can be said and is no larger than `value` (RFC 9776 §8.8, RFC 9777 §9.8)."""
+    """Return the code of the largest representable number up to `value` (RFC 9776 §8.8, RFC 9777 §9.8)."""
     if value < 1 << (mantissa_bits + 3):
         return value
     exponent = value.bit_length() - (mantissa_bits + 1) - 3
@@ -135,5 +135,5 @@ def encode_code(value: int, mantissa_bits: int) -> int:
 
 
 def ticks(seconds: float, per_second: int) -> int:
-    """Seconds in the units of a code, rounded down, at least 1: 0 would say "at once", IGMPv1 or "the default"."""
+    """Return seconds in the units of a code, rounded down, but at least 1: 0 means "at once", IGMPv1 or "default"."""
     return max(1, int(seconds * per_second + 1e-6))

@@ -119,7 +119,7 @@ def test_versions_and_roles_are_said() -> None:
     assert watch.tick(link.router.counters, link.router.roles(), link.now) == []
     link.advance(256.0)
     (notice,) = watch.tick(link.router.counters, link.router.roles(), link.now)
-    assert notice.text == "IGMP querier: this node asks again"
+    assert notice.text == "IGMP election: this node is the querier again"
 
 
 def test_looks_are_rare() -> None:
