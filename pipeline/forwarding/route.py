@@ -1,7 +1,7 @@
-"""The vocabulary of forwarding: what an engine decides (routes, by node) and what C forwards by (entries, by link).
+"""Values of forwarding: routes, which an engine decides, and entries, by which the stages forward.
 
-Values only.  Routes name nodes; entries name link indices and stand in the forwarding table of shared memory, whose
-key has the same fields (mp_fib_key).
+Routes name nodes.  Entries name link indices and are written to the forwarding table in shared memory, with the fields
+of mp_fib_key as key.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from pipeline.address import Address, NodeId
 
 
 class Side(enum.StrEnum):
-    """Where the packet comes from: the host's programs (TUN) or other nodes (UDP)."""
+    """Origin of a packet: programs of this host (TUN) or other nodes (UDP)."""
 
     HOST = "host"
     OVERLAY = "overlay"
 
 
 class Kind(enum.StrEnum):
-    """What an entry is about: a group, a unicast address, all link-scope groups of a family; or, for the policy, an
-    address (in the place of the group) that a node may send from, on the host side this one.
+    """Subject of an entry: a group, a unicast address, or all link-scope groups of a family.
+
+    A SOURCE entry belongs to the policy: it holds, in place of the group, an address from which a node may send.  On
+    the host side that node is this one.
     """
 
     GROUP = "group"
@@ -37,7 +39,7 @@ T = TypeVar("T", bound=Hashable)
 
 
 class SharedSets(Generic[T]):
-    """One object for equal sets: 65,536 groups with the same members do not hold 65,536 sets of them."""
+    """Cache that has one object for equal sets, so that 65,536 groups with the same members share one set."""
 
     KEPT_MAX = 4096
 
@@ -45,14 +47,17 @@ class SharedSets(Generic[T]):
         self._kept: dict[frozenset[T], frozenset[T]] = {}
 
     def share(self, members: frozenset[T]) -> frozenset[T]:
-        """An equal set, the same as last time if that is remembered."""
+        """Return an equal set, the one of an earlier call if it is in the cache."""
         if len(self._kept) >= self.KEPT_MAX:
             self._kept.clear()
         return self._kept.setdefault(members, members)
 
 
 class RouteKey(NamedTuple):
-    """What an engine routes: host side (S,G) or (*,G); overlay side (origin,G) or (*,G), perhaps by incoming link."""
+    """Subject of a route: on the host side (S,G) or (*,G); on the overlay side (origin,G) or (*,G).
+
+    With `via` an overlay-side route holds for packets from that node only.
+    """
 
     side: Side
     group: Address
@@ -62,11 +67,11 @@ class RouteKey(NamedTuple):
 
 
 class RouteChanged(msgspec.Struct, frozen=True):
-    """The nodes that packets of `key` go to next.  None: the route is gone; empty: it is known and goes nowhere.
+    """A route: the nodes that packets of `key` go to next.  None ends the route; an empty set drops its packets.
 
-    With `turns` the packets of a stream take the sets in turn, by the stream sequence number that every datagram
-    carries: number n goes to set n mod (1 + len(turns)), of which `next_hops` is set 0.  So all nodes agree which of
-    several trees a packet takes.
+    With `stripes` the packets of a stream take several sets in turn, by the stream sequence number of each datagram:
+    number n goes to set n mod (1 + len(stripes)), where `next_hops` is set 0.  So all nodes agree which of several
+    trees a packet takes.
     """
 
     key: RouteKey
@@ -74,13 +79,13 @@ class RouteChanged(msgspec.Struct, frozen=True):
     why: str
     stripes: tuple[frozenset[NodeId], ...] = ()
     repairs: bool = False
-    """The engine is to be told what its streams lack (`handle_gap`), and what passes is kept for a `Resend`."""
+    """Gaps of its streams are reported to the engine (`handle_gap`), and packets are kept for a `Resend`."""
 
 
 class FibKey(NamedTuple):
-    """A key of the forwarding table; a tuple, because tables look keys up by the million.
+    """Key of the forwarding table.  It is a tuple because tables make millions of look-ups.
 
-    A flood entry's group is 4 or 16 zero bytes: its family.
+    A flood entry has 4 or 16 zero bytes, according to its family, as group.
     """
 
     side: Side
@@ -90,11 +95,11 @@ class FibKey(NamedTuple):
     origin: NodeId | None = None
     via: NodeId | None = None
     stripe: int = 0
-    """Groups only: stream sequence numbers n with n mod (the `turns` of turn 0's entry) = turn."""
+    """For groups: the stream sequence numbers n with n mod (`stripes` of stripe 0's entry) = `stripe`."""
 
 
 class FibEntry(msgspec.Struct, frozen=True):
-    """Set or replace an entry: send to `links`, deliver to this host if `local`, count in stream `stream`."""
+    """An entry to set or replace: send to `links`, deliver to this host if `local`, count in stream `stream`."""
 
     key: FibKey
     links: frozenset[int]
@@ -102,12 +107,12 @@ class FibEntry(msgspec.Struct, frozen=True):
     stream: int
     why: str
     stripes: int = 1
-    """How many entries packets take in turn; said by the entry of turn 0."""
+    """Number of entries that packets take in turn; valid in the entry of stripe 0."""
     repairs: bool = False
-    """Gaps in the stream, by the number of which it is known on both sides, are told; what passes is kept."""
+    """Gaps in the stream are reported under its number, and packets are kept for a resend."""
 
 
 class FibDelete(msgspec.Struct, frozen=True):
-    """Remove an entry."""
+    """An entry to remove."""
 
     key: FibKey
