@@ -1,4 +1,4 @@
-"""Single packets: what goes in on one host comes out on the others, byte for byte, TTL and all."""
+"""Single packets through the overlay: payload, TTL, scope, unicast, and malformed packets."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.netns.sockets import Sockets, goes_to, read_datagrams, read_packets
 
 PORT = 5010
 SIZES = (0, 1, 2, 7, 63, 512, 1316, 1388, 1408, 1409, 1472, 2816, 9000, 32768, 60000)
-"""Around the header, the cell of an audio stream, the largest of one packet (1436 − 28 and 1436 − 48) and fragments."""
+"""Empty and tiny payloads, 1316 (7 MPEG-TS packets), the largest of one packet (1436 − 28 and 1436 − 48), fragments."""
 
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_payloads_arrive_byte_for_byte(network: Network, sockets: Sockets, family: int) -> None:
-    """Goal: any datagram arrives as it was sent, also as IP fragments.
-    Method: random payloads of 0 to 60,000 bytes, each size twice, to three hosts; all compared, in order."""
+    """Goal: a datagram of any size arrives unchanged, also as IP fragments.
+    Method: random payloads of 0 to 60,000 bytes, each size twice, to three hosts; contents and order are compared."""
     source, *members = network.instances
     group = fresh_group() if family == 4 else fresh_group6()
     listeners = [sockets.member(member.host, group, PORT) for member in members]
@@ -43,8 +43,8 @@ def test_payloads_arrive_byte_for_byte(network: Network, sockets: Sockets, famil
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_ttl_and_source_are_kept(network: Network, sockets: Sockets, family: int) -> None:
-    """Goal: the overlay is one link: TTL and hop limit are not decremented, 1 stays 1, the source is the sender's.
-    Method: datagrams with TTL 1, 2, 64 and 255, read with their TTL."""
+    """Goal: the overlay is one link, so it keeps TTL, hop limit and source address.
+    Method: datagrams with TTL 1, 2, 64 and 255, received with their TTL."""
     source, member = network.instances[:2]
     group = fresh_group() if family == 4 else fresh_group6()
     listener = sockets.member(member.host, group, PORT)
@@ -57,8 +57,8 @@ def test_ttl_and_source_are_kept(network: Network, sockets: Sockets, family: int
 
 
 def test_first_datagram_of_a_flow_arrives(network: Network, sockets: Sockets) -> None:
-    """Goal: a flow's first datagram is not lost: routes come from membership, not from traffic (design §8).
-    Method: one single datagram to each of 30 groups that were joined before and never sent to."""
+    """Goal: the first datagram of a flow is not lost, since membership makes the routes, not traffic.
+    Method: one datagram to each of 30 groups that have members and no earlier traffic."""
     source, member = network.instances[:2]
     groups = [fresh_group() for _ in range(15)] + [fresh_group6() for _ in range(15)]
     listeners = [sockets.member(member.host, group, PORT) for group in groups]
@@ -72,36 +72,36 @@ def test_first_datagram_of_a_flow_arrives(network: Network, sockets: Sockets) ->
 
 @pytest.mark.parametrize("group", ["224.0.0.251", "224.0.0.100", "ff02::fb", "ff02::1:3"])
 def test_link_scope_reaches_non_members(network: Network, sockets: Sockets, group: str) -> None:
-    """Goal: link-local groups are flooded to every node, member or not (design §1).
-    Method: ten datagrams; the overlay interfaces of three hosts, where nobody has joined, are sniffed.  (A sniffer may
-    see several datagrams as one super-packet; sockets do not.)"""
+    """Goal: link-local groups are flooded to every node, also without members.
+    Method: ten datagrams, captured on the interfaces of three hosts without members.  A capture may show several
+    datagrams as one super-packet."""
     source, *others = network.instances
     sniffers = [sockets.sniffer(other.host, "mcast0") for other in others]
     sender = sockets.sender(source.host, group)
     for number in range(10):
         sender.sendto(b"question %d" % number, (group, 5353))
     for sniffer in sniffers:
-        seen = b""
-        while b"question 9" not in seen:
+        captured = b""
+        while b"question 9" not in captured:
             packets = read_packets(sniffer, 3, goes_to(group, protocol=17))
-            assert packets, seen
-            seen += packets[0]
-        assert re.findall(rb"question (\d)", seen) == [b"%d" % number for number in range(10)]
+            assert packets, captured
+            captured += packets[0]
+        assert re.findall(rb"question (\d)", captured) == [b"%d" % number for number in range(10)]
 
 
-def test_nothing_else_leaves_by_the_overlay(network: Network, sockets: Sockets) -> None:
-    """Goal: unicast to foreign addresses, node-scope groups and spoofed sources do not cross.
-    Method: each is written to the interface; the other hosts' interfaces are sniffed, and drops are counted."""
+def test_foreign_unicast_and_node_scope_stay_on_the_host(network: Network, sockets: Sockets) -> None:
+    """Goal: unicast to an address of no node, and node-scope groups, do not cross the overlay.
+    Method: one datagram of each, then a marker to a link-local group.  The other host's capture has only the marker,
+    and drops are counted."""
     source, other = network.instances[:2]
     sniffer = sockets.sniffer(other.host, "mcast0")
     before = sum(source.show("counters")["drops"].values())
     sockets.sender(source.host, "ff01::99").sendto(b"secret", ("ff01::99", PORT))
-    nobody = sockets.sender(source.host, "10.77.200.200")
-    nobody.sendto(b"secret", ("10.77.200.200", PORT))
+    sockets.sender(source.host, "10.77.200.200").sendto(b"secret", ("10.77.200.200", PORT))
     sockets.sender(source.host, "224.0.0.251").sendto(b"marker", ("224.0.0.251", 5353))
-    seen = read_packets(sniffer, 2, lambda packet: b"secret" in packet or b"marker" in packet)
-    assert len(seen) == 1
-    assert b"marker" in seen[0]
+    captured = read_packets(sniffer, 2, lambda packet: b"secret" in packet or b"marker" in packet)
+    assert len(captured) == 1
+    assert b"marker" in captured[0]
     assert sum(source.show("counters")["drops"].values()) > before
 
 
@@ -109,10 +109,10 @@ def test_nothing_else_leaves_by_the_overlay(network: Network, sockets: Sockets) 
 
 
 @pytest.mark.parametrize("size", [56, 1400, 8000])
-def test_ping(network: Network, size: int) -> None:
-    """Goal: unicast between overlay addresses, in fragments too (design §1).
-    Method: the ping of iputils, IPv4 and IPv6, three packets to each other host, none lost; to the link-local address
-    that goes with the IPv6 one too, as what was asked from such an address is answered to it."""
+def test_ping_between_overlay_addresses(network: Network, size: int) -> None:
+    """Goal: unicast between overlay addresses works, also in fragments.
+    Method: three pings from one host to the IPv4, IPv6 and link-local IPv6 address of each other host, none lost.  The
+    link-local ones matter because a request from such an address is answered to it."""
     source, *others = network.instances
     for other in others:
         for address in (other.ip4, other.ip6, f"fe80::{other.host.index:x}%mcast0"):
@@ -121,9 +121,9 @@ def test_ping(network: Network, size: int) -> None:
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_tcp_carries_bytes_unharmed(network: Network, sockets: Sockets, family: int) -> None:
-    """Goal: discovery answers and file transfers in unicast TCP.
-    Method: 8 MiB of random bytes over a TCP connection between two hosts, hashes compared."""
+def test_tcp_between_overlay_addresses(network: Network, sockets: Sockets, family: int) -> None:
+    """Goal: TCP connections between overlay addresses work, as programs use them after discovery.
+    Method: 8 MiB of random bytes over one connection between two hosts; hashes are compared."""
     client, server = network.instances[:2]
     address = server.ip4 if family == 4 else server.ip6
     code = (
@@ -150,18 +150,18 @@ def test_tcp_carries_bytes_unharmed(network: Network, sockets: Sockets, family: 
 
 
 def ipv4(source: str, destination: str, *, first: int = 0x45, length: int | None = None, checksum: int = 0) -> bytes:
-    """An IPv4 packet of 8 bytes of payload; `checksum` is added to the right one."""
+    """Return an IPv4 packet with 8 bytes of payload; `checksum` is added to the correct checksum."""
     size = 28 if length is None else length
     addresses = socket.inet_aton(source) + socket.inet_aton(destination)
     head = struct.pack("!BBHHHBBH", first, 0, size, 1, 0, 1, 17, 0) + addresses
     total = sum(struct.unpack("!10H", head))
     total = (total & 0xFFFF) + (total >> 16)
-    right = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
-    return head[:10] + struct.pack("!H", (right + checksum) & 0xFFFF) + head[12:] + bytes(8)
+    correct = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+    return head[:10] + struct.pack("!H", (correct + checksum) & 0xFFFF) + head[12:] + bytes(8)
 
 
 def ipv6(source: str, destination: str, *, length: int = 8) -> bytes:
-    """An IPv6 packet of 8 bytes of UDP."""
+    """Return an IPv6 packet with 8 bytes of UDP."""
     addresses = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, destination)
     return struct.pack("!IHBB", 6 << 28, length, 17, 1) + addresses + bytes(8)
 
@@ -180,9 +180,9 @@ MALFORMED = {
 
 
 def test_malformed_packets_are_counted_by_reason(network: Network, sockets: Sockets) -> None:
-    """Goal: a malformed packet from the interface ends in a drop counter named after the reason (issue, Bad input).
-    Method: packets made wrong in one way each are put onto the interface 50 times; just that counter grows by 50, the
-    other hosts see nothing of them, and the workers live on."""
+    """Goal: a malformed packet from the interface increments the drop counter of its reason.
+    Method: packets with one fault each are sent 50 times on the interface.  The counter of the fault grows by 50, no
+    packet reaches another host, and the workers are the same as before."""
     node, other = network.instances[:2]
     workers = {row["pid"] for row in node.show("workers")}
     raw = sockets.sniffer(node.host, "mcast0")
@@ -192,9 +192,9 @@ def test_malformed_packets_are_counted_by_reason(network: Network, sockets: Sock
         for _ in range(50):
             raw.send(packet)
 
-        def counted(reason: str = reason, wanted: int = before + 50) -> bool:
-            return bool(node.show("counters")["drops"][reason] >= wanted)
+        def are_counted(reason: str = reason, expected: int = before + 50) -> bool:
+            return bool(node.show("counters")["drops"][reason] >= expected)
 
-        wait_until(counted, 2, f"50 packets are counted as {reason}: {node.show('counters')['drops']}")
+        wait_until(are_counted, 2, f"50 packets are counted as {reason}: {node.show('counters')['drops']}")
     assert read_packets(sniffer, 0.3, lambda packet: packet in MALFORMED.values()) == []
     assert {row["pid"] for row in node.show("workers")} == workers

@@ -1,4 +1,7 @@
-"""Bad configuration, missing rights, things in the way: one line on stderr, the right exit code, nothing left."""
+"""Refused launches: bad configuration, missing rights, conflicts with other programs.
+
+Every refusal is one line on stderr with the right exit code, and leaves nothing on the host.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ FAILURE, USAGE, NO_PERMISSION, BAD_CONFIGURATION = 1, 2, 77, 78
 
 
 def refused(host: Host, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Runs a launch that must end by itself, and looks that it has made no interface."""
+    """Run a launch that must end by itself; check that no interface and no process is left."""
     done = host.run(command, check=False, timeout_s=10)
     assert host.interface(INTERFACE) is None
     assert host.pids() == []
@@ -30,7 +33,7 @@ def refused(host: Host, command: Sequence[str]) -> subprocess.CompletedProcess[s
 
 
 def in_private_mounts(command: Sequence[str], mount: str) -> list[str]:
-    """The command in a mount namespace of its own, after a mount."""
+    """Return the command to run in its own mount namespace, after this mount command."""
     return [require("unshare"), "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh", *command]
 
 
@@ -51,8 +54,8 @@ def in_private_mounts(command: Sequence[str], mount: str) -> list[str]:
         (["--frobnicate"], "--frobnicate"),
     ],
 )
-def test_bad_flags(make_lab: MakeLab, flags: list[str], word: str) -> None:
-    """Goal: a bad value of a flag is a usage error that holds the value (design §6).
+def test_bad_flag_is_a_usage_error(make_lab: MakeLab, flags: list[str], word: str) -> None:
+    """Goal: a bad value of a flag is a usage error, and the line contains the value.
     Method: launch with each; exit code 2, one line."""
     host = make_lab(1).hosts[0]
     command = [program(), "launch", "--insecure", *flags]
@@ -73,9 +76,10 @@ def test_bad_flags(make_lab: MakeLab, flags: list[str], word: str) -> None:
         ('[node]\npeers = ["10.0.0.1:0"]\n', ["10.0.0.1:0"]),
     ],
 )
-def test_bad_configuration(make_lab: MakeLab, text: str, words: list[str]) -> None:
-    """Goal: a bad configuration file ends with 78 and a line that names the file and the key, or the nearest one.
-    Method: launch with each."""
+def test_bad_configuration_names_file_and_key(make_lab: MakeLab, text: str, words: list[str]) -> None:
+    """Goal: with a bad configuration file launch exits with 78; the line names the file and the key, and for an unknown
+    key the nearest known one.
+    Method: launch with each file."""
     lab = make_lab(1)
     path = lab.dir / "bad.toml"
     path.write_text(text)
@@ -83,26 +87,26 @@ def test_bad_configuration(make_lab: MakeLab, text: str, words: list[str]) -> No
     assert_one_line(refused(lab.hosts[0], command), BAD_CONFIGURATION, str(path), *words)
 
 
-def test_unusable_keys(make_lab: MakeLab) -> None:
-    """Goal: a missing or unusable key is a bad configuration; the line names the path, or the two flags (design §6).
-    Method: launch without a key, with one that is missing, one of nonsense, and one that others may read."""
+def test_unusable_key_names_path_or_flags(make_lab: MakeLab) -> None:
+    """Goal: a missing or unusable key is a bad configuration; the line names the path, or `--key` and `--insecure`.
+    Method: launch without a key, with a missing file, with a malformed one, and with one that others may read."""
     lab = make_lab(1)
     host = lab.hosts[0]
     bare = [program(), "launch", "--name", host.name, "--listen", f"{host.underlay}:4747"]
     assert_one_line(refused(host, bare), BAD_CONFIGURATION, "--key", "--insecure")
-    missing, nonsense, exposed = (lab.dir / name for name in ("missing.key", "nonsense.key", "exposed.key"))
-    nonsense.write_text("nonsense\n")
-    nonsense.chmod(0o600)
+    missing, malformed, exposed = (lab.dir / name for name in ("missing.key", "malformed.key", "exposed.key"))
+    malformed.write_text("nonsense\n")
+    malformed.chmod(0o600)
     exposed.write_bytes(network_key(lab).read_bytes())
     exposed.chmod(0o644)
-    for path in (missing, nonsense, exposed):
+    for path in (missing, malformed, exposed):
         assert_one_line(refused(host, launch_command(host, key=path)), BAD_CONFIGURATION, str(path))
 
 
 @pytest.mark.parametrize("protocol", ["UDP", "TCP"])
-def test_port_in_use(make_lab: MakeLab, sockets: Sockets, protocol: str) -> None:
-    """Goal: a port in use ends with 1 and a line that names it.
-    Method: bind it before the launch, UDP (data) or TCP (control)."""
+def test_port_in_use_is_named(make_lab: MakeLab, sockets: Sockets, protocol: str) -> None:
+    """Goal: when the port is in use, launch exits with 1 and a line that names the port.
+    Method: bind it before the launch, for UDP (data) or TCP (control)."""
     host = make_lab(1).hosts[0]
     kind = socket.SOCK_DGRAM if protocol == "UDP" else socket.SOCK_STREAM
     blocker = sockets.open(host, socket.AF_INET, kind)
@@ -112,8 +116,8 @@ def test_port_in_use(make_lab: MakeLab, sockets: Sockets, protocol: str) -> None
     assert_one_line(refused(host, launch_command(host, key=None)), FAILURE, "4747")
 
 
-def test_name_in_use(make_lab: MakeLab) -> None:
-    """Goal: a second instance of a name ends with 1 and a line that names it; the first does not notice.
+def test_name_in_use_is_named(make_lab: MakeLab) -> None:
+    """Goal: a second instance with the same name exits with 1 and a line that has the name; the first one runs on.
     Method: launch the same name in another network namespace of the machine."""
     lab = make_lab(2)
     first = launch(lab.hosts[0], key=None)
@@ -125,8 +129,9 @@ def test_name_in_use(make_lab: MakeLab) -> None:
     assert first.stop() == 0
 
 
-def test_interface_in_use(make_lab: MakeLab) -> None:
-    """Goal: an interface of that name that is not ours ends with 1 and a line that names it, and stays.
+def test_interface_of_another_program_is_named_and_kept(make_lab: MakeLab) -> None:
+    """Goal: when another program owns an interface of that name, launch exits with 1 and a line that names it, and the
+    interface stays.
     Method: a bridge called mcast0."""
     host = make_lab(1).hosts[0]
     host.run([require("ip"), "link", "add", INTERFACE, "type", "bridge"])
@@ -135,9 +140,9 @@ def test_interface_in_use(make_lab: MakeLab) -> None:
     assert host.interface(INTERFACE) is not None
 
 
-def test_address_not_of_this_host(make_lab: MakeLab) -> None:
-    """Goal: an address to listen on that the host does not have ends with 1 and a line that names it.
-    Method: listen on another host's."""
+def test_listen_address_of_another_host_is_named(make_lab: MakeLab) -> None:
+    """Goal: with a listen address that the host does not have, launch exits with 1 and a line that names it.
+    Method: listen on the address of another host."""
     lab = make_lab(2)
     command = launch_command(lab.hosts[0], key=None)
     command[command.index("--listen") + 1] = f"{lab.hosts[1].underlay}:4747"
@@ -147,53 +152,53 @@ def test_address_not_of_this_host(make_lab: MakeLab) -> None:
 @pytest.mark.parametrize(
     "rights", [["--bounding-set=-net_admin", "--inh-caps=-net_admin"], ["--reuid=65534", "--clear-groups"]]
 )
-def test_missing_rights(make_lab: MakeLab, rights: list[str]) -> None:
-    """Goal: without the rights launch ends with 77 (rights are tried, not the uid looked at).
+def test_missing_rights_exit_with_77(make_lab: MakeLab, rights: list[str]) -> None:
+    """Goal: without the necessary rights launch exits with 77; it tries what it needs and does not check the uid.
     Method: root without CAP_NET_ADMIN, and another user."""
     host = make_lab(1).hosts[0]
     command = [require("setpriv"), *rights, *launch_command(host, key=None)]
     assert_one_line(refused(host, command), NO_PERMISSION)
 
 
-def test_no_tun_device(make_lab: MakeLab) -> None:
-    """Goal: a host without /dev/net/tun ends with 1 and a line that names it.
-    Method: an empty file system over /dev/net, in a mount namespace of its own."""
+def test_missing_tun_device_is_named(make_lab: MakeLab) -> None:
+    """Goal: on a host without /dev/net/tun launch exits with 1 and a line that names it.
+    Method: an empty file system over /dev/net, in a mount namespace."""
     host = make_lab(1).hosts[0]
     command = in_private_mounts(launch_command(host, key=None), "mount -t tmpfs none /dev/net")
     assert_one_line(refused(host, command), FAILURE, "/dev/net/tun")
 
 
-def test_full_shared_memory(make_lab: MakeLab) -> None:
-    """Goal: a full /dev/shm ends with 1 and a line that names it.
-    Method: a file system of 256 KiB over it, in a mount namespace of its own."""
+def test_full_shared_memory_is_named(make_lab: MakeLab) -> None:
+    """Goal: with a full /dev/shm launch exits with 1 and a line that names it.
+    Method: a file system of 256 KiB over /dev/shm, in a mount namespace."""
     host = make_lab(1).hosts[0]
     command = in_private_mounts(launch_command(host, key=None), "mount -t tmpfs -o size=256k none /dev/shm")
     assert_one_line(refused(host, command), FAILURE, "/dev/shm")
     assert not list(Path("/dev/shm").glob(f"*{host.name}*"))
 
 
-def test_asking_what_does_not_run(make_lab: MakeLab) -> None:
-    """Goal: status, show and stop of an instance that does not run end with 69.
-    Method: ask for a name that nobody has."""
+def test_commands_exit_with_69_when_nothing_runs(make_lab: MakeLab) -> None:
+    """Goal: `status`, `show` and `stop` of an instance that does not run exit with 69.
+    Method: each command with a name that no instance has."""
     host = make_lab(1).hosts[0]
     for words in (["status"], ["status", "--wait", "0.2"], ["show", "links"], ["stop"]):
         done = host.run([program(), *words, "--name", host.name], check=False)
         assert_one_line(done, 69, host.name)
 
 
-def test_read_only_runtime_directory(make_lab: MakeLab) -> None:
-    """Goal: who is root already is not told to run as root, but what is in the way.
-    Method: a read-only tmpfs over the runtime directory, in a mount namespace; one line that says so."""
+def test_read_only_runtime_directory_is_named(make_lab: MakeLab) -> None:
+    """Goal: with a read-only runtime directory the line names the file system, and does not advise root to run as root.
+    Method: a read-only tmpfs over the runtime directory, in a mount namespace."""
     host = make_lab(1).hosts[0]
     mount = f"mkdir -p {rundir.ROOT} && mount -t tmpfs -o ro none {rundir.ROOT}"
     done = refused(host, in_private_mounts(launch_command(host, key=None), mount))
     assert_one_line(done, FAILURE, f"{rundir.ROOT / host.name}: read-only file system")
 
 
-def test_ended_in_the_middle_of_its_start(make_lab: MakeLab) -> None:
-    """Goal: a signal between the first thing that a launch makes and its last leaves none of them, and
-    no child has to be killed.
-    Method: SIGTERM as soon as the runtime directory stands, ten times; exit code 0 in time, all is gone."""
+def test_signal_during_launch_leaves_nothing(make_lab: MakeLab) -> None:
+    """Goal: SIGTERM during a launch ends it with exit code 0 and leaves nothing, without the delay after which the
+    supervisor kills a child.
+    Method: SIGTERM as soon as the runtime directory exists, ten times; exit within 2 s, nothing is left."""
     host = make_lab(1).hosts[0]
     directory = rundir.ROOT / host.name
     for _ in range(10):

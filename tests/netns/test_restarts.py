@@ -1,4 +1,4 @@
-"""Processes that die under load: what a stream loses, and that everything is as before a second later."""
+"""Killed workers, control processes and supervisors under load: loss of a stream, and time until recovery."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Measured = Callable[..., None]
 SENDING_ROLES = ("tun_ingress", "classify", "overlay_egress")
 
 
-def restarted(instance: Instance, role: str, old_pid: int, before: int) -> bool:
+def is_restarted(instance: Instance, role: str, old_pid: int, before: int) -> bool:
     row = next(row for row in instance.show("workers") if row["role"] == role)
     return bool(row["pid"] != old_pid and row["state"] == "ready" and row["restarts"] == before + 1)
 
@@ -31,9 +31,10 @@ def restarts(instance: Instance, role: str) -> int:
 
 @pytest.mark.parametrize("role", [*SENDING_ROLES, "overlay_ingress"])
 def test_killed_worker_interrupts_for_less_than_a_second(network: Network, role: str, measured: Measured) -> None:
-    """Goal: a worker killed under load is restarted, counted, and interrupts a stream for less than 1 s (Evidence).
-    Method: 40 Mbit/s; kill -9 of one worker of the sending (or receiving) node; the longest gap at the receiver, and
-    that the stream flows to its end afterwards."""
+    """Goal: a worker that is killed under load is restarted and counted, and the stream is interrupted for less than
+    one second.
+    Method: 40 Mbit/s, kill -9 of one worker of the sending or receiving node.  The longest gap at the receiver is
+    below one second, and the stream continues to its end."""
     source, member = network.instances[:2]
     victim = source if role in SENDING_ROLES else member
     group = fresh_group()
@@ -43,20 +44,20 @@ def test_killed_worker_interrupts_for_less_than_a_second(network: Network, role:
     sender = Sender(source.host, group, mbit=40, seconds=2.5)
     time.sleep(0.7)
     os.kill(pid, signal.SIGKILL)
-    wait_until(partial(restarted, victim, role, pid, before), 2, f"{role} is back")
+    wait_until(partial(is_restarted, victim, role, pid, before), 2, f"{role} is restarted")
     sent = sender.sent()
     counts = receiver.account().stream()
     measured(gap_ms=counts["gap_ms"], lost=counts["lost"], sent=sent)
     assert counts["gap_ms"] < 1000
     assert counts["lost"] < sent * 0.4
     assert counts["duplicates"] == 0
-    assert counts["last_s"] - counts["first_s"] > 2.4, "the stream did not flow to its end"
+    assert counts["last_s"] - counts["first_s"] > 2.4, "the stream did not continue to its end"
 
 
 def test_killed_control_loses_nothing(network: Network, sockets: Sockets, measured: Measured) -> None:
-    """Goal: while control is away the data plane forwards by the last table, and nothing is lost (design §2).
-    Method: 100 Mbit/s over three links; control of the sending and of a receiving node is killed; every datagram must
-    arrive.  Then a new join works, and neither node has lost a link or a member."""
+    """Goal: without control the data plane forwards by the last forwarding table, and nothing is lost.
+    Method: 100 Mbit/s over three links; control of the sending and of one receiving node is killed.  Every datagram
+    arrives, neither node loses a link or a member, and a later join works."""
     source, *members = network.instances
     group = fresh_group()
     receivers = [Receiver(member.host, group) for member in members]
@@ -68,7 +69,7 @@ def test_killed_control_loses_nothing(network: Network, sockets: Sockets, measur
         os.kill(pid, signal.SIGKILL)
     began = time.monotonic()
     for instance, pid, before in victims:
-        wait_until(partial(restarted, instance, "control", pid, before), 2, f"control of {instance} is back")
+        wait_until(partial(is_restarted, instance, "control", pid, before), 2, f"control of {instance} is restarted")
     measured(back_ms=(time.monotonic() - began) * 1e3)
     sent = sender.sent()
     for receiver in receivers:
@@ -81,9 +82,10 @@ def test_killed_control_loses_nothing(network: Network, sockets: Sockets, measur
     assert [each.payload for each in read_datagrams(listener, 1)] == [b"after"]
 
 
-def test_join_while_control_is_away(network: Network, sockets: Sockets) -> None:
-    """Goal: a join that falls into the moment without control is not lost.
-    Method: control of the member's node is killed and a group joined in the next instruction; the route must come."""
+def test_join_during_restart_of_control_is_not_lost(network: Network, sockets: Sockets) -> None:
+    """Goal: a join during a restart of control is not lost.
+    Method: control of the member's node is killed, and a group is joined immediately after; the other node gets the
+    route."""
     source, member = network.instances[:2]
     group = fresh_group()
     os.kill(worker_pid(member, "control"), signal.SIGKILL)
@@ -91,9 +93,9 @@ def test_join_while_control_is_away(network: Network, sockets: Sockets) -> None:
     wait_route(source, group, [member], timeout_s=4)
 
 
-def test_every_worker_at_once(network: Network, measured: Measured) -> None:
-    """Goal: even with all workers and control killed together the node recovers by itself.
-    Method: kill -9 of each process but the supervisor on both ends of a stream; a later stream is perfect."""
+def test_node_recovers_when_all_workers_are_killed(network: Network, measured: Measured) -> None:
+    """Goal: a node recovers by itself when control and all workers are killed together.
+    Method: kill -9 of every process except the supervisor on both ends of a stream; a later stream is complete."""
     source, member = network.instances[:2]
     group = fresh_group()
     receiver = Receiver(member.host, group, streams=2)
@@ -105,7 +107,7 @@ def test_every_worker_at_once(network: Network, measured: Measured) -> None:
     for pid in [pid for pids in victims.values() for pid in pids]:
         os.kill(pid, signal.SIGKILL)
     for instance, pids in victims.items():
-        wait_until(partial(all_new, instance, pids), 3, f"{instance} is complete again")
+        wait_until(partial(has_only_new_workers, instance, pids), 3, f"all workers of {instance} are restarted")
     measured(back_ms=(time.monotonic() - began) * 1e3)
     sender.sent()
     sent = Sender(source.host, group, stream=2, mbit=20, seconds=1).sent()
@@ -115,15 +117,15 @@ def test_every_worker_at_once(network: Network, measured: Measured) -> None:
     assert account.stream(1)["gap_ms"] < 2000
 
 
-def all_new(instance: Instance, old: set[int]) -> bool:
+def has_only_new_workers(instance: Instance, old: set[int]) -> bool:
     rows = instance.show("workers")
     return not old & {row["pid"] for row in rows} and all(row["state"] == "ready" for row in rows)
 
 
-def test_killed_supervisor_takes_everything_with_it(network: Network, measured: Measured) -> None:
-    """Goal: processes, interface and routes of a supervisor killed with -9 are gone within 3 s; the next launch of that
-    name cleans what is left and works (design §8).
-    Method: kill -9 under a stream; look for leftovers; launch again; the stream's group works again."""
+def test_killed_supervisor_leaves_no_process_or_interface(network: Network, measured: Measured) -> None:
+    """Goal: within 3 s of kill -9 of the supervisor its processes, interface and routes are gone; the next launch with
+    that name removes the rest and works.
+    Method: kill -9 during a stream, search for leftovers, launch again, and send to a member again."""
     source, member = network.instances[:2]
     group = fresh_group()
     receiver = Receiver(member.host, group)
@@ -132,7 +134,7 @@ def test_killed_supervisor_takes_everything_with_it(network: Network, measured: 
     pids = source.pids()
     source.process.popen.kill()
     began = time.monotonic()
-    wait_until(lambda: not living_parts(source, pids), 3, f"all is gone: {living_parts(source, pids)}")
+    wait_until(lambda: not live_leftovers(source, pids), 3, f"nothing is left: {live_leftovers(source, pids)}")
     measured(gone_ms=(time.monotonic() - began) * 1e3)
     sender.process.kill()
     receiver.process.kill()
@@ -144,18 +146,17 @@ def test_killed_supervisor_takes_everything_with_it(network: Network, measured: 
     assert not drops(renewed).get("restart_skip")
 
 
-def living_parts(instance: Instance, pids: list[int]) -> list[str]:
-    """What a killed supervisor may not leave: files and shared memory are the next launch's to clean."""
-    found = leftovers(instance.host, pids)
-    traffic = {process.pid for process in instance.host.processes}
-    mine = [part for part in found if not part.startswith("/")]
-    return [part for part in mine if not any(part == f"process {pid} in the namespace" for pid in traffic)]
+def live_leftovers(instance: Instance, pids: list[int]) -> list[str]:
+    """List what a killed supervisor must not leave: processes, interface, routes.  The next launch removes files."""
+    found = [part for part in leftovers(instance.host, pids) if not part.startswith("/")]
+    traffic_programs = {process.pid for process in instance.host.processes}
+    return [part for part in found if not any(part == f"process {pid} in the namespace" for pid in traffic_programs)]
 
 
-def test_dead_host_is_noticed_and_comes_back(network: Network, measured: Measured) -> None:
-    """Goal: a failed link is down within 3 s and comes back by itself (issue, item 7).
-    Method: one host is cut off from the others; its links go down on both sides; healed, they come up and a group whose
-    member it is works again."""
+def test_failed_link_goes_down_in_3_s_and_returns(network: Network, measured: Measured) -> None:
+    """Goal: a failed link is down within 3 s and comes up again by itself.
+    Method: one host is cut off.  Its links go down on both sides; when it is reachable again they come up, and a group
+    of which it is a member works again."""
     source, member = network.instances[:2]
     group = fresh_group()
     receiver = Receiver(member.host, group, streams=1)
@@ -165,7 +166,7 @@ def test_dead_host_is_noticed_and_comes_back(network: Network, measured: Measure
     wait_until(lambda: not source.is_linked_to([member]), 5, "the link is down")
     measured(down_s=time.monotonic() - began)
     assert time.monotonic() - began <= 3.1
-    wait_until(lambda: not member.is_linked_to([source]), 2, "and on the other side")
+    wait_until(lambda: not member.is_linked_to([source]), 2, "the link is down on the other side")
     network.lab.heal()
     began = time.monotonic()
     wait_until(network.is_healthy, 10, "all links are up again")

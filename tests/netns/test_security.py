@@ -1,4 +1,4 @@
-"""Who does not know the network key neither reads, nor takes part, nor gets in the way."""
+"""Protection against hosts of the underlay that do not have the network key."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.netns.traffic import Receiver, Sender
 MakeLab = Callable[..., Lab]
 MakeNetwork = Callable[..., Network]
 UDP_PAYLOAD = 14 + 20 + 8
-"""Of a frame: after the headers of Ethernet, IPv4 and UDP."""
-MARKER = b"a sentence that nobody on the underlay may read " * 4
+"""Offset of the payload in a frame: after the headers of Ethernet, IPv4 and UDP."""
+MARKER = b"a sentence that is secret on the underlay " * 4
 
 
-def underlay_carries_marker(network: Network, sockets: Sockets) -> bool:
-    """Send the marker from one host to another; whether it could be read on the underlay while it passed."""
+def is_marker_readable(network: Network, sockets: Sockets) -> bool:
+    """Send the marker from one host to another; return whether it can be read on the underlay."""
     source, member = network.instances[:2]
     group = fresh_group()
     listener = sockets.member(member.host, group, 5040)
@@ -41,16 +41,17 @@ def underlay_carries_marker(network: Network, sockets: Sockets) -> bool:
 
 
 def test_payload_cannot_be_read_on_the_underlay(network: Network, sockets: Sockets) -> None:
-    """Goal: what crosses the underlay is sealed (design §4).
-    Method: datagrams with a known sentence arrive, and the bridge's port to the receiver is sniffed for it."""
-    assert not underlay_carries_marker(network, sockets)
+    """Goal: payload is encrypted on the underlay.
+    Method: datagrams with a known sentence arrive; a capture at the bridge's port to the receiver does not have it."""
+    assert not is_marker_readable(network, sockets)
 
 
-def test_insecure_works_and_is_readable(make_network: MakeNetwork, sockets: Sockets) -> None:
-    """Goal: `--insecure` works without a key and has no seal; and the test above can see what it looks for.
+def test_insecure_network_works_and_is_readable(make_network: MakeNetwork, sockets: Sockets) -> None:
+    """Goal: `--insecure` works without a key and without encryption.  This proves that the test above would find the
+    sentence.
     Method: the same on two insecure nodes; then a counted stream."""
     network = make_network(2, sealed=False)
-    assert underlay_carries_marker(network, sockets)
+    assert is_marker_readable(network, sockets)
     source, member = network.instances
     group = fresh_group()
     receiver = Receiver(member.host, group)
@@ -60,10 +61,10 @@ def test_insecure_works_and_is_readable(make_network: MakeNetwork, sockets: Sock
 
 
 @pytest.mark.parametrize("stranger", ["another key", "insecure"])
-def test_stranger_is_not_let_in(make_network: MakeNetwork, stranger: str) -> None:
-    """Goal: a node with another key, or without one, does not link to the network and gets nothing of it.
-    Method: it names a node of the network as its peer and joins a group; after 3 s neither side has a link up, its
-    listener has nothing, and the network's own stream is whole."""
+def test_node_without_the_key_gets_no_link(make_network: MakeNetwork, stranger: str) -> None:
+    """Goal: a node with another key, or without a key, gets no link to the network and receives nothing.
+    Method: it has nodes of the network as peers and joins a group.  After 3 s no link is up, its receiver has counted
+    nothing, and the network's own stream is complete."""
     network = make_network(3)
     intruder, source, member = network.instances
     intruder.stop()
@@ -84,11 +85,13 @@ def test_stranger_is_not_let_in(make_network: MakeNetwork, stranger: str) -> Non
     assert names == {member.name}
 
 
-def test_garbage_does_not_disturb(network: Network, sockets: Sockets, measured: Callable[..., None]) -> None:
-    """Goal: nonsense on the control and data ports is counted or cut off and disturbs nobody (issue, Bad input).
-    Method: while a stream runs, a host of the underlay opens TCP connections that say nonsense, halves of a ZeroMQ
-    greeting or nothing, and sends random datagrams, also with a right first byte; the stream is whole, the links stay
-    up, drops are counted under their reasons, and the process of control is the same as before."""
+def test_garbage_on_both_ports_harms_no_stream(
+    network: Network, sockets: Sockets, measured: Callable[..., None]
+) -> None:
+    """Goal: garbage on the control and data ports is counted or disconnected, and does not harm streams or links.
+    Method: during a stream a host of the underlay opens TCP connections with garbage, with parts of a ZeroMQ greeting
+    or without data, and sends random datagrams, half of them with a valid first byte.  The stream is complete, the
+    links stay up, drops are counted, and all processes are the same as before."""
     source, member, _, stranger = network.instances
     group = fresh_group()
     receiver = Receiver(member.host, group)
@@ -123,15 +126,15 @@ def test_garbage_does_not_disturb(network: Network, sockets: Sockets, measured: 
     receiver.account().assert_perfect(sent)
     assert network.is_healthy()
     assert {row["pid"] for row in member.show("workers")} == workers
-    assert member.process.log.count("control connection refused") <= 3, "once for each kind of nonsense"
+    assert member.process.log.count("control connection refused") <= 3, "one line for each kind of garbage"
     wait_until(lambda: sum(drops(member).values()) - before >= 1900, 3, f"the drops are counted: {drops(member)}")
     measured(**drops(member))
 
 
 def test_replayed_and_altered_datagrams_are_dropped(network: Network, sockets: Sockets) -> None:
-    """Goal: a datagram that was seen is not delivered again, nor one with a changed bit (design §4).
-    Method: datagrams recorded on the bridge's port are written to it again, as they were and altered; the listener gets
-    each once, and the drops are counted as replay and authentication."""
+    """Goal: a datagram is not delivered a second time, and not with a changed bit.
+    Method: datagrams captured at the bridge's port are sent there again, unchanged and altered.  The receiver gets
+    each once, and the drops are counted as `replay` and `authentication`."""
     source, member = network.instances[:2]
     group = fresh_group()
     listener = sockets.member(member.host, group, 5041)
@@ -147,9 +150,9 @@ def test_replayed_and_altered_datagrams_are_dropped(network: Network, sockets: S
     before = drops(member)
     for frame in frames:
         again = bytearray(frame)
-        again[40:42] = bytes(2)  # no UDP checksum: what was recorded had left it to the hardware
+        again[40:42] = bytes(2)  # no UDP checksum: in the capture the hardware had still to compute it
         sniffer.send(again)
-        again[UDP_PAYLOAD + 13] ^= 1  # in the sequence number: 2^16 ahead, so no replay
+        again[UDP_PAYLOAD + 13] ^= 1  # a bit of the sequence number: 2^16 ahead, so not a replay
         sniffer.send(again)
     assert read_datagrams(listener, 1, 0.5) == []
     after = drops(member)
@@ -157,8 +160,8 @@ def test_replayed_and_altered_datagrams_are_dropped(network: Network, sockets: S
     assert after.get("authentication", 0) - before.get("authentication", 0) == len(frames)
 
 
-def test_key_of_the_laboratory_is_private(make_lab: MakeLab) -> None:
-    """Goal: a new network key can be read by its owner only.
-    Method: the mode of the file that keygen makes."""
+def test_new_network_key_is_private(make_lab: MakeLab) -> None:
+    """Goal: only the owner can read a new network key.
+    Method: the mode of the file that keygen creates."""
     path = network_key(make_lab(1))
     assert path.stat().st_mode & 0o777 == 0o600

@@ -1,4 +1,4 @@
-"""Floods from outside, and from programs on the host itself: what they cost a node, and that they end with it."""
+"""Floods of connections from the underlay and of joins from a local program: their cost for a node is bounded."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ def rss_mb(pid: int) -> float:
     return psutil.Process(pid).memory_info().rss / 1e6
 
 
-def test_connections_beyond_the_descriptors(make_network: MakeNetwork, sockets: Sockets, measured: Measured) -> None:
-    """Goal: who takes all descriptors of control with silent connections keeps nobody out for longer than they last.
-    Method: control may have 200; 400 connections are held open while a stream runs.  Its process stays, its log too,
-    the stream is whole, the link stays up; a peer that restarts meanwhile links when they have timed out."""
+def test_exhausted_descriptors_harm_no_link(make_network: MakeNetwork, sockets: Sockets, measured: Measured) -> None:
+    """Goal: silent connections that take all file descriptors of control harm no link, and keep peers out only while
+    they are open.
+    Method: control may have 200 descriptors; 400 connections stay open during a stream.  The process of control stays,
+    its log has at most 4 lines more, the stream is complete and the link up.  A restarted peer links afterwards."""
     network = make_network(3)
     source, target, stranger = network.instances
     group = fresh_group()
@@ -58,10 +59,10 @@ def test_connections_beyond_the_descriptors(make_network: MakeNetwork, sockets: 
     network.relaunch(2)
 
 
-def test_failed_handshakes_leave_nothing(make_network: MakeNetwork, sockets: Sockets, measured: Measured) -> None:
-    """Goal: control's memory does not grow with what strangers try.
-    Method: thousands of connections that stop at every stage of a handshake, in rows; after the first row, which fills
-    what is kept for reuse, the resident memory stays where it is."""
+def test_failed_handshakes_keep_no_memory(make_network: MakeNetwork, sockets: Sockets, measured: Measured) -> None:
+    """Goal: failed handshakes do not make the memory of control grow.
+    Method: six series of 600 connections that stop at every stage of a handshake.  The first series fills the memory
+    that is kept for reuse; after it the resident memory grows by less than 2 MB."""
     network = make_network(2)
     target, stranger = network.instances
     control = worker_pid(target, "control")
@@ -69,15 +70,15 @@ def test_failed_handshakes_leave_nothing(make_network: MakeNetwork, sockets: Soc
     openings = (b"", GREETING[:10], GREETING, GREETING + hello, os.urandom(3000), GREETING + os.urandom(3000))
     sizes = []
     for _ in range(6):
-        row = []
+        series = []
         for number in range(600):
             connection = sockets.open(stranger.host, socket.AF_INET, socket.SOCK_STREAM)
             connection.connect((target.host.underlay, 4747))
             with contextlib.suppress(ConnectionError):
                 connection.sendall(openings[number % len(openings)])
-            row.append(connection)
-        time.sleep(2.5)  # the handshake's time is over
-        for connection in row:
+            series.append(connection)
+        time.sleep(2.5)  # longer than a handshake may take
+        for connection in series:
             connection.close()
         sizes.append(rss_mb(control))
     measured(connections=6 * 600, control_mb=" ".join(f"{size:.1f}" for size in sizes))
@@ -104,10 +105,12 @@ print(number)
 """
 
 
-def test_a_local_user_who_joins_without_end(make_network: MakeNetwork, sockets: Sockets, measured: Measured) -> None:
-    """Goal: an unprivileged program that joins and leaves groups as fast as it can costs its own host a bounded memory
-    and the others little: streams are whole, all links stay up, and other programs still join.
-    Method: user nobody changes 4,000 memberships over and over for 6 s."""
+def test_endless_joins_of_a_local_user_are_bounded(
+    make_network: MakeNetwork, sockets: Sockets, measured: Measured
+) -> None:
+    """Goal: an unprivileged program that joins and leaves groups as fast as possible takes bounded memory on its host;
+    streams are complete, links stay up, and other programs can join.
+    Method: user `nobody` changes 4,000 memberships again and again for 6 s."""
     network = make_network(2)
     source, member = network.instances
     group = fresh_group()
@@ -125,9 +128,9 @@ def test_a_local_user_who_joins_without_end(make_network: MakeNetwork, sockets: 
     began = time.monotonic()
     wait_route(source, late, [member], timeout_s=20)
     joined_s = time.monotonic() - began
-    told, _ = joiner.communicate(timeout=30)
+    printed, _ = joiner.communicate(timeout=30)
     receiver.account().assert_perfect(sender.sent())
-    measured(joins=int(told), late_join_s=joined_s, control_mb=f"{before:.1f} {rss_mb(control):.1f}")
+    measured(joins=int(printed), late_join_s=joined_s, control_mb=f"{before:.1f} {rss_mb(control):.1f}")
     assert worker_pid(member, "control") == control
     assert rss_mb(control) - before < 150
     wait_until(network.is_healthy, 5.0, "the links are up")

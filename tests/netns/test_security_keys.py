@@ -1,4 +1,4 @@
-"""Keys that change while the network runs: sender keys by time and count, the network key by hand."""
+"""Change of keys in a running network: sender-key rotation by time and by count, network-key rollover by command."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ UDP_PAYLOAD = 14 + 20 + 8
 MakeNetwork = Callable[..., Network]
 
 
-def configured(directory: Path, text: str) -> Sequence[str]:
-    """The flags of an instance with that in its [security]."""
+def security_flags(directory: Path, text: str) -> Sequence[str]:
+    """Write a configuration file with this text in [security]; return the flags of `launch` for it."""
     path = directory / "keys.toml"
     path.write_text(f"[security]\n{text}\n")
     return ("--config", str(path))
@@ -33,13 +33,13 @@ def configured(directory: Path, text: str) -> Sequence[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("rule", "workers"), [("rotate_interval_s = 1.0", 8), ("rotate_packets = 2000", 4)])
-def test_rotation_loses_nothing(
+def test_sender_key_rotation_loses_nothing(
     make_network: MakeNetwork, tmp_path: Path, rule: str, workers: int, measured: Callable[..., None]
 ) -> None:
-    """Goal: sender keys rotate under load and no datagram is lost, doubled or refused.
-    Method: every node rotates as often as its overlap allows while a stream runs for 8 s, which is a whole
-    round of 6.1 s and the switch of the next; epochs are read before and after, drops at the end."""
-    network = make_network(3, workers=workers, extra=configured(tmp_path, rule))
+    """Goal: sender keys rotate under load without a lost, duplicate or refused datagram.
+    Method: every node rotates as often as the overlap of two keys allows, during a stream of 8 s.  That is one whole
+    rotation of 6.1 s and the switch of the next.  Epochs are compared, and drops are read at the end."""
+    network = make_network(3, workers=workers, extra=security_flags(tmp_path, rule))
     source, *members = network.instances
     group = fresh_group()
     receivers = [Receiver(member.host, group) for member in members]
@@ -57,13 +57,14 @@ def test_rotation_loses_nothing(
 
 
 @pytest.mark.slow
-def test_rotation_survives_restarts(
+def test_sender_key_rotation_survives_restarts(
     make_network: MakeNetwork, sockets: Sockets, tmp_path: Path, measured: Callable[..., None]
 ) -> None:
-    """Goal: a control or a stage that dies while keys rotate loses neither a key nor a nonce.
-    Method: both are killed in turn under load, on two lanes; receivers refuse nothing as replayed or forged, and on the
-    underlay no sequence number is ever seen twice, whatever the epoch (the origin being one, so is no nonce)."""
-    extra = configured(tmp_path, "rotate_interval_s = 1.0")
+    """Goal: when control or a stage is killed during rotation, no key is lost and no nonce is used twice.
+    Method: both are killed in turn under load, with two lanes.  Receivers count no replay and no forgery, and no
+    sequence number appears twice on the underlay, in any epoch.  All datagrams have the same origin, so no nonce
+    repeats."""
+    extra = security_flags(tmp_path, "rotate_interval_s = 1.0")
     network = make_network(2, workers=8, extra=extra, offloads=False)
     source, member = network.instances
     group = fresh_group()
@@ -74,7 +75,7 @@ def test_rotation_survives_restarts(
     for role in ("control", "classify") * 3:
         time.sleep(1.1)
         os.kill(worker_pid(source, role), signal.SIGKILL)
-        wait_until(lambda: source.ask("status")["ready"], 3.0, "all are ready again")
+        wait_until(lambda: source.ask("status")["ready"], 3.0, "all workers are ready again")
     sent = sender.sent()
     counts = receiver.account().stream()
     found = drops(member)
@@ -98,13 +99,13 @@ def pipeline(instance: Instance, *words: str) -> None:
     instance.host.run([program(), *words], timeout_s=15)
 
 
-def launched(lab: Lab, directory: Path, settings: str) -> tuple[list[Instance], list[Path]]:
-    """An instance on each host, each with a key file of its own, as on different machines."""
+def launch_with_key_files(lab: Lab, directory: Path, settings: str) -> tuple[list[Instance], list[Path]]:
+    """Launch an instance on each host, each with its own copy of the key file, as on different machines."""
     files = [directory / f"network{host.index}.key" for host in lab.hosts]
     write_network_key(files[0])
     for path in files[1:]:
         shutil.copy2(files[0], path)
-    extra = configured(directory, settings)
+    extra = security_flags(directory, settings)
     instances = [
         launch(host, key=path, peers=lab.hosts, extra=extra) for host, path in zip(lab.hosts, files, strict=True)
     ]
@@ -115,14 +116,14 @@ def launched(lab: Lab, directory: Path, settings: str) -> tuple[list[Instance], 
 
 
 @pytest.mark.slow
-def test_network_key_moves_and_excludes(
+def test_network_key_rollover_excludes_a_node(
     make_lab: Callable[..., Lab], tmp_path: Path, measured: Callable[..., None]
 ) -> None:
-    """Goal: a running network moves to a new key without losing a datagram, and who has not got it is out: it reads
-    nothing, what it sends is refused, and the sender keys that it knew are renewed.
-    Method: three nodes of four get the rotated file and reload, one after the other, under a stream that all four
-    receive; after the grace the fourth has no link, its listener is silent, its own stream arrives nowhere."""
-    instances, files = launched(make_lab(4), tmp_path, "key_grace_s = 3.0")
+    """Goal: a running network moves to a new key without loss.  A node without the new key is excluded: it cannot
+    read, its datagrams are refused, and the sender keys that it had are renewed.
+    Method: three of four nodes get the new key file and reload, one after the other, during a stream to all.  After the
+    grace period the fourth node has no link and receives nothing, and its own stream arrives nowhere."""
+    instances, files = launch_with_key_files(make_lab(4), tmp_path, "key_grace_s = 3.0")
     *staying, excluded = instances
     group, other = fresh_group(), fresh_group()
     receivers = [Receiver(member.host, group) for member in staying[1:]]
@@ -140,15 +141,17 @@ def test_network_key_moves_and_excludes(
     began = time.monotonic()
     names = {instance.name for instance in staying}
 
-    def is_moved() -> bool:
+    def is_excluded() -> bool:
         return all(
             {link["peer"] for link in instance.show("links") if link["state"] == "up"} == names - {instance.name}
             for instance in staying
         )
 
-    wait_until(is_moved, 15.0, "the excluded node is out")
+    wait_until(is_excluded, 15.0, "no node has a link to the excluded one")
     measured(excluded_after_s=time.monotonic() - began)
-    wait_until(lambda: not any(link["state"] == "up" for link in excluded.show("links")), 6.0, "it has no link")
+    wait_until(
+        lambda: not any(link["state"] == "up" for link in excluded.show("links")), 6.0, "the excluded node has no link"
+    )
     late = Sender(excluded.host, other, mbit=1, seconds=1)
     late.sent()
     assert from_outside.stop().stream()["received"] == 0
@@ -157,12 +160,12 @@ def test_network_key_moves_and_excludes(
         now = [each.ask("status")["key_epoch"] for each in staying]
         return all((new - old) % 256 == 2 for new, old in zip(now, epochs, strict=True))
 
-    # At once, and again when the others' old key has ended too: the stream goes on through both.
-    wait_until(are_renewed_twice, 20.0, "sender keys are renewed")
+    # The first renewal is immediate, the second follows when the other nodes no longer accept the old network key.
+    wait_until(are_renewed_twice, 20.0, "sender keys are renewed twice")
     sent = sender.stop()
     for receiver in receivers:
         receiver.account().assert_perfect(sent)
     assert outside.stop().stream()["received"] < sent * 0.9
     os.kill(worker_pid(staying[1], "control"), signal.SIGKILL)
-    wait_until(lambda: staying[1].ask("status")["ready"], 3.0, "control is back")
-    wait_until(is_moved, 5.0, "links are as before, with the new key only")
+    wait_until(lambda: staying[1].ask("status")["ready"], 3.0, "control is restarted")
+    wait_until(is_excluded, 5.0, "the restarted control accepts only the new key")

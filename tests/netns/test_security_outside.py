@@ -1,4 +1,5 @@
-"""What somebody on the underlay without the network key can learn, provoke or disturb; and what a liar with it can."""
+"""Hostile traffic from the underlay: from hosts without the network key, and from a member that sends malformed
+control messages."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00CURVE" + bytes(47)
 CONNECTIONS = 400
 
 
-def recorded(network: Network, sockets: Sockets, count: int) -> list[bytes]:
-    """Datagrams of a running stream as the underlay carries them from host 1 to host 2."""
+def capture_datagrams(network: Network, sockets: Sockets, count: int) -> list[bytes]:
+    """Return UDP payloads of a running stream from host 1 to host 2, captured on the underlay."""
     sniffer = sockets.sniffer(network.lab.bridge, network.hosts[1].bridge_port)
     frames = read_packets(sniffer, 5, lambda frame: frame[23] == socket.IPPROTO_UDP and len(frame) > 300, count)
     return [frame[UDP_PAYLOAD:] for frame in frames]
@@ -36,18 +37,20 @@ def recorded(network: Network, sockets: Sockets, count: int) -> list[bytes]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_a_million_hostile_datagrams(make_network: MakeNetwork, sockets: Sockets, measured: Measured) -> None:
-    """Goal: replayed, flipped, cut, mixed and random datagrams, a million of them, are not delivered and do not stop
-    the stream; none is logged.
-    Method: a host of the underlay sends them as fast as it can while a stream of 5 Mbit/s runs; the stream is complete,
-    without doubles, and nearly every hostile one is counted (the rest the kernel has dropped at the socket)."""
+def test_million_hostile_datagrams_harm_no_stream(
+    make_network: MakeNetwork, sockets: Sockets, measured: Measured
+) -> None:
+    """Goal: a million replayed, altered, cut, mixed and random datagrams are not delivered, harm no stream, and are not
+    logged one by one.
+    Method: a host of the underlay sends them during a stream of 5 Mbit/s, which is complete and without duplicates.
+    More than half of the hostile datagrams are counted; the kernel drops the rest at the socket."""
     network = make_network(3)
     source, member, stranger = network.instances
     group = fresh_group()
     receiver = Receiver(member.host, group)
     wait_route(source, group, [member])
     sender = Sender(source.host, group, mbit=5, seconds=100)
-    genuine = recorded(network, sockets, 200)
+    genuine = capture_datagrams(network, sockets, 200)
     rng = random.Random(5)
     hostile = list(genuine)
     for datagram in genuine * 5:
@@ -62,10 +65,10 @@ def test_a_million_hostile_datagrams(make_network: MakeNetwork, sockets: Sockets
     began = time.monotonic()
     for number in range(HOSTILE):
         if number % 2000 == 0:
-            time.sleep(0.01)  # two cores carry the stream, the flood and both nodes
+            time.sleep(0.01)  # two cores have to run the stream, the flood and both nodes
         flood.send(hostile[number % len(hostile)])
     seconds = time.monotonic() - began
-    assert sender.process.alive(), "the stream has to last as long as the flood"
+    assert sender.process.alive(), "the stream ended before the flood"
     sent = sender.stop()
     receiver.account().assert_perfect(sent)
     counted = sum(drops(member).values()) - before
@@ -75,37 +78,38 @@ def test_a_million_hostile_datagrams(make_network: MakeNetwork, sockets: Sockets
     assert network.is_healthy()
 
 
-def told_by(connection: socket.socket, opening: bytes) -> bytes:
-    """Everything that a node says on a connection that begins so, until the node closes it."""
-    heard = b""
-    for part, patience_s in ((opening[: len(GREETING)], 0.2), (opening[len(GREETING) :], 4)):
-        connection.settimeout(patience_s)  # a reset would take what has not been read with it
+def replies_to(connection: socket.socket, opening: bytes) -> bytes:
+    """Send the opening on a connection; return every byte that the node sends until it closes the connection."""
+    replies = b""
+    for part, timeout_s in ((opening[: len(GREETING)], 0.2), (opening[len(GREETING) :], 4)):
+        connection.settimeout(timeout_s)  # read after the first part, since a reset discards unread bytes
         with contextlib.suppress(ConnectionError, TimeoutError):
             connection.sendall(part)
             while data := connection.recv(4096):
-                heard += data
-    return heard
+                replies += data
+    return replies
 
 
-def test_outsider_learns_and_provokes_nothing(network: Network, sockets: Sockets, measured: Measured) -> None:
-    """Goal: the data port answers a stranger with silence, so it amplifies nothing; the control port says at the most
-    that it speaks ZeroMQ with CURVE, less than it is told, and no name, key, address or group.
-    Method: recorded, forged and random datagrams of every type to the data port, and every way to begin with the
-    control port; every byte that comes back is counted and looked at."""
+def test_outsider_gets_no_data_and_no_amplification(network: Network, sockets: Sockets, measured: Measured) -> None:
+    """Goal: the data port sends no reply to a stranger, so it amplifies nothing.  The control port reveals only that it
+    uses ZeroMQ with CURVE; it never sends more bytes than a greeting or than it has received, and no name, key, address
+    or group.
+    Method: captured, forged and random datagrams of every type to the data port; every kind of opening to the control
+    port.  Each byte that is sent back is counted, and searched for such data."""
     _, member, _, stranger = network.instances
     group = fresh_group()
     receiver = Receiver(member.host, group)
     wait_route(network.instances[0], group, [member])
     sender = Sender(network.instances[0].host, group, mbit=2, seconds=2)
-    genuine = recorded(network, sockets, 20)
+    genuine = capture_datagrams(network, sockets, 20)
     port = sockets.open(stranger.host, socket.AF_INET, socket.SOCK_DGRAM)
     port.connect((member.host.underlay, 4747))
     rng = random.Random(6)
-    told = 0
+    sent_bytes = 0
     for kind in range(16):
         for datagram in genuine:
-            told += port.send(bytes([0x10 | kind]) + datagram[1:])
-            told += port.send(bytes([0x10 | kind]) + rng.randbytes(51))
+            sent_bytes += port.send(bytes([0x10 | kind]) + datagram[1:])
+            sent_bytes += port.send(bytes([0x10 | kind]) + rng.randbytes(51))
     port.settimeout(1.0)
     with pytest.raises(TimeoutError):
         port.recv(2048)
@@ -121,21 +125,21 @@ def test_outsider_learns_and_provokes_nothing(network: Network, sockets: Sockets
         "http": b"GET / HTTP/1.0\r\n\r\n",
         "noise": rng.randbytes(64_000),
     }
-    measured(udp_bytes_told=told, udp_bytes_heard=0)
+    measured(udp_bytes_sent=sent_bytes, udp_bytes_received=0)
     for name, opening in openings.items():
         connection = sockets.open(stranger.host, socket.AF_INET, socket.SOCK_STREAM)
         connection.connect((member.host.underlay, 4747))
-        heard = told_by(connection, opening)
-        measured(**{f"tcp_{name}": f"{len(opening)} told, {len(heard)} heard"})
-        assert len(heard) <= max(len(opening), len(GREETING)), name
+        replies = replies_to(connection, opening)
+        measured(**{f"tcp_{name}": f"{len(opening)} sent, {len(replies)} received"})
+        assert len(replies) <= max(len(opening), len(GREETING)), name
         for secret in (member.name.encode(), b"mcast", b"10.77.", b"mesh"):
-            assert secret not in heard
+            assert secret not in replies
     receiver.account().assert_perfect(sender.sent())
 
 
-def test_slow_connections_hold_nobody_up(make_network: MakeNetwork, sockets: Sockets) -> None:
-    """Goal: connections that say nothing, or stop half-way, are closed and keep no peer out.
-    Method: several hundred of them are held open on a node; one of its peers restarts meanwhile and links to it."""
+def test_slow_connections_keep_no_peer_out(make_network: MakeNetwork, sockets: Sockets) -> None:
+    """Goal: connections that send nothing, or stop within the handshake, are closed and keep no peer out.
+    Method: 400 of them are open on a node while one of its peers restarts and links to it; later all are closed."""
     network = make_network(3)
     target, _, stranger = network.instances
     openings = (b"", GREETING[:5], GREETING[:40], GREETING)
@@ -166,13 +170,13 @@ def test_slow_connections_hold_nobody_up(make_network: MakeNetwork, sockets: Soc
     assert closed == CONNECTIONS
 
 
-def test_a_member_that_lies(make_network: MakeNetwork, measured: Measured) -> None:
-    """Goal: a member whose control messages are nonsense, too many or too large, is bounded and harms no stream.
-    Method: a program with the network key sends messages of another version, with unknown fields, counts beyond every
-    bound, two thousand invented nodes, and a flood of Heartbeats; control's process stays, what it knows is bounded,
-    the stream is whole, and each kind of nonsense is logged once."""
+def test_member_with_malformed_messages_harms_no_stream(make_network: MakeNetwork, measured: Measured) -> None:
+    """Goal: a member whose control messages are malformed, too many or too large is limited and harms no stream.
+    Method: a program with the network key sends messages of another version, with unknown fields and with counts
+    beyond every bound, two thousand invented nodes, and a flood of Heartbeats.  The process of control stays, its
+    directory is bounded, the stream is complete, and each kind of fault is logged once."""
     network = make_network(3)
-    source, member, liar = network.instances
+    source, member, attacker = network.instances
     group = fresh_group()
     receiver = Receiver(member.host, group)
     wait_route(source, group, [member])
@@ -189,7 +193,7 @@ def test_a_member_that_lies(make_network: MakeNetwork, measured: Measured) -> No
         )
         for number in range(2000)
     ]  # fmt: skip
-    nonsense = [
+    malformed = [
         bytes([PROTOCOL_VERSION + 1]) + b"x",
         b"",
         bytes([PROTOCOL_VERSION]) + b"\x81\xa4type\xa5hello",
@@ -198,26 +202,26 @@ def test_a_member_that_lies(make_network: MakeNetwork, measured: Measured) -> No
         encode_node(DirectorySummary(entries=[(n + 1, 1, 1) for n in range(9000)], is_reply_requested=True, **head)),
     ]
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    with liar.host.enter():
-        talkers = [bus.peer_sender(context, f"{member.host.underlay}:4747", curve) for _ in range(len(nonsense) + 2)]
+    with attacker.host.enter():
+        senders = [bus.peer_sender(context, f"{member.host.underlay}:4747", curve) for _ in range(len(malformed) + 2)]
         first = encode_node(Heartbeat(number=1, acked_stamp=None, directory_digest=b"", **head))
-        wait_until(lambda: bus.send(talkers[-1], first), 3, "the liar has a connection")
+        wait_until(lambda: bus.send(senders[-1], first), 3, "the attacker has a connection")
         time.sleep(0.3)
-        for talker, message in zip(talkers, nonsense, strict=False):
-            assert bus.send(talker, message)
+        for connection, message in zip(senders, malformed, strict=False):
+            assert bus.send(connection, message)
         for start in range(0, len(records), 250):
-            assert bus.send(talkers[-2], encode_node(DirectoryUpdate(records=records[start : start + 250], **head)))
+            assert bus.send(senders[-2], encode_node(DirectoryUpdate(records=records[start : start + 250], **head)))
         flood = encode_node(Heartbeat(number=2, acked_stamp=None, directory_digest=b"", **head))
         for _ in range(40_000):
-            bus.send(talkers[-1], flood)
+            bus.send(senders[-1], flood)
         time.sleep(1)
     context.destroy(linger=0)
     sent = sender.sent()
     receiver.account().assert_perfect(sent)
     assert worker_pid(member, "control") == control
-    assert member.process.log.count("peer cut off") <= len(nonsense)
+    assert member.process.log.count("peer cut off") <= len(malformed)
     assert member.process.log.count("peer sends too many messages") <= 1
-    known = len(member.show("links"))
-    measured(known_nodes=known, memory_mb=(member.pss_bytes() - memory) / 1e6)
-    assert known <= 1024
-    assert {link["peer"] for link in member.show("links") if link["state"] == "up"} >= {source.name, liar.name}
+    nodes = len(member.show("links"))
+    measured(known_nodes=nodes, memory_mb=(member.pss_bytes() - memory) / 1e6)
+    assert nodes <= 1024
+    assert {link["peer"] for link in member.show("links") if link["state"] == "up"} >= {source.name, attacker.name}

@@ -1,4 +1,4 @@
-"""What the processes of an instance may do, and what other users of the host may do with it."""
+"""Rights of the processes of an instance, and access of other local users to it."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ def restarts(instance: Instance, role: str) -> int:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4, 8])
-def test_processes_keep_no_rights(make_network: Callable[..., Network], workers: int) -> None:
-    """Goal: only the supervisor can change the interface; nobody can exec into rights or leave a core; control and
-    workers have a filter of system calls.  So it is after restarts.
-    Method: /proc of every process of a running instance, then again when all but the supervisor have been killed."""
+def test_processes_have_no_unneeded_rights(make_network: Callable[..., Network], workers: int) -> None:
+    """Goal: only the supervisor has CAP_NET_ADMIN.  No process can gain rights by exec or leave a core; control and
+    workers have a filter of system calls.  The same is true after restarts.
+    Method: /proc of every process of a running instance, before and after all except the supervisor are killed."""
     instance = make_network(1, workers=workers).instances[0]
-    assert_no_rights(instance, workers)
+    assert_no_unneeded_rights(instance, workers)
     children = [pid for pid in instance.pids() if pid != instance.process.pid]
     for pid in children:
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: instance.ask("status")["ready"], 5.0, "all are ready again")
+    wait_until(lambda: instance.ask("status")["ready"], 5.0, "all workers are ready again")
     assert not set(children) & set(instance.pids())
-    assert_no_rights(instance, workers)
+    assert_no_unneeded_rights(instance, workers)
 
 
-def assert_no_rights(instance: Instance, workers: int) -> None:
+def assert_no_unneeded_rights(instance: Instance, workers: int) -> None:
     supervisor = instance.process.pid
     assert len(instance.pids()) == 2 + workers
     for pid in instance.pids():
@@ -72,9 +72,10 @@ def assert_no_rights(instance: Instance, workers: int) -> None:
 
 
 @pytest.mark.parametrize("role", WORKERS)
-def test_forbidden_call_ends_the_worker(network: Network, role: str) -> None:
-    """Goal: a worker that asks for what its stage does not need is killed, the log says why, a new one comes.
-    Method: strace makes one of its calls getppid(2), which no stage needs."""
+def test_forbidden_system_call_kills_the_worker(network: Network, role: str) -> None:
+    """Goal: a worker that makes a system call that its stage does not need is killed, the reason is logged, and the
+    worker is restarted.
+    Method: strace replaces one of its calls by getppid(2), which no stage needs."""
     instance = network.instances[1]
     pid, before = worker_pid(instance, role), restarts(instance, role)
     strace = [require("strace"), "-f", "-p", str(pid), "-e", "trace=all"]
@@ -85,12 +86,12 @@ def test_forbidden_call_ends_the_worker(network: Network, role: str) -> None:
         tracer.wait(5.0)
     assert "system call forbidden by its filter" in instance.process.log
     assert worker_pid(instance, role) != pid
-    wait_until(lambda: instance.ask("status")["ready"], 5.0, "all are ready again")
+    wait_until(lambda: instance.ask("status")["ready"], 5.0, "all workers are ready again")
 
 
-def test_another_user_sees_nothing(network: Network) -> None:
-    """Goal: an unprivileged user can neither read keys and packets nor talk to the instance.
-    Method: a child becomes nobody and tries shared memory, sockets, memory and descriptors of the processes."""
+def test_other_user_has_no_access(network: Network) -> None:
+    """Goal: an unprivileged user can neither read keys and packets nor connect to the instance.
+    Method: a child process with the uid of `nobody` tries shared memory, sockets, memory and descriptors."""
     instance = network.instances[0]
     directory = rundir.ROOT / instance.name
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
@@ -127,10 +128,10 @@ def test_another_user_sees_nothing(network: Network) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_runs_as_a_user_of_its_own(make_lab: Callable[..., Lab]) -> None:
-    """Goal: as under the systemd unit, a user with CAP_NET_ADMIN in its ambient set is enough, root is not needed.
-    Method: setpriv makes such a user; two of its instances link, and the processes keep what they should.  (The usual
-    /dev/net/tun, mode 0666, is put over this host's in a mount namespace.)"""
+def test_user_with_cap_net_admin_is_enough(make_lab: Callable[..., Lab]) -> None:
+    """Goal: an instance runs without root, as a user with CAP_NET_ADMIN in its ambient set, as under the systemd unit.
+    Method: setpriv sets such a user.  Two of its instances link, and their processes have only the rights that they
+    need.  A mount namespace has the usual /dev/net/tun with mode 0666, whatever this host has."""
     lab = make_lab(2)
     tun = lab.dir / "tun"
     os.mknod(tun, 0o666 | stat.S_IFCHR, os.makedev(10, 200))
@@ -152,7 +153,7 @@ def test_runs_as_a_user_of_its_own(make_lab: Callable[..., Lab]) -> None:
         supervisor, *others = instances[0].pids()
         assert status(supervisor)["Uid"].split() == [str(NOBODY)] * 4
         assert capabilities(supervisor) <= {0, NET_ADMIN}
-        # Of a process that may be dumped the user would own these.
+        # Root owns these files only if the process is not dumpable; else its user does.
         assert {Path(f"/proc/{pid}/mem").stat().st_uid for pid in instances[0].pids()} == {0}
         assert all(capabilities(pid) <= {0, NET_ADMIN} and status(pid)["CapPrm"].strip("0") == "" for pid in others)
         assert [instance.stop() for instance in instances] == [0, 0]
@@ -163,8 +164,8 @@ def test_runs_as_a_user_of_its_own(make_lab: Callable[..., Lab]) -> None:
 
 
 def test_addresses_move_without_rights_in_control(make_lab: Callable[..., Lab]) -> None:
-    """Goal: after a conflict of derived addresses the interface has the new ones, although control may not set them.
-    Method: one node is given the addresses that the other's name yields; the other gives way."""
+    """Goal: after a conflict the interface gets the new derived addresses, although control may not set them.
+    Method: one node is configured with the addresses that the other one derives from its name; the other one moves."""
     lab = make_lab(2)
     a, b = lab.hosts
     v4, v6 = (show(address) for address in derive_addresses(b.name, 0))
@@ -172,13 +173,13 @@ def test_addresses_move_without_rights_in_control(make_lab: Callable[..., Lab]) 
     second = launch(b, key=None, peers=lab.hosts, addresses=())
     first.wait_ready()
     second.wait_ready()
-    wait_until(lambda: second.ask("status")["addresses"][0] != f"{v4}/16", 5.0, "the second node gives way")
-    wanted = {text.partition("/")[0] for text in second.ask("status")["addresses"]}
+    wait_until(lambda: second.ask("status")["addresses"][0] != f"{v4}/16", 5.0, "the second node has new addresses")
+    expected = {text.partition("/")[0] for text in second.ask("status")["addresses"]}
 
-    def interface_has() -> bool:
+    def is_interface_updated() -> bool:
         text = b.run([require("ip"), "-j", "addr", "show", "dev", INTERFACE]).stdout
-        return all(address in text for address in wanted) and f'"{v4}"' not in text
+        return all(address in text for address in expected) and f'"{v4}"' not in text
 
-    wait_until(interface_has, 5.0, "the interface has the new addresses")
+    wait_until(is_interface_updated, 5.0, "the interface has the new addresses")
     for instance in (first, second):
         assert instance.stop() == 0

@@ -1,4 +1,4 @@
-"""Streams of real and numbered datagrams from one or several hosts to others: nothing lost, doubled or astray."""
+"""Streams of numbered datagrams and of real programs: no loss, no duplicate, no packet at a host without members."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tests.netns.traffic import Receiver, Sender
 Measured = Callable[..., None]
 
 
-def test_three_receivers_at_200_mbit(network: Network, measured: Measured) -> None:
-    """Goal: 3 receivers at 200 Mbit/s without a lost packet (issue, Evidence).
-    Method: 4 s of 1316-byte datagrams from one host to three; each receiver accounts for each datagram."""
+def test_stream_of_200_mbit_to_three_receivers_is_complete(network: Network, measured: Measured) -> None:
+    """Goal: a stream of 200 Mbit/s reaches three receivers without loss.
+    Method: 4 s of datagrams of 1316 bytes; each receiver accounts for each datagram."""
     source, *members = network.instances
     group = fresh_group()
     receivers = [Receiver(member.host, group) for member in members]
@@ -33,10 +33,10 @@ def test_three_receivers_at_200_mbit(network: Network, measured: Measured) -> No
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_iperf_multicast(network: Network, family: int, measured: Measured) -> None:
-    """Goal: an unmodified iperf 2 measures no loss, IPv4 and IPv6.
-    Method: iperf servers bound to the group on three hosts, a client with TTL 1 at 20 Mbit/s for 2 s; the servers' own
-    reports."""
+def test_iperf_measures_no_loss(network: Network, family: int, measured: Measured) -> None:
+    """Goal: an unmodified iperf 2 measures no loss, with IPv4 and IPv6.
+    Method: iperf servers on three hosts are bound to the group, a client sends 20 Mbit/s with TTL 1 for 2 s; the
+    servers' reports count."""
     iperf = require("iperf")
     source, *members = network.instances
     group = fresh_group() if family == 4 else fresh_group6()
@@ -53,7 +53,7 @@ def test_iperf_multicast(network: Network, family: int, measured: Measured) -> N
     client = ["-c", target, *version, "-T", "1", "-b", "20M", "-t", "2", *common]
     source.host.run([iperf, *client, *(["-B", source.ip4] if family == 4 else [])])
     for member, server in zip(members, servers, strict=True):
-        report = wait_until(partial(iperf_report, server), 5, f"iperf's report on {member}")
+        report = wait_until(partial(iperf_report, server), 5, f"iperf reports on {member}")
         lost, total = report or (-1, 0)
         measured(**{f"lost_{member.host.index}": f"{lost}/{total}"})
         assert lost == 0
@@ -61,7 +61,7 @@ def test_iperf_multicast(network: Network, family: int, measured: Measured) -> N
 
 
 def iperf_report(server: Process) -> tuple[int, int] | None:
-    """(lost, all) of the CSV line that a server writes at the end of a stream."""
+    """Return lost and total datagrams from the CSV line that a server prints at the end of a stream."""
     for line in server.output.splitlines():
         words = line.split(",")
         if len(words) >= 13 and int(words[11]) > 0:
@@ -69,10 +69,10 @@ def iperf_report(server: Process) -> tuple[int, int] | None:
     return None
 
 
-def test_transport_stream_by_ffmpeg(network: Network, measured: Measured) -> None:
+def test_video_by_ffmpeg_has_no_continuity_error(network: Network, measured: Measured) -> None:
     """Goal: video by plain ffmpeg arrives without a continuity error.
-    Method: ffmpeg encodes a test source live (MPEG-2, 11 Mbit/s, mux rate constant) and sends it for 4 s; ffmpeg on
-    two hosts passes it on unchanged to a meter of continuity counters."""
+    Method: ffmpeg encodes a test picture (MPEG-2, constant mux rate of 11 Mbit/s) and sends it for 4 s; ffmpeg on two
+    hosts copies it to a meter of continuity counters."""
     ffmpeg = [require("ffmpeg"), "-nostdin", "-v", "warning"]
     source, *members = network.instances[:3]
     group = fresh_group()
@@ -84,7 +84,7 @@ def test_transport_stream_by_ffmpeg(network: Network, measured: Measured) -> Non
         receiver = member.host.spawn(command, label="ffmpeg", pipe=True)
         threads.append(threading.Thread(target=read_stream, args=(receiver, meter), daemon=True))
         threads[-1].start()
-    wait_route(source, group, members, timeout_s=20)  # a player that comes from a cold disk takes its time
+    wait_route(source, group, members, timeout_s=20)  # a player that is not in the page cache starts slowly
     encoder = "-re -f lavfi -i testsrc2=size=720x576:rate=25 -t 4 -c:v mpeg2video -b:v 10M -maxrate 10M -minrate 10M"
     muxer = ["-bufsize", "2M", "-muxrate", "11M", "-f", "mpegts", f"udp://{group}:5004?pkt_size=1316"]
     source.host.run([*ffmpeg, *encoder.split(), *muxer])
@@ -103,9 +103,9 @@ def read_stream(receiver: Process, meter: StreamMeter) -> None:
         meter.feed(data, time.monotonic())
 
 
-def test_several_sources_in_one_group(network: Network) -> None:
-    """Goal: every member gets the stream of every source, and a source's own host has its copy from the kernel.
-    Method: three hosts send to one group at once, all four listen; each of 4 × 3 streams is complete."""
+def test_streams_of_several_sources_in_one_group(network: Network) -> None:
+    """Goal: every member receives the stream of every source; a source's own host has its copy from the kernel.
+    Method: three hosts send to one group at the same time, four hosts receive; each of 4 × 3 streams is complete."""
     group = fresh_group()
     instances = network.instances
     receivers = [Receiver(instance.host, group, streams=3) for instance in instances]
@@ -119,51 +119,51 @@ def test_several_sources_in_one_group(network: Network) -> None:
             account.assert_perfect(number, stream=stream)
 
 
-def test_groups_do_not_mix(network: Network) -> None:
-    """Goal: each of many groups goes to its own members, in its own group.
-    Method: one host sends round 60 groups, of which two hosts have joined one half each; the streams are told apart by
-    the receivers, and the third host gets none of the bytes."""
-    source, left, right, stranger = network.instances
+def test_each_group_reaches_only_its_members(network: Network) -> None:
+    """Goal: each of many groups reaches its own members, and datagrams keep their group.
+    Method: one host sends to 60 groups in turn.  Two hosts have joined 30 each and check the group of each datagram; a
+    third host without members gets no bytes."""
+    source, left, right, other = network.instances
     halves = [("239.83.1.1+30", "239.83.1.30", left), ("239.83.2.1+30", "239.83.2.30", right)]
     receivers = [Receiver(member.host, groups) for groups, _, member in halves]
     for _, last, member in halves:
         wait_route(source, last, [member])
-    before = network.lab.bytes_between(source.host, stranger.host)
+    before = network.lab.bytes_between(source.host, other.host)
     senders = [Sender(source.host, groups, pps=1500, count=1500) for groups, _, _ in halves]
     sent = [sender.sent() for sender in senders]
     for receiver, number in zip(receivers, sent, strict=True):
         account = receiver.account()
         account.assert_perfect(number)
         assert account.stream()["groups"] == 30
-    assert network.lab.bytes_between(source.host, stranger.host) - before < 20_000
+    assert network.lab.bytes_between(source.host, other.host) - before < 20_000  # heartbeats and probes
 
 
 def test_hosts_without_members_get_no_bytes(network: Network, measured: Measured) -> None:
-    """Goal: a group costs only the links to its members (design §1).
-    Method: bytes per pair of hosts on the bridge while one of three others receives 20 Mbit/s for 1.5 s, and while
-    nobody does."""
+    """Goal: a group takes bandwidth only on the links to its members.
+    Method: bytes per pair of hosts on the bridge during a stream of 20 Mbit/s to one of three hosts, and during one to
+    a group without members."""
     source, member, *others = network.instances
-    group, deserted = fresh_group(), fresh_group()
+    group, empty_group = fresh_group(), fresh_group()
     receiver = Receiver(member.host, group)
     wait_route(source, group, [member])
     before = network.lab.pair_bytes()
     sent = Sender(source.host, group, mbit=20, seconds=1.5).sent()
-    Sender(source.host, deserted, mbit=20, seconds=0.5).sent()
+    Sender(source.host, empty_group, mbit=20, seconds=0.5).sent()
     after = network.lab.pair_bytes()
     receiver.account().assert_perfect(sent)
     grown = {pair: after[pair] - before[pair] for pair in after}
-    strays = [grown[source.host.index, other.host.index] for other in others]
-    data = grown[source.host.index, member.host.index]
-    measured(member_bytes=data, stray_bytes=max(strays))
-    assert sent * 1316 < data < sent * 1316 * 1.15
-    assert max(strays) < 20_000
+    other_bytes = max(grown[source.host.index, other.host.index] for other in others)
+    member_bytes = grown[source.host.index, member.host.index]
+    measured(member_bytes=member_bytes, other_bytes=other_bytes)
+    assert sent * 1316 < member_bytes < sent * 1316 * 1.15
+    assert other_bytes < 20_000  # heartbeats and probes
 
 
 @pytest.mark.parametrize("loop", [True, False])
-def test_own_listeners_get_one_copy(network: Network, loop: bool) -> None:
-    """Goal: listeners on the sending host have exactly the kernel's own copy, and no echo from the overlay.
-    Method: a listener on the sender's host and one elsewhere; with IP_MULTICAST_LOOP on the local one gets each
-    datagram once, with it off none."""
+def test_local_receiver_gets_only_the_kernel_copy(network: Network, loop: bool) -> None:
+    """Goal: a receiver on the sending host gets exactly the kernel's own copy, and no echo from the overlay.
+    Method: a receiver on the sender's host and one on another host.  With IP_MULTICAST_LOOP the local one gets each
+    datagram once, without it none."""
     source, member = network.instances[:2]
     group = fresh_group()
     local, remote = Receiver(source.host, group), Receiver(member.host, group)
@@ -176,9 +176,9 @@ def test_own_listeners_get_one_copy(network: Network, loop: bool) -> None:
         assert local.stop().stream()["received"] == 0
 
 
-def test_ipv6_stream_to_all(network: Network) -> None:
-    """Goal: IPv6 groups like IPv4 ones.
-    Method: 1 s at 40 Mbit/s to an ff15:: group with three members, counted."""
+def test_ipv6_stream_is_complete(network: Network) -> None:
+    """Goal: a stream to an IPv6 group is complete.
+    Method: 1 s of 40 Mbit/s to an ff15:: group with three members."""
     source, *members = network.instances
     group = fresh_group6()
     receivers = [Receiver(member.host, group) for member in members]
@@ -188,9 +188,9 @@ def test_ipv6_stream_to_all(network: Network) -> None:
         receiver.account().assert_perfect(sent)
 
 
-def test_small_datagrams_at_a_high_rate(network: Network, measured: Measured) -> None:
-    """Goal: small packets, which share overlay datagrams, are neither lost nor put out of order.
-    Method: 64-byte payloads at 30,000 a second for 2 s to two hosts."""
+def test_small_datagrams_are_complete_and_in_order(network: Network, measured: Measured) -> None:
+    """Goal: small packets, which share overlay datagrams, are neither lost nor reordered.
+    Method: payloads of 64 bytes at 30,000 a second for 2 s to two hosts."""
     source, *members = network.instances[:3]
     group = fresh_group()
     receivers = [Receiver(member.host, group) for member in members]
