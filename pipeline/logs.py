@@ -15,6 +15,9 @@ import structlog
 
 from pipeline.config import LogSection
 
+LINES_MAX = 1024
+"""Distinct lines of a OnceLogger: what peers do can neither fill the disk nor the memory."""
+
 
 class _Stderr:
     """Standard error, which ends nothing and holds nothing up.
@@ -40,6 +43,20 @@ def _has_room() -> bool:
     except (OSError, ValueError):  # no descriptor behind it
         return True
     return bool(look.poll(0))
+
+
+class OnceLogger:
+    """Logger of warnings that a peer could repeat at will: it writes each distinct line once."""
+
+    def __init__(self) -> None:
+        self._lines: set[str] = set()
+
+    def warning(self, text: str, **fields: str) -> None:
+        """Log a warning, unless the same one was logged before or LINES_MAX others were."""
+        line = f"{text} {sorted(fields.items())}"
+        if line not in self._lines and len(self._lines) < LINES_MAX:
+            self._lines.add(line)
+            structlog.get_logger().warning(text, **fields)
 
 
 def complain(text: str) -> None:

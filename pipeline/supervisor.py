@@ -32,6 +32,7 @@ from pipeline.address import derive_addresses, show
 from pipeline.config import Config
 from pipeline.config_checks import CHECKS
 from pipeline.control import process as control
+from pipeline.control.resources import ControlResources, Service
 from pipeline.errors import PipelineError
 from pipeline.io import checkpoint, interface, keystore, netlink, notify, privileges, process, rundir, tun, udp
 from pipeline.shm.policy import Policy
@@ -90,7 +91,7 @@ class _Resources:
     """Control asks for other addresses on the second; this process, which has the right, reads the first."""
 
 
-def launch(config: Config, service: control.Service | None = None) -> int:
+def launch(config: Config, service: Service | None = None) -> int:
     """Runs the instance in the foreground until SIGTERM or SIGINT; the exit code.  Raises PipelineError before that.
 
     `service` is served by control beside its own work: the metrics.
@@ -121,9 +122,7 @@ def node_addresses(config: Config) -> tuple[str, ...]:
 
 
 class _Supervisor:
-    def __init__(
-        self, config: Config, directory: rundir.RuntimeDirectory, store: int, service: control.Service | None
-    ) -> None:
+    def __init__(self, config: Config, directory: rundir.RuntimeDirectory, store: int, service: Service | None) -> None:
         self._config = config
         self._directory = directory
         self._service = service
@@ -201,7 +200,7 @@ class _Supervisor:
             child = _Child(worker.role, worker.lane, worker.process, main, lane.needed_by(worker), cpu)
             children.append(child)
             res.region.set_process_stages(worker.process, graph.mask(worker.stages))
-        resources = control.ControlResources(
+        resources = ControlResources(
             config=config,
             keystore=self._store,
             addresses=node_addresses(config),

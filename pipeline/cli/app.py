@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from pipeline import __version__
+from pipeline.control.nouns import Noun
 from pipeline.errors import UsageError
 
-SHOW_NOUNS = ("links", "groups", "routes", "rings", "workers", "counters", "graph")
 STOP_TIMEOUT_S = 10.0
 """Goodbyes, the end of the workers and netlink take tenths of a second; this is for a host that is busy."""
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -155,8 +156,12 @@ def status(name: str | None, wait: str | None, as_json: bool) -> int:
     return 0
 
 
-@app.command()
-@click.argument("noun", metavar="|".join(SHOW_NOUNS))
+def _complete_noun(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(noun.value, help=noun.summary) for noun in Noun if noun.startswith(incomplete)]
+
+
+@app.command(epilog="\b\n" + "\n".join(f"{noun:<9} {noun.summary}" for noun in Noun))
+@click.argument("noun", metavar="|".join(Noun), shell_complete=_complete_noun)
 @_instance_flag
 @click.option("--detail", is_flag=True, help="Every column and every line, also those that are zero.")
 @click.option("--format", "form", metavar="FORMAT", default="text", help="Of a graph: text (default), dot, mermaid.")
@@ -166,9 +171,9 @@ def show(noun: str, name: str | None, detail: bool, form: str, as_json: bool) ->
     from pipeline.cli.pictures import FORMATS, draw
     from pipeline.client import ask, instance_name
 
-    if noun not in SHOW_NOUNS:
-        near = difflib.get_close_matches(noun, SHOW_NOUNS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(SHOW_NOUNS)}"
+    if noun not in list(Noun):
+        near = difflib.get_close_matches(noun, Noun, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(Noun)}"
         raise UsageError(f"show {noun}: unknown ({hint})")
     if form not in FORMATS:
         raise UsageError(f"--format {form}: one of {', '.join(FORMATS)}")

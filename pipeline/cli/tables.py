@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.control.nouns import Noun
+
 Row = Mapping[str, Any]
 
 COLUMN_GAP = 2
@@ -141,9 +143,7 @@ Writer = Callable[[Any], str | Text]
 
 _COLUMNS: Mapping[str, Sequence[str]] = MappingProxyType(
     {
-        "links": ("peer", "endpoint", "addresses", "state", "rtt_ms", "loss", "tx_bytes", "rx_bytes"),
-        "groups": ("group", "filter_mode", "sources", "compatibility", "expires_s", "local", "members"),
-        "workers": ("role", "lane", "pid", "state", "restarts", "cpu_percent", "packets"),
+        **{noun.value: noun.columns for noun in Noun},
         "check": ("name", "state", "detail"),
         "link rates": ("peer", "endpoint", "state", "rtt_ms", "loss", "tx_mbit_per_s", "rx_mbit_per_s"),
         "worker rates": ("role", "lane", "pid", "state", "restarts", "cpu_percent", "packets_per_s"),

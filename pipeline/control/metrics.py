@@ -13,19 +13,16 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
-from pipeline.control import show
+from pipeline.control.nouns import Noun
 from pipeline.endpoint import split_endpoint
 from pipeline.errors import PermissionDeniedError, PipelineError
 from pipeline.shm import counters
-
-if TYPE_CHECKING:
-    from pipeline.control.process import _Control as Control
 
 PREFIX = "mcast"
 REQUEST_BYTES_MAX = 8192
@@ -66,10 +63,10 @@ class Endpoint:
         """Nobody serves any more."""
         self._socket.close()
 
-    async def attach(self, control: Control) -> None:
+    async def attach(self, view: Callable[[str], Any]) -> None:
         """Serves from now on, in the running event loop."""
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(Collector(control))
+        registry.register(Collector(view))
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             if self._open < CONNECTIONS_MAX:
@@ -114,8 +111,8 @@ def _response(status: str, content_type: str, body: bytes, *, with_body: bool) -
 class Collector:
     """Reads the views of control when a scrape asks."""
 
-    def __init__(self, control: Control) -> None:
-        self._control = control
+    def __init__(self, view: Callable[[str], Any]) -> None:
+        self._view = view
 
     def collect(self) -> Iterator[Metric]:
         """All metrics."""
@@ -126,14 +123,14 @@ class Collector:
         yield from self._groups()
 
     def _node(self) -> Iterator[Metric]:
-        status = show.status(self._control)
+        status = self._view("status")
         info = {key: str(status[key]) for key in ("name", "version", "interface", "overlay", "node_id")}
         yield InfoMetricFamily(f"{PREFIX}_node", "The node and its version.", value=info)
         yield GaugeMetricFamily(f"{PREFIX}_ready", "1 once all processes are ready.", value=int(status["ready"]))
         yield GaugeMetricFamily(f"{PREFIX}_uptime_seconds", "Since the launch.", value=status["uptime_s"])
 
     def _counters(self) -> Iterator[Metric]:
-        found = show.counts(self._control)
+        found = self._view(Noun.COUNTERS)
         for name in counters.EVENTS:
             yield CounterMetricFamily(f"{PREFIX}_{name}", f"{_sentence(counters.text(name))}.", value=found[name])
         drops = CounterMetricFamily(f"{PREFIX}_drops", "Packets and datagrams dropped, by reason.", labels=["reason"])
@@ -151,7 +148,7 @@ class Collector:
         yield GaugeMetricFamily(f"{PREFIX}_sources", "Groups that local programs send to.", value=found["sources"])
 
     def _workers(self) -> Iterator[Metric]:
-        rows = show.workers(self._control)
+        rows = self._view(Noun.WORKERS)
         labels = ["role", "lane"]
         up = GaugeMetricFamily(f"{PREFIX}_worker_up", "1 if the process is ready.", labels=labels)
         restarts = CounterMetricFamily(f"{PREFIX}_worker_restarts", "Restarts of the process.", labels=labels)
@@ -164,7 +161,7 @@ class Collector:
         yield from (up, restarts, packets)
 
     def _links(self) -> Iterator[Metric]:
-        rows = [row for row in show.links(self._control) if row["peer"]]
+        rows = [row for row in self._view(Noun.LINKS) if row["peer"]]
         for name, text, value in (
             ("link_up", "1 if packets may be sent to the peer.", lambda row: int(row["state"] == "up")),
             ("link_rtt_seconds", "Smoothed round-trip time.", lambda row: row["rtt_ms"] / 1e3),
@@ -182,7 +179,7 @@ class Collector:
             yield family
 
     def _groups(self) -> Iterator[Metric]:
-        rows = show.groups(self._control)
+        rows = self._view(Noun.GROUPS)
         total = GaugeMetricFamily(f"{PREFIX}_groups", "Groups by whether this host has members.", labels=["local"])
         for local in (True, False):
             total.add_metric([str(local).lower()], sum(row["local"] is local for row in rows))

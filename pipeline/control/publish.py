@@ -11,14 +11,13 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
-import structlog
-
 from pipeline import limits
 from pipeline.address import Address, NodeId, parse
 from pipeline.endpoint import split_endpoint
 from pipeline.engines.api import Resend
 from pipeline.errors import PipelineError
 from pipeline.forwarding.route import FibDelete, FibEntry, FibKey, Kind, Side
+from pipeline.logs import OnceLogger
 from pipeline.messages import NodeRecord
 from pipeline.overlay.node import OverlayNode
 from pipeline.shm import repair
@@ -29,8 +28,6 @@ from pipeline.shm.region import Region
 Bells: TypeAlias = tuple[int, ...]
 """Eventfds of one stage, by lane."""
 NO_FIGURES = LinkFigures(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-
-log = structlog.get_logger()
 
 
 class Publisher:
@@ -51,7 +48,7 @@ class Publisher:
         self._probes: dict[int, tuple[int, int]] = {}
         """Echoes heard and probes answered, as last looked at."""
         self._tables_changed = self._has_orders = False
-        self._told: set[str] = set()
+        self._log_once = OnceLogger()
         self._stored: dict[FibKey, FibKey] = {}
         """Entries that depend on the incoming link, as they stand in shared memory."""
         self._left_out: dict[FibKey, FibEntry] = {}
@@ -210,9 +207,7 @@ class Publisher:
         try:
             yield
         except PipelineError as error:
-            if str(error) not in self._told:
-                self._told.add(str(error))
-                log.warning("shared memory", reason=str(error))
+            self._log_once.warning("shared memory", reason=str(error))
 
     # ---------------------------------------------------------------- reading
 

@@ -1,6 +1,6 @@
-"""What the command line shows: each noun as plain JSON values, made from control's cores and shared memory on demand.
+"""Values of `pipeline show` and `pipeline status`: plain JSON values, made on demand from control's state.
 
-It changes nothing.  The words of the fields are the contract of `show … --json` (design §6).
+This module changes nothing.  The names of the fields are a contract with the users of `--json`.
 """
 
 from __future__ import annotations
@@ -8,31 +8,68 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import psutil
 
 from pipeline import __version__
 from pipeline.address import Address, show, show_prefix
+from pipeline.control.admission import PeerAdmission
+from pipeline.control.cores import Cores
+from pipeline.control.nouns import Noun
+from pipeline.control.publish import Publisher
+from pipeline.control.resources import ControlResources
 from pipeline.forwarding.route import FibKey, Kind
+from pipeline.forwarding.sources import LocalSources
+from pipeline.forwarding.table import ForwardingTable
+from pipeline.membership.trace import TraceBuffer
 from pipeline.shm import counters, ring
 from pipeline.shm.region import ProcessState
 from pipeline.shm.stage import Stage
 from pipeline.workers import graph
 
-if TYPE_CHECKING:
-    from pipeline.control.process import _Control as Control
-
 Row: TypeAlias = dict[str, Any]
+
+
+class ControlState(Protocol):
+    """State of the control process that this module reads."""
+
+    resources: ControlResources
+    cores: Cores
+    table: ForwardingTable
+    publisher: Publisher
+    sources: LocalSources
+    admission: PeerAdmission
+    trace: TraceBuffer
+
+
+View: TypeAlias = Callable[[ControlState], Any]
+VIEWS: dict[str, View] = {}
+"""Function that makes the value of a noun."""
+
+
+def _view(noun: Noun) -> Callable[[View], View]:
+    """Register the function that makes the value of a noun."""
+
+    def register(function: View) -> View:
+        VIEWS[noun] = function
+        return function
+
+    return register
+
+
+def value(control: ControlState, name: str) -> Any:
+    """Return the value of a noun, or of "status"; KeyError for any other name."""
+    return status(control) if name == "status" else VIEWS[name](control)
 
 
 # ---------------------------------------------------------------- nouns
 
 
-def status(control: Control) -> Row:
+def status(control: ControlState) -> Row:
     """One object about the instance as a whole."""
     config, region = control.resources.config, control.resources.region
-    links = control.node.links()
+    links = control.cores.node.links()
     wanted = [worker.process for worker in graph.workers(config.workers.count)]
     is_ready = all(region.process_state(index) is ProcessState.READY for index in [0, *wanted])
     return {
@@ -44,24 +81,25 @@ def status(control: Control) -> Row:
         "uptime_s": round(time.monotonic() - control.resources.started, 1),
         "interface": config.tun.interface,
         "mtu": control.resources.mtu,
-        "addresses": list(control.addresses),
+        "addresses": list(control.cores.addresses),
         "listen": config.node.listen,
         "workers": config.workers.count,
         "overlay": config.overlay.engine,
         "sealed": control.resources.is_sealed,
         "key": os.path.abspath(control.resources.config.node.key) if control.resources.config.node.key else None,
-        "key_epoch": control.node.record.key_epoch,
-        "node_id": f"{control.node.record.node_id:08x}",
+        "key_epoch": control.cores.node.record.key_epoch,
+        "node_id": f"{control.cores.node.record.node_id:08x}",
         "peers_up": sum(link.is_up for link in links),
         "peers_known": len(links),
-        "groups_local": len(control.membership.groups(time.monotonic())),
+        "groups_local": len(control.cores.membership.groups(time.monotonic())),
     }
 
 
-def links(control: Control) -> list[Row]:
+@_view(Noun.LINKS)
+def links(control: ControlState) -> list[Row]:
     """One row a peer; `peer` is null for a seed that has not answered yet."""
     rows: list[Row] = []
-    for link in control.node.links():
+    for link in control.cores.node.links():
         figures = control.publisher.link_figures(link.link)
         rows.append(
             {
@@ -81,10 +119,11 @@ def links(control: Control) -> list[Row]:
     return rows
 
 
-def groups(control: Control) -> list[Row]:
+@_view(Noun.GROUPS)
+def groups(control: ControlState) -> list[Row]:
     """One row a group that this host or another wants; fields of the local querier are null where it has no state."""
     rows: dict[Address, Row] = {}
-    for view in control.membership.groups(time.monotonic()):
+    for view in control.cores.membership.groups(time.monotonic()):
         rows[view.group] = {
             "group": show(view.group),
             "filter_mode": view.filter_mode.value,
@@ -92,11 +131,11 @@ def groups(control: Control) -> list[Row]:
             "requested": sorted(map(show, view.requested)),
             "compatibility": view.compatibility,
             "expires_s": round(view.expires_s, 3),
-            "members": control.node.members(view.group),
+            "members": control.cores.node.members(view.group),
             "local": True,
         }
-    for group in control.node.groups() - rows.keys():
-        members = control.node.members(group)
+    for group in control.cores.node.groups() - rows.keys():
+        members = control.cores.node.members(group)
         if members:
             rows[group] = {
                 "group": show(group),
@@ -111,9 +150,10 @@ def groups(control: Control) -> list[Row]:
     return [rows[group] for group in sorted(rows, key=lambda address: (len(address), address))]
 
 
-def routes(control: Control) -> list[Row]:
+@_view(Noun.ROUTES)
+def routes(control: ControlState) -> list[Row]:
     """One row a forwarding entry; `turn` is null where all packets of a stream go the same way."""
-    name = control.node.name_of
+    name = control.cores.node.name_of
     return [
         {
             "side": entry.key.side.value,
@@ -138,7 +178,8 @@ def _place(key: FibKey) -> tuple[Any, ...]:
     return kind, len(key.group), key.group, key.source or b"", key.side.value, key.origin or 0, key.via or 0, key.stripe
 
 
-def rings(control: Control) -> list[Row]:
+@_view(Noun.RINGS)
+def rings(control: ControlState) -> list[Row]:
     """One row a ring."""
     return ring.levels(control.resources.region)
 
@@ -169,7 +210,8 @@ _PACKETS = {
 }
 
 
-def workers(control: Control) -> list[Row]:
+@_view(Noun.WORKERS)
+def workers(control: ControlState) -> list[Row]:
     """Control, then one row a worker process."""
     region = control.resources.region
     members = [graph.Worker("control", 0, ()), *graph.workers(control.resources.config.workers.count)]
@@ -186,31 +228,33 @@ def workers(control: Control) -> list[Row]:
                 "state": region.process_state(index).name.lower(),
                 "restarts": region.process_restarts(index),
                 "cpu_percent": _cpu_percent(pid),
-                "packets": packets if worker.stages else control.membership.counters.get("reports_received", 0),
+                "packets": packets if worker.stages else control.cores.membership.counters.get("reports_received", 0),
                 "stages": [stage.name.lower() for stage in worker.stages],
             }
         )
     return rows
 
 
-def counts(control: Control) -> Row:
+@_view(Noun.COUNTERS)
+def counts(control: ControlState) -> Row:
     """All counters of the data plane, of membership and of the interface."""
     found: Row = counters.totals(control.resources.region)
-    found["membership"] = dict(control.membership.counters)
-    found["refused"] = dict(control.refusals)
+    found["membership"] = dict(control.cores.membership.counters)
+    found["refused"] = dict(control.admission.refusals)
     found["sources"] = len(control.sources)
     interface = psutil.net_io_counters(pernic=True, nowrap=False).get(control.resources.config.tun.interface)
     found["drops"]["tun_queue"] = interface.dropout if interface else 0
     return found
 
 
-def graph_of(control: Control) -> Row:
+@_view(Noun.GRAPH)
+def graph_of(control: ControlState) -> Row:
     """The overlay as this node knows it, and where each group goes from here.
 
     What is relayed is never sent back, so `to` leaves `via` out; entries by `via` that say no more than that are not
     listed.
     """
-    known = [link for link in control.node.links() if link.name]
+    known = [link for link in control.cores.node.links() if link.name]
     rows = [row for row in routes(control) if row["kind"] == "group"]
     relays = [row for row in rows if row["side"] == "overlay"]
     plain = {_stream(row): set(row["next_hops"]) for row in relays if row["via"] is None}
@@ -258,7 +302,7 @@ def _differs(row: Row, plain: Mapping[tuple[Any, ...], set[str]]) -> bool:
     return set(row["next_hops"]) != plain.get(_stream(row), set()) - {row["via"]}
 
 
-def trace(control: Control, arguments: Mapping[str, str]) -> Row:
+def trace(control: ControlState, arguments: Mapping[str, str]) -> Row:
     """Membership events from number `after` on; without it, the number of the next one."""
     after = arguments.get("after", "")
     now = time.monotonic()
@@ -277,15 +321,3 @@ def trace(control: Control, arguments: Mapping[str, str]) -> Row:
         "after": part.next_number,
         "lost": part.lost,
     }
-
-
-VIEWS: Mapping[str, Callable[[Control], Any]] = {
-    "status": status,
-    "links": links,
-    "groups": groups,
-    "routes": routes,
-    "rings": rings,
-    "workers": workers,
-    "counters": counts,
-    "graph": graph_of,
-}

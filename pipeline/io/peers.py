@@ -61,18 +61,19 @@ class PeerSockets:
         *,
         listener: int,
         listen: str,
-        take: Callable[[int, Batch], None],
-        refuse: Callable[[Batch], None],
+        handle_messages: Callable[[int, Batch], None],
+        handle_failures: Callable[[Batch], None],
     ) -> None:
-        """Only copies of the descriptor `listener` are used.
+        """Use copies of the descriptor `listener`.
 
-        `take` is called with messages and the number of the key that they came by, `refuse` with failed handshakes.
+        `handle_messages` is called with the number of a key and messages that came by it, `handle_failures` with failed
+        handshakes.
         """
         self._context = context
         self._listener = listener
         self._listen = listen
-        self._take = take
-        self._refuse = refuse
+        self._handle_messages = handle_messages
+        self._handle_failures = handle_failures
         self._loop = asyncio.get_running_loop()
         self._keys: dict[int, _Key] = {}
         self._senders: dict[str, dict[int, zmq.Socket[bytes]]] = {}
@@ -90,8 +91,8 @@ class PeerSockets:
             bus.admit(self._authenticator, domain, curve)
         router = bus.peer_receiver(self._context, os.dup(self._listener), self._listen, curve, domain)
         failures = bus.failed_handshakes(router)
-        bus.attach(self._loop, router, lambda batch: self._take(number, batch))
-        bus.attach(self._loop, failures, self._refuse)
+        bus.attach(self._loop, router, lambda batch: self._handle_messages(number, batch))
+        bus.attach(self._loop, failures, self._handle_failures)
         self._keys[number] = _Key(curve, router, failures)
 
     def drop(self, number: int) -> None:

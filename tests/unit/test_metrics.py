@@ -10,31 +10,31 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.control import metrics, show
+from pipeline.control import metrics
+from pipeline.control.nouns import Noun
 from pipeline.errors import PipelineError
 from pipeline.shm import counters
 
 
-def _counts(_control: Any) -> dict[str, Any]:
-    drops = {reason: number for number, reason in enumerate([*counters.DROPS, "tun_queue"])}
-    found = {"drops": drops, "membership": {"reports": 3}, "refused": {"parts": 4}, "sources": 2}
-    return {**dict.fromkeys(counters.EVENTS, 7), **found}
-
-
 @pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> CollectorRegistry:
+def registry() -> CollectorRegistry:
+    """A registry whose collector reads values that the test provides."""
     status = {"name": "a", "version": "1", "interface": "mcast0", "overlay": "mesh", "node_id": "1", "ready": True}
     worker = {"role": "classify", "lane": 1, "state": "ready", "restarts": 4, "packets": 5}
     traffic = dict.fromkeys(("tx_bytes", "rx_bytes", "tx_datagrams", "rx_datagrams", "tx_errors"), 9)
     link = {"peer": 'b"\n', "state": "up", "rtt_ms": 1.5, "loss": 0.25, **traffic}
     group = {"group": "239.1.2.3", "local": True, "members": ["b", "c"]}
-    monkeypatch.setattr(show, "status", lambda _: {**status, "uptime_s": 1.0})
-    monkeypatch.setattr(show, "counts", _counts)
-    monkeypatch.setattr(show, "workers", lambda _: [worker])
-    monkeypatch.setattr(show, "links", lambda _: [link, {**link, "peer": None}])
-    monkeypatch.setattr(show, "groups", lambda _: [group, {**group, "group": "239.1.2.4", "local": False}])
+    drops = {reason: number for number, reason in enumerate([*counters.DROPS, "tun_queue"])}
+    counts = {"drops": drops, "membership": {"reports": 3}, "refused": {"parts": 4}, "sources": 2}
+    values: dict[str, Any] = {
+        "status": {**status, "uptime_s": 1.0},
+        Noun.COUNTERS: {**dict.fromkeys(counters.EVENTS, 7), **counts},
+        Noun.WORKERS: [worker],
+        Noun.LINKS: [link, {**link, "peer": None}],
+        Noun.GROUPS: [group, {**group, "group": "239.1.2.4", "local": False}],
+    }
     found = CollectorRegistry()
-    found.register(metrics.Collector(object()))  # type: ignore[arg-type]
+    found.register(metrics.Collector(values.__getitem__))
     return found
 
 

@@ -1,0 +1,114 @@
+"""Cores of the control process: created from the configuration, or restored from a predecessor's checkpoint.
+
+    load        the checkpoint if there is a usable one, else new cores
+    save_soon   after a change: several changes are saved together
+    save        at once: before a new key is announced
+
+The checkpoint holds the soft state of the overlay node and of the membership router, and the interface's addresses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+
+import msgspec
+import structlog
+
+from pipeline.address import parse_prefix
+from pipeline.control.resources import ControlResources
+from pipeline.io.checkpoint import Checkpoint
+from pipeline.membership.querier_address import querier_addresses
+from pipeline.membership.router import MembershipRouter
+from pipeline.overlay.node import NodeConfig, OverlayNode
+
+SAVE_DELAY_S = 0.2
+"""Delay between a change and the checkpoint that holds it."""
+SAVE_SHARE = 20
+"""A checkpoint waits this many times as long as the last one took, so that saving costs at most 1/20 of a core."""
+
+log = structlog.get_logger()
+
+
+class _State(msgspec.Struct, frozen=True):
+    """Contents of the checkpoint."""
+
+    membership: bytes
+    overlay: bytes
+    addresses: tuple[str, ...]
+
+
+class Cores:
+    """Overlay node and membership router of one instance, with the checkpoint of their state."""
+
+    def __init__(self, resources: ControlResources, now: float) -> None:
+        """Create new cores; `load` prefers those of the checkpoint."""
+        self.addresses = resources.addresses
+        """Addresses of the interface, which a conflict with another node may change."""
+        self.node = _new_node(resources, now)
+        self.membership = _new_membership(resources, now)
+        self._checkpoint = Checkpoint(resources.checkpoint)
+        self._save_timer: asyncio.TimerHandle | None = None
+        self._save_took_s = 0.0
+
+    @classmethod
+    def load(cls, resources: ControlResources, now: float) -> Cores:
+        """Return cores that go on from the checkpoint; without a usable one, new cores."""
+        cores = cls(resources, now)
+        data = cores._checkpoint.load()
+        if data is None:
+            return cores
+        try:
+            cores._restore(data, now)
+        except (msgspec.DecodeError, ValueError) as error:  # a WireError is a ValueError
+            log.warning("checkpoint not usable: starting without it", reason=str(error))
+            return cls(resources, now)
+        return cores
+
+    def _restore(self, data: bytes, now: float) -> None:
+        state = msgspec.msgpack.decode(data, type=_State)
+        self.node.restore(state.overlay, now)
+        self.membership.restore(state.membership, now)
+        self.addresses = state.addresses
+
+    def save_soon(self) -> None:
+        """Save the state after a delay, unless that is due already."""
+        if self._save_timer is None:
+            delay_s = max(SAVE_DELAY_S, SAVE_SHARE * self._save_took_s)
+            self._save_timer = asyncio.get_running_loop().call_later(delay_s, self.save)
+
+    def save(self) -> None:
+        """Save the state now."""
+        self._save_timer = None
+        now = time.monotonic()
+        state = _State(self.membership.snapshot(now), self.node.snapshot(now), self.addresses)
+        self._checkpoint.save(msgspec.msgpack.encode(state))
+        self._save_took_s = time.monotonic() - now
+
+
+def _new_node(resources: ControlResources, now: float) -> OverlayNode:
+    config = resources.config
+    return OverlayNode(
+        NodeConfig(
+            name=config.node.name,
+            endpoint=config.node.listen,
+            incarnation=time.time_ns() // 1_000_000,
+            sender_key=os.urandom(32) if resources.is_sealed else b"",
+            key_epoch=os.urandom(1)[0],
+            lanes=config.lanes,
+            engine=config.overlay.engine,
+            engine_options=config.overlay.options.get(config.overlay.engine, {}),
+            peers=config.node.peers,
+            addresses=tuple(parse_prefix(text) for text in config.tun.addresses),
+        ),
+        random=random.random,
+        now=now,
+    )
+
+
+def _new_membership(resources: ControlResources, now: float) -> MembershipRouter:
+    config = resources.config.membership
+    v4, v6 = querier_addresses(config.querier_address, resources.addresses)
+    return MembershipRouter(config, querier_v4=v4, querier_v6=v6, mtu=resources.mtu, now=now)
