@@ -124,7 +124,7 @@ def test_interrupted_and_killed_labs_leave_nothing(make_lab: MakeLab) -> None:
     first two clean up themselves, the third is cleaned up by the next lab."""
     code = """
         import sys, time
-        from pipeline.cli.lab import Lab
+        from pipeline.lab.netns import Lab
         lab = Lab(2).__enter__()
         lab.hosts[0].spawn(["sleep", "100"], label="sleep")
         print(lab.tag, flush=True)

@@ -90,7 +90,7 @@ def test_looking_does_not_disturb_a_start(root):
     time, take and give back the lock as a starting supervisor does, many times."""
     code = (
         "import sys; from pathlib import Path; from pipeline.io import rundir; rundir.ROOT = Path(sys.argv[1])\n"
-        "from pipeline.cli import client; print('looking', flush=True)\n"
+        "from pipeline import client; print('looking', flush=True)\n"
         "while True: client.running_pid('a')"
     )
     looker = subprocess.Popen([sys.executable, "-c", code, root], stdout=subprocess.PIPE)
