@@ -1,35 +1,36 @@
-"""When the old network key ends: a grace after the last peer that was seen to move to the new one.
+"""Network-key rollover: the time at which the old network key ends.
 
-    `pipeline reload`, new first key ──▶ both are good ──each peer that moves begins the grace anew──▶ the old one ends
+    reload with a new first key ─▶ both keys are valid ─▶ grace after the last peer that moved ─▶ the old key ends
 
-So nobody is cut off while a person or a script goes from host to host, as long as no step takes longer than the
-grace; and the nodes that were not given the new key are out when it is over.  A node whose peers are all away need not
-wait for any.  It knows no clock and no keys.
+Each peer that moves to the new key starts the grace again.  So no node is cut off while a person or a script goes from
+host to host, if no step takes longer than the grace.  Nodes that have not received the new key are excluded at its end.
+A node without linked peers starts the grace at once.  This module knows neither a clock nor keys.
 """
 
 from __future__ import annotations
 
 
 class NetworkKeyRollover:
-    """Of one network key by the next."""
+    """Rollover from one network key to the next."""
 
     def __init__(self, grace_s: float) -> None:
         self._grace_s = grace_s
-        self._ends: float | None = None
+        self._ends_at: float | None = None
+        """End of the old key; None while no peer has moved."""
         self.is_under_way = False
 
     def begin(self, now: float, *, is_alone: bool) -> None:
-        """There is a new key beside the old one."""
+        """Begin with a new key beside the old one; `is_alone`: no peer is linked."""
         self.is_under_way = True
-        self._ends = now + self._grace_s if is_alone else None
+        self._ends_at = now + self._grace_s if is_alone else None
 
     def handle_peer_moved(self, now: float) -> None:
-        """A peer has proved for the first time that it knows the new key."""
-        self._ends = now + self._grace_s
+        """Start the grace again: a peer has proved for the first time that it has the new key."""
+        self._ends_at = now + self._grace_s
 
     def expire(self, now: float) -> bool:
-        """Whether the old key is to end now; True once."""
-        if not self.is_under_way or self._ends is None or now < self._ends:
+        """Return True, once, when the old key is to end."""
+        if not self.is_under_way or self._ends_at is None or now < self._ends_at:
             return False
         self.is_under_way = False
         return True

@@ -1,19 +1,20 @@
-"""When this node's sender key gives way to the next: by time, by datagrams, or because somebody was excluded.
+"""Sender-key rotation: a new sender key after a time, after a number of datagrams, or when a node was excluded.
 
-    STEADY ──due──▶ ANNOUNCED ──all who are up hold it──▶ OVERLAP ──OVERLAP_S──▶ STEADY
-    one key         the next key stands in the record,    the next key seals,    one key
-                    the old one seals                     the old one opens
+    STEADY ──due──▶ ANNOUNCED ──all linked peers have it──▶ OVERLAP ──OVERLAP_S──▶ STEADY
+    one key         the record holds the next key,          the next key seals,    one key
+                    the old one seals                       the old one opens
 
-A datagram never meets a receiver without its key: nobody seals with a key before every node with a link has
-acknowledged the record that holds it, and the old one stands everywhere until what was sealed with it has arrived.  A
-node that does not acknowledge in ACKNOWLEDGE_MAX_S holds up nobody: it loses packets until it does.
+Every receiver has the key of a datagram.  A node seals with a key only after every linked peer has acknowledged the
+record that holds it, and the old key stays in the record until the datagrams sealed with it have arrived.  A peer that
+does not acknowledge within ACKNOWLEDGE_MAX_S does not delay the others: it loses packets until it has the record.
 
-Nonces.  AES-GCM's is origin ‖ sequence.  Sequence numbers are counted in shared memory, a counter for each lane and one
-for its probes, the counter's number being the top byte; a number is taken before it is used and the counters never
-go back: not when a stage or control is restarted, nor when the key rotates.  A start of the instance, whose counters
-begin at 0, draws a new random key.  So no (key, nonce) repeats, and a rotation need not wait for the stages.
+Nonces.  The nonce of AES-GCM is origin ‖ sequence.  Sequence numbers are counted in shared memory, with one counter for
+each lane and one for its probes; the number of the counter is the top byte.  A sequence number is taken before it is
+used, and a counter never goes back: neither when a stage or control is restarted, nor when the key rotates.  A start of
+the instance, with counters at 0, draws a new random key.  So no pair (key, nonce) is used twice, and a rotation need
+not wait for the stages.
 
-It knows no clock, no randomness and no shared memory: the state is the record, what is to change comes out.
+This module knows neither a clock, nor randomness, nor shared memory: its state is the record, its output the change.
 """
 
 from __future__ import annotations
@@ -25,16 +26,18 @@ from dataclasses import dataclass
 from pipeline.messages import NodeRecord
 
 ACKNOWLEDGE_MAX_S = 10.0
-"""A link that acknowledges nothing for 2.5 s is down; who keeps it up and does not acknowledge is left behind."""
+"""Time to wait for acknowledgements.  A silent link is down after 2.5 s; a peer that keeps it up without acknowledging
+is not waited for any longer."""
 OVERLAP_S = 5.0
-"""Longest way of a datagram: the queue of a TUN, a full ring, a slow path; a relay's too."""
+"""Longest time from sealing to opening: the queue of a TUN, a full ring, a slow path, and those of a relay."""
 EPOCHS = 256
+"""Values of the epoch field, which has one byte."""
 SPREAD = 0.1
-"""Intervals differ by ± this share from node to node, so that an overlay's keys do not all rotate at once."""
+"""Intervals differ by ± this share from node to node, so that the keys of an overlay do not all rotate at once."""
 
 
 class Phase(enum.StrEnum):
-    """Of the node's keys, read off its record."""
+    """Phase of a rotation, which follows from the keys in the record."""
 
     STEADY = "steady"
     ANNOUNCED = "announced"
@@ -43,7 +46,7 @@ class Phase(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
-    """The record's new keys."""
+    """The new keys of the record."""
 
     key_epoch: int
     sender_key: bytes
@@ -52,7 +55,7 @@ class KeyChange:
 
 
 def phase_of(record: NodeRecord) -> Phase:
-    """Which keys the record holds."""
+    """Return the phase of the record's keys."""
     if record.second_epoch is None:
         return Phase.STEADY
     is_next = record.second_epoch == (record.key_epoch + 1) % EPOCHS
@@ -60,7 +63,7 @@ def phase_of(record: NodeRecord) -> Phase:
 
 
 class SenderKeyRotation:
-    """Decides; the caller changes the record, tells the peers and shared memory."""
+    """Decisions about rotation; the caller changes the record, sends it to the peers and writes shared memory."""
 
     def __init__(
         self, *, interval_s: float, packets: int, random: Callable[[], float], draw: Callable[[], bytes], now: float
@@ -71,17 +74,20 @@ class SenderKeyRotation:
         self._draw = draw
         self._entered = now
         self._base: int | None = None
-        """Datagrams sent when the present key began."""
+        """Number of datagrams that were sent before the present key was used."""
         self._due = self._next_due(now)
         self.pending = 0
-        """Rotations asked for by `renew`."""
+        """Rotations requested by `renew`."""
 
     def renew(self) -> None:
-        """The present key is to be worthless soon, whatever its age."""
+        """Request a rotation whatever the age of the present key."""
         self.pending += 1
 
     def tick(self, record: NodeRecord, *, sent: int, is_acknowledged: bool, now: float) -> KeyChange | None:
-        """What is to change now.  `sent` grows with every datagram; `is_acknowledged`: by all peers that are up."""
+        """Return the change that is due, or None.
+
+        `sent` is the number of datagrams since the start; `is_acknowledged`: all linked peers have the record.
+        """
         if not record.sender_key:
             return None
         if self._base is None:
@@ -97,7 +103,7 @@ class SenderKeyRotation:
         if phase is Phase.ANNOUNCED:
             if not is_acknowledged and now - self._entered < ACKNOWLEDGE_MAX_S:
                 return None
-            assert record.second_epoch is not None, "that is what the phase says"
+            assert record.second_epoch is not None, "this follows from the phase"
             self._entered, self._base, self._due = now, sent, self._next_due(now)
             return KeyChange(record.second_epoch, record.second_key, record.key_epoch, record.sender_key)
         if now - self._entered < OVERLAP_S:

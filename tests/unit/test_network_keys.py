@@ -1,5 +1,7 @@
-"""Goal: a network key gives way to another step by step, and never half.
-Method: the key file on disk; the grace on a virtual clock; the decisions, sockets and node being lists."""
+"""The network key of a node.  Goal: a node moves to another key step by step, and a failure leaves the old one.
+
+Method: key files on disk; the grace on a virtual clock; control's decisions with lists in place of sockets and node.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,11 @@ from pipeline.limits import MESSAGE_BURST, MESSAGES_PER_S
 OLD, NEW, THIRD = (bytes([number]) * 32 for number in (1, 2, 3))
 
 
-# ---------------------------------------------------------------- the file
+# ---------------------------------------------------------------- key file and key store
 
 
-def test_rotate_and_retire(tmp_path: Path) -> None:
-    """Goal: rotate puts a new key first and keeps one old one, retire leaves the first; mode 0600 throughout.
+def test_rotate_keeps_one_old_key_and_retire_none(tmp_path: Path) -> None:
+    """Goal: a rotation puts a new key first, retiring leaves the first only; the mode is always 0600.
     Method: three rotations of a file, then retire."""
     path = tmp_path / "network.key"
     key_file.write_network_key(path)
@@ -45,8 +47,8 @@ def test_rotate_and_retire(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["network.key"]
 
 
-def test_rotate_needs_a_key_file(tmp_path: Path) -> None:
-    """Goal: nothing is made where nothing was.  Method: a missing file, one that others can read, one of three keys."""
+def test_rotate_refuses_a_file_that_is_not_a_usable_key_file(tmp_path: Path) -> None:
+    """Goal: a rotation makes no key file.  Method: a missing file, a readable one, one with three keys."""
     with pytest.raises(ConfigError, match="no such key file"):
         key_file.rotate_network_key(tmp_path / "none")
     path = tmp_path / "open"
@@ -60,8 +62,8 @@ def test_rotate_needs_a_key_file(tmp_path: Path) -> None:
         key_file.load_network_keys(path)
 
 
-def test_failed_rotation_leaves_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goal: a full disk leaves the old file whole and nothing beside it.  Method: fsync fails."""
+def test_failed_rotation_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: a full disk leaves the old file complete, and no other file.  Method: fsync fails."""
     path = tmp_path / "network.key"
     key_file.write_network_key(path)
     before = path.read_bytes()
@@ -76,9 +78,9 @@ def test_failed_rotation_leaves_the_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_keystore(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Goal: keys go in by a child, come out for control, and are wiped; an error is the child's line and code.
-    Method: a file of two keys, a missing one."""
+def test_keystore_is_filled_by_a_child_and_wiped(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Goal: a child process reads the key file, control gets the keys, and they are wiped; an error is one line and 78.
+    Method: a file with two keys, and a missing one."""
     path = tmp_path / "network.key"
     key_file.write_network_key(path)
     key_file.rotate_network_key(path)
@@ -93,12 +95,11 @@ def test_keystore(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     os.close(fd)
 
 
-# ---------------------------------------------------------------- the grace
+# ---------------------------------------------------------------- grace
 
 
-def test_grace_begins_with_the_last_move() -> None:
-    """Goal: the old key ends a grace after the last peer has moved, and not while none has.
-    Method: moves at odd times."""
+def test_old_key_ends_a_grace_after_the_last_peer_moved() -> None:
+    """Goal: no peer is cut off while others still move.  Method: no move for a long time, then two."""
     rollover = NetworkKeyRollover(10)
     assert not rollover.expire(1e9)
     rollover.begin(0, is_alone=False)
@@ -110,34 +111,34 @@ def test_grace_begins_with_the_last_move() -> None:
     assert not rollover.expire(1020)
 
 
-def test_grace_of_a_lonely_node() -> None:
-    """Goal: who has no peers up waits for none.  Method: begin alone."""
+def test_grace_starts_at_once_without_linked_peers() -> None:
+    """Goal: a node that is alone moves, too.  Method: begin without peers."""
     rollover = NetworkKeyRollover(10)
     rollover.begin(0, is_alone=True)
     assert not rollover.expire(9.9)
     assert rollover.expire(10)
 
 
-# ---------------------------------------------------------------- the decisions
+# ---------------------------------------------------------------- decisions of control
 
 
 class Fixture:
-    """NetworkKeys on sockets and a node that write down what they are told."""
+    """NetworkKeys with sockets and a node that record the calls."""
 
     def __init__(self, *network_keys: bytes) -> None:
         self.store = keystore.create()
         if network_keys:
             keystore.save(self.store, list(network_keys))
         self.open: dict[int, bytes | None] = {}
-        self.said: list[Any] = []
+        self.calls: list[Any] = []
         self.proved = 0
         sockets = SimpleNamespace(add=self.open.__setitem__, drop=self.open.pop)
         node = SimpleNamespace(
             has_proved=lambda _: self.proved,
-            exclude_older=lambda number, _: self.said.append(("exclude", number)) or ["e"],
+            exclude_older=lambda number, _: self.calls.append(("exclude", number)) or ["e"],
             links=lambda: [SimpleNamespace(is_up=True)],
         )
-        rotation = SimpleNamespace(renew=lambda: self.said.append("renew"))
+        rotation = SimpleNamespace(renew=lambda: self.calls.append("renew"))
         self.keys = NetworkKeys(
             sockets=sockets,  # type: ignore[arg-type]
             store=self.store,
@@ -152,9 +153,9 @@ class Fixture:
         return self.keys.reload({"keys": text}, now)
 
 
-def test_move() -> None:
-    """Goal: both keys, then the new one; peers that have not moved are excluded and sender keys renewed, twice.
-    Method: a reload, a peer that moves, the clock."""
+def test_reload_moves_to_a_new_key_and_excludes_the_others() -> None:
+    """Goal: both keys are valid, then the new one; peers that have not moved are excluded, sender keys renewed twice.
+    Method: a reload, a peer that moves, and the clock."""
     fixture = Fixture(OLD)
     assert fixture.open == {1: OLD}
     assert fixture.reload(NEW, OLD) == ""
@@ -169,14 +170,14 @@ def test_move() -> None:
     assert fixture.keys.look(110)
     assert fixture.open == {2: NEW}
     assert keystore.load(fixture.store) == [NEW]
-    assert fixture.said == [("exclude", 2), "renew"]
+    assert fixture.calls == [("exclude", 2), "renew"]
     fixture.keys.look(119.9)
     fixture.keys.look(120)
-    assert fixture.said == [("exclude", 2), "renew", "renew"]
+    assert fixture.calls == [("exclude", 2), "renew", "renew"]
 
 
-def test_restarted_control_goes_on_with_a_move() -> None:
-    """Goal: the old key ends although control died after the reload.  Method: a second object on the same store."""
+def test_restarted_control_finishes_a_move() -> None:
+    """Goal: the old key ends even if control died after the reload.  Method: a second object on the same store."""
     first = Fixture(OLD)
     first.reload(NEW, OLD)
     second = Fixture()
@@ -191,26 +192,26 @@ def test_restarted_control_goes_on_with_a_move() -> None:
     assert second.open == {2: NEW}
 
 
-def test_same_file_changes_nothing() -> None:
-    """Goal: a reload of an unchanged file is no move.  Method: one key, two keys."""
+def test_reload_of_an_unchanged_file_changes_nothing() -> None:
+    """Goal: no peer is cut off by a needless reload.  Method: files with one key and with two."""
     for start in ((OLD,), (NEW, OLD)):
         fixture = Fixture(*start)
         before = dict(fixture.open)
         assert fixture.reload(*start) == ""
-        assert (fixture.open, fixture.said) == (before, [])
+        assert (fixture.open, fixture.calls) == (before, [])
 
 
-def test_replacement_without_the_old_key() -> None:
-    """Goal: a file with another key only cuts off at once.  Method: reload."""
+def test_replacement_without_the_old_key_ends_it_at_once() -> None:
+    """Goal: a file with only another key cuts off the old one without a grace.  Method: reload."""
     fixture = Fixture(OLD)
     assert fixture.reload(NEW) == ""
     assert fixture.open == {2: NEW}
-    assert ("exclude", 2) in fixture.said
+    assert ("exclude", 2) in fixture.calls
 
 
-def test_second_key_appended_then_first() -> None:
-    """Goal: a key that is put behind the active one is let in and never ends by itself; it becomes the active one when
-    it stands first.  Method: append, wait, swap, wait."""
+def test_appended_key_is_valid_and_active_only_when_it_is_first() -> None:
+    """Goal: a key behind the active one is accepted without an end, and becomes the active one when it is first.
+    Method: append, wait, swap, wait."""
     fixture = Fixture(OLD)
     assert fixture.reload(OLD, NEW) == ""
     assert fixture.open == {1: OLD, 0: NEW}
@@ -224,8 +225,8 @@ def test_second_key_appended_then_first() -> None:
     assert fixture.open == {2: NEW}
 
 
-def test_retired_file_ends_the_old_key_at_once() -> None:
-    """Goal: a node that was launched with two keys lets both in until the file holds one.  Method: reload."""
+def test_retired_key_ends_at_once() -> None:
+    """Goal: a node that was launched with two keys accepts both until the file has one.  Method: reload."""
     fixture = Fixture(NEW, OLD)
     assert fixture.open == {2: NEW, 1: OLD}
     assert not fixture.keys.look(1e6)
@@ -233,8 +234,8 @@ def test_retired_file_ends_the_old_key_at_once() -> None:
     assert fixture.open == {2: NEW}
 
 
-def test_two_moves_in_a_row() -> None:
-    """Goal: a second move before the first is over ends the oldest key at once.  Method: two reloads."""
+def test_second_move_ends_the_oldest_key() -> None:
+    """Goal: never more than two keys are valid.  Method: a second reload before the grace of the first has ended."""
     fixture = Fixture(OLD)
     fixture.reload(NEW, OLD)
     fixture.reload(THIRD, NEW)
@@ -242,25 +243,25 @@ def test_two_moves_in_a_row() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "?", "AAAA", " ".join([base64.b64encode(OLD).decode()] * 3)])
-def test_unusable_requests(text: str) -> None:
-    """Goal: nothing but whole keys is taken, and never more than two.  Method: reloads with others."""
+def test_unusable_keys_are_refused(text: str) -> None:
+    """Goal: only whole keys are accepted, two at the most.  Method: reloads with other texts."""
     fixture = Fixture(OLD)
     assert fixture.keys.reload({"keys": text}, 0) != ""
     assert fixture.open == {1: OLD}
 
 
-def test_insecure_has_no_key_to_move_from() -> None:
-    """Goal: an --insecure node says so.  Method: reload."""
+def test_reload_of_an_insecure_node_is_refused() -> None:
+    """Goal: the error names --insecure.  Method: reload."""
     fixture = Fixture()
     assert fixture.open == {0: None}
     assert "--insecure" in fixture.reload(NEW)
 
 
-# ---------------------------------------------------------------- floods of messages
+# ---------------------------------------------------------------- rate of messages
 
 
-def test_message_rates() -> None:
-    """Goal: a burst, then the rate; one connection does not cost another.  Method: a virtual clock."""
+def test_messages_of_a_connection_are_limited_to_burst_and_rate() -> None:
+    """Goal: one connection does not use the tokens of another, and the table is bounded.  Method: a virtual clock."""
     rates = MessageRates()
     assert sum(rates.allows(b"a", 0.0) for _ in range(2 * MESSAGE_BURST)) == MESSAGE_BURST
     assert rates.allows(b"b", 0.0)

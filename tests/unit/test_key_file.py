@@ -1,5 +1,7 @@
-"""Goal: network keys are private, checked and expanded right.  Method: files in a temporary directory, vectors of
-RFC 5869."""
+"""Key files.  Goal: network keys are private and checked, and derived keys follow RFC 5869.
+
+Method: files in a temporary directory; the derivation written out in the test.
+"""
 
 import base64
 import hashlib
@@ -15,7 +17,7 @@ from pipeline.keys import file as key_file
 
 
 def test_new_key_is_private_and_random(tmp_path):
-    """Goal: mode 0600 from its first moment, 32 random bytes.  Method: two keys under a lax umask."""
+    """Goal: a new file has mode 0600 and 32 random bytes.  Method: two keys with a umask of 0."""
     old = os.umask(0)
     try:
         for name in "ab":
@@ -27,8 +29,8 @@ def test_new_key_is_private_and_random(tmp_path):
     assert len(a) == len(b) == 32 and a != b
 
 
-def test_nothing_is_overwritten(tmp_path):
-    """Goal: a key in use cannot be lost by mistake.  Method: write twice, also through a dangling link."""
+def test_existing_file_is_not_overwritten(tmp_path):
+    """Goal: a key in use cannot be lost by mistake.  Method: write twice, and through a dangling link."""
     path, link = tmp_path / "net.key", tmp_path / "link"
     key_file.write_network_key(path)
     before = path.read_bytes()
@@ -39,8 +41,8 @@ def test_nothing_is_overwritten(tmp_path):
     assert path.read_bytes() == before and not (tmp_path / "elsewhere").exists()
 
 
-def test_one_of_many_writers_wins(tmp_path):
-    """Goal: creation is atomic.  Method: eight threads at once; one key, seven refusals."""
+def test_one_of_concurrent_writers_succeeds(tmp_path):
+    """Goal: creation is atomic.  Method: eight threads at once make one key, and seven errors."""
     outcomes = []
 
     def write():
@@ -60,8 +62,8 @@ def test_one_of_many_writers_wins(tmp_path):
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o777])
-def test_key_open_to_others_is_refused(tmp_path, mode):
-    """Goal: the line names the path and the command that mends it.  Method: modes with any right of others."""
+def test_key_readable_by_others_is_refused(tmp_path, mode):
+    """Goal: the error has the path and the command that corrects the mode.  Method: modes with a right of others."""
     path = tmp_path / "net.key"
     key_file.write_network_key(path)
     path.chmod(mode)
@@ -73,8 +75,8 @@ def test_key_open_to_others_is_refused(tmp_path, mode):
     "content",
     [b"", b"# only a comment\n", b"short\n", b"\xff\xfe\n", base64.b64encode(bytes(31)) + b"\n", b"A" * 100_000],
 )
-def test_malformed_keys(tmp_path, content):
-    """Goal: 78 and the path.  Method: files that hold no key."""
+def test_malformed_key_file_is_refused(tmp_path, content):
+    """Goal: the error is a ConfigError with the path.  Method: files without a key."""
     path = tmp_path / "net.key"
     path.write_bytes(content)
     path.chmod(0o600)
@@ -82,8 +84,8 @@ def test_malformed_keys(tmp_path, content):
         key_file.load_network_key(path)
 
 
-def test_missing_key_and_directory(tmp_path):
-    """Goal: the line says how to make one.  Method: no file; a directory."""
+def test_missing_file_and_directory_are_refused(tmp_path):
+    """Goal: the error names the command that makes a key file.  Method: no file; a directory."""
     with pytest.raises(ConfigError, match="pipeline keygen"):
         key_file.load_network_key(tmp_path / "none.key")
     with pytest.raises(ConfigError, match=re.escape(str(tmp_path))):
@@ -92,9 +94,9 @@ def test_missing_key_and_directory(tmp_path):
 
 @pytest.mark.timeout(5)
 @pytest.mark.parametrize("kind", ["fifo", "device", "empty", "huge", "loop"])
-def test_what_is_no_key_file_is_refused_at_once(tmp_path, kind):
-    """Goal: nothing that a path may lead to has a node wait, read without end, or die with a traceback.
-    Method: a FIFO that nobody writes to, a device that never ends, files with nothing or too much, a link to itself."""
+def test_special_file_is_refused_without_delay(tmp_path, kind):
+    """Goal: no path makes a node wait, read without end, or end with a traceback.
+    Method: a FIFO without a writer, an endless device, an empty and a huge file, a link to itself."""
     path = tmp_path / "net.key"
     if kind == "fifo":
         os.mkfifo(path, 0o600)
@@ -110,7 +112,7 @@ def test_what_is_no_key_file_is_refused_at_once(tmp_path, kind):
 
 
 def test_first_key_is_the_active_one(tmp_path):
-    """Goal: room for rotation.  Method: a file with two keys and comments between."""
+    """Goal: a file can have a second key.  Method: a file with two keys and comments between them."""
     first, second = bytes(range(32)), bytes(range(32, 64))
     path = tmp_path / "net.key"
     path.write_bytes(b"# new\n" + base64.b64encode(first) + b"\n\n# old\n" + base64.b64encode(second) + b"\n")
@@ -120,8 +122,7 @@ def test_first_key_is_the_active_one(tmp_path):
 
 
 def test_derivation_is_hkdf_sha256():
-    """Goal: RFC 5869 and nothing else.  Method: our function against the RFC's two steps written out, for lengths
-    around the block size; purposes are independent."""
+    """Goal: the derivation is that of RFC 5869.  Method: its two steps, for lengths around the block size."""
     key = bytes(range(32))
     pseudorandom = hmac.digest(bytes(32), key, hashlib.sha256)
     info = b"mcast-pipeline/control"
