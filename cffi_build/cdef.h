@@ -169,7 +169,8 @@ struct mp_fib_value {
 struct mp_fib_writer;
 
 uint32_t mp_fib_lookup(const struct mp_region *r, const struct mp_fib_key *key, struct mp_fib_value *value);
-void mp_fib_stripe(const struct mp_region *r, const struct mp_fib_key *key, uint32_t stripe, struct mp_fib_value *value);
+void mp_fib_stripe(const struct mp_region *r, const struct mp_fib_key *key, uint32_t stripe,
+                   struct mp_fib_value *value);
 void mp_fib_touch(const struct mp_region *r, uint32_t index);
 struct mp_fib_writer *mp_fib_writer_new(struct mp_region *r);
 void mp_fib_writer_free(struct mp_fib_writer *w);

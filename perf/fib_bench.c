@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * fib_bench: nanoseconds a look-up in the forwarding table, and a change.
+ * fib_bench: nanoseconds of a look-up in the forwarding table, and of a change.
  *
  * Question: what does classify pay for a flow that its cache does not hold?
- * Method: look-ups in random order of keys that stand in the table and of keys that do not; few keys (everything in the
- * cache) and 65,536 (as promised).  One process; the best of several runs.
+ * Method: look-ups in random order of keys that are in the table and of keys that are not; few keys (all in the CPU's
+ * cache) and 65,536 (the largest supported number).  One process; the best of several runs.
  *
  *   make -C tests/native bench [ARGS=--json]
  */
@@ -33,7 +33,7 @@ static struct mp_fib_key key_of(uint32_t n)
     return key;
 }
 
-/* The best of RUNS; `absent`: keys that do not stand in the table. */
+/* Return the best of RUNS; `absent`: keys that are not in the table. */
 static double look_up(const struct mp_region *r, uint32_t keys, int absent)
 {
     double best = 1e12;

@@ -2,10 +2,10 @@
  *
  * ring_bench: slots a second through a ring between processes.
  *
- * Question: what does handing a slot on cost, with one stage behind the producer and with two, without doorbells
- * (stages spin) and with them (a stage with nothing to do sleeps at once: the worst case for wake-ups)?
- * Method: each stage is a process; bursts of up to 32 slots; each stage reads the slot's first line, the middle one
- * also writes it.  Best and median of several runs, since other work on the machine only ever makes it slower.
+ * Question: what does the hand-off of a slot cost, with one stage behind the producer and with two, without doorbells
+ * (stages spin) and with them (a stage without work sleeps at once: the worst case for wake-ups)?
+ * Method: each stage is a process; bursts of up to 32 slots; each stage reads the first line of a slot, the middle one
+ * also writes it.  Best and median of several runs, as other work on the machine only makes a run slower.
  *
  *   make -C tests/native bench [ARGS="--json --slots 20000000 --runs 9"]
  */
@@ -27,7 +27,7 @@
 
 #define BURST 32u
 #define RUNS_MAX 99u
-#define SPINS 2000u             /* a stage that has spun so long lets others run: there may be too few cores */
+#define SPINS 2000u             /* rounds after which a stage yields: there may be too few cores */
 
 struct bench {
     struct mp_region *region;
@@ -61,7 +61,7 @@ static void produce(struct bench *b)
             continue;
         }
         for (uint64_t i = 0; i < n; i++)
-            mp_host_slot(b->region, 0, at + i)->read_ns = at + i;
+            mp_host_slot(b->region, 0, at + i)->unresolved_ns = at + i;
         mp_publish(own, n);
         if (b->bells)
             mp_bell_ring(&b->lane->bell[1], b->eventfd[1]);
@@ -95,12 +95,12 @@ static void consume(struct bench *b, uint32_t stage)
         }
         for (uint64_t i = 0; i < n; i++) {
             struct mp_slot *slot = mp_host_slot(b->region, 0, at + i);
-            if (slot->read_ns != at + i + (stage - 1)) {
-                fprintf(stderr, "ring_bench: slot %" PRIu64 " is not what was put there\n", at + i);
+            if (slot->unresolved_ns != at + i + (stage - 1)) {
+                fprintf(stderr, "ring_bench: slot %" PRIu64 " has wrong contents\n", at + i);
                 _exit(1);
             }
             if (stage + 1 < b->stages)
-                slot->read_ns++;
+                slot->unresolved_ns++;
         }
         if (stage + 1 < b->stages)
             mp_publish(own, n);
@@ -111,7 +111,7 @@ static void consume(struct bench *b, uint32_t stage)
     }
 }
 
-/* One run.  Returns its seconds. */
+/* Run once.  Returns the seconds that it took. */
 static double run(struct bench *b)
 {
     pid_t child[2];

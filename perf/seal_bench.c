@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * seal_bench: nanoseconds to seal a datagram with AES-128-GCM, with AES-256-GCM, and as mp_seal does it.
+ * seal_bench: nanoseconds to seal a datagram with AES-128-GCM, with AES-256-GCM, and by mp_seal.
  *
- * Question: what does the longer key cost, and what the library?
- * Method: libcrypto (context reused, a new nonce and 20 bytes of associated data a datagram) with both keys, then mp_seal
- * with the library that it was built for; a small and a usual length, all in turn; the median of several runs.
+ * Question: what do the longer key and the library cost?
+ * Method: libcrypto (context reused, a new nonce and 20 bytes of associated data a datagram) with both keys, then
+ * mp_seal with the library that it was built with; a small and a usual length, in turn; the median of several runs.
  *
  *   make -C tests/native bench [ARGS=--json]
  */
@@ -71,8 +71,8 @@ int main(int argc, char **argv)
     EVP_CipherInit_ex(cipher[1], EVP_aes_256_gcm(), NULL, key, NULL, 1);
     struct mp_cipher *built = mp_cipher_new(mp_gcm_new(), key, 1);
     const char *name = MP_IPSEC_MB ? "ipsec-mb" : "libcrypto";
-    printf(json ? "{\"built_with\": \"%s\", \"seal_ns\": {" : "seal, ns a datagram       AES-128-GCM  AES-256-GCM  mp_seal (%s)\n",
-           name);
+    printf(json ? "{\"built_with\": \"%s\", \"seal_ns\": {"
+                : "seal, ns a datagram       AES-128-GCM  AES-256-GCM  mp_seal (%s)\n", name);
     for (int l = 0; l < 2; l++) {
         double took[3][RUNS];
         for (int run = 0; run < RUNS; run++) {
@@ -82,8 +82,8 @@ int main(int argc, char **argv)
         }
         for (int k = 0; k < 3; k++)
             qsort(took[k], RUNS, sizeof took[k][0], compare);
-        printf(json ? "%s\"%d\": [%.0f, %.0f, %.0f]" : "%s%6d bytes              %11.0f  %11.0f  %11.0f\n", json && l ? ", " : "",
-               lengths[l], took[0][RUNS / 2], took[1][RUNS / 2], took[2][RUNS / 2]);
+        printf(json ? "%s\"%d\": [%.0f, %.0f, %.0f]" : "%s%6d bytes              %11.0f  %11.0f  %11.0f\n",
+               json && l ? ", " : "", lengths[l], took[0][RUNS / 2], took[1][RUNS / 2], took[2][RUNS / 2]);
     }
     printf("%s", json ? "}}\n" : "");
     EVP_CIPHER_CTX_free(cipher[0]);

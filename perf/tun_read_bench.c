@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * tun_read_bench: nanoseconds to take a packet out of a TUN queue, by read() and by io_uring.
+ * tun_read_bench: nanoseconds to read a packet from a TUN queue, by read() and by io_uring.
  *
  * Question: is a batch of reads through io_uring, straight into the slots, cheaper than one read() a packet?
  * Method: a TUN of its own (needs root) is filled by send() and emptied in bursts of 64, by the two ways in turn; the
- * median of several runs, and what a look at an empty queue costs.
+ * median of several runs, and the cost of reading an empty queue.
  *
- *   make -C tests/native bench [ARGS=--json]      in a network namespace of your own: ip netns exec NS …
+ *   make -C tests/native bench [ARGS=--json]      in a network namespace of its own: ip netns exec NS …
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -25,7 +25,7 @@
 #include <unistd.h>
 
 #define RUNS 15
-#define QUEUED 4096             /* packets that wait in the TUN when a run begins */
+#define QUEUED 4096             /* packets in the TUN when a run begins */
 #define BURST 64u
 #define NOWAIT 8                /* RWF_NOWAIT */
 
@@ -152,10 +152,11 @@ int main(int argc, char **argv)
         qsort(took[k], RUNS, sizeof took[k][0], compare);
     }
     if (argc > 1 && !strcmp(argv[1], "--json"))
-        printf("{\"tun_read_ns\": {\"read\": %.0f, \"io_uring\": %.0f}, \"empty_ns\": {\"read\": %.0f, \"io_uring\": %.0f}}\n",
+        printf("{\"tun_read_ns\": {\"read\": %.0f, \"io_uring\": %.0f}, "
+               "\"empty_ns\": {\"read\": %.0f, \"io_uring\": %.0f}}\n",
                took[0][RUNS / 2], took[1][RUNS / 2], empty[0], empty[1]);
     else
         printf("TUN, ns                          read()   io_uring\na packet, bursts of 64      %11.0f%11.0f\n"
-               "a look at an empty queue    %11.0f%11.0f\n", took[0][RUNS / 2], took[1][RUNS / 2], empty[0], empty[1]);
+               "reading an empty queue      %11.0f%11.0f\n", took[0][RUNS / 2], took[1][RUNS / 2], empty[0], empty[1]);
     return 0;
 }

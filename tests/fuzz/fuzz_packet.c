@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Goal: no bytes make a parser read or write past them, or say what is not so.
+ * Goal: no input makes a parser read or write past its bytes, or return values that contradict each other.
  * Method: libFuzzer; the input is a packet in memory of its exact size, under AddressSanitizer.
  */
 #include <stdlib.h>
@@ -43,7 +43,7 @@ static void parse_header(const uint8_t *bytes, uint32_t size)
     require(!memcmp(again, bytes, sizeof again));
 }
 
-/* The input as sequence numbers: none is taken twice. */
+/* Take the input as sequence numbers: the window accepts none twice. */
 static void take_numbers(const uint8_t *bytes, uint32_t size)
 {
     static struct mp_window window;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Goal: nothing that arrives at the data port, and nothing that a member who knows all keys sends, breaks a node.
- * Method: libFuzzer on node 1 of the network of tests/native/network.h.  The input is a row of datagrams: two bytes length
- * and how it is dressed, then its bytes.  Raw ones arrive as they are; dressed ones get a header of a known origin with
- * the next sequence number and, if the network seals, a tag, so that the fuzzer also sees what lies behind the seal; their
- * stream takes two stripes and is repaired, and its numbers go on, jump or go back.
- * What was delivered is read back: whole IP packets only.
+ * Goal: no datagram that arrives at the data port breaks a node, and no datagram of a node with all keys does.
+ * Method: libFuzzer on node 1 of the network of tests/native/network.h.  The input is a row of datagrams: two bytes of
+ * length, one byte that selects the header, then the contents.  Raw ones are sent as they are.  The others get a header
+ * of a known origin with the next sequence number and, if the network seals, a tag, so that the fuzzer also reaches the
+ * code behind the verification.  Their stream takes two stripes and is repaired; its numbers go on, jump or go back.
+ * The delivered packets are read back: all must be whole IP packets.
  */
 #include "network.h"
 #include "mp_seal.h"
@@ -31,7 +31,8 @@ static void open_once(void)
     set_stripe(1, MP_SIDE_OVERLAY, GROUP, 1, 1, 1 << 0 | 1 << 2, MP_ENTRY_LOCAL | MP_ENTRY_REPAIR);
     set_route(1, MP_SIDE_OVERLAY, MP_KIND_UNICAST, 0x0a4d0002, 0, 1);
     set_route(1, MP_SIDE_OVERLAY, MP_KIND_FLOOD, 0, 0, 1);
-    struct mp_fib_key key_of = { .via = MP_NO_LINK, .side = MP_SIDE_OVERLAY, .kind = MP_KIND_SOURCE, .origin = origin_of(0) };
+    struct mp_fib_key key_of = { .via = MP_NO_LINK, .side = MP_SIDE_OVERLAY, .kind = MP_KIND_SOURCE,
+                                 .origin = origin_of(0) };
     struct mp_fib_value value = { 0 };
     map_v4(key_of.group, 0x0a4d0001);
     CHECK(mp_fib_set(nodes[1].fib, &key_of, &value) == 0);
@@ -43,20 +44,20 @@ static void open_once(void)
     CHECK(nodes[1].worker != NULL);
 }
 
-static void send_datagram(const uint8_t *bytes, uint32_t length, uint8_t dress)
+static void send_datagram(const uint8_t *bytes, uint32_t length, uint8_t form)
 {
     static uint8_t datagram[MP_HEADER_BYTES + 2048 + MP_TAG_BYTES];
     struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(nodes[1].endpoint.port),
                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     static const uint32_t steps[] = { 1, 3, UINT32_MAX - 1, 700 };
-    if (!(dress & 0x80)) {
+    if (!(form & 0x80)) {
         sendto(nodes[0].udp, bytes, length, 0, (struct sockaddr *)&to, sizeof to);
         return;
     }
-    struct mp_header h = { .type = dress & 3, .flags = sealed ? MP_FLAG_SEALED : 0, .hop_limit = dress >> 2 & 7,
+    struct mp_header h = { .type = form & 3, .flags = sealed ? MP_FLAG_SEALED : 0, .hop_limit = form >> 2 & 7,
                            .epoch = KEY_EPOCH, .origin = origin_of(0),
-                           .sequence = mp_space(0, (dress & 3) > 1) | sequence++,
-                           .stream_sequence = stream_sequence += steps[dress >> 5 & 3] };
+                           .sequence = mp_space(0, (form & 3) > 1) | sequence++,
+                           .stream_sequence = stream_sequence += steps[form >> 5 & 3] };
     mp_header_write(datagram, &h);
     memcpy(datagram + MP_HEADER_BYTES, bytes, length);
     if (sealed)
@@ -85,12 +86,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         open_once();
     for (int n = 0; n < DATAGRAMS_MAX && size >= 3; n++) {
         uint32_t length = (uint32_t)(data[0] << 8 | data[1]) % 2048;
-        uint8_t dress = data[2];
+        uint8_t form = data[2];
         data += 3;
         size -= 3;
         if (length > size)
             length = (uint32_t)size;
-        send_datagram(data, length, dress);
+        send_datagram(data, length, form);
         data += length;
         size -= length;
     }

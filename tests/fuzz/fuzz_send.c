@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Goal: nothing that a program writes to the interface breaks its node.
- * Method: libFuzzer on node 0 of the network of tests/native/network.h: the input is a row of packets, two bytes length
- * each, that come out of the TUN; node 1 takes what is sent.
+ * Goal: no packet that a program writes to the interface breaks its node.
+ * Method: libFuzzer on node 0 of the network of tests/native/network.h.  The input is a row of packets, two bytes of
+ * length each, that node 0 reads from its TUN; node 1 receives the datagrams.
  */
 #include "network.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * actor: a part that a test runs beside itself, on the same region: a process, as in the daemon, or, since
- * ThreadSanitizer sees into one process only, a thread.  Threads cannot be killed: tests that kill are not built then.
+ * actor: a part of a test that runs beside it on the same region.  It is a process, as in the daemon, or under
+ * ThreadSanitizer, which sees one process only, a thread.  Threads can not be killed: tests that kill an actor are not
+ * built then.
  */
 #ifndef ACTOR_H
 #define ACTOR_H
@@ -51,7 +52,7 @@ static inline void actor_start(struct actor *a, void (*body)(void *), void *argu
     }
 }
 
-/* Waits for its end; a CHECK that failed there fails here. */
+/* Wait for the end of an actor.  A CHECK that failed in it fails here. */
 static inline void actor_join(struct actor *a)
 {
     int status = 0;
@@ -63,7 +64,7 @@ static inline void actor_join(struct actor *a)
 }
 
 #if !ACTORS_ARE_THREADS
-/* Kills it, wherever it is; it must not have ended by a failed CHECK. */
+/* Kill an actor at any point.  It must not have ended by a failed CHECK. */
 static inline void actor_kill(struct actor *a)
 {
     int status = 0;
@@ -73,7 +74,7 @@ static inline void actor_kill(struct actor *a)
 }
 #endif
 
-/* Zeroed memory that actors share. */
+/* Return zeroed memory that actors share. */
 static inline void *actor_memory(size_t bytes)
 {
     void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -100,7 +101,7 @@ static inline void actor_pause_us(uint32_t us)
     nanosleep(&pause, NULL);
 }
 
-/* The smallest sensible region. */
+/* The smallest useful region. */
 static const struct mp_geometry actor_small = { .lanes = 1, .host_slots = 256, .host_slot_bytes = 896,
                                                 .overlay_slots = 8, .fib_entries = 64, .fib_buckets = 8,
                                                 .mtu = 576, .seed = 1 };

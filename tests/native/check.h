@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * check: the harness of the C tests.  A test is a function; RUN prints one line for it; the first CHECK that does not
- * hold says where and ends the process (also a forked one, which its parent notices) with status 1.
+ * check: the harness of the C tests.  A test is a function, and RUN prints one line for it.  The first CHECK that fails
+ * prints its place and ends the process with status 1; the parent of a forked process checks that.
  */
 #ifndef CHECK_H
 #define CHECK_H
@@ -17,11 +17,11 @@
 #define CHECK_VARIANT "plain"
 #endif
 
-#define CHECK_SECONDS_MAX 60u   /* a test that hangs is killed by SIGALRM */
+#define CHECK_SECONDS_MAX 60u   /* SIGALRM kills a test that takes longer */
 
 _Noreturn static inline void check_fail(const char *file, int line, const char *text)
 {
-    fprintf(stderr, "%s:%d: does not hold [%s]: %s\n", file, line, CHECK_VARIANT, text);
+    fprintf(stderr, "%s:%d: check failed [%s]: %s\n", file, line, CHECK_VARIANT, text);
     _exit(1);
 }
 
@@ -49,13 +49,13 @@ static inline void check_run(const char *file, const char *name, void (*test)(vo
     alarm(CHECK_SECONDS_MAX);
     test();
     alarm(0);
-    printf("ok  %-5s  %-18s %-40s %6.2f s\n", CHECK_VARIANT, file, name, check_now_s() - start);
+    printf("ok  %-9s  %-18s %-60s %6.2f s\n", CHECK_VARIANT, file, name, check_now_s() - start);
     fflush(stdout);
 }
 
 #define RUN(test) check_run(__FILE__, #test, test)
 
-/* A seeded generator (splitmix64): tests are the same each time. */
+/* A seeded generator (splitmix64), so that each run of a test is the same. */
 static inline uint64_t check_mix(uint64_t x)
 {
     x += UINT64_C(0x9e3779b97f4a7c15);
@@ -70,7 +70,7 @@ static inline uint32_t check_random(uint64_t *state, uint32_t below)
     return (uint32_t)(check_mix(*state) >> 32) % below;
 }
 
-/* How much of its full length a stress test runs under a sanitizer. */
+/* The part of its full length that a stress test runs under a sanitizer. */
 #if defined(__SANITIZE_THREAD__)
 #define CHECK_SCALE(n) ((n) / 20)
 #elif defined(__SANITIZE_ADDRESS__)

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * guard: what a packet costs from one node's TUN into two others', as counts that do not depend on the machine's speed.
+ * guard: the cost of a packet from the TUN of one node into those of two others, in counts that do not depend on the
+ * speed of the machine.
  *
- *   guard PACKETS PAYLOAD      moves that many packets, and nothing else, so that two runs under callgrind or
- *                              `strace -c` differ by what the packets cost
+ *   guard PACKETS PAYLOAD      moves so many packets and does nothing else, so that two runs under callgrind or
+ *                              `strace -c` differ by the cost of the packets
  *
- * Prints the system calls of the data path by the stages' own counters, as one JSON object.  Its bounds are in
+ * It prints the system calls of the data path, from the stages' own counters, as one JSON object.  The bounds are in
  * tests/unit/test_packet_cost.py.
  */
 #include "network.h"
 
-#define AT_ONCE 64u             /* packets that wait in the TUN when it is read: what moderation makes of load */
+#define AT_ONCE 64u             /* packets in the TUN when it is read, as moderation collects them under load */
 
 static void move(uint32_t packets, uint32_t payload)
 {

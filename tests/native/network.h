@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * network: three nodes of one worker each (all four stages) in one process, for the tests and measurements of the stages.
+ * network: three nodes of one worker each (all four stages) in one process, for tests and measurements of the stages.
  *
- * A socket pair stands for a node's TUN queue (one message a packet, vnet header included), UDP sockets on loopback carry
- * the datagrams; forwarding entries, links and keys are written by hand.
+ * A socket pair replaces the TUN queue of a node: one message a packet, vnet header included.  UDP sockets on loopback
+ * carry the datagrams.  Forwarding entries, links and keys are written by hand.
  */
 #ifndef NETWORK_H
 #define NETWORK_H
@@ -32,14 +32,14 @@ struct node {
     struct mp_region *region;
     struct mp_fib_writer *fib;
     struct mp_worker *worker;
-    int host;                   /* the programs' end of the TUN */
+    int host;                   /* the end of the TUN that programs use */
     int tun, udp, bell[MP_STAGES], wake[2];
     struct mp_endpoint endpoint;
 };
 
 static struct node nodes[NODES];
 
-/* ---- a network of nodes ---- */
+/* ---- nodes ---- */
 
 static inline void open_descriptors(struct node *n)
 {
@@ -144,10 +144,11 @@ static inline void map_v4(uint8_t out[16], uint32_t address)
     memcpy(out + 12, &be, 4);
 }
 
-static inline void set_stripe(uint32_t node, uint8_t side, uint32_t group, uint32_t stripe, uint32_t stripes, uint64_t links,
-                            uint8_t flags)
+static inline void set_stripe(uint32_t node, uint8_t side, uint32_t group, uint32_t stripe, uint32_t stripes,
+                              uint64_t links, uint8_t flags)
 {
-    struct mp_fib_key key = { .side = side, .kind = (uint8_t)(MP_KIND_GROUP | stripe << MP_STRIPE_SHIFT), .via = MP_NO_LINK };
+    struct mp_fib_key key = { .side = side, .via = MP_NO_LINK };
+    key.kind = (uint8_t)(MP_KIND_GROUP | stripe << MP_STRIPE_SHIFT);
     struct mp_fib_value value = { .stream = 1, .flags = flags, .stripes = (uint8_t)stripes,
                                   .words = links ? 1 : 0, .links = { links } };
     map_v4(key.group, group);
@@ -167,7 +168,7 @@ static inline void set_route(uint32_t node, uint8_t side, uint8_t kind, uint32_t
 
 #define GROUP 0xef010203u       /* 239.1.2.3 */
 
-/* An IPv4 UDP packet with that much payload; returns its length. */
+/* Make an IPv4 UDP packet with `payload` bytes.  Returns its length. */
 static inline uint32_t make_packet(uint8_t *p, uint32_t to, uint32_t payload, uint32_t number)
 {
     uint32_t length = 28 + payload, source = htonl(0x0a4d0001), destination = htonl(to), sum;
@@ -198,7 +199,7 @@ static inline void write_host(uint32_t node, const uint8_t *packet, uint32_t len
     CHECK(send(nodes[node].host, message, length + MP_VNET_BYTES, 0) == (ssize_t)(length + MP_VNET_BYTES));
 }
 
-/* The next packet that a node delivered; 0 if there is none.  `vnet` is its vnet header. */
+/* Read the next packet that a node delivered, and its vnet header.  Returns 0 if there is none. */
 static inline uint32_t read_host(uint32_t node, uint8_t *packet, uint8_t *vnet)
 {
     uint8_t message[70000];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Goal: every counter has one word and one text; sums are over what was asked for.
- * Method: walk the list; count different amounts in every block.
+ * Goal: each counter has one word and one text, and sums cover the lane and stage that are given.
+ * Method: walk along the list; count different amounts in each block.
  */
 #include "actor.h"
 #include "mp_counter.h"
@@ -20,7 +20,7 @@ static void words_are_unique(void)
     CHECK(strcmp(mp_counter_name(MP_COUNT_borrowed), "borrowed") == 0 && MP_COUNT_borrowed + 1 == MP_FIRST_DROP);
 }
 
-static void sums(void)
+static void sums_cover_given_lane_and_stage(void)
 {
     struct mp_geometry g = actor_small;
     g.lanes = 2;
@@ -42,6 +42,6 @@ static void sums(void)
 int main(void)
 {
     RUN(words_are_unique);
-    RUN(sums);
+    RUN(sums_cover_given_lane_and_stage);
     return 0;
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Goal: the forwarding table does what a dictionary does, within its bounds, and a new writer mends what a dead one
- * left.
- * Method: functional checks; 65,536 entries over 1,024 links; random operations against a naive model (seeded); chains
- * brought by hand into the states in which a writer can die.  Readers beside a writer: test_fib_hammer.c.
+ * Goal: the forwarding table behaves as a dictionary within its bounds, and a new writer repairs the table of a dead
+ * one.
+ * Method: functional checks; 65,536 entries over 1,024 links; random operations against a naive model (seeded);
+ * chains brought by hand into the states in which a writer can die.  Readers beside a writer are in
+ * test_fib_hammer.c.
  */
 #include <errno.h>
 
@@ -35,7 +36,7 @@ static int stream_at(const struct mp_region *r, const struct mp_fib_key *key)
     return mp_fib_lookup(r, key, &value) == MP_NO_ENTRY ? -1 : (int)value.stream;
 }
 
-static void set_and_delete(void)
+static void set_replaces_and_delete_removes(void)
 {
     struct mp_region *r = actor_region(&actor_small);
     struct mp_fib_writer *w = mp_fib_writer_new(r);
@@ -43,7 +44,7 @@ static void set_and_delete(void)
     struct mp_fib_value value = value_of(7, 700), out;
     value.flags = MP_ENTRY_LOCAL;
     value.stripes = 3;
-    value.words = MP_LINK_WORDS; /* more than are in use */
+    value.words = MP_LINK_WORDS; /* more words than are in use */
     CHECK_EQUAL(mp_fib_lookup(r, &a, &out), MP_NO_ENTRY);
     CHECK_EQUAL(mp_fib_delete(w, &a), -ENOENT);
     uint32_t version = fib_version(r);
@@ -70,8 +71,8 @@ static void set_and_delete(void)
     actor_unmap(r);
 }
 
-/* Every field of the key counts. */
-static void keys_differ(void)
+/* Keys that differ in one field have different entries. */
+static void each_field_distinguishes_keys(void)
 {
     struct mp_region *r = actor_region(&actor_small);
     struct mp_fib_writer *w = mp_fib_writer_new(r);
@@ -102,8 +103,8 @@ static void keys_differ(void)
     actor_unmap(r);
 }
 
-/* A stripe is another key of the same kind; one without entry goes nowhere. */
-static void stripes(void)
+/* A stripe has a key of its own; a stripe without an entry has no links. */
+static void stripes_have_entries_of_their_own(void)
 {
     struct mp_region *r = actor_region(&actor_small);
     struct mp_fib_writer *w = mp_fib_writer_new(r);
@@ -127,7 +128,7 @@ static void stripes(void)
     actor_unmap(r);
 }
 
-static void used_entries(void)
+static void used_marks_survive_replacement(void)
 {
     struct mp_region *r = actor_region(&actor_small);
     struct mp_fib_writer *w = mp_fib_writer_new(r);
@@ -139,7 +140,7 @@ static void used_entries(void)
     CHECK_EQUAL(mp_fib_next_used(w, &cursor, &met), 0);
     key = group_key(4);
     mp_fib_touch(r, mp_fib_lookup(r, &key, &out));
-    CHECK_EQUAL(mp_fib_set(w, &key, &value), 0); /* replaced, it is still used */
+    CHECK_EQUAL(mp_fib_set(w, &key, &value), 0); /* a replaced entry keeps its mark */
     cursor = 0;
     CHECK(mp_fib_next_used(w, &cursor, &met) == 1 && !memcmp(&met, &key, sizeof key));
     CHECK_EQUAL(mp_fib_next_used(w, &cursor, &met), 0);
@@ -156,7 +157,7 @@ static void used_entries(void)
     actor_unmap(r);
 }
 
-static void full_table(void)
+static void full_table_refuses_additions_only(void)
 {
     struct mp_region *r = actor_region(&actor_small);
     struct mp_fib_writer *w = mp_fib_writer_new(r);
@@ -169,7 +170,7 @@ static void full_table(void)
         }
         struct mp_fib_key more = group_key(63);
         CHECK_EQUAL(mp_fib_set(w, &more, &value), -ENOSPC);
-        for (uint32_t i = 0; i < 1000; i++) { /* what stands in it can be replaced for ever */
+        for (uint32_t i = 0; i < 1000; i++) { /* entries of a full table can be replaced without end */
             struct mp_fib_key key = group_key(i % 63);
             value.stream = i;
             CHECK_EQUAL(mp_fib_set(w, &key, &value), 0);
@@ -186,8 +187,8 @@ static void full_table(void)
     actor_unmap(r);
 }
 
-/* The promised size: 65,536 entries, 1,024 links, each entry with all of them up to its own. */
-static void promised_size(void)
+/* 65,536 entries over 1,024 links; entry n has all words of links up to n mod 1,024. */
+static void table_holds_65536_entries_of_1024_links(void)
 {
     struct mp_geometry g = actor_small;
     g.fib_entries = 131072;
@@ -218,13 +219,13 @@ static void promised_size(void)
         CHECK_EQUAL(mp_fib_delete(w, &key), 0);
     }
     CHECK_EQUAL(atomic_load(&mp_fib(r)->entries), 0);
-    CHECK(mp_fib_high_water(w, 0) <= 65536); /* adding alone takes no more than that */
+    CHECK(mp_fib_high_water(w, 0) <= 65536); /* additions alone take no more entries */
     mp_fib_writer_free(w);
     actor_unmap(r);
 }
 
-/* Few entries that change all the time need few pages. */
-static void little_memory(void)
+/* Few entries that change all the time use few entries of the table, and so few pages. */
+static void few_entries_use_little_memory(void)
 {
     struct mp_geometry g = actor_small;
     g.fib_entries = 65536;
@@ -310,7 +311,7 @@ static void model_step(struct mp_region *r, struct mp_fib_writer **w, struct mod
     }
 }
 
-static void random_operations(void)
+static void random_operations_match_a_model(void)
 {
     for (uint32_t seed = 1; seed <= 20; seed++) {
         struct mp_geometry g = actor_small;
@@ -331,14 +332,14 @@ static void random_operations(void)
     }
 }
 
-/* ---- what dead writers leave ---- */
+/* ---- a table that a dead writer left ---- */
 
 static struct mp_fib_entry *entry(struct mp_region *r, uint32_t index)
 {
     return (struct mp_fib_entry *)mp_at(r, r->fib_entries_at) + index;
 }
 
-static void died_replacing(void)
+static void new_writer_finishes_a_replacement(void)
 {
     struct mp_geometry g = actor_small;
     g.fib_buckets = 1;
@@ -351,9 +352,9 @@ static void died_replacing(void)
         value.stream = i;
         CHECK_EQUAL(mp_fib_set(w, &key, &value), 0);
     }
-    mp_fib_writer_free(w); /* no more than a process's end: the region is as it was */
+    mp_fib_writer_free(w); /* leaves the region as the end of a process does */
 
-    /* The new entry for key 2 (index 2) is linked, the old one is not unlinked yet. */
+    /* The new entry of key 2 is linked, the old one (index 2) is not unlinked yet. */
     struct mp_fib_entry *new = entry(r, 5);
     atomic_store(&mp_fib(r)->high_water, 6);
     memcpy((char *)new + 8, (char *)entry(r, 2) + 8, sizeof *new - 8);
@@ -361,7 +362,7 @@ static void died_replacing(void)
     atomic_store(&new->generation, 2);
     atomic_store(&new->next, atomic_load(bucket));
     atomic_store(bucket, 5);
-    /* And an entry that was being filled. */
+    /* Another entry was being filled. */
     atomic_store(&mp_fib(r)->high_water, 7);
     atomic_store(&entry(r, 6)->generation, 1);
 
@@ -369,14 +370,14 @@ static void died_replacing(void)
     uint32_t version = fib_version(r);
     CHECK_EQUAL(stream_at(r, &key), 22);
     w = mp_fib_writer_new(r);
-    CHECK(fib_version(r) != version); /* stages that had looked up before look again */
+    CHECK(fib_version(r) != version); /* stages look up again */
     CHECK_EQUAL(atomic_load(&mp_fib(r)->entries), 5);
     CHECK_EQUAL(mp_fib_high_water(w, 0), 7);
     for (uint32_t i = 0; i < 5; i++) {
         key = group_key(i);
         CHECK_EQUAL(stream_at(r, &key), i == 2 ? 22 : (int)i);
     }
-    for (uint32_t i = 0; i < 63; i++) { /* all but the spare one are to be had */
+    for (uint32_t i = 0; i < 63; i++) { /* all entries but the spare one can be used */
         key = group_key(i);
         CHECK_EQUAL(mp_fib_set(w, &key, &value), 0);
     }
@@ -386,14 +387,14 @@ static void died_replacing(void)
 
 int main(void)
 {
-    RUN(set_and_delete);
-    RUN(keys_differ);
-    RUN(stripes);
-    RUN(used_entries);
-    RUN(full_table);
-    RUN(promised_size);
-    RUN(little_memory);
-    RUN(random_operations);
-    RUN(died_replacing);
+    RUN(set_replaces_and_delete_removes);
+    RUN(each_field_distinguishes_keys);
+    RUN(stripes_have_entries_of_their_own);
+    RUN(used_marks_survive_replacement);
+    RUN(full_table_refuses_additions_only);
+    RUN(table_holds_65536_entries_of_1024_links);
+    RUN(few_entries_use_little_memory);
+    RUN(random_operations_match_a_model);
+    RUN(new_writer_finishes_a_replacement);
     return 0;
 }

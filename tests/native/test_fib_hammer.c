@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Goal: whatever the writer does, a reader never misses a key that stands in the table, never sees a value that was not
- * legal at that time, and never a torn one; the same while the writer is killed at any point and replaced.
- * Method: a writer (process; a thread under ThreadSanitizer) changes the table as fast as it can, against readers.
- * Permanent keys are replaced only: before it writes version n of one the writer announces n, afterwards it confirms
- * n, so a reader knows from confirmed-before and announced-after which versions it may find.  Everything in a
- * value follows from key and version.  Other keys come and go in the same buckets.
+ * Goal: whatever the writer does, a reader finds each key that is in the table, with a value that was legal at that
+ * time and not torn; also while the writer is killed at any point and replaced.
+ * Method: a writer (a process; a thread under ThreadSanitizer) changes the table as fast as it can, against readers.
+ * Permanent keys are only replaced.  Before it writes version n of a key the writer announces n, and afterwards it
+ * confirms n.  The confirmed version before a look-up and the announced one after it bound the versions that a reader
+ * may find.  All fields of a value follow from key and version.  Other keys are added and deleted in the same
+ * buckets.
  */
 #include <errno.h>
 
@@ -19,7 +20,7 @@ struct hammer {
     struct mp_region *r;
     uint32_t permanent, others;
     _Atomic uint32_t stop;
-    _Atomic uint64_t changes, looks, found_others;
+    _Atomic uint64_t changes, lookups, found_others;
     struct {
         _Alignas(64) _Atomic uint32_t announced;
         _Atomic uint32_t confirmed;
@@ -45,9 +46,9 @@ static struct mp_fib_value value_of(uint32_t n, uint32_t version)
 
 static void check_whole(uint32_t n, const struct mp_fib_value *value)
 {
-    struct mp_fib_value wanted = value_of(n, value->stream);
-    CHECK(value->flags == wanted.flags && value->stripes == wanted.stripes && value->words == wanted.words);
-    CHECK(!memcmp(value->links, wanted.links, wanted.words * sizeof wanted.links[0]));
+    struct mp_fib_value expected = value_of(n, value->stream);
+    CHECK(value->flags == expected.flags && value->stripes == expected.stripes && value->words == expected.words);
+    CHECK(!memcmp(value->links, expected.links, expected.words * sizeof expected.links[0]));
 }
 
 /* ---- the writer ---- */
@@ -123,7 +124,7 @@ static void read_table(void *argument)
             mp_fib_touch(h->r, index);
             found++;
         }
-        atomic_fetch_add(&h->looks, 128);
+        atomic_fetch_add(&h->lookups, 128);
         atomic_fetch_add(&h->found_others, found);
     }
 }
@@ -146,7 +147,7 @@ static struct hammer *open_hammer(uint32_t entries, uint32_t buckets, uint32_t p
     return h;
 }
 
-/* All entries are to be had again: none has leaked. */
+/* All entries can be used again: none has leaked. */
 static void close_hammer(struct hammer *h)
 {
     struct mp_fib_writer *w = mp_fib_writer_new(h->r);
@@ -179,31 +180,31 @@ static void run_hammer(uint32_t entries, uint32_t buckets, uint32_t permanent, u
     actor_join(&writer);
     for (int i = 0; i < READERS; i++)
         actor_join(&readers[i]);
-    CHECK(atomic_load(&h->changes) > 1000 && atomic_load(&h->looks) > 1000 && atomic_load(&h->found_others) > 0);
+    CHECK(atomic_load(&h->changes) > 1000 && atomic_load(&h->lookups) > 1000 && atomic_load(&h->found_others) > 0);
     if (getenv("CHECK_VERBOSE"))
         printf("    %llu changes, %llu look-ups\n", (unsigned long long)atomic_load(&h->changes),
-               (unsigned long long)atomic_load(&h->looks));
+               (unsigned long long)atomic_load(&h->lookups));
     close_hammer(h);
 }
 
-/* Freed entries are filled again after a handful of changes: readers meet them all the time. */
-static void few_entries(void)
+/* Freed entries are filled again after few changes, so that readers meet them all the time. */
+static void readers_survive_reuse_of_few_entries(void)
 {
     run_hammer(64, 8, 16, 32);
 }
 
-/* Everything in one chain: each change is in the reader's way. */
-static void one_chain(void)
+/* All entries in one chain: each change disturbs the readers. */
+static void readers_survive_changes_of_one_chain(void)
 {
     run_hammer(64, 1, 16, 32);
 }
 
-static void long_chains(void)
+static void readers_survive_long_chains(void)
 {
     run_hammer(4096, 16, 64, 512);
 }
 
-static void sparse_table(void)
+static void readers_survive_sparse_table(void)
 {
     run_hammer(65536, 65536, 64, 20000);
 }
@@ -220,7 +221,7 @@ static void run_kills(uint32_t entries, uint32_t buckets, uint32_t permanent, ui
         actor_start(&writer, write_table, h);
         actor_pause_us(500 + check_random(&random, 15000));
         actor_kill(&writer);
-        /* What it had announced and not confirmed may or may not stand there: both are legal from now on. */
+        /* A version announced and not confirmed may be in the table or not: both are legal from now on. */
     }
     atomic_store(&h->stop, 1);
     for (int i = 0; i < READERS; i++)
@@ -229,7 +230,7 @@ static void run_kills(uint32_t entries, uint32_t buckets, uint32_t permanent, ui
     close_hammer(h);
 }
 
-static void killed_writer(void)
+static void readers_survive_killed_writers(void)
 {
     run_kills(64, 8, 16, 32);
     run_kills(4096, 256, 64, 512);
@@ -238,12 +239,12 @@ static void killed_writer(void)
 
 int main(void)
 {
-    RUN(few_entries);
-    RUN(one_chain);
-    RUN(long_chains);
-    RUN(sparse_table);
+    RUN(readers_survive_reuse_of_few_entries);
+    RUN(readers_survive_changes_of_one_chain);
+    RUN(readers_survive_long_chains);
+    RUN(readers_survive_sparse_table);
 #if !ACTORS_ARE_THREADS
-    RUN(killed_writer);
+    RUN(readers_survive_killed_writers);
 #endif
     return 0;
 }

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Goal: stages that are run now by their own process and now by a borrower lose, double and reorder nothing, nobody
- * oversleeps, and only a stage's own process punts.
- * Method: node 1 of network.h runs as four workers, each an actor; it sends packets of its own host and relays those of
- * node 0 to node 2, so that two producers meet at overlay_egress.  Packets come in bursts and in pauses of many lengths.
+ * Goal: stages that run now in their own process and now inline in another lose, double and reorder no packet, no
+ * process misses a wake-up, and only a stage's own process punts.
+ * Method: node 1 of network.h runs as four workers, each an actor.  It sends packets of its own host and relays those
+ * of node 0 to node 2, so that overlay_egress has two producers.  Packets come in bursts, with pauses of many
+ * lengths.
  */
 #include "actor.h"
+#include "mp_repair_requests.h"
 #include "mp_ring.h"
 #include "network.h"
 
@@ -31,7 +33,7 @@ static void open_parts(void)
     open_network(1, 0);
     mp_worker_free(nodes[1].worker);
     for (uint32_t stage = 0; stage < MP_STAGES; stage++)
-        atomic_store(&mp_lane(nodes[1].region, 0)->bell[stage].runner, 0);  /* it ended in peace */
+        atomic_store(&mp_lane(nodes[1].region, 0)->bell[stage].runner, 0);  /* as a worker that ended regularly */
     open_part(MP_TUN_INGRESS, 1u << MP_CLASSIFY | egress);
     open_part(MP_CLASSIFY, egress);
     open_part(MP_OVERLAY_EGRESS, 0);
@@ -63,8 +65,8 @@ static void run_part(void *stage)
     }
 }
 
-/* An IGMPv2 report, as far as the stages look at it. */
-static void report(void)
+/* Send an IGMPv2 report, valid as far as the stages check it. */
+static void send_report(void)
 {
     uint8_t packet[64];
     uint32_t length = make_packet(packet, GROUP, 4, 0);
@@ -83,7 +85,7 @@ static void take_delivered(uint32_t next[2])
     }
 }
 
-static void two_producers(void)
+static void two_producers_lose_no_packet(void)
 {
     struct actor actor[PARTS];
     uint32_t next[2] = { 0 }, reports = 0;
@@ -92,20 +94,20 @@ static void two_producers(void)
     for (uintptr_t stage = 0; stage < PARTS; stage++)
         actor_start(&actor[stage], run_part, (void *)stage);
     for (uint32_t i = 0; i < PACKETS; i++) {
-        uint64_t dice = check_mix(i);
-        write_host(1, packet, make_packet(packet, GROUP, 100 + (uint32_t)(dice >> 8) % 1000, i));
+        uint64_t random = check_mix(i);
+        write_host(1, packet, make_packet(packet, GROUP, 100 + (uint32_t)(random >> 8) % 1000, i));
         write_host(0, packet, make_packet(packet, RELAYED, 700, i));
-        if (dice % 97 == 0) {
-            report();
+        if (random % 97 == 0) {
+            send_report();
             reports++;
         }
-        if (dice % 11 == 0)
-            usleep((useconds_t)(dice >> 20) % 400);
-        while (i > next[0] + 40 || i > next[1] + 40 || dice % 5 == 0) {
+        if (random % 11 == 0)
+            usleep((useconds_t)(random >> 20) % 400);
+        while (i > next[0] + 40 || i > next[1] + 40 || random % 5 == 0) {
             mp_worker_run(nodes[0].worker, 20000);
             mp_worker_run(nodes[2].worker, 20000);
             take_delivered(next);
-            dice = 1;
+            random = 1;
         }
     }
     for (int i = 0; i < 3000 && (next[0] < PACKETS || next[1] < PACKETS); i++) {
@@ -124,20 +126,20 @@ static void two_producers(void)
     close_parts();
 }
 
-/* tun_ingress died in the middle of a borrowed classify: its successor gives the stage back and says what is lost. */
-static void borrower_died(void)
+/* tun_ingress died while it ran classify inline: its successor gives the stage back and counts the lost packets. */
+static void successor_gives_inline_stage_back(void)
 {
     uint8_t packet[2048];
     open_parts();
     struct mp_lane *lane = mp_lane(nodes[1].region, 0);
     for (uint32_t i = 0; i < 5; i++)
         write_host(1, packet, make_packet(packet, GROUP, 100, i));
-    atomic_store(&lane->bell[MP_CLASSIFY].runner, 1 + MP_CLASSIFY);     /* awake elsewhere: not to be borrowed */
+    atomic_store(&lane->bell[MP_CLASSIFY].runner, 1 + MP_CLASSIFY);     /* its own process runs: not inline */
     CHECK_EQUAL(mp_worker_run(part[MP_TUN_INGRESS], 1000000), 0);
     CHECK_EQUAL(mp_ready(&lane->host[0], &lane->host[1]), 5);
     atomic_store(&lane->bell[MP_CLASSIFY].runner, 1 + MP_TUN_INGRESS);
     CHECK_EQUAL(mp_worker_run(part[MP_CLASSIFY], 1000000), 0);
-    CHECK_EQUAL(mp_ready(&lane->host[0], &lane->host[1]), 5);           /* its own process leaves them alone */
+    CHECK_EQUAL(mp_ready(&lane->host[0], &lane->host[1]), 5);           /* its own process leaves them */
     mp_worker_free(part[MP_TUN_INGRESS]);
     open_part(MP_TUN_INGRESS, 1u << MP_CLASSIFY | 1u << MP_OVERLAY_EGRESS);
     CHECK_EQUAL(counted(1, MP_DROP_restart_skip), 5);
@@ -145,15 +147,33 @@ static void borrower_died(void)
     write_host(1, packet, make_packet(packet, GROUP, 100, 5));
     mp_bell_arm(&lane->bell[MP_CLASSIFY]);
     mp_bell_arm(&lane->bell[MP_OVERLAY_EGRESS]);
-    CHECK_EQUAL(mp_worker_run(part[MP_TUN_INGRESS], 1000000), 0);       /* both sleep: borrowed, one after the other */
+    CHECK_EQUAL(mp_worker_run(part[MP_TUN_INGRESS], 1000000), 0);       /* both sleep: both run inline */
     CHECK_EQUAL(mp_ready(&lane->host[0], &lane->host[2]), 0);
     CHECK_EQUAL(counted(1, MP_COUNT_borrowed), 2);
     close_parts();
 }
 
+/* A worker died while it ran overlay_egress inline, then a repair request came: its successor wakes the stage. */
+static void successor_wakes_stage_for_work_left(void)
+{
+    const uint32_t numbers[] = { 5 };
+    open_parts();
+    struct mp_bell *bell = &mp_lane(nodes[1].region, 0)->bell[MP_OVERLAY_EGRESS];
+    atomic_store(&bell->runner, 1 + MP_TUN_INGRESS);
+    mp_bell_arm(bell);
+    CHECK_EQUAL(mp_repair_request_add(nodes[1].region, 2, origin_of(0), 1, numbers, 1), 0);
+    mp_worker_free(part[MP_TUN_INGRESS]);
+    open_part(MP_TUN_INGRESS, 1u << MP_CLASSIFY | 1u << MP_OVERLAY_EGRESS);
+    uint64_t rings = 0;
+    CHECK(read(nodes[1].bell[MP_OVERLAY_EGRESS], &rings, sizeof rings) == sizeof rings && rings == 1);
+    CHECK_EQUAL(mp_runner(bell), 0);
+    close_parts();
+}
+
 int main(void)
 {
-    RUN(two_producers);
-    RUN(borrower_died);
+    RUN(two_producers_lose_no_packet);
+    RUN(successor_gives_inline_stage_back);
+    RUN(successor_wakes_stage_for_work_left);
     return 0;
 }

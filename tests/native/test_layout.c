@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Goal: parts of a region lie within it and do not overlap; bad geometries and foreign memory are refused.
- * Method: sort the parts of several geometries by offset; format and check memory of our own.
+ * Goal: the parts of a region lie within it and do not overlap; bad geometries and foreign memory are refused.
+ * Method: sort the parts of several geometries by offset; format and check memory of the test's own.
  */
 #include <errno.h>
 

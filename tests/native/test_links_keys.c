@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Goal: stages copy links and keys whole or not at all, learn of every change by the version, and survive a control
- * that dies while writing.
- * Method: functional checks; a writer against readers in other processes, records made so that a torn one shows;
+ * Goal: stages copy links and keys whole or not at all, see each change by the version of its table, and survive a
+ * control that dies while it writes.
+ * Method: functional checks; a writer against readers in other processes, with records that reveal a torn copy;
  * generations left odd by hand.
  */
 #include <errno.h>
@@ -16,7 +16,7 @@ static uint32_t version_of(_Atomic uint32_t *version)
     return atomic_load_explicit(version, memory_order_acquire);
 }
 
-static void links(void)
+static void links_are_read_as_written(void)
 {
     struct mp_region *r = actor_region(&actor_small);
     struct mp_link link;
@@ -42,7 +42,7 @@ static void links(void)
     actor_unmap(r);
 }
 
-static void keys(void)
+static void keys_are_read_as_written_with_fresh_windows(void)
 {
     struct mp_region *r = actor_region(&actor_small);
     struct mp_key key;
@@ -68,7 +68,7 @@ static void keys(void)
     actor_unmap(r);
 }
 
-static void sender(void)
+static void sender_keys_stand_in_slots_by_parity(void)
 {
     struct mp_region *r = actor_region(&actor_small);
     struct mp_sender s;
@@ -76,7 +76,7 @@ static void sender(void)
     CHECK(mp_sender_read(r, &s) && s.origin == 0);
     CHECK_EQUAL(mp_sender_set(r, 5, 1, 4, 4, even, 0, NULL), 0);
     CHECK(mp_sender_read(r, &s) && s.origin == 5 && s.active == 0 && s.epoch[0] == 4 && s.key[0][0] == 1);
-    CHECK(s.epoch[1] % 2 == 0); /* no epoch that belongs there */
+    CHECK(s.epoch[1] % 2 == 0); /* of the wrong parity: no reader looks for it */
     CHECK_EQUAL(mp_sender_set(r, 5, 1, 5, 4, even, 5, odd), 0);
     CHECK(mp_sender_read(r, &s) && s.active == 1 && s.epoch[1] == 5 && s.key[1][0] == 2);
     CHECK_EQUAL(mp_sender_set(r, 5, 1, 5, 5, even, 0, NULL), -EINVAL);
@@ -85,7 +85,7 @@ static void sender(void)
     actor_unmap(r);
 }
 
-static void half_written_records(void)
+static void half_written_records_are_repaired(void)
 {
     struct mp_region *r = actor_region(&actor_small);
     struct mp_link link = { .node = 123 };
@@ -98,12 +98,12 @@ static void half_written_records(void)
     atomic_fetch_add(&mp_links(r)[5].generation, 1);
     atomic_fetch_add(&mp_keys(r)[7].generation, 1);
     atomic_fetch_add(&mp_sender(r)->generation, 1);
-    CHECK(!mp_link_read(r, 5, &link) && link.node == 123); /* the reader's copy is left alone */
+    CHECK(!mp_link_read(r, 5, &link) && link.node == 123); /* the reader's copy is unchanged */
     CHECK_EQUAL(mp_links_keys_repair(r), 3);
     CHECK(mp_link_read(r, 5, &link) && link.node == 0);
     CHECK(mp_link_read(r, 6, &link) && link.node == 43);
     CHECK_EQUAL(mp_links_keys_repair(r), 0);
-    atomic_fetch_add(&mp_links(r)[6].generation, 1); /* or it is written again, without repair */
+    atomic_fetch_add(&mp_links(r)[6].generation, 1); /* written again, without a repair */
     CHECK_EQUAL(mp_link_set(r, 6, 44, 1, AF_INET, v4, 4747, 0), 0);
     CHECK(mp_link_read(r, 6, &link) && link.node == 44);
     actor_unmap(r);
@@ -135,7 +135,7 @@ static void read_many(void *argument)
         if (!mp_link_read(race->r, 3, &link))
             continue;
         copies++;
-        CHECK(link.node >= version); /* the version comes after the record */
+        CHECK(link.node >= version); /* the version is incremented after the record */
         CHECK(link.node >= last && link.up == link.node && link.endpoint.scope == link.node);
         CHECK_EQUAL(link.endpoint.port, (uint16_t)link.node);
         for (int i = 0; i < 16 && link.node; i++)
@@ -144,7 +144,7 @@ static void read_many(void *argument)
     }
 }
 
-static void writer_against_readers(void)
+static void readers_get_no_torn_record(void)
 {
     struct race *race = actor_memory(sizeof *race);
     struct actor writer, readers[2];
@@ -162,10 +162,10 @@ static void writer_against_readers(void)
 
 int main(void)
 {
-    RUN(links);
-    RUN(keys);
-    RUN(sender);
-    RUN(half_written_records);
-    RUN(writer_against_readers);
+    RUN(links_are_read_as_written);
+    RUN(keys_are_read_as_written_with_fresh_windows);
+    RUN(sender_keys_stand_in_slots_by_parity);
+    RUN(half_written_records_are_repaired);
+    RUN(readers_get_no_torn_record);
     return 0;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Goal: lists, sources and rates let pass what they should and nothing else.
- * Method: prefixes of every length around their edges; entries of the forwarding table as control writes them; buckets
- * on a clock of the test's own, also from several threads.
+ * Goal: lists, sources and rates admit the packets that they should, and no others.
+ * Method: prefixes of each length around their edges; entries of the forwarding table as control writes them; buckets
+ * with a clock of the test's own, also from several threads.
  */
 #include <arpa/inet.h>
 #include <pthread.h>
@@ -54,7 +54,7 @@ static void empty_lists_allow_all(void)
     CHECK_EQUAL(delivers(&policy, "ff15::1"), 0);
 }
 
-static void lists(void)
+static void lists_deny_before_they_allow(void)
 {
     static struct mp_policy policy;
     add(&policy.receive_allow, "239.1.0.0", 16);
@@ -75,7 +75,7 @@ static void lists(void)
     CHECK_EQUAL(mp_policy_delivers(&policy, &unicast), 0);
 }
 
-static void every_prefix_length(void)
+static void prefixes_match_at_each_length(void)
 {
     for (uint32_t bits = 0; bits <= 128; bits++) {
         static struct mp_policy policy;
@@ -92,7 +92,7 @@ static void every_prefix_length(void)
     }
 }
 
-static void sources(void)
+static void sources_belong_to_their_nodes(void)
 {
     static const struct mp_policy open, bound = { .bound_sources = 1 };
     struct mp_region *r = actor_region(&actor_small);
@@ -115,7 +115,7 @@ static void sources(void)
     CHECK_EQUAL(mp_policy_passes(&bound, r, &local, 7), 0);
     CHECK_EQUAL(mp_policy_sends(&bound, r, &ours), 0);
     CHECK_EQUAL(mp_policy_sends(&bound, r, &theirs), MP_DROP_foreign_source);
-    /* entries of sources make no look-up of a group longer */
+    /* entries of sources cause no further look-up of groups */
     CHECK_EQUAL(atomic_load(&mp_fib(r)->specific[MP_SIDE_OVERLAY]), 0);
     mp_fib_writer_free(w);
     actor_unmap(r);
@@ -131,24 +131,24 @@ static uint32_t passed(struct mp_region *r, uint32_t slot, uint32_t pps, uint64_
     return n;
 }
 
-static void rates(void)
+static void rates_pass_bursts_of_one_second(void)
 {
     struct mp_region *r = actor_region(&actor_small);
     uint64_t t = 1000 * S;
     CHECK_EQUAL(passed(r, 1, 0, t, t + S, S / 1000), 1000);                 /* no limit */
-    CHECK_EQUAL(passed(r, 2, 100, t, t + S, S / 100), 100);                 /* just the rate */
-    uint32_t flood = passed(r, 3, 100, t, t + 10 * S, S / 10000);           /* a hundred times too much */
+    CHECK_EQUAL(passed(r, 2, 100, t, t + S, S / 100), 100);                 /* exactly the rate */
+    uint32_t flood = passed(r, 3, 100, t, t + 10 * S, S / 10000);           /* a hundred times the rate */
     CHECK(flood >= 1000 && flood <= 1101);
     CHECK(passed(r, 3, 100, t + 10 * S, t + 11 * S, S / 10000) <= 101);     /* no burst after a flood */
     CHECK(passed(r, 3, 100, t + 20 * S, t + 20 * S + 1, 1) == 1);
     CHECK_EQUAL(passed(r, 4, 1, t, t + 10 * S, S / 100), 10 + 0);           /* one a second: a burst of one */
-    CHECK_EQUAL(passed(r, 5, 100, t, t + S, S / 100), 100);                 /* others are not touched */
+    CHECK_EQUAL(passed(r, 5, 100, t, t + S, S / 100), 100);                 /* other slots are not affected */
     CHECK(mp_rate_take(r, MP_RATE_PEER, 3, 100, t + 10 * S));
     actor_unmap(r);
 }
 
-/* Groups that are neighbours, as they mostly are, have rates of their own. */
-static void slots_are_spread(void)
+/* Neighbouring groups, the usual case, have rates of their own. */
+static void neighbouring_groups_have_own_slots(void)
 {
     static uint8_t used[MP_RATE_SLOTS];
     struct mp_region *r = actor_region(&actor_small);
@@ -172,9 +172,9 @@ struct share {
     uint32_t passed;
 };
 
-static void *take_many(void *given)
+static void *take_many(void *argument)
 {
-    struct share *s = given;
+    struct share *s = argument;
     for (uint32_t i = 0; i < 100000; i++)
         s->passed += (uint32_t)mp_rate_take(s->r, MP_RATE_SEND, 9, 5000, 77 * S);
     return NULL;
@@ -196,11 +196,11 @@ static void lanes_share_a_rate(void)
 int main(void)
 {
     RUN(empty_lists_allow_all);
-    RUN(lists);
-    RUN(every_prefix_length);
-    RUN(sources);
-    RUN(rates);
-    RUN(slots_are_spread);
+    RUN(lists_deny_before_they_allow);
+    RUN(prefixes_match_at_each_length);
+    RUN(sources_belong_to_their_nodes);
+    RUN(rates_pass_bursts_of_one_second);
+    RUN(neighbouring_groups_have_own_slots);
     RUN(lanes_share_a_rate);
     return 0;
 }

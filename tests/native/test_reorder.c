@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Goal: datagrams of a stream come out in their order, each once, none later than it may be held, whatever comes in.
- * Method: by hand; and streams shuffled and with losses (seeded) against what the rules say of any of them.
+ * Goal: each datagram of a stream comes out once and in order, and none is held longer than allowed, whatever comes
+ * in.
+ * Method: by hand; and shuffled streams with losses (seeded), compared with the rules that hold for all of them.
  */
 #include "check.h"
 
@@ -13,7 +14,7 @@
 struct out {
     uint32_t count;
     uint32_t number[4096];
-    struct mp_reorder *recycles;   /* at each datagram, as a full delivery list would */
+    struct mp_reorder *recycles;    /* recycled at each datagram, as by a full delivery list */
 };
 
 static void take_out(void *context, const uint8_t *bytes, uint32_t length)
@@ -45,7 +46,7 @@ static void expect(struct out *out, uint32_t count, const uint32_t *numbers)
     out->count = 0;
 }
 
-static void by_hand(void)
+static void early_datagrams_are_held_until_due(void)
 {
     static const uint32_t starts[] = { 0, 1000, UINT32_MAX - 1 };
     for (uint32_t i = 0; i < 3; i++) {
@@ -55,7 +56,7 @@ static void by_hand(void)
         CHECK_EQUAL(mp_reorder_due_ns(s), UINT64_MAX);
         put(s, 3, a, 0);
         put(s, 3, a + 1, 0);
-        mp_reorder_expire(s, HOLD_NS);             /* none of those before it comes */
+        mp_reorder_expire(s, HOLD_NS);             /* none of the numbers before it arrives */
         expect(&out, 2, (uint32_t[]){ a, a + 1 });
         put(s, 3, a + 4, 10);                       /* early */
         put(s, 3, a + 3, 20);
@@ -64,7 +65,7 @@ static void by_hand(void)
         put(s, 3, a + 2, 30);
         expect(&out, 3, (uint32_t[]){ a + 2, a + 3, a + 4 });
         CHECK_EQUAL(mp_reorder_due_ns(s), UINT64_MAX);
-        put(s, 3, a + 6, 40);                       /* 5 is lost, and so is 8 */
+        put(s, 3, a + 6, 40);                       /* 5 and 8 are lost */
         put(s, 3, a + 7, 45);
         put(s, 3, a + 9, 50);
         mp_reorder_expire(s, 39 + HOLD_NS);
@@ -72,12 +73,12 @@ static void by_hand(void)
         mp_reorder_expire(s, 40 + HOLD_NS);
         expect(&out, 2, (uint32_t[]){ a + 6, a + 7 });
         CHECK_EQUAL(mp_reorder_due_ns(s), 50 + HOLD_NS);
-        put(s, 3, a + 5, 60 + HOLD_NS);             /* too late to wait for, and delivered */
+        put(s, 3, a + 5, 60 + HOLD_NS);             /* its time is over, it is delivered at once */
         expect(&out, 1, (uint32_t[]){ a + 5 });
         mp_reorder_expire(s, 60 + HOLD_NS);
         expect(&out, 1, (uint32_t[]){ a + 9 });
         put(s, 3, a + 11, 300);
-        put(s, 3, a + 11 + MP_REORDER_WINDOW, 300);    /* from elsewhere: a new beginning */
+        put(s, 3, a + 11 + MP_REORDER_WINDOW, 300);    /* far away: the stream begins anew */
         put(s, 3, a + 12 + MP_REORDER_WINDOW, 300);
         mp_reorder_expire(s, 300 + HOLD_NS);
         expect(&out, 3, (uint32_t[]){ a + 11, a + 11 + MP_REORDER_WINDOW, a + 12 + MP_REORDER_WINDOW });
@@ -85,8 +86,8 @@ static void by_hand(void)
     }
 }
 
-/* The first datagrams of a stream overtake each other as any others do; with number 0 nothing is waited for. */
-static void beginnings(void)
+/* The first datagrams of a stream overtake each other as any others do; number 0 waits for none. */
+static void stream_begins_in_order(void)
 {
     struct out out = { 0 };
     struct mp_reorder *s = mp_reorder_new(1436, take_out, &out);
@@ -108,7 +109,7 @@ static void beginnings(void)
     mp_reorder_free(s);
 }
 
-static void another_stream_in_its_place(void)
+static void another_stream_takes_the_place(void)
 {
     struct out out = { 0 };
     struct mp_reorder *s = mp_reorder_new(1436, take_out, &out);
@@ -121,8 +122,8 @@ static void another_stream_in_its_place(void)
     mp_reorder_free(s);
 }
 
-/* More than can be held: nothing is lost and nothing waits for ever. */
-static void full(void)
+/* More datagrams than can be held: none is lost, and none waits without end. */
+static void full_buffer_emits_at_once(void)
 {
     struct out out = { 0 };
     struct mp_reorder *s = mp_reorder_new(1436, take_out, &out);
@@ -141,8 +142,8 @@ static void full(void)
     mp_reorder_free(s);
 }
 
-/* Each datagram comes up to 20 numbers late or not at all; held ones are recycled as soon as that may be. */
-static void shuffled(void)
+/* Each datagram arrives up to 20 numbers late or never; places are recycled as soon as possible. */
+static void shuffled_streams_come_out_in_order(void)
 {
     enum { LENGTH = 4000 };
     static uint32_t at[LENGTH + 64];
@@ -153,7 +154,7 @@ static void shuffled(void)
         uint32_t sent = 0, lossy = seed % 2;
         out.recycles = s;
         memset(at, 0, sizeof at);
-        for (uint32_t n = 1; n < LENGTH; n++) {     /* at[t]: what comes then, one more than its number */
+        for (uint32_t n = 1; n < LENGTH; n++) {     /* at[t]: the number that arrives at time t; 0: none */
             uint32_t t = n + check_random(&state, 20);
             while (at[t])
                 t++;
@@ -180,10 +181,10 @@ static void shuffled(void)
 
 int main(void)
 {
-    RUN(by_hand);
-    RUN(beginnings);
-    RUN(another_stream_in_its_place);
-    RUN(full);
-    RUN(shuffled);
+    RUN(early_datagrams_are_held_until_due);
+    RUN(stream_begins_in_order);
+    RUN(another_stream_takes_the_place);
+    RUN(full_buffer_emits_at_once);
+    RUN(shuffled_streams_come_out_in_order);
     return 0;
 }

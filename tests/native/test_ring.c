@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Goal: each slot passes the three stages of a host ring once, in order and whole; a full ring holds its producer, a
- * sleeping stage is always woken, and a successor goes on where a killed stage was.
+ * Goal: each slot passes the three stages of a host ring once, in order and whole; a full ring stops its producer; a
+ * sleeping stage is always woken; and a successor continues where a killed stage was.
  * Method: cursors by hand; then 10^7 slots through a producer and two further stages in processes of their own, each
- * checking position and content of every slot; the same with stages that sleep on an eventfd between bursts; the same
- * with a middle stage that is killed again and again.
+ * of which checks position and content of each slot; the same with stages that sleep on an eventfd between bursts;
+ * the same with a middle stage that is killed again and again.
  */
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -14,18 +14,18 @@
 #include "mp_ring.h"
 
 #define CONTENT_WORDS 4
-#define WOKEN_WITHIN_MS 10000   /* a wake-up that takes longer is a lost one */
-#define BUSY_SECONDS 2.0        /* tests that hand on slot by slot end then, however slow the machine */
+#define WOKEN_WITHIN_MS 10000   /* a wake-up that takes longer was lost */
+#define BUSY_SECONDS 2.0        /* bound of tests that hand on slot by slot, for slow machines */
 #define LAST_ROUND UINT32_MAX
 
 /* ---- by hand ---- */
 
-static void cursors(void)
+static void cursors_bound_ready_and_free_slots(void)
 {
     struct mp_region *r = actor_region(&actor_small);
     struct mp_lane *lane = mp_lane(r, 0);
     struct mp_cursor *a = &lane->host[0], *b = &lane->host[1], *c = &lane->host[2];
-    const uint64_t starts[] = { 0, UINT32_MAX - 5u, UINT64_MAX - 5u }; /* the last only shows that nothing overflows */
+    const uint64_t starts[] = { 0, UINT32_MAX - 5u, UINT64_MAX - 5u }; /* the last shows that nothing overflows */
     for (size_t i = 0; i < 3; i++) {
         atomic_store(&a->at, starts[i]);
         atomic_store(&b->at, starts[i]);
@@ -45,9 +45,9 @@ static void cursors(void)
         mp_release(c, 100, 192);
         CHECK(mp_ready(b, c) == 100 && mp_room(a, c, 256) == 56);   /* all are kept */
         mp_release(c, 100, 192);
-        CHECK(mp_ready(b, c) == 0 && mp_room(a, c, 256) == 64);     /* but 8 */
+        CHECK(mp_ready(b, c) == 0 && mp_room(a, c, 256) == 64);     /* all but 8 */
         mp_release(c, 0, 200);
-        CHECK(mp_room(a, c, 256) == 64);                            /* what has been given back is gone */
+        CHECK(mp_room(a, c, 256) == 64);                            /* freed slots are not kept again */
         mp_release(c, 0, 0);
         CHECK(mp_room(a, c, 256) == 256);
     }
@@ -63,7 +63,7 @@ static uint64_t rung(int fd)
     return read(fd, &count, sizeof count) == sizeof count ? count : 0;
 }
 
-static void doorbell(void)
+static void doorbell_rings_once_if_armed(void)
 {
     struct mp_bell bell = { 0 };
     int fd = eventfd(0, EFD_NONBLOCK);
@@ -80,7 +80,7 @@ static void doorbell(void)
     const uint64_t full = UINT64_MAX - 1;
     CHECK(write(fd, &full, sizeof full) == sizeof full);
     mp_bell_arm(&bell);
-    mp_bell_ring(&bell, fd); /* returns although the eventfd takes no more */
+    mp_bell_ring(&bell, fd); /* returns although the eventfd is full */
     mp_bell_clear(fd);
     mp_bell_clear(fd); /* returns although it is empty */
     CHECK_EQUAL(rung(fd), 0);
@@ -117,8 +117,8 @@ static void fall_asleep(void *argument)
     }
 }
 
-/* Both at the same instant, again and again: the producer sees the flag, or the consumer sees the slot, or both. */
-static void nobody_oversleeps(void)
+/* Both act at the same instant, again and again: the producer sees the flag, or the consumer the slot, or both. */
+static void no_wake_up_is_missed(void)
 {
     struct race *race = actor_memory(sizeof *race);
     struct actor consumer;
@@ -126,7 +126,7 @@ static void nobody_oversleeps(void)
     actor_start(&consumer, fall_asleep, race);
     for (uint32_t round = 1; round <= CHECK_SCALE(1000000u) && (round % 256 || check_now_s() < end); round++) {
         atomic_store(&race->round, round);
-        for (uint32_t delay = round % 64; delay; delay--) /* the other needs a moment to see the round */
+        for (uint32_t delay = round % 64; delay; delay--) /* the other actor needs some time to see the round */
             atomic_signal_fence(memory_order_seq_cst);
         mp_publish(&race->produced, 1);
         int rings = mp_bell_claim(&race->bell);
@@ -144,9 +144,9 @@ static void nobody_oversleeps(void)
 
 struct flow {
     struct mp_region *r;
-    _Atomic uint64_t total;     /* the producer lowers it when its time is up */
-    uint32_t burst;             /* slots at the most */
-    int sleeps;                 /* stages sleep when nothing is ready */
+    _Atomic uint64_t total;     /* the producer lowers it when its time is over */
+    uint32_t burst;             /* most slots of a burst */
+    int sleeps;                 /* stages sleep when no slot is ready */
     int in_step;                /* the producer waits until the ring is empty */
     int bell[MP_STAGES];
     _Atomic uint64_t slept;
@@ -164,7 +164,7 @@ static int is_over(struct flow *f, struct mp_cursor *own)
     return mp_position(own) >= atomic_load(&f->total);
 }
 
-/* Waits until something is ready, as a worker does; 0 when all is done. */
+/* Wait until slots are ready, as a worker does.  Returns 0 when all have passed. */
 static uint64_t wait_ready(struct flow *f, uint32_t stage, struct mp_cursor *upstream, struct mp_cursor *own)
 {
     struct mp_bell *bell = &mp_lane(f->r, 0)->bell[stage];
@@ -196,7 +196,7 @@ static void fill(struct flow *f, uint64_t position)
         content[i] = check_mix(position * CONTENT_WORDS + i);
 }
 
-/* What classify does: changes the packet in place, and says last of all that there is something to send. */
+/* As classify: change the packet in place, and set the number of words last, which marks the slot as complete. */
 static void transform(struct flow *f, uint64_t position)
 {
     struct mp_slot *slot = mp_host_slot(f->r, 0, position);
@@ -212,7 +212,7 @@ static void transform(struct flow *f, uint64_t position)
     slot->words = 1;
 }
 
-/* Returns whether the slot had been transformed; if so it must be complete. */
+/* Return whether the slot was transformed.  A transformed slot must be complete. */
 static int consume(struct flow *f, uint64_t position)
 {
     struct mp_slot *slot = mp_host_slot(f->r, 0, position);
@@ -324,19 +324,19 @@ static uint64_t pass_all(uint32_t slots, uint64_t total, uint32_t burst, int sle
     return slept;
 }
 
-static void ten_million_slots(void)
+static void ten_million_slots_pass_in_order(void)
 {
     pass_all(4096, CHECK_SCALE(10000000), 64, 0, 0);
 }
 
-static void sleeping_stages(void)
+static void sleeping_stages_are_woken(void)
 {
     CHECK(pass_all(256, CHECK_SCALE(500000), 64, 1, 0) > 20);
 }
 
-/* One slot at a time, the next as soon as the last stage is about to fall asleep: no later one makes up for a wake-up
- * that was lost. */
-static void wake_ups(void)
+/* One slot at a time, the next as soon as the last stage is about to sleep: no later slot makes up for a lost
+ * wake-up. */
+static void single_slots_wake_stages(void)
 {
     CHECK(pass_all(64, CHECK_SCALE(60000), 1, 1, 1) > 20);
 }
@@ -352,7 +352,7 @@ static void successor(void *argument)
     classify(f);
 }
 
-/* First and last stage in one process, for a while. */
+/* Run the first and the last stage in one process for some rounds. */
 static uint64_t feed_and_drain(struct flow *f, uint32_t rounds)
 {
     struct mp_lane *lane = mp_lane(f->r, 0);
@@ -374,11 +374,11 @@ static uint64_t feed_and_drain(struct flow *f, uint32_t rounds)
         if (!ready)
             sched_yield();
     }
-    mp_count_in(&f->slept, lost); /* here: the slots that came out untransformed */
+    mp_count_in(&f->slept, lost); /* in this test: the slots that were not transformed */
     return whole;
 }
 
-static void killed_stage(void)
+static void successor_continues_after_killed_stage(void)
 {
     struct flow *f = open_flow(256, UINT64_MAX, 64, 0);
     struct actor stage;
@@ -404,14 +404,14 @@ static void killed_stage(void)
 
 int main(void)
 {
-    RUN(cursors);
-    RUN(doorbell);
-    RUN(nobody_oversleeps);
-    RUN(ten_million_slots);
-    RUN(sleeping_stages);
-    RUN(wake_ups);
+    RUN(cursors_bound_ready_and_free_slots);
+    RUN(doorbell_rings_once_if_armed);
+    RUN(no_wake_up_is_missed);
+    RUN(ten_million_slots_pass_in_order);
+    RUN(sleeping_stages_are_woken);
+    RUN(single_slots_wake_stages);
 #if !ACTORS_ARE_THREADS
-    RUN(killed_stage);
+    RUN(successor_continues_after_killed_stage);
 #endif
     return 0;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Goal: a worker is patient under load and quick at ease, keeps its priority, and never changes a policy that it was given.
- * Method: rates by an invented clock; what the kernel says of this process.
+ * Goal: a loaded worker gets SCHED_BATCH and an idle one SCHED_OTHER, it keeps its priority, and a policy that the
+ * process was started with never changes.
+ * Method: rates by an invented clock; the policy that the kernel reports for this process.
  */
 #include "mp_schedule.h"
 
@@ -12,7 +13,7 @@
 
 #define WINDOWS_PER_S 100u
 
-/* Several windows of that rate, in two rounds each. */
+/* Run several windows at a rate, in two rounds each. */
 static void work_at(struct mp_schedule *s, uint32_t packets_per_s, uint64_t *now_ns)
 {
     for (uint32_t i = 0; i < 6; i++) {
@@ -21,7 +22,7 @@ static void work_at(struct mp_schedule *s, uint32_t packets_per_s, uint64_t *now
     }
 }
 
-static void by_load(void)
+static void policy_follows_load(void)
 {
     struct mp_schedule s;
     uint64_t now_ns = 1;
@@ -39,8 +40,8 @@ static void by_load(void)
     CHECK_EQUAL(getpriority(PRIO_PROCESS, 0), priority);
 }
 
-/* The first packet after a long sleep ends a window of almost no rate. */
-static void after_a_pause(void)
+/* The first packet after a long sleep ends a window with a rate of almost 0. */
+static void pause_ends_load(void)
 {
     struct mp_schedule s;
     uint64_t now_ns = 1;
@@ -66,8 +67,8 @@ static void given_policy_stays(void)
 
 int main(void)
 {
-    RUN(by_load);
-    RUN(after_a_pause);
+    RUN(policy_follows_load);
+    RUN(pause_ends_load);
     RUN(given_policy_stays);
     return 0;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Goal: datagrams are sealed with AES-256-GCM as everybody else has it, and nothing that was changed opens.
- * Method: libcrypto's EVP seals and opens the same by itself, for every length; each byte of a datagram is changed in turn.
+ * Goal: datagrams are sealed with standard AES-256-GCM, and no changed datagram opens.
+ * Method: libcrypto's EVP seals and opens the same by itself, for each length; each bit of a datagram is changed in
+ * turn.
  */
 #include <openssl/evp.h>
 
@@ -12,7 +13,7 @@
 
 static const uint8_t key[MP_KEY_BYTES] = { 3, 1, 4, 1, 5, 9, 2, 6 };
 
-/* What mp_seal is to give, by the book: nonce = origin and sequence, associated data = header without hop limit. */
+/* Seal as specified: nonce = origin and sequence, associated data = header without hop limit. */
 static void seal_by_evp(uint8_t *datagram, uint32_t length)
 {
     uint8_t header[MP_HEADER_BYTES];
@@ -38,28 +39,28 @@ static void make_datagram(uint8_t *datagram, uint32_t length)
         datagram[MP_HEADER_BYTES + i] = (uint8_t)(check_mix(i) >> 9);
 }
 
-static void every_length(void)
+static void sealed_bytes_match_evp_at_each_length(void)
 {
     struct mp_gcm *gcm = mp_gcm_new();
     struct mp_cipher *seals = mp_cipher_new(gcm, key, 1), *opens = mp_cipher_new(gcm, key, 0);
-    uint8_t want[2048], got[2048], plain[2048];
+    uint8_t expected[2048], got[2048], plain[2048];
     for (uint32_t length = 0; length <= LENGTH_MAX; length++) {
-        make_datagram(want, length);
+        make_datagram(expected, length);
         make_datagram(got, length);
-        seal_by_evp(want, length);
+        seal_by_evp(expected, length);
         CHECK_EQUAL(mp_seal(seals, got, length), 0);
-        CHECK(!memcmp(want, got, MP_HEADER_BYTES + length + MP_TAG_BYTES));
-        got[2]--;               /* the hop limit changes on the way */
+        CHECK(!memcmp(expected, got, MP_HEADER_BYTES + length + MP_TAG_BYTES));
+        got[2]--;               /* the hop limit changes at each relay */
         CHECK_EQUAL(mp_open(opens, got, length, plain), 0);
-        make_datagram(want, length);
-        CHECK(!memcmp(want + MP_HEADER_BYTES, plain, length));
+        make_datagram(expected, length);
+        CHECK(!memcmp(expected + MP_HEADER_BYTES, plain, length));
     }
     mp_cipher_free(seals);
     mp_cipher_free(opens);
     mp_gcm_free(gcm);
 }
 
-static void every_byte(void)
+static void no_changed_bit_opens(void)
 {
     const uint32_t length = 100, all = MP_HEADER_BYTES + 100 + MP_TAG_BYTES;
     struct mp_gcm *gcm = mp_gcm_new();
@@ -81,7 +82,7 @@ static void every_byte(void)
 
 int main(void)
 {
-    RUN(every_length);
-    RUN(every_byte);
+    RUN(sealed_bytes_match_evp_at_each_length);
+    RUN(no_changed_bit_opens);
     return 0;
 }

@@ -1,22 +1,20 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Goal: a packet written into one node's TUN comes out of another's, unchanged, once, by every way there is.
- * Method: the network of network.h: three nodes in this process, their tables written by hand.
+ * Goal: a packet written into the TUN of one node comes out of another node's unchanged and once, on every path.
+ * Method: the network of network.h: three nodes in this process, with tables written by hand.
  */
 #include "network.h"
 #include "mp_unresolved.h"
 #include "mp_clock.h"
 #include "mp_stage.h"
 
-/* ---- tests ---- */
-
 static void expect_packets(uint32_t node, uint32_t count, uint32_t payload)
 {
-    uint8_t want[70000], got[70000], vnet[MP_VNET_BYTES];
+    uint8_t expected[70000], got[70000], vnet[MP_VNET_BYTES];
     for (uint32_t i = 0; i < count; i++) {
-        uint32_t length = make_packet(want, GROUP, payload, i);
+        uint32_t length = make_packet(expected, GROUP, payload, i);
         CHECK_EQUAL(read_host(node, got, vnet), length);
-        CHECK(!memcmp(want, got, length));
+        CHECK(!memcmp(expected, got, length));
     }
     CHECK_EQUAL(read_host(node, got, vnet), 0);
 }
@@ -42,7 +40,7 @@ static void deliver_to_members(int sealed)
     close_network();
 }
 
-static void super_packets(void)
+static void packets_of_a_flow_become_a_super_packet(void)
 {
     uint8_t packet[2048], got[70000], vnet[MP_VNET_BYTES];
     open_network(1, 1);
@@ -60,8 +58,8 @@ static void super_packets(void)
     close_network();
 }
 
-/* Two flows of different sizes, interleaved, and one flow of changing sizes: few calls, and each flow in order. */
-static void mixed_sizes(void)
+/* Two interleaved flows of different sizes, and one flow of changing sizes: few calls, and each flow in order. */
+static void mixed_sizes_leave_in_order(void)
 {
     uint8_t packet[2048], got[70000], vnet[MP_VNET_BYTES];
     uint32_t next[3] = { 0 };
@@ -87,7 +85,7 @@ static void mixed_sizes(void)
     close_network();
 }
 
-/* As many packets of each of two flows, interleaved, as one super-buffer, to node 1's socket. */
+/* Send `each` packets of two flows, interleaved, as one super-buffer to the socket of node 1. */
 static void send_two_flows(uint32_t each, uint32_t first)
 {
     uint8_t packet[2048];
@@ -105,8 +103,9 @@ static void expect_supers(uint32_t count, uint32_t packets)
     CHECK_EQUAL(read_host(1, got, vnet), 0);
 }
 
-/* Flows are gathered from all super-buffers that have come, as long as there are several; under load more may come. */
-static void several_flows(void)
+/* While there are several flows, packets are merged across all received super-buffers; under load node 1 waits for
+ * more. */
+static void several_flows_are_merged_across_super_buffers(void)
 {
     open_network(1, 1);
     for (uint32_t flow = 0; flow < 2; flow++) {
@@ -138,12 +137,12 @@ static void several_flows(void)
     close_network();
 }
 
-static void relay(void)
+static void relay_reaches_other_members_once(void)
 {
     uint8_t packet[2048];
     open_network(1, 0);
     set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP, 1 << 1, 0);
-    set_route(1, MP_SIDE_OVERLAY, MP_KIND_GROUP, GROUP, 1 << 0 | 1 << 2, 1);  /* back to node 0 too: not sent there */
+    set_route(1, MP_SIDE_OVERLAY, MP_KIND_GROUP, GROUP, 1 << 0 | 1 << 2, 1);  /* node 0 gets no copy of its own */
     set_route(2, MP_SIDE_OVERLAY, MP_KIND_GROUP, GROUP, 0, 1);
     for (uint32_t i = 0; i < 50; i++)
         write_host(0, packet, make_packet(packet, GROUP, 1316, i));
@@ -155,8 +154,8 @@ static void relay(void)
     close_network();
 }
 
-/* Even datagrams of the stream go 0 → 1 → 2, odd ones 0 → 2 → 1: each node gets each once, both pass on their half. */
-static void in_turn(void)
+/* Even datagrams of the stream go 0 → 1 → 2, odd ones 0 → 2 → 1: each node gets each once, and relays one half. */
+static void stripes_take_two_trees(void)
 {
     uint8_t packet[2048], got[70000], vnet[MP_VNET_BYTES];
     open_network(1, 0);
@@ -180,14 +179,14 @@ static void in_turn(void)
     close_network();
 }
 
-static void drops(void)
+static void bad_packets_are_dropped_and_counted(void)
 {
     uint8_t packet[2048];
     open_network(1, 0);
     uint32_t length = make_packet(packet, GROUP, 100, 0);
-    write_host(0, packet, length);              /* nobody wants it: counted and punted */
+    write_host(0, packet, length);              /* no member: counted and punted */
     make_packet(packet, 0x08080808, 100, 0);
-    write_host(0, packet, length);              /* not ours */
+    write_host(0, packet, length);              /* to no node of the overlay */
     make_packet(packet, GROUP, 100, 0);
     packet[10] ^= 1;
     write_host(0, packet, length);
@@ -195,7 +194,7 @@ static void drops(void)
     packet[0] = 0xf5;
     write_host(0, packet, length);
     run_all(2);
-    CHECK_EQUAL(counted(0, MP_DROP_no_member), 0);      /* it waits for a route */
+    CHECK_EQUAL(counted(0, MP_DROP_no_member), 0);      /* the packet waits for a route */
     for (uint64_t end = mp_now_ns() + MP_UNRESOLVED_NS; mp_now_ns() < end;)
         mp_worker_run(nodes[0].worker, 1000000);
     CHECK_EQUAL(counted(0, MP_DROP_no_member), 1);
@@ -211,8 +210,8 @@ static void drops(void)
     close_network();
 }
 
-/* Sends one datagram from node 0 to a socket of ours, then to node 1: as it is, again, and with every byte changed. */
-static void hostile_datagrams(void)
+/* Capture a datagram of node 0, then send it to node 1 with each byte changed, cut short, as it is, and again. */
+static void changed_and_replayed_datagrams_are_dropped(void)
 {
     uint8_t packet[2048], datagram[2048], got[2048], vnet[MP_VNET_BYTES];
     open_network(1, 0);
@@ -230,7 +229,7 @@ static void hostile_datagrams(void)
     struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(nodes[1].endpoint.port),
                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     for (ssize_t i = 0; i < length; i++) {
-        if (i == 2)             /* the hop limit changes on the way */
+        if (i == 2)             /* the hop limit changes at each relay */
             continue;
         datagram[i] ^= 0x55;
         sendto(nodes[2].udp, datagram, (size_t)length, 0, (struct sockaddr *)&to, sizeof to);
@@ -287,7 +286,7 @@ static void origin_zero_is_refused_while_key_is_written(void)
     close_network();
 }
 
-static void probes(void)
+static void probes_measure_links(void)
 {
     open_network(1, 0);
     run_all(5);
@@ -299,21 +298,21 @@ static void probes(void)
     close_network();
 }
 
-static void sealed_members(void) { deliver_to_members(1); }
-static void insecure_members(void) { deliver_to_members(0); }
+static void sealed_packets_reach_members(void) { deliver_to_members(1); }
+static void insecure_packets_reach_members(void) { deliver_to_members(0); }
 
 int main(void)
 {
-    RUN(sealed_members);
-    RUN(insecure_members);
-    RUN(super_packets);
-    RUN(mixed_sizes);
-    RUN(several_flows);
-    RUN(relay);
-    RUN(in_turn);
-    RUN(drops);
-    RUN(hostile_datagrams);
+    RUN(sealed_packets_reach_members);
+    RUN(insecure_packets_reach_members);
+    RUN(packets_of_a_flow_become_a_super_packet);
+    RUN(mixed_sizes_leave_in_order);
+    RUN(several_flows_are_merged_across_super_buffers);
+    RUN(relay_reaches_other_members_once);
+    RUN(stripes_take_two_trees);
+    RUN(bad_packets_are_dropped_and_counted);
+    RUN(changed_and_replayed_datagrams_are_dropped);
     RUN(origin_zero_is_refused_while_key_is_written);
-    RUN(probes);
+    RUN(probes_measure_links);
     return 0;
 }

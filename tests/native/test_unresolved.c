@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Goal: the first packets of a flow wait for a route, come once and in order when there is one, and are counted when
- * there is none in time; nothing waits for long, and there is an end to how many do.
+ * Goal: the first packets of a flow wait for a route.  They come out once and in order when there is one, and are
+ * counted when there is none in time.  Time and number of waiting packets are bounded.
  * Method: node 0 of network.h has no route at first; then one worker for each stage, where the stages must wake each
  * other.
  */
@@ -13,24 +13,28 @@
 
 #define PARTS 3u
 
+static uint32_t sent;           /* by node 0 */
+
 static void open_source(void)
 {
+    sent = 0;
     open_network(1, 0);
     set_route(1, MP_SIDE_OVERLAY, MP_KIND_GROUP, GROUP, 0, 1);
 }
 
-static void say_to(uint32_t group, uint32_t number)
+static void send_to(uint32_t group, uint32_t number)
 {
     uint8_t packet[2048];
     write_host(0, packet, make_packet(packet, group, 100, number));
+    sent++;
 }
 
-static void say(uint32_t number)
+static void send_packet(uint32_t number)
 {
-    say_to(GROUP, number);
+    send_to(GROUP, number);
 }
 
-/* Runs a worker for some time; what it punts is thrown away. */
+/* Run a worker for some time, and discard its punts. */
 static void run_for(struct mp_worker *w, uint64_t ms)
 {
     uint8_t punt[64];
@@ -42,7 +46,22 @@ static void run_for(struct mp_worker *w, uint64_t ms)
     }
 }
 
-/* How many numbers from `next` on node 1 has delivered, in order and once. */
+/* Run node 0 until it has read all packets, tried the present version of the table, and lets `count` packets wait. */
+static void run_until_waiting(uint64_t count)
+{
+    struct node *n = &nodes[0];
+    struct mp_lane *lane = mp_lane(n->region, 0);
+    double end = check_now_s() + 10;
+    int settled;
+    do {
+        run_for(n->worker, 5);
+        settled = counted(0, MP_COUNT_tun_rx_packets) == sent && !mp_ready(&lane->host[0], &lane->host[2]) &&
+                  (!count || n->worker->unresolved_version == atomic_load(&mp_fib(n->region)->version));
+    } while (check_now_s() < end && (!settled || mp_unresolved_ready(lane) != count));
+    CHECK_EQUAL(mp_unresolved_ready(lane), count);
+}
+
+/* Return how many numbers from `next` on node 1 has delivered, in order and once. */
 static uint32_t take_delivered(uint32_t next)
 {
     uint8_t got[70000], vnet[MP_VNET_BYTES];
@@ -53,98 +72,95 @@ static uint32_t take_delivered(uint32_t next)
     return next - first;
 }
 
-static void a_route_comes(void)
+static void packets_leave_when_a_route_comes(void)
 {
     open_source();
     for (uint32_t i = 0; i < 3; i++)
-        say(i);
-    run_for(nodes[0].worker, 20);
+        send_packet(i);
+    run_until_waiting(3);
     CHECK_EQUAL(take_delivered(0), 0);
     CHECK_EQUAL(counted(0, MP_DROP_no_member), 0);
-    set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP + 1, 1 << 1, 0);    /* another: of no use to them */
-    run_for(nodes[0].worker, 20);
-    CHECK_EQUAL(mp_unresolved_ready(mp_lane(nodes[0].region, 0)), 3);
+    set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP + 1, 1 << 1, 0);    /* of another group */
+    run_until_waiting(3);
     set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP, 1 << 1, 0);
     for (uint32_t i = 3; i < 6; i++)
-        say(i);
-    run_for(nodes[0].worker, 20);
+        send_packet(i);
+    run_until_waiting(0);
     CHECK_EQUAL(take_delivered(0), 6);
     CHECK_EQUAL(counted(0, MP_DROP_no_member), 0);
     close_network();
 }
 
-/* What is in the ring already when the route, or one of no use, is made does not overtake what waits. */
-static void some_are_on_their_way(int useless)
+/* A packet that is in the ring when the route is made, perhaps after one of another group, does not overtake others. */
+static void route_comes_with_packet_in_ring(int has_other_route)
 {
     struct mp_worker *w;
     open_source();
     w = nodes[0].worker;
     for (uint32_t i = 0; i < 3; i++)
-        say(i);
-    run_for(w, 20);
-    say(3);
+        send_packet(i);
+    run_until_waiting(3);
+    send_packet(3);
     CHECK_EQUAL(mp_tun_ingress_burst(w), 1);
-    if (useless) {
+    if (has_other_route) {
         set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP + 1, 1 << 1, 0);
-        run_for(w, 20);
-        CHECK_EQUAL(mp_unresolved_ready(mp_lane(nodes[0].region, 0)), 4);
+        run_until_waiting(4);
     }
     set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP, 1 << 1, 0);
-    run_for(w, 20);
-    say(4);
-    run_for(w, 20);
+    run_until_waiting(0);
+    send_packet(4);
+    run_until_waiting(0);
     CHECK_EQUAL(take_delivered(0), 5);
     CHECK_EQUAL(counted(0, MP_DROP_no_member), 0);
     close_network();
 }
 
-static void none_overtakes(void)
+static void no_packet_overtakes_waiting_ones(void)
 {
-    some_are_on_their_way(0);
-    some_are_on_their_way(1);
+    route_comes_with_packet_in_ring(0);
+    route_comes_with_packet_in_ring(1);
 }
 
-static void none_comes(void)
+static void packets_are_dropped_without_a_route(void)
 {
     open_source();
     for (uint32_t i = 0; i < MP_UNRESOLVED_PER_FLOW + 4; i++)
-        say(i);
-    run_for(nodes[0].worker, 20);
+        send_packet(i);
+    run_until_waiting(MP_UNRESOLVED_PER_FLOW);
     CHECK_EQUAL(counted(0, MP_DROP_no_member), 4);
     run_for(nodes[0].worker, MP_UNRESOLVED_NS / 1000000);
     CHECK_EQUAL(counted(0, MP_DROP_no_member), MP_UNRESOLVED_PER_FLOW + 4);
     CHECK_EQUAL(mp_unresolved_ready(mp_lane(nodes[0].region, 0)), 0);
-    say(0);
+    send_packet(0);
     run_for(nodes[0].worker, 20);
-    CHECK_EQUAL(counted(0, MP_DROP_no_member), MP_UNRESOLVED_PER_FLOW + 5);    /* the group has been asked for before */
+    CHECK_EQUAL(counted(0, MP_DROP_no_member), MP_UNRESOLVED_PER_FLOW + 5);    /* the source was punted before */
     set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP, 1 << 1, 0);
     run_for(nodes[0].worker, 20);
     CHECK_EQUAL(take_delivered(0), 0);
     close_network();
 }
 
-/* The places are for several flows, but not for any number. */
-static void many_flows(void)
+/* Several flows share the places, the number of flows is bounded. */
+static void flows_share_bounded_places(void)
 {
     const uint32_t flows = MP_UNRESOLVED / 2 + 1;
     open_source();
     for (uint32_t i = 0; i < 2 * flows; i++)
-        say_to(GROUP + i % flows, i);
-    run_for(nodes[0].worker, 20);
-    CHECK_EQUAL(mp_unresolved_ready(mp_lane(nodes[0].region, 0)), MP_UNRESOLVED);
+        send_to(GROUP + i % flows, i);
+    run_until_waiting(MP_UNRESOLVED);
     CHECK_EQUAL(counted(0, MP_DROP_no_member), 2);
     close_network();
 }
 
-/* Who says something from time to time may be forgotten between, and is no worse off than at first. */
-static void after_a_pause(void)
+/* Control may forget a source that pauses: its next packet waits for a route like the first. */
+static void packets_wait_again_after_a_pause(void)
 {
     open_source();
-    say(0);
+    send_packet(0);
     run_for(nodes[0].worker, 600);
     CHECK_EQUAL(counted(0, MP_DROP_no_member), 1);
     run_for(nodes[0].worker, 1500);
-    say(1);
+    send_packet(1);
     run_for(nodes[0].worker, 20);
     set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP, 1 << 1, 0);
     run_for(nodes[0].worker, 20);
@@ -174,10 +190,11 @@ static void stages_wake_each_other(void)
     open_source();
     mp_worker_free(n->worker);
     for (uint32_t stage = 0; stage < MP_STAGES; stage++)
-        atomic_store(&mp_lane(n->region, 0)->bell[stage].runner, 0);    /* it ended in peace */
+        atomic_store(&mp_lane(n->region, 0)->bell[stage].runner, 0);    /* as a worker that ended regularly */
     for (uint32_t stage = 0; stage < PARTS; stage++) {
-        struct mp_worker_config config = { .stages = 1u << stage, .inline_stages = inline_stages[stage], .idle = MP_IDLE_ADAPTIVE,
-                                           .tun = n->tun, .udp = n->udp, .wake = n->wake[0] };
+        struct mp_worker_config config = { .stages = 1u << stage, .inline_stages = inline_stages[stage],
+                                           .idle = MP_IDLE_ADAPTIVE, .tun = n->tun, .udp = n->udp,
+                                           .wake = n->wake[0] };
         memcpy(config.bell, n->bell, sizeof config.bell);
         part[stage] = mp_worker_new(n->region, &config);
         CHECK(part[stage] != NULL);
@@ -185,9 +202,9 @@ static void stages_wake_each_other(void)
     for (uintptr_t stage = 0; stage < PARTS; stage++)
         actor_start(&actor[stage], run_part, (void *)stage);
     actor_pause_us(20000);
-    say(0);
+    send_packet(0);
     actor_pause_us(30000);
-    set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP, 1 << 1, 0);        /* nobody is reported */
+    set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP, 1 << 1, 0);        /* without a doorbell */
     actor_pause_us(100000);
     CHECK_EQUAL(take_delivered(0), 1);
     CHECK(write(n->wake[1], "", 1) == 1);
@@ -201,11 +218,11 @@ static void stages_wake_each_other(void)
 
 int main(void)
 {
-    RUN(a_route_comes);
-    RUN(none_overtakes);
-    RUN(none_comes);
-    RUN(many_flows);
-    RUN(after_a_pause);
+    RUN(packets_leave_when_a_route_comes);
+    RUN(no_packet_overtakes_waiting_ones);
+    RUN(packets_are_dropped_without_a_route);
+    RUN(flows_share_bounded_places);
+    RUN(packets_wait_again_after_a_pause);
     RUN(stages_wake_each_other);
     return 0;
 }

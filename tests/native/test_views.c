@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Goal: views show what stands in a region; indices out of bounds are refused.
+ * Goal: views show the values of a region, and refuse indices out of bounds.
  * Method: write through the layout, read through the accessors.
  */
 #include <errno.h>
@@ -9,7 +9,7 @@
 #include "mp_views.h"
 #include "mp_ring.h"
 
-static void processes(void)
+static void process_table_returns_values_set(void)
 {
     struct mp_region *r = actor_region(&actor_small);
     struct mp_process_view v;
@@ -30,7 +30,7 @@ static void processes(void)
     actor_unmap(r);
 }
 
-static void rings(void)
+static void ring_view_shows_cursors_and_sleeping_stages(void)
 {
     struct mp_region *r = actor_region(&actor_small);
     struct mp_lane *lane = mp_lane(r, 0);
@@ -50,7 +50,7 @@ static void rings(void)
     actor_unmap(r);
 }
 
-static void links(void)
+static void link_view_sums_all_lanes(void)
 {
     struct mp_geometry g = actor_small;
     g.lanes = 3;
@@ -72,7 +72,7 @@ static void links(void)
     actor_unmap(r);
 }
 
-static void sizes(void)
+static void offsets_follow_the_layout(void)
 {
     struct mp_region *r = actor_region(&actor_small);
     CHECK(mp_host_slot_bytes(576) == 2048 && mp_host_slot_bytes(1728) == 2048 && mp_host_slot_bytes(1729) == 4096);
@@ -83,9 +83,9 @@ static void sizes(void)
 
 int main(void)
 {
-    RUN(processes);
-    RUN(rings);
-    RUN(links);
-    RUN(sizes);
+    RUN(process_table_returns_values_set);
+    RUN(ring_view_shows_cursors_and_sleeping_stages);
+    RUN(link_view_sums_all_lanes);
+    RUN(offsets_follow_the_layout);
     return 0;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Goal: the replay window takes each sequence number once, late ones as long as the window is wide, old ones never.
- * Method: the cases of RFC 6479 (its Appendix's reference and WireGuard's test of it) with this window's width; random
- * order against a plain model; the edges of the number space; several threads on one window.
+ * Goal: the replay window accepts each sequence number once, late ones within its width, and older ones never.
+ * Method: the cases of RFC 6479 (the reference in its Appendix, and WireGuard's test of it) with the width of this
+ * window; random order against a plain model; the edges of the number space; two threads on one window.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -28,7 +28,7 @@ static void take(uint64_t sequence, int fresh)
 }
 
 /* In the order of WireGuard's counter_test (selftest/counter.c), which follows the RFC. */
-static void rfc6479(void)
+static void rfc6479_cases_hold(void)
 {
     clear();
     take(0, 1);
@@ -42,16 +42,16 @@ static void rfc6479(void)
     take(WIDTH - 1, 1);
     take(WIDTH - 1, 0);
     take(WIDTH - 2, 1);
-    take(2, 0);                 /* its block has moved on with WIDTH */
+    take(2, 0);                 /* its word belongs to the block of WIDTH now */
     take(WIDTH + 32, 1);
-    take(40, 0);                /* … and now the block of 32 … 63 */
-    take(64, 1);                /* the oldest that still has its place */
+    take(40, 0);                /* … as does that of the block of 32 … 63 */
+    take(64, 1);                /* the oldest number that still has a word */
     take(3 * WIDTH, 1);
-    take(2 * WIDTH - 1, 1);     /* a late one within the width */
+    take(2 * WIDTH - 1, 1);     /* late, within the width */
     take(2 * WIDTH - 1, 0);
 }
 
-static void forwards_backwards(void)
+static void numbers_pass_once_in_both_directions(void)
 {
     clear();
     for (uint64_t i = 1; i <= WIDTH; i++)
@@ -64,7 +64,7 @@ static void forwards_backwards(void)
         take(i, 0);
 }
 
-static void wide_jump(void)
+static void wide_jump_expires_older_numbers(void)
 {
     clear();
     take(5, 1);
@@ -73,8 +73,8 @@ static void wide_jump(void)
     take(5 + 999 * WIDTH, 0);
 }
 
-/* A window of a new key meets numbers of a sender that has sent for long: they do not start at 0. */
-static void late_start(void)
+/* The window of a new key begins with high numbers if the sender has sent for long: they do not restart at 0. */
+static void window_begins_at_any_number(void)
 {
     static const uint64_t starts[] = { 0, 1, UINT64_C(1) << 20, UINT64_C(1) << 35, (UINT64_C(1) << 36) - 1,
                                        UINT64_C(1) << 36, (UINT64_C(1) << 36) + 12345, (UINT64_C(1) << 37) - 1,
@@ -88,8 +88,8 @@ static void late_start(void)
     }
 }
 
-/* The top byte names the sequence space and is not part of the number. */
-static void space_is_not_the_number(void)
+/* The top byte is the sequence space and not part of the number. */
+static void space_is_not_part_of_the_number(void)
 {
     clear();
     take(3, 1);
@@ -97,8 +97,8 @@ static void space_is_not_the_number(void)
     CHECK_EQUAL(mp_window_is_fresh(&window, 5 * SPACE + 4), 1);
 }
 
-/* Against a model that remembers everything: no number twice, none refused that is within the last WIDTH - 32. */
-static void random_order(void)
+/* Against a model that holds all numbers: none is accepted twice, none of the last WIDTH - 32 is refused. */
+static void random_order_matches_a_model(void)
 {
     static uint8_t seen[1u << 20];
     uint64_t state = 6479, newest = 0;
@@ -120,12 +120,12 @@ static void random_order(void)
 
 static _Atomic uint32_t taken, reached[2], last = 100000;
 
-#define SHARED_SECONDS 5.0 /* where other processes have the cores, each number may take some milliseconds */
+#define SHARED_SECONDS 5.0 /* bound for busy machines, where each number may take some milliseconds */
 
-/* Both take each number at the same moment: neither goes on before the other is there, which is at most one ahead. */
-static void *take_all(void *which)
+/* Two threads take each number at the same moment: neither goes on before the other has reached it. */
+static void *take_all(void *argument)
 {
-    uint32_t self = which != NULL;
+    uint32_t self = argument != NULL;
     double start = check_now_s();
     for (uint32_t n = 1; n <= atomic_load(&last); n++) {
         if (self == 0 && n + 1 < atomic_load(&last) && check_now_s() - start > SHARED_SECONDS)
@@ -152,12 +152,12 @@ static void threads_share_a_window(void)
 
 int main(void)
 {
-    RUN(rfc6479);
-    RUN(forwards_backwards);
-    RUN(wide_jump);
-    RUN(late_start);
-    RUN(space_is_not_the_number);
-    RUN(random_order);
+    RUN(rfc6479_cases_hold);
+    RUN(numbers_pass_once_in_both_directions);
+    RUN(wide_jump_expires_older_numbers);
+    RUN(window_begins_at_any_number);
+    RUN(space_is_not_part_of_the_number);
+    RUN(random_order_matches_a_model);
     RUN(threads_share_a_window);
     return 0;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
-// What became of each datagram: lost, doubled, overtaken, damaged, late.
+// The fate of each datagram: lost, doubled, reordered, damaged, late.
 
 #include "traffic.h"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
-// The receiving half of `traffic`: joins, and reads as cheaply as a program can.
+// The receiving half of `traffic`: joins the groups, and reads datagrams with as little CPU time as a program can.
 
 #include "traffic.h"
 
@@ -47,8 +47,8 @@ static void join(int s, const struct options *o, uint32_t g)
 		join_source(s, level, o, g, MCAST_BLOCK_SOURCE);
 }
 
-// The socket that data arrives on is bound to the group if there is one, else to any address.  Memberships of many
-// groups are spread over further sockets, which are never read: the first takes what any of them has joined.
+// The socket that receives data is bound to the group if there is only one, else to any address.  Memberships of many
+// groups are spread over further sockets, which are never read: the first receives the data of all groups joined.
 static int open_receiver(const struct options *o)
 {
 	int s = socket(o->family, SOCK_DGRAM, 0), on = 1, all = o->group_count > 1;

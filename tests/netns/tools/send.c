@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
-// The sending half of `traffic`: plain send() at a rate or flat out, as any program would.
+// The sending half of `traffic`: plain send() at a rate or at full speed, as any program would.
 
 #include "traffic.h"
 
@@ -9,7 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-#define ENDINGS 5               // datagrams that say "that was all": one of them will arrive
+#define ENDINGS 5               // datagrams that mark the end of a stream: at least one arrives
 #define ENDING_GAP_NS 20000000
 
 static int open_sender(const struct options *o, const struct sockaddr_storage *group)
@@ -43,7 +43,7 @@ static void fill(uint8_t *datagram, const struct head *head, size_t size)
 	memcpy(datagram + size - sizeof(uint64_t), &head->number, sizeof(uint64_t));
 }
 
-// Until `due`; short waits are not worth a sleep, whose wake-up alone takes some tens of microseconds.
+// Sleep until `due`.  A short wait is no sleep: a wake-up alone takes some tens of microseconds.
 static void sleep_until(int64_t due)
 {
 	if (due - now_ns() < 20000)
@@ -54,12 +54,12 @@ static void sleep_until(int64_t due)
 }
 
 struct pace {
-	double interval_ns;     // 0: flat out
+	double interval_ns;     // 0: full speed
 	int64_t start_ns, slipped_ns, burst_ns;
 };
 
-// Waits until datagram `number` is due.  A sender that was not scheduled for longer than --burst datagrams take does
-// not catch up in one burst: no real program sends so, and the interface's queue would rightly overflow.
+// Wait until datagram `number` is due.  A sender that was not scheduled for longer than --burst datagrams take does not
+// catch up in one burst: no real program does, and the queue of the interface would overflow.
 static void pace(struct pace *p, uint64_t number)
 {
 	if (p->interval_ns <= 0)

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
-// traffic: numbered datagrams to multicast groups, and an exact account of what became of them.
+// traffic: sends numbered datagrams to multicast groups, and counts exactly the fate of each.
 //
 //   traffic send    --group LIST --port N --interface IF [--stream ID] [--size B,B,…] [--mbit X | --pps X]
 //                   [--seconds S | --count N] [--ttl N] [--no-loop] [--burst N] [--flows N]
 //   traffic receive --group LIST --port N --interface IF [--source A,B | --block A,B] [--streams N] [--seconds S]
 //                   [--gro] [--buffer BYTES]
 //
-// LIST is GROUP[+COUNT],…: 239.1.0.1+100 is a hundred groups in a row.  The sender goes round them, one datagram each,
-// by plain send(), at a rate or flat out, and ends with a few datagrams that carry the number sent.  The receiver
-// says {"ready": true} once it has joined, takes datagrams by recvmmsg() until --streams streams have ended (or
-// SIGTERM, SIGINT, or --seconds), and prints one JSON object.  Several sizes are sent in turn; --flows is the number of
-// sockets, and so of source ports, that the datagrams are spread over in turn.
+// LIST is GROUP[+COUNT],…: 239.1.0.1+100 is a hundred consecutive groups.  The sender sends one datagram to each group
+// in turn by plain send(), at a rate or at full speed, and ends with a few datagrams that carry the number sent.  The
+// receiver prints {"ready": true} once it has joined, receives by recvmmsg() until --streams streams have ended (or
+// SIGTERM, SIGINT, or --seconds), and prints one JSON object.  Several sizes are sent in turn.  --flows is the number
+// of sockets, and so of source ports, that send in turn.
 //
-// It does not know what carries the datagrams.  Latency is the difference of CLOCK_MONOTONIC at both ends, so it
-// means something only between programs on one machine.
+// It does not know the carrier of the datagrams.  Latency is the difference of CLOCK_MONOTONIC at both ends, so it is
+// valid only between programs on one machine.
 //
-// A datagram: struct head, a body whose bytes depend on its number, and the number again as its last 8 bytes, so that
-// bytes of two datagrams that got mixed are found out.
+// A datagram is struct head, a body whose bytes depend on its number, and the number again as its last 8 bytes, so that
+// a mixture of two datagrams is detected.
 
 #include "traffic.h"
 
@@ -171,7 +171,8 @@ static void parse_options(struct options *o, int argc, char **argv)
 		{"buffer", 1, 0, 'B'}, {"flows", 1, 0, 'f'}, {0, 0, 0, 0},
 	};
 	*o = (struct options){
-		.stream = 1, .sizes = {1316}, .size_count = 1, .flows = 1, .ttl = 1, .loop = 1, .buffer = 64 << 20, .burst = 64,
+		.stream = 1, .sizes = {1316}, .size_count = 1, .flows = 1, .ttl = 1, .loop = 1, .buffer = 64 << 20,
+		.burst = 64,
 	};
 	for (int c; (c = getopt_long(argc, argv, "", known, NULL)) != -1;)
 		switch (c) {
