@@ -1,8 +1,8 @@
 """Overlay engines by name: the built-in ones and those of installed packages (entry points `mcast_pipeline.engines`).
 
-An entry point names a class, as a rule a subclass of Engine.  Only the engine that the configuration names is loaded,
-so one that cannot be loaded is a configuration error.  A name that stands for two engines is an error too, as it is
-not clear which one is meant.
+An entry point names a subclass of Engine, or a function that makes one from context and now.  Only the engine that the
+configuration names is loaded, so one that cannot be loaded is a configuration error.  A name that stands for two
+engines is an error too, as it is not clear which one is meant.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import difflib
 import functools
 import importlib
 import importlib.metadata
+from collections.abc import Callable
+from typing import Self, cast
 
-from pipeline.engines.api import Engine
+from pipeline.engines.api import Engine, EngineContext
 from pipeline.errors import ConfigError
 
 ENTRY_POINT_GROUP = "mcast_pipeline.engines"
@@ -55,13 +57,31 @@ def load(name: str) -> type[Engine]:
 
 def _as_engine(found: object) -> type[Engine]:
     """Return the class of an entry point; one that does not derive from Engine is given the defaults of Engine."""
-    if not isinstance(found, type):
+    if not callable(found):
         raise TypeError("not a class; an engine is a subclass of pipeline.engines.api.Engine")
+    if not isinstance(found, type):
+        return _class_of_factory(found)
     engine: type[Engine] = found if issubclass(found, Engine) else type(found.__name__, (found, Engine), {})
     missing: frozenset[str] = engine.__dict__["__abstractmethods__"]
     if missing:
         raise TypeError(f"the class lacks {', '.join(sorted(missing))}")
     return engine
+
+
+def _class_of_factory(factory: Callable[[EngineContext, float], object]) -> type[Engine]:
+    """Return a class for a function that makes engines; its abilities are attributes of the function."""
+
+    class FromFactory(Engine):
+        repairs = bool(getattr(factory, "repairs", Engine.repairs))
+        supports_partial_view = bool(getattr(factory, "supports_partial_view", Engine.supports_partial_view))
+
+        def __new__(cls, context: EngineContext, now: float) -> Self:
+            engine = factory(context, now)
+            if not isinstance(engine, Engine):
+                raise ConfigError(f"{factory!r} makes no subclass of pipeline.engines.api.Engine")
+            return cast("Self", engine)
+
+    return FromFactory
 
 
 def _targets(name: str) -> dict[str, str]:

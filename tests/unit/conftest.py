@@ -15,7 +15,7 @@ def net() -> Net:
 
 @pytest.fixture
 def pair(net: Net) -> tuple[OverlayNode, OverlayNode]:
-    """Two nodes, linked."""
+    """Two linked nodes."""
     a = net.add("a")
     b = net.add("b", peers=("192.0.2.1:4747",))
     net.run(0.2)

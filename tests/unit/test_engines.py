@@ -128,6 +128,23 @@ def test_class_without_the_base_class_is_given_its_defaults(install: Install) ->
     assert engine.joined == [GROUP]  # type: ignore[attr-defined]
 
 
+def test_function_that_makes_an_engine_is_loaded(install: Install) -> None:
+    """Goal: an entry point may name a function; its attributes declare the abilities."""
+    source = (
+        "from pipeline.engines.mesh import Mesh\ndef make(context, now): return Mesh(context, now)\nmake.repairs = True"
+    )
+    install("made", "made = engine_of_made:make", source)
+    made = engines.load("made")
+    assert (made.repairs, made.supports_partial_view) == (True, False)
+    assert type(made(EngineContext(node_id=1, random=lambda: 0.5), 0.0)) is Mesh
+
+
+def test_function_that_makes_no_engine_is_refused(install: Install) -> None:
+    install("none", "none = engine_of_none:make", "def make(context, now): return object()")
+    with pytest.raises(ConfigError, match="makes no subclass"):
+        engines.load("none")(EngineContext(node_id=1, random=lambda: 0.5), 0.0)
+
+
 @pytest.mark.parametrize("name", engines.BUILT_IN)
 def test_built_in_engines_declare_their_abilities(name: str) -> None:
     assert (engines.load(name).repairs, engines.load(name).supports_partial_view) == (name == "nemo", name == "nemo")
