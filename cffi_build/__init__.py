@@ -1,1 +1,1 @@
-"""The C library: sources in src/, their declarations for Python in cdef.h, and what builds the extension of them."""
+"""C library: sources in src/, their declarations for Python in cdef.h, and the build of the extension module."""

@@ -1,7 +1,7 @@
-"""The build step of the extension module (named in pyproject.toml, [tool.setuptools.cmdclass]).
+"""Build step of the extension module (named in pyproject.toml, [tool.setuptools.cmdclass]).
 
-setuptools has no `cffi_modules` in pyproject.toml, so this fills in the extension that stands there with what cffi
-generates and compiles our own sources, warnings being errors, beside it.
+setuptools takes no `cffi_modules` in pyproject.toml.  This step adds the file that cffi generates to the extension named
+there, and compiles the sources of the library, with warnings as errors, beside it.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ GENERATED = ROOT / "cffi_build" / "generated"
 
 
 class BuildExt(build_ext):  # type: ignore[misc, unused-ignore]  # setuptools' types vary with its version
-    """build_ext that knows what pipeline.shm._native is made of."""
+    """build_ext with the files of pipeline.shm._native."""
 
     def finalize_options(self) -> None:
-        """Name every file: `depends` decides what is rebuilt and what a source distribution contains."""
+        """Name all files: `depends` decides on rebuilds and on the contents of a source distribution."""
         super().finalize_options()
         for ext in self.extensions:
             if ext.name == native.MODULE:
                 ext.depends = _relative([*native.sources(), *native.headers(), *native.build_files()])
 
     def build_extension(self, ext: Extension) -> None:
-        """Generate, compile the library under its own flags, then the generated file, and link both."""
+        """Generate the module, compile the library with its own flags, then the generated file, and link both."""
         if ext.name != native.MODULE:
             super().build_extension(ext)
             return
@@ -52,12 +52,12 @@ class BuildExt(build_ext):  # type: ignore[misc, unused-ignore]  # setuptools' t
                 include_dirs=ext.include_dirs,
                 extra_postargs=native.STRICT_FLAGS,
             )
-            # The linker writes into the file that is there, which running instances have mapped: give it a new one.
+            # The linker writes into an existing file, which running instances have mapped: make it write a new one.
             Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
         super().build_extension(ext)
 
     def _is_stale(self, ext: Extension) -> bool:
-        """Whether the module must be built again; super() asks the same of the same files."""
+        """Return whether the module must be rebuilt, by the same files that super() checks."""
         built = Path(self.get_ext_fullpath(ext.name))
         newest = max((ROOT / path).stat().st_mtime for path in [*ext.sources, *ext.depends])
         return self.force or not built.exists() or built.stat().st_mtime < newest

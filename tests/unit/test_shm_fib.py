@@ -1,6 +1,6 @@
-"""Goal: what control writes into the forwarding table is what stages look up, through restarts of control too.
+"""Goal: stages look up the entries that control has written, also across restarts of control.
 
-Method: the writer against real shared memory; a dictionary as model for random changes.
+Method: the writer on real shared memory; a dictionary as model for random changes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ KEYS = [
 ]
 
 
-def test_every_kind_of_key(region: Region) -> None:
+def test_each_kind_of_key_is_looked_up(region: Region) -> None:
     table = ForwardingTableWriter(region)
     for number, key in enumerate(KEYS):
         table.set(key, {number, 64 + number, 1023}, stream=number, local=number % 2 == 1, stripes=3)
@@ -64,7 +64,7 @@ def test_every_kind_of_key(region: Region) -> None:
     assert {entry.key for entry in table.entries()} == set(KEYS)
 
 
-def test_replace_and_delete(region: Region) -> None:
+def test_set_replaces_and_delete_removes(region: Region) -> None:
     table = ForwardingTableWriter(region)
     assert not table.delete(GROUP)
     table.set(GROUP, {1023}, repairs=True)
@@ -79,8 +79,8 @@ def test_replace_and_delete(region: Region) -> None:
     assert len(table) == 0
 
 
-def test_entries_that_ask_for_repair_are_counted(region: Region) -> None:
-    """overlay_egress keeps a history as long as there are any."""
+def test_entries_with_repair_are_counted(region: Region) -> None:
+    """overlay_egress keeps sent slots as long as there are any."""
     table = ForwardingTableWriter(region)
 
     def repairing() -> int:
@@ -103,21 +103,21 @@ def test_entries_that_ask_for_repair_are_counted(region: Region) -> None:
     assert repairing() == 0
 
 
-def test_flood_entries_are_found_as_c_asks_for_them() -> None:
+def test_addresses_are_mapped_as_in_c() -> None:
     assert mapped(bytes(4)) == bytes(10) + b"\xff\xff" + bytes(4)
     assert mapped(bytes(16)) == bytes(16)
     assert unmapped(mapped(parse("239.1.2.3"))) == parse("239.1.2.3")
     assert unmapped(mapped(parse("ff15::1"))) == parse("ff15::1")
 
 
-def test_link_out_of_bounds(region: Region) -> None:
+def test_link_out_of_bounds_is_refused(region: Region) -> None:
     table = ForwardingTableWriter(region)
     with pytest.raises(ValueError, match="1023"):
         table.set(GROUP, {1024})
     assert len(table) == 0
 
 
-def test_a_full_table_says_so_and_stays_usable(region: Region) -> None:
+def test_full_table_is_reported_and_stays_usable(region: Region) -> None:
     table = ForwardingTableWriter(region)
     keys = [FibKey(Side.HOST, Kind.GROUP, bytes([239, 0, n >> 8, n & 255])) for n in range(256)]
     for key in keys[:255]:
@@ -131,7 +131,7 @@ def test_a_full_table_says_so_and_stays_usable(region: Region) -> None:
     assert len(table) == 255
 
 
-def test_used_entries(region: Region) -> None:
+def test_used_entries_are_returned_once(region: Region) -> None:
     table = ForwardingTableWriter(region)
     for key in KEYS:
         table.set(key, {1})
@@ -146,7 +146,7 @@ def test_used_entries(region: Region) -> None:
     assert not any(entry.used for entry in table.entries())
 
 
-def test_a_new_writer_finds_everything(region: Region) -> None:
+def test_new_writer_adopts_all_entries(region: Region) -> None:
     before = ForwardingTableWriter(region)
     for number, key in enumerate(KEYS):
         before.set(key, {number}, stream=number)
@@ -166,7 +166,9 @@ def test_a_new_writer_finds_everything(region: Region) -> None:
         max_size=60,
     )
 )
-def test_as_a_dictionary(region: Region, changes: list[tuple[FibKey, frozenset[int] | None, bool]]) -> None:
+def test_random_changes_match_a_dictionary(
+    region: Region, changes: list[tuple[FibKey, frozenset[int] | None, bool]]
+) -> None:
     table = ForwardingTableWriter(region)
     for entry in list(table.entries()):
         table.delete(entry.key)

@@ -1,7 +1,7 @@
-"""Goal: links and keys stand in shared memory as control gave them; replay windows are never shared, and never
-forgotten by a restart of control.
+"""Goal: shared memory holds the links and keys that control has set; replay windows are never shared, and survive a
+restart of control.
 
-Method: the writer against real shared memory, with a clock of the test's own.
+Method: the writer on real shared memory, with a clock of the test's own.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def region() -> Iterator[Region]:
 
 
 def stored_keys(region: Region) -> dict[tuple[int, int], tuple[int, int, int, bytes]]:
-    """(origin, epoch) → window, lanes, sealed, key."""
+    """Return window, lanes, sealed and key by (origin, epoch)."""
     record = ffi.new("struct mp_key *")
     found = {}
     for index in range(lib.MP_KEYS_MAX):
@@ -54,7 +54,7 @@ def stored_keys(region: Region) -> dict[tuple[int, int], tuple[int, int, int, by
 # ---------------------------------------------------------------- links
 
 
-def test_links(region: Region) -> None:
+def test_links_are_read_as_set(region: Region) -> None:
     tables = LinksKeysWriter(region)
     assert tables.link(5) is None
     tables.set_link(5, node=0xFFFFFFFF, up=True, endpoint=(parse("10.0.0.7"), 4747))
@@ -76,7 +76,7 @@ def test_links(region: Region) -> None:
             tables.set_link(index, node=node, up=True, endpoint=None)
 
 
-def test_link_figures(region: Region) -> None:
+def test_link_figures_begin_at_zero(region: Region) -> None:
     figures = LinksKeysWriter(region).link_figures(3)
     assert (figures.tx_bytes, figures.rx_bytes, figures.rtt_ns, figures.loss_ppm) == (0, 0, 0, 0)
 
@@ -97,16 +97,16 @@ def test_keys_have_windows_of_their_own(region: Region) -> None:
     assert len(set(taken)) == len(taken)
 
 
-def test_the_same_key_keeps_its_window(region: Region) -> None:
+def test_unchanged_key_keeps_its_window(region: Region) -> None:
     tables = LinksKeysWriter(region)
     tables.set_key(9, 3, key=KEY, lanes=1)
     stored = stored_keys(region)
-    for writer in (tables, LinksKeysWriter(region)):  # and a restarted control's
+    for writer in (tables, LinksKeysWriter(region)):  # the second as after a restart of control
         writer.set_key(9, 3, key=KEY, lanes=1)
         assert stored_keys(region) == stored
 
 
-def test_another_key_of_the_same_epoch_gets_fresh_windows(region: Region) -> None:
+def test_changed_key_gets_fresh_windows(region: Region) -> None:
     tables = LinksKeysWriter(region)
     tables.set_key(9, 3, key=KEY, lanes=1)
     before = stored_keys(region)[9, 3]
@@ -117,7 +117,7 @@ def test_another_key_of_the_same_epoch_gets_fresh_windows(region: Region) -> Non
     assert len(tables.keys()) == 1
 
 
-def test_freed_windows_rest(region: Region) -> None:
+def test_freed_windows_rest_before_reuse(region: Region) -> None:
     clock = Clock()
     tables = LinksKeysWriter(region, clock=clock)
     tables.set_key(1, 0, key=KEY, lanes=1)
@@ -130,7 +130,7 @@ def test_freed_windows_rest(region: Region) -> None:
     assert stored_keys(region)[3, 0][0] == 0
 
 
-def test_a_new_writer_goes_on(region: Region) -> None:
+def test_new_writer_adopts_keys_and_windows(region: Region) -> None:
     before = LinksKeysWriter(region)
     before.set_key(1, 0, key=KEY, lanes=4)
     before.set_key(2, 0, key=None, lanes=1)
@@ -142,9 +142,9 @@ def test_a_new_writer_goes_on(region: Region) -> None:
     assert set(stored_keys(region)) == {(2, 0), (3, 0)}
 
 
-def test_no_windows_left(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_windows_are_reported(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Region, "reserve", lambda *_: None)
-    monkeypatch.setattr("pipeline.shm.links_keys.lib", Fake())
+    monkeypatch.setattr("pipeline.shm.links_keys.lib", LibraryWithoutKeys())
     clock = Clock()
     tables = LinksKeysWriter(region, clock=clock)
     nodes = lib.MP_WINDOWS_MAX // 32
@@ -153,25 +153,25 @@ def test_no_windows_left(region: Region, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(TableFullError, match="16 lanes"):
         tables.set_key(3000, 0, key=KEY, lanes=16)
     tables.clear_key(7, 0)
-    tables.set_key(3000, 0, key=KEY, lanes=16)  # at once: there are no others
+    tables.set_key(3000, 0, key=KEY, lanes=16)  # resting windows are used if there are no others
     assert len(tables.keys()) == nodes
 
 
-class Fake:
-    """The library, but that keys are not written: their windows would take 128 MiB."""
+class LibraryWithoutKeys:
+    """The library without writes of keys: their windows would take 128 MiB."""
 
     def __getattr__(self, name: str) -> object:
         return (lambda *_: 0) if name == "mp_key_set" else getattr(lib, name)
 
 
-def test_bad_keys(region: Region) -> None:
+def test_bad_keys_are_refused(region: Region) -> None:
     tables = LinksKeysWriter(region)
     with pytest.raises(ValueError, match="32 bytes"):
         tables.set_key(1, 0, key=b"short", lanes=1)
     with pytest.raises(ValueError, match="out of bounds"):
         tables.set_key(1, 0, key=KEY, lanes=17)
     assert tables.keys() == frozenset()
-    tables.set_key(1, 0, key=KEY, lanes=1)  # nothing has leaked
+    tables.set_key(1, 0, key=KEY, lanes=1)  # no window has leaked
     assert stored_keys(region)[1, 0][0] in (0, 34)
 
 
@@ -184,7 +184,7 @@ def sender(region: Region) -> tuple[int, int, tuple[int, int], int]:
     return record.origin, record.sealed, tuple(record.epoch), record.active
 
 
-def test_sender(region: Region) -> None:
+def test_sender_keys_stand_by_parity(region: Region) -> None:
     tables = LinksKeysWriter(region)
     tables.set_sender(77, {0: KEY}, active=0)
     assert sender(region) == (77, 1, (0, 0), 0)

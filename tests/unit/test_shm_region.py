@@ -1,7 +1,7 @@
-"""Goal: a region is made, shared, filled up, refused and removed as promised, and its process table tells who runs.
+"""Goal: a region is created, shared, reserved, refused and removed, and its process table holds the values set.
 
-Method: real POSIX shared memory under names of this test; a forked child as second process; a full /dev/shm is
-played by a posix_fallocate that refuses.
+Method: real POSIX shared memory under names of this test; a forked child as second process; a posix_fallocate that
+fails stands for a full /dev/shm.
 """
 
 from __future__ import annotations
@@ -14,9 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import limits
+from pipeline.config_checks import GROUP_PREFIXES_MAX
 from pipeline.errors import PipelineError
+from pipeline.io import seccomp
 from pipeline.shm import _native, counters, ring
 from pipeline.shm.region import Geometry, ProcessState, Region
+from pipeline.shm.stage import Stage
 
 ffi, lib = _native.ffi, _native.lib
 
@@ -33,7 +37,7 @@ def region() -> Iterator[Region]:
     made.close()
 
 
-def test_geometry_follows_mtu() -> None:
+def test_slot_size_follows_mtu() -> None:
     assert Geometry.of(lanes=1, mtu=1436).host_slot_bytes == 2048
     assert Geometry.of(lanes=1, mtu=1728).host_slot_bytes == 2048
     assert Geometry.of(lanes=1, mtu=1729).host_slot_bytes == 4096
@@ -43,18 +47,31 @@ def test_geometry_follows_mtu() -> None:
     assert (defaults.fib_entries, defaults.fib_buckets) == (262144, 262144)
 
 
+def test_bounds_of_python_equal_those_of_c() -> None:
+    """Modules below pipeline.shm can not import the library: their bounds are declared twice and compared here."""
+    assert limits.LANES_MAX == lib.MP_LANES_MAX
+    assert limits.NODES_MAX == lib.MP_LINKS_MAX
+    assert limits.STRIPES_MAX == lib.MP_STRIPES_MAX
+    assert GROUP_PREFIXES_MAX == lib.MP_PREFIXES_MAX
+
+
+def test_stages_of_seccomp_are_those_of_c() -> None:
+    """The filters of system calls are declared by the words of the stages."""
+    assert set(seccomp.STAGES) == {stage.word for stage in Stage}
+
+
 def test_hash_seeds_differ() -> None:
     assert len({Geometry.of(lanes=1, mtu=1436).seed for _ in range(20)}) > 1
 
 
-def test_create_is_private_and_formatted(region: Region) -> None:
+def test_created_region_is_private_and_formatted(region: Region) -> None:
     assert stat.S_IMODE(PATH.stat().st_mode) == 0o600
     assert PATH.stat().st_size == region.size == lib.mp_region_size(ffi.addressof(region.native.geometry))
     assert region.geometry == SMALL
     assert lib.mp_region_check(region.native, region.size) == 0
 
 
-def test_only_what_is_always_needed_has_memory(region: Region) -> None:
+def test_pages_have_memory_when_reserved(region: Region) -> None:
     eager = lib.mp_region_lazy_at(ffi.addressof(region.native.geometry))
     assert eager <= PATH.stat().st_blocks * 512 < eager + 65536
     region.reserve(region.size - 10_000, region.size + 10_000)
@@ -62,7 +79,7 @@ def test_only_what_is_always_needed_has_memory(region: Region) -> None:
     assert PATH.stat().st_size == region.size
 
 
-def test_name_in_use(region: Region) -> None:
+def test_name_in_use_is_refused(region: Region) -> None:
     with pytest.raises(PipelineError, match=NAME) as caught:
         Region.create(NAME, SMALL)
     assert "\n" not in str(caught.value)
@@ -81,13 +98,13 @@ def test_full_dev_shm_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not PATH.exists()
 
 
-def test_bad_geometry_leaves_nothing() -> None:
+def test_bad_geometry_creates_no_region() -> None:
     with pytest.raises(PipelineError, match="out of bounds"):
         Region.create(NAME, Geometry.of(lanes=17, mtu=1436))
     assert not PATH.exists()
 
 
-def test_attach_sees_the_same_memory(region: Region) -> None:
+def test_attached_region_shares_memory(region: Region) -> None:
     region.set_process_pid(3, 99)
     other = Region.attach(NAME)
     assert other.process(3).pid == 99
@@ -97,13 +114,13 @@ def test_attach_sees_the_same_memory(region: Region) -> None:
     assert region.process_state(3) is ProcessState.STOPPED
 
 
-def test_attach_to_nothing() -> None:
+def test_attach_without_instance_is_refused() -> None:
     with pytest.raises(PipelineError, match="not running"):
         Region.attach(NAME)
 
 
 @pytest.mark.parametrize(("size", "word"), [(0, "no region"), (65536, "another version")])
-def test_attach_to_something_else(size: int, word: str) -> None:
+def test_attach_to_foreign_memory_is_refused(size: int, word: str) -> None:
     PATH.write_bytes(bytes(size))
     try:
         with pytest.raises(PipelineError, match=word):
@@ -123,7 +140,7 @@ def test_children_share_the_mapping(region: Region) -> None:
     assert region.process_state(1) is ProcessState.READY
 
 
-def test_process_table(region: Region) -> None:
+def test_process_table_holds_values_set(region: Region) -> None:
     assert region.process(8).state is ProcessState.ABSENT
     region.set_process_stages(8, 0b1000)
     region.set_process_pid(8, 4321)
@@ -135,7 +152,7 @@ def test_process_table(region: Region) -> None:
             call(9)
 
 
-def test_counters(region: Region) -> None:
+def test_counters_begin_at_zero(region: Region) -> None:
     found = counters.totals(region)
     assert set(found) == {*counters.EVENTS, "drops"}
     assert set(found["drops"]) == set(counters.DROPS)
@@ -148,7 +165,7 @@ def test_counters(region: Region) -> None:
         counters.value(region, "nonsense")
 
 
-def test_ring_levels(region: Region) -> None:
+def test_ring_levels_begin_empty(region: Region) -> None:
     rows = ring.levels(region)
     assert [(row["ring"], row["lane"]) for row in rows] == [("host", 0), ("overlay", 0), ("host", 1), ("overlay", 1)]
     assert [(row["slots"], row["used"], row["published"]) for row in rows] == [(64, 0, 0), (8, 0, 0)] * 2

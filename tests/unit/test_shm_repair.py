@@ -1,6 +1,6 @@
-"""Goal: gaps and orders pass between control and the stages as they were meant, and a full ring of orders is counted.
+"""Goal: gaps and repair requests pass between control and the stages, and refused requests are counted.
 
-Method: real shared memory, and punts as C lays them out.
+Method: real shared memory, and punts with the layout of C.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ def punt(*numbers: int, via: int = 3, count: int | None = None) -> bytes:
     return bytes(ffi.buffer(gap))
 
 
-def test_a_gap_is_read() -> None:
+def test_gap_is_read() -> None:
     assert repair.read_gap(punt(5, 0xFFFFFFFF)) == repair.Gap(0xFFFFFFFF, 9, 3, (5, 0xFFFFFFFF))
     assert repair.read_gap(punt(via=lib.MP_NO_LINK)) == repair.Gap(0xFFFFFFFF, 9, None, ())
 
 
 @pytest.mark.parametrize("data", [b"", punt(1)[:-1], punt(1) + b"\0", punt(count=65)])
-def test_what_is_no_gap_is_refused(data: bytes) -> None:
+def test_punt_of_wrong_length_or_count_is_refused(data: bytes) -> None:
     with pytest.raises(WireError):
         repair.read_gap(data)
 
 
-def test_nothing_has_been_heard(region: Region) -> None:
+def test_new_region_tracks_no_stream(region: Region) -> None:
     assert repair.tracked_streams(region) == {}
 
 
-def test_orders_are_split_and_bounded(region: Region) -> None:
+def test_requests_are_split_and_bounded(region: Region) -> None:
     numbers = tuple(range(100))
     assert repair.resend(region, link=1, origin=7, stream=9, numbers=numbers)
     assert counters.value(region, "resend_asked") == 100
