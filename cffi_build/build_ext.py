@@ -1,7 +1,7 @@
 """Build step of the extension module (named in pyproject.toml, [tool.setuptools.cmdclass]).
 
-setuptools takes no `cffi_modules` in pyproject.toml.  This step adds the file that cffi generates to the extension named
-there, and compiles the sources of the library, with warnings as errors, beside it.
+setuptools takes no `cffi_modules` in pyproject.toml.  This step adds the file that cffi generates to the extension
+named there, and compiles the sources of the library, with warnings as errors, beside it.
 """
 
 from __future__ import annotations
