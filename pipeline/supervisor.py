@@ -34,7 +34,7 @@ from pipeline.config_checks import CHECKS
 from pipeline.control import process as control
 from pipeline.control.resources import ControlResources, Service
 from pipeline.errors import PipelineError
-from pipeline.io import checkpoint, interface, keystore, netlink, notify, privileges, process, rundir, tun, udp
+from pipeline.io import checkpoint, interface, keystore, netlink, notify, privileges, process, rundir, sockets, tun
 from pipeline.shm.policy import Policy
 from pipeline.shm.region import Geometry, ProcessState, Region
 from pipeline.shm.stage import Stage
@@ -50,6 +50,8 @@ FAILURE_CODE = 70
 """Exit code of a child that met an error of ours: it is started again.  Any other says that this would not help."""
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 BUSY_POLL_US = 50
+BACKLOG = 1024
+"""Connections that wait while control is restarted: one from each node."""
 MOVE_BYTES_MAX = 4096
 """Two addresses are some 40 bytes, as many as a node may have below 1,000."""
 HISTORY_FACTOR = 4
@@ -147,9 +149,9 @@ class _Supervisor:
 
     def _open(self) -> _Resources:
         config, lanes = self._config, self._config.lanes
-        control_socket = udp.open_control_socket(config.node.listen)
+        control_socket = sockets.open_listener("--listen", config.node.listen, backlog=BACKLOG)
         busy = config.workers.idle == "busy"
-        data = udp.open_data_sockets(config.node.listen, lanes, busy_poll_us=BUSY_POLL_US if busy else 0)
+        data = sockets.open_data_sockets(config.node.listen, lanes, busy_poll_us=BUSY_POLL_US if busy else 0)
         queues = tun.open_queues(config.tun.interface, lanes)
         history = HISTORY_FACTOR if engines.load(config.overlay.engine).repairs else 1
         region = Region.create(

@@ -10,9 +10,6 @@ speak HTTP beyond the one request line that decides between an answer and an err
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,8 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from pipeline.control.nouns import Noun
-from pipeline.endpoint import split_endpoint
-from pipeline.errors import PermissionDeniedError, PipelineError
+from pipeline.io import sockets
 from pipeline.shm import counters
 
 PREFIX = "mcast"
@@ -43,16 +39,7 @@ class Endpoint:
 
     def __init__(self, listen: str) -> None:
         """Listens on "ADDR:PORT"; PipelineError if that cannot be."""
-        host, port = split_endpoint(listen)
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.bind((host, port))
-            self._socket.listen(BACKLOG)
-        except OSError as error:
-            self._socket.close()
-            raise _refusal(listen, error) from None
+        self._socket = sockets.open_listener("--metrics", listen, backlog=BACKLOG)
         self._open = 0
 
     def fileno(self) -> int:
@@ -192,13 +179,3 @@ class Collector:
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _refusal(listen: str, error: OSError) -> PipelineError:
-    if error.errno == errno.EADDRINUSE:
-        return PipelineError(f"--metrics {listen}: the port is in use: stop the other program or choose another")
-    if error.errno == errno.EADDRNOTAVAIL:
-        return PipelineError(f"--metrics {listen}: no interface of this host has that address")
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return PermissionDeniedError(f"--metrics {listen}: no permission for that port")
-    return PipelineError(f"--metrics {listen}: {os.strerror(error.errno or 0)}")

@@ -17,13 +17,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.errors import PermissionDeniedError, PipelineError
-from pipeline.io import netlink, rundir, tun, udp
+from pipeline.io import netlink, rundir, sockets, tun
 
 KERNEL_MIN = (5, 10)
 """UDP_SEGMENT, UDP_GRO, pidfd and eventfds as used here all work in it; Debian 11 has it."""
 SHM_BYTES_MIN = 64 << 20
 """Rings of four lanes, the forwarding table and the replay windows when all of them are in use."""
-UDP_SEGMENT, UDP_GRO = 103, 104
 SEGMENT_BYTES = 1400
 
 OK, NOTE, DENIED, MISSING = "ok", "note", "denied", "missing"
@@ -118,9 +117,10 @@ def _tun() -> Finding:
 
 
 def _udp_offload() -> Finding:
+    offloads = {"UDP_SEGMENT": (sockets.UDP_SEGMENT, SEGMENT_BYTES), "UDP_GRO": (sockets.UDP_GRO, 1)}
     lacking = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        for name, option, value in (("UDP_SEGMENT", UDP_SEGMENT, SEGMENT_BYTES), ("UDP_GRO", UDP_GRO, 1)):
+        for name, (option, value) in offloads.items():
             try:
                 sock.setsockopt(socket.IPPROTO_UDP, option, value)
             except OSError:
@@ -146,7 +146,7 @@ def _shared_memory() -> Finding:
 
 
 def _port(listen: str) -> Finding:
-    for sock in (*udp.open_data_sockets(listen, 1), udp.open_control_socket(listen)):
+    for sock in (*sockets.open_data_sockets(listen, 1), sockets.open_listener("--listen", listen, backlog=1)):
         sock.close()
     return Finding("port", OK, f"{listen}, UDP and TCP")
 

@@ -77,6 +77,6 @@ def test_head_has_no_body(registry: CollectorRegistry) -> None:
 def test_port_in_use_is_one_line() -> None:
     """Goal: a port in use is an error that names the flag.  Method: two endpoints on one port."""
     first = metrics.Endpoint("127.0.0.1:19477")
-    with pytest.raises(PipelineError, match=r"--metrics 127\.0\.0\.1:19477: the port is in use"):
+    with pytest.raises(PipelineError, match=r"--metrics 127\.0\.0\.1:19477: TCP port 19477 is in use"):
         metrics.Endpoint("127.0.0.1:19477")
     first.close()

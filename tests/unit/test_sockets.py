@@ -1,0 +1,31 @@
+"""Goal: packets pass a path whose MTU is smaller than the interface's.
+Method: the options of the sockets; tests/netns/test_path_mtu.py has such a path."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from pipeline.io import sockets
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:19478", "[::]:19478"])
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_data_sockets_never_set_dont_fragment(listen: str, lanes: int) -> None:
+    """Goal: routers may fragment IPv4 datagrams, also those of an IPv6 socket.  Method: read the options back."""
+    for sock in sockets.open_data_sockets(listen, lanes):
+        with sock:
+            assert sock.getsockopt(socket.IPPROTO_IP, sockets.IP_MTU_DISCOVER) == sockets.PMTUDISC_DONT
+            if sock.family == socket.AF_INET6:
+                assert sock.getsockopt(socket.IPPROTO_IPV6, sockets.IPV6_MTU_DISCOVER) == sockets.PMTUDISC_DONT
+
+
+@pytest.mark.parametrize(("listen", "target"), [("127.0.0.1:19479", "127.0.0.1"), ("[::]:19479", "::1")])
+def test_both_ends_of_a_connection_use_small_segments(listen: str, target: str) -> None:
+    """Goal: the listening socket limits the segments of both ends.  Method: connect, read TCP_MAXSEG at both."""
+    with sockets.open_listener("--listen", listen, backlog=1) as listener:
+        listener.setblocking(True)
+        with socket.create_connection((target, 19479)) as caller, listener.accept()[0] as accepted:
+            for end in (caller, accepted):
+                assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) <= sockets.SEGMENT_BYTES_MAX
