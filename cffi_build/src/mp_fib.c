@@ -14,7 +14,7 @@
 
 #define KEY_WORDS (sizeof(struct mp_fib_key) / sizeof(uint64_t))
 
-/* An entry is moved in words: the four small fields are one of them. */
+/* Entries are copied in words.  The four small fields behind `used` are one word. */
 #define SMALL_AT offsetof(struct mp_fib_entry, flags)
 _Static_assert(sizeof(struct mp_fib_key) % 8 == 0 && offsetof(struct mp_fib_entry, key) % 8 == 0, "read as words");
 _Static_assert(SMALL_AT % 4 == 0 && offsetof(struct mp_fib_entry, links) == SMALL_AT + 4, "flags, stripes, words");

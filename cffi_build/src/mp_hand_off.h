@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_hand_off: which worker runs a stage, and the hand-off of published slots to the next stage.
+ * mp_hand_off: the runners of stages, and the hand-off of published slots to the next stage.
  *
  * At low rates a wake-up costs more than the work that it is for.  A worker that has published a batch and has no other
  * work runs the next stage inline while that stage's own process sleeps.  Under load, when there is more to read, the

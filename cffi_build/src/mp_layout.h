@@ -241,10 +241,10 @@ struct mp_lane {
 };
 _Static_assert(sizeof(struct mp_lane) == 64 * 14, "");
 
-/* A slot of the host ring: the fields in the order in which its stages write them. */
+/* A slot of the host ring, which holds a packet in all of its stages. */
 struct mp_slot {
     _Alignas(MP_CACHE_LINE) uint32_t length;    /* of the inner packet; after classify of the whole datagram */
-    uint16_t words;             /* of links[]; 0: nothing to send */
+    uint16_t words;             /* words of links[] in use; 0: not sent */
     uint16_t flow;              /* hash of source and destination: datagrams of one hash leave in order */
     uint16_t stream;            /* of a datagram that is kept for repair, else 0 */
     uint16_t round;             /* of an unresolved packet: the round that put it back, see mp_unresolved.h */

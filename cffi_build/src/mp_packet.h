@@ -2,7 +2,7 @@
  *
  * mp_packet: parses inner packets, reads and writes the overlay header.
  *
- * Each parser gets the bytes that exist (`available`) and never reads past them.  Its result is 0 or a drop counter. 
+ * Each parser gets the bytes that exist (`available`) and never reads past them.  Its result is 0 or a drop counter.
  * It knows no table and no socket.
  */
 #ifndef MP_PACKET_H

@@ -14,7 +14,7 @@
  *                 mp_runner_give
  *
  * A slot belongs to exactly one stage: the stage whose own cursor has not passed the slot and whose upstream cursor
- * has. The last stage may keep slots that it has passed.  It can read them again, and no producer overwrites them.
+ * has.  The last stage may keep slots that it has passed.  It can read them again, and no producer overwrites them.
  * Cursors are 64-bit counts of slots passed.  They never wrap, so a full ring and an empty one differ.
  *
  * Prohibited: touching a slot after it was published; moving a cursor without being the stage's runner; blocking while
@@ -50,7 +50,8 @@
  *
  * What can not happen:
  *
- *   own, 1                     The own process disarms the bell before it takes the stage, and gives it before it arms.
+ *   own, 1                     The own process disarms the bell before it takes the stage, and gives the stage back
+ *                              before it arms the bell.
  *   two runners                mp_runner_take is one compare-and-swap from 0.
  *   a take by the runner, or   Each worker keeps the set of the stages that it holds.
  *   a give by another worker

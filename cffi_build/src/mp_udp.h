@@ -36,7 +36,7 @@ void mp_target_set(struct mp_target *t, const struct mp_endpoint *e);
 void mp_endpoint_from(struct mp_endpoint *e, const union mp_address *a);
 
 /* Send iov[0..count), `total` bytes, as datagrams of `segment` bytes; the last may be shorter.  Each iovec is a
- * datagram, or one iovec is the whole run.  Returns the datagrams sent.  *calls grows by the number of system calls. 
+ * datagram, or one iovec is the whole run.  Returns the datagrams sent.  *calls grows by the number of system calls.
  * *error is 0, or the errno that stopped it (EAGAIN: the buffer stayed full). */
 uint32_t mp_udp_send(int fd, struct mp_target *t, struct iovec *iov, uint32_t count, uint32_t total,
                      uint32_t segment, uint64_t *calls, int *error);
