@@ -44,7 +44,7 @@ def simulated(nodes: int, loss: float, repair: str) -> Figures:
             nodes=nodes,
             topology="matrix",
             matrix=[[0.0 if one == other else RTT_MS for other in range(nodes)] for one in range(nodes)],
-            rate=RATE,
+            rate_pps=RATE,
             packet_bytes=PAYLOAD,
             loss=loss,
             join_s=5,

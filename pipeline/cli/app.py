@@ -298,24 +298,24 @@ def demo(seconds: str, workers: str, as_json: bool) -> int:
 
 @app.command()
 @click.option("--overlay", "engine", metavar="ENGINE", default="mesh", help="Engine (default mesh).")
-@click.option("--nodes", metavar="N", default="128", help="Nodes (default 128).")
-@click.option("--seed", metavar="N", default="1", help="Everything random comes from it (default 1).")
-@click.option("--duration", metavar="S", default="600", help="Virtual seconds (default 600).")
-@click.option("--warmup", metavar="S", default="", help="Before anything counts (default a quarter of --duration).")
-@click.option("--rate", metavar="R", default="10", help="Packets a second (default 10).")
-@click.option("--packet-bytes", metavar="B", default="100", help="Bytes of a packet (default 100).")
-@click.option("--topology", "place", metavar="KIND", help="plane, transit-stub, power-law (default plane).")
-@click.option("--rtt-matrix", metavar="FILE", help="Round-trip times in ms, a row a line, instead of a topology.")
-@click.option("--loss", metavar="SHARE", default="0", help="Of all datagrams (default 0).")
-@click.option("--bandwidth", metavar="MBIT", help="Access links of so many Mbit/s each way, with queues.")
-@click.option("--mttf", metavar="S", help="Churn: mean time to failure of a node.")
-@click.option("--mttr", metavar="S", default="120", help="Churn: mean time to its return (default 120).")
-@click.option("--trace", metavar="FILE", help="Churn from a file: seconds, node, up or down.")
-@click.option("--partition", metavar="BEGIN,END,SHARE", help="Cut a share of the nodes off for a while.")
-@click.option("--option", "options", metavar="NAME=VALUE", multiple=True, help="An option of the engine.")
+@click.option("--nodes", metavar="N", default="128", help="Number of nodes (default 128).")
+@click.option("--seed", metavar="N", default="1", help="Seed of all random numbers (default 1).")
+@click.option("--duration", metavar="S", default="600", help="Length of the run in virtual seconds (default 600).")
+@click.option("--warmup", metavar="S", default="", help="Packets count from then on (default a quarter of --duration).")
+@click.option("--rate", metavar="R", default="10", help="Packets per second (default 10).")
+@click.option("--packet-bytes", metavar="B", default="100", help="Size of a packet in bytes (default 100).")
+@click.option("--topology", "place", metavar="KIND", help="plane, transit-stub or power-law (default plane).")
+@click.option("--rtt-matrix", metavar="FILE", help="Matrix of round-trip times in ms, instead of a topology.")
+@click.option("--loss", metavar="SHARE", default="0", help="Share of datagrams that is lost, 0 to 1 (default 0).")
+@click.option("--bandwidth", metavar="MBIT", help="Rate of access links in Mbit/s, each direction (default no limit).")
+@click.option("--mttf", metavar="S", help="Mean time to failure of a node (default no failures).")
+@click.option("--mttr", metavar="S", default="120", help="Mean time until a failed node returns (default 120).")
+@click.option("--trace", metavar="FILE", help="Failures from a file: lines of seconds, node, up or down.")
+@click.option("--partition", metavar="BEGIN,END,SHARE", help="Cut off a share of the nodes from BEGIN to END.")
+@click.option("--option", "options", metavar="NAME=VALUE", multiple=True, help="Option of the engine.")
 @_json_flag
 def simulate(as_json: bool, **flags: Any) -> int:
-    """An engine on thousands of virtual nodes, made of the daemon's own code."""
+    """Run an engine on thousands of virtual nodes that are made of the daemon's own code."""
     from pipeline.cli import simulate as simulation
 
     figures = simulation.run(simulation.scenario(**flags))

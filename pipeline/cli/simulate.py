@@ -1,6 +1,6 @@
-"""`pipeline simulate`: an engine on thousands of virtual nodes, its figures as a table or as JSON.
+"""`pipeline simulate`: an engine on thousands of virtual nodes, with its figures as a table or as JSON.
 
-It reads files and the clock for the simulator, which does neither, and draws the progress bar.
+The simulator reads no files and no clock: this module does both for it, and draws the progress bar.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pipeline.sim import churn, experiment, topology
 
 TOPOLOGIES = ("plane", "transit-stub", "power-law", "matrix")
 GC_THRESHOLDS = (200_000, 20, 100)
-"""Millions of objects that live long: to look through them for cycles as often as usual costs a tenth of the time."""
+"""Millions of objects live long.  With the default thresholds the search for cycles takes a tenth of the time."""
 PROGRESS_FROM_S = 2.0
-"""Runs that take longer show a bar, if there is a terminal to show it on."""
+"""Time after which a run shows a progress bar, if stderr is a terminal."""
 
 
 def scenario(
@@ -43,7 +43,7 @@ def scenario(
     partition: str | None,
     options: tuple[str, ...],
 ) -> experiment.Scenario:
-    """The scenario that the flags describe; the line of an error names the flag."""
+    """Return the scenario that the flags describe; an error's line names the flag."""
     count = whole("--nodes", nodes, 2, 100_000)
     duration_s = number("--duration", duration, 1, 1e6)
     warmup_s = number("--warmup", warmup, 0, 1e6) if warmup else duration_s / 4
@@ -53,7 +53,7 @@ def scenario(
     if kind not in TOPOLOGIES or (kind == "matrix" and rtt_matrix is None):
         raise UsageError(f"--topology {kind}: one of plane, transit-stub, power-law; or give --rtt-matrix FILE")
     if kind != "matrix" and rtt_matrix is not None:
-        raise UsageError(f"--topology {kind}: leave it out, --rtt-matrix {rtt_matrix} says where nodes are")
+        raise UsageError(f"--topology {kind}: leave it out: --rtt-matrix {rtt_matrix} gives the delays between nodes")
     return experiment.Scenario(
         engine=engine,
         options=_options(engine, options),
@@ -62,7 +62,7 @@ def scenario(
         duration_s=duration_s,
         join_s=warmup_s / 2,
         warmup_s=warmup_s,
-        rate=number("--rate", rate, 0.01, 1e5),
+        rate_pps=number("--rate", rate, 0.01, 1e5),
         packet_bytes=whole("--packet-bytes", packet_bytes, 1, 65507),
         topology=kind,
         matrix=_read("--rtt-matrix", rtt_matrix, topology.read_matrix) if rtt_matrix else (),
@@ -76,7 +76,7 @@ def scenario(
 
 
 def number(flag: str, text: str, least: float, most: float) -> float:
-    """A flag's value within bounds."""
+    """Return a flag's value, a number within bounds."""
     try:
         value = float(text)
     except ValueError:
@@ -87,7 +87,7 @@ def number(flag: str, text: str, least: float, most: float) -> float:
 
 
 def whole(flag: str, text: str, least: int, most: int) -> int:
-    """A flag's value within bounds, without a fraction."""
+    """Return a flag's value, a whole number within bounds."""
     value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
     if not least <= value <= most:
         raise UsageError(f"{flag} {text}: expected a whole number from {least} to {most}")
@@ -95,14 +95,14 @@ def whole(flag: str, text: str, least: int, most: int) -> int:
 
 
 def _options(engine: str, texts: tuple[str, ...]) -> dict[str, object]:
-    """The engine's options, which the engine itself has looked at."""
+    """Return the engine's options after the engine itself has checked them."""
     found: dict[str, object] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f"--option {text}: expected NAME=VALUE")
         if name == "rendezvous":
-            raise UsageError(f"--option {text}: in a simulation it is node n0, which is the source too")
+            raise UsageError(f"--option {text}: in a simulation it is node n0, which is also the source")
         found[name] = value
     try:
         make = engines.load(engine)
@@ -115,14 +115,14 @@ def _options(engine: str, texts: tuple[str, ...]) -> dict[str, object]:
     return found
 
 
-def _partition(text: str, duration_s: float) -> tuple[float, float, float]:
+def _partition(text: str, duration_s: float) -> experiment.Partition:
     words = text.split(",")
     if len(words) != 3:
         raise UsageError(f"--partition {text}: expected BEGIN,END,SHARE")
     begin, end = (number("--partition", word, 0, duration_s) for word in words[:2])
     if begin >= end:
-        raise UsageError(f"--partition {text}: it has to begin before it ends")
-    return begin, end, number("--partition", words[2], 0, 1)
+        raise UsageError(f"--partition {text}: expected it to begin before it ends")
+    return experiment.Partition(begin, end, number("--partition", words[2], 0, 1))
 
 
 def _read(flag: str, path: str, parse: Any) -> Any:
@@ -131,13 +131,13 @@ def _read(flag: str, path: str, parse: Any) -> Any:
     except OSError as error:
         raise ConfigError(f"{flag} {path}: {(error.strerror or str(error)).lower()}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{flag} {path}: no text") from error
+        raise ConfigError(f"{flag} {path}: not a text file: expected UTF-8") from error
     except ValueError as error:
         raise ConfigError(f"{flag} {path}: {error}") from error
 
 
-def run(given: experiment.Scenario) -> dict[str, Any]:
-    """One run, with a progress bar on stderr if it takes long."""
+def run(parameters: experiment.Scenario) -> dict[str, Any]:
+    """Run a scenario, with a progress bar on stderr if it takes long.  Return parameters and figures."""
     from rich.console import Console
     from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
@@ -146,19 +146,21 @@ def run(given: experiment.Scenario) -> dict[str, Any]:
     began = time.monotonic()
     columns = (*Progress.get_default_columns()[:-1], TimeRemainingColumn(), TextColumn("{task.fields[virtual]}"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"{given.engine}, {given.nodes} nodes", total=given.duration_s, virtual="", visible=False)
+        task = bar.add_task(
+            f"{parameters.engine}, {parameters.nodes} nodes", total=parameters.duration_s, virtual="", visible=False
+        )
 
         def show(done: float, total: float) -> None:
             is_long = time.monotonic() - began > PROGRESS_FROM_S
             bar.update(task, completed=done, visible=is_long, virtual=f"{done:.0f} of {total:.0f} virtual s")
 
-        figures = experiment.run(given, show)
+        figures = experiment.run(parameters, show)
     return {
-        "engine": given.engine,
-        "nodes": given.nodes,
-        "seed": given.seed,
-        "duration_s": given.duration_s,
-        "topology": given.topology,
+        "engine": parameters.engine,
+        "nodes": parameters.nodes,
+        "seed": parameters.seed,
+        "duration_s": parameters.duration_s,
+        "topology": parameters.topology,
         "wall_s": round(time.monotonic() - began, 2),
         **figures,
     }
@@ -181,7 +183,7 @@ _LABELS = {
 
 
 def write(figures: Mapping[str, Any]) -> None:
-    """The figures as people read them."""
+    """Write the figures to stdout as a table."""
     head = "{engine}, {nodes} nodes, seed {seed}, {duration_s:g} virtual s on {topology}, {packets} packets"
     sys.stdout.write(head.format(**figures) + f", {figures['wall_s']:g} s\n")
     for key, label in _LABELS.items():

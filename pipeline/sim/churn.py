@@ -1,6 +1,7 @@
-"""Which host goes down and comes back when: one trace for all engines that are to be compared.
+"""Churn traces: the times at which hosts fail and return.  Engines that are compared run with the same trace.
 
-Up and down times are exponential.  A trace is text too, one event a line: seconds, host, `up` or `down`.
+Up times and down times are exponentially distributed.  As text, a trace has one event a line: seconds, host, `up` or
+`down`.
 """
 
 from __future__ import annotations
@@ -12,52 +13,52 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Turn:
-    """One event."""
+class ChurnEvent:
+    """A host fails, or returns if `is_up`."""
 
     at_s: float
     host: int
-    up: bool
+    is_up: bool
 
 
 def exponential(
     hosts: Iterable[int], *, begin_s: float, end_s: float, mttf_s: float, mttr_s: float, generator: random.Random
-) -> list[Turn]:
-    """Each host fails after an exponential time of the mean `mttf_s`, comes back after one of `mttr_s`, and so on."""
-    turns = []
+) -> list[ChurnEvent]:
+    """Return a trace in which up times have the mean `mttf_s` and down times the mean `mttr_s`."""
+    events = []
     for host in hosts:
-        at, up = begin_s, True
+        at, is_up = begin_s, True
         while True:
-            at += generator.expovariate(1 / (mttf_s if up else mttr_s))
+            at += generator.expovariate(1 / (mttf_s if is_up else mttr_s))
             if at >= end_s:
                 break
-            up = not up
-            turns.append(Turn(at, host, up))
-    return sorted(turns)
+            is_up = not is_up
+            events.append(ChurnEvent(at, host, is_up))
+    return sorted(events)
 
 
-def write(turns: Collection[Turn]) -> str:
-    """The text of a trace."""
-    return "".join(f"{turn.at_s:.6f} {turn.host} {'up' if turn.up else 'down'}\n" for turn in turns)
+def write(events: Collection[ChurnEvent]) -> str:
+    """Return a trace as text."""
+    return "".join(f"{event.at_s:.6f} {event.host} {'up' if event.is_up else 'down'}\n" for event in events)
 
 
-def read(text: str, hosts: int) -> list[Turn]:
-    """A trace of so many hosts out of its text; ValueError with the line that is wrong."""
-    turns = []
+def read(text: str, hosts: int) -> list[ChurnEvent]:
+    """Return the trace for this number of hosts; ValueError names the line that is wrong."""
+    events = []
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words:
             continue
         try:
-            at, host, word = words
-            turn = Turn(float(at), int(host), word == "up")
+            at, host, state = words
+            event = ChurnEvent(float(at), int(host), state == "up")
         except ValueError:
-            word = ""
-        if word not in ("up", "down"):
+            state = ""
+        if state not in ("up", "down"):
             raise ValueError(f"line {number}: expected seconds, host and up or down")
-        if not 0 <= turn.at_s < math.inf:
+        if not 0 <= event.at_s < math.inf:
             raise ValueError(f"line {number}: {words[0]} is no time")
-        if not 0 < turn.host < hosts:
-            raise ValueError(f"line {number}: host {turn.host} is none of 1 … {hosts - 1} (0 is the source)")
-        turns.append(turn)
-    return sorted(turns)
+        if not 0 < event.host < hosts:
+            raise ValueError(f"line {number}: host {event.host} is none of 1 … {hosts - 1} (0 is the source)")
+        events.append(event)
+    return sorted(events)

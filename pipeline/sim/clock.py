@@ -1,4 +1,4 @@
-"""Virtual time: things happen in the order of their times, and in the order they were planned where times are equal."""
+"""Virtual time: calls run in the order of their times; calls of equal time run in the order in which they were made."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from typing import Any
 
 
 class Clock:
-    """A queue of calls to come, and the time of the last one."""
+    """Queue of future calls, and the time of the last call that ran."""
 
     def __init__(self, now: float = 0.0) -> None:
         self.now = now
         self._queue: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
-        self._ticket = itertools.count()
+        self._serial = itertools.count()
 
     def call_at(self, time: float, function: Callable[..., object], *arguments: Any) -> None:
-        """Plan a call; a time that has passed means now."""
-        heapq.heappush(self._queue, (max(time, self.now), next(self._ticket), function, arguments))
+        """Schedule a call; a time in the past means now."""
+        heapq.heappush(self._queue, (max(time, self.now), next(self._serial), function, arguments))
 
     def call_each(
         self, calls: Iterable[tuple[float, Callable[..., object], object]], arguments: tuple[Any, ...]
     ) -> None:
-        """Plan calls of several functions with the same arguments, each in so many seconds from now; what else stands
-        with them is not looked at.
+        """Schedule several functions with the same arguments.
+
+        A call is a delay in seconds, a function, and a third value, which belongs to the caller and is ignored.
         """
-        now, queue, ticket, push = self.now, self._queue, self._ticket, heapq.heappush
+        now, queue, serial, push = self.now, self._queue, self._serial, heapq.heappush
         for delay_s, function, _ in calls:
-            push(queue, (now + delay_s, next(ticket), function, arguments))
+            push(queue, (now + delay_s, next(serial), function, arguments))
 
     def run_until(self, time: float) -> None:
-        """Let everything happen up to and including that time."""
+        """Run all calls up to and including this time."""
         queue, pop = self._queue, heapq.heappop
         while queue and queue[0][0] <= time:
             self.now, _, function, arguments = pop(queue)
@@ -39,7 +40,7 @@ class Clock:
         self.now = max(self.now, time)
 
     def run_while(self, condition: Callable[[], bool], *, limit_s: float) -> bool:
-        """Let time pass while the condition holds.  Returns whether it ended within the limit."""
+        """Run calls while the condition holds.  Return whether it ended within the limit."""
         end = self.now + limit_s
         while condition():
             if not self._queue or self._queue[0][0] > end:

@@ -1,6 +1,6 @@
-"""A virtual network: datagrams between endpoints, delayed, lost, doubled, overtaken or cut off, from one seed.
+"""Network of impaired paths: datagrams are delayed, lost, duplicated, reordered or cut off, all from one seed.
 
-It carries anything (`deliver` is called with what was sent) and knows neither nodes nor packets.
+A datagram may be any object: the receiver's `deliver` is called with it.  The network knows neither nodes nor packets.
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ from pipeline.sim.clock import Clock
 Port: TypeAlias = tuple[str, str]
 """(endpoint, service): a node has one endpoint for control and data."""
 
+Deliver: TypeAlias = Callable[[str, Any], object]
+"""Receiver of a port: called with the sender's endpoint and the datagram."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Impairment:
-    """What a path does to a datagram.  Jitter is uniform: where it exceeds their gap, datagrams overtake."""
+    """Impairment of a path.  Jitter is uniform: datagrams closer together than that may be reordered."""
 
     delay_s: float = 0.001
     jitter_s: float = 0.0
     loss: float = 0.0
     duplicate: float = 0.0
     reorder: float = 0.0
-    """Share of datagrams that are held back by another `reorder_s`."""
+    """Share of datagrams that are delayed by another `reorder_s`."""
     reorder_s: float = 0.05
 
 
@@ -35,20 +38,20 @@ class Network:
 
     def __init__(self, clock: Clock, generator: random.Random, impairment: Impairment | None = None) -> None:
         self.impairment = impairment or Impairment()
-        """Of every path that has none of its own."""
+        """Impairment of every path that has none of its own."""
         self.counters: Counter[str] = Counter()
         self._clock = clock
         self._random = generator
-        self._receivers: dict[Port, Callable[[str, Any], object]] = {}
+        self._receivers: dict[Port, Deliver] = {}
         self._paths: dict[tuple[str, str], Impairment] = {}
         self._islands: dict[str, int] = {}
 
-    def attach(self, port: Port, deliver: Callable[[str, Any], object]) -> None:
-        """Datagrams to that port are handed to `deliver(sender's endpoint, datagram)` from now on."""
+    def attach(self, port: Port, deliver: Deliver) -> None:
+        """Deliver datagrams for this port from now on."""
         self._receivers[port] = deliver
 
     def detach(self, port: Port) -> None:
-        """Datagrams to that port are lost from now on, those under way included."""
+        """Lose datagrams for this port from now on, those on the way included."""
         self._receivers.pop(port, None)
 
     def impair(self, sender: str, receiver: str, impairment: Impairment) -> None:
@@ -56,7 +59,7 @@ class Network:
         self._paths[sender, receiver] = impairment
 
     def partition(self, *islands: Iterable[str]) -> None:
-        """Cut the network: only endpoints of the same island reach each other; those not named form one more."""
+        """Carry datagrams only within an island from now on.  Endpoints in none of them form another island."""
         self._islands = {endpoint: number for number, island in enumerate(islands, 1) for endpoint in island}
 
     def heal(self) -> None:
@@ -64,7 +67,7 @@ class Network:
         self._islands = {}
 
     def send(self, sender: str, to: Port, datagram: Any) -> None:
-        """Send a datagram on its way."""
+        """Send a datagram."""
         path = self._paths.get((sender, to[0]), self.impairment)
         self.counters["sent"] += 1
         copies = 2 if self._random.random() < path.duplicate else 1

@@ -1,61 +1,51 @@
-"""A host of a big simulation: the daemon's control plane as in cluster.Host, and a data plane of one call a hop.
+"""A host of a large simulation: the control plane of ControlHost, and a data plane of one call for each hop.
 
-Packets follow the forwarding entries that the engine has set, hop by hop, as the stages do: look up by (origin, via),
-origin, via, then the group; take turns by stream sequence; never back to where it came from; a second copy is dropped
-before it is looked up; what has no key is dropped.  Entries are resolved once after each change of the table.
+All hosts join one group.  Packets follow the forwarding entries from hop to hop as in the stages: no copy returns to
+the host that it came from, duplicates are dropped before the look-up, and packets without a sender key are dropped.
+The next hops of a stream are looked up once after each change of the table.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import NamedTuple
 
 from pipeline.address import ANY_SOURCE, Address, NodeId
 from pipeline.engines.api import Resend
-from pipeline.forwarding.route import FibEntry, FibKey, Kind, Side
+from pipeline.forwarding import lookup
+from pipeline.forwarding.route import FibDelete, FibEntry
 from pipeline.forwarding.stream_stall import TICK_S, StreamStallDetector
 from pipeline.overlay.events import NodeEvent, PeerChanged
 from pipeline.overlay.node import NodeConfig
 from pipeline.sim.clock import Clock
-from pipeline.sim.cluster import HISTORY_PACKETS, Host
-from pipeline.sim.history import Stream
-from pipeline.sim.underlay import Underlay
-
-if TYPE_CHECKING:
-    from pipeline.sim.measures import Measures
-
-
-Hops: TypeAlias = tuple[tuple[float, Callable[..., None], int], ...]
-"""Of each copy of a packet: how long it is under way, what it does there, and the number of the host."""
+from pipeline.sim.host import REPAIR_BUFFER_PACKETS, ControlHost
+from pipeline.sim.measures import Measures
+from pipeline.sim.packet import Packet
+from pipeline.sim.repair_buffer import RepairBuffer
+from pipeline.sim.underlay import Hop, Underlay
 
 
-class Flight:
-    """One packet and what becomes of it."""
+class NextHops(NamedTuple):
+    """Result of a look-up."""
 
-    __slots__ = ("duplicates", "expected", "got", "is_sampled", "number", "origin", "sent_at", "start", "stream")
-
-    def __init__(self, *, origin: NodeId, start: int, life: int, number: int, sent_at: float, hosts: int) -> None:
-        self.origin, self.start, self.number, self.sent_at = origin, start, number, sent_at
-        self.stream = origin, life
-        self.got = bytearray(hosts)
-        self.expected = b""
-        self.duplicates = 0
-        self.is_sampled = False
+    is_local: bool
+    """Whether packets are delivered to this host."""
+    by_stripe: list[tuple[Hop, ...]]
+    """Copies to send, for each stripe."""
 
 
-class Course:
-    """One origin's stream at a station: what has come of it, and where it goes."""
+class StreamState:
+    """State of one origin's stream at a station."""
 
-    __slots__ = ("history", "ways")
+    __slots__ = ("buffer", "next_hops")
 
     def __init__(self) -> None:
-        self.history: Stream[Flight] = Stream(HISTORY_PACKETS)
-        self.ways: dict[int, tuple[bool, list[Hops]]] = {}
-        """By the host that a packet comes from: whether it is delivered here, and its copies in each turn."""
+        self.buffer: RepairBuffer[Packet] = RepairBuffer(REPAIR_BUFFER_PACKETS)
+        self.next_hops: dict[int | None, NextHops] = {}
+        """By the number of the host that a packet comes from; None for this host's programs."""
 
 
-class Station(Host):
+class Station(ControlHost):
     """Host number `index`."""
 
     def __init__(
@@ -67,175 +57,162 @@ class Station(Host):
         generator: random.Random,
         *,
         measures: Measures,
-        numbers: dict[NodeId, int],
+        hosts_by_id: dict[NodeId, int],
         stations: list[Station],
         packet_bytes: int,
         group: Address,
     ) -> None:
+        """All stations share `stations` and `hosts_by_id`, to which each adds its own node id."""
         super().__init__(config, clock, underlay, generator)
         self.index = index
-        self.copies = 0
-        """Packets sent on, in the time that is measured."""
         self.started_at = 0.0
-        self.heard_at: float | None = None
-        """When the first packet since the start came."""
+        self.joined_at: float | None = None
+        """Arrival time of the first packet since the start."""
         self._underlay = underlay
         self._measures = measures
-        self._hosts_by_id = numbers
+        self._hosts_by_id = hosts_by_id
         self._stations = stations
         self._packet_bytes = packet_bytes
         self._group = group
-        self._number = -1
-        self._courses: dict[tuple[NodeId, int], Course] = {}
-        """By origin and its life."""
-        numbers[self.node_id] = index
+        self._stream_sequence = -1
+        self._streams: dict[tuple[NodeId, int], StreamState] = {}
+        """By origin and its incarnation."""
+        hosts_by_id[self.node_id] = index
 
-    # ---- life
+    # ---- control
 
-    def begin(self) -> None:
-        """Start and join."""
-        self.started_at, self.heard_at = self._clock.now, None
-        self._number = -1
-        self._courses = {}
-        self.start()
+    def start(self) -> None:
+        """Start a new incarnation of the node, and join the group."""
+        self.started_at, self.joined_at = self._clock.now, None
+        self._stream_sequence = -1
+        self._streams = {}
+        super().start()
         self.join(self._group, ANY_SOURCE)
-        self._clock.call_at(self._clock.now + TICK_S, self._look_for_silence, self.started_at, StreamStallDetector())
+        self._clock.call_at(self._clock.now + TICK_S, self._detect_stalls, self.started_at, StreamStallDetector())
 
-    def _note_table_change(self) -> None:
-        for course in self._courses.values():
-            course.ways.clear()
+    def _write_entry(self, change: FibEntry | FibDelete) -> None:
+        super()._write_entry(change)
+        for stream in self._streams.values():
+            stream.next_hops.clear()
 
-    def _on_event(self, event: NodeEvent) -> None:
-        super()._on_event(event)
+    def _handle_event(self, event: NodeEvent) -> None:
+        super()._handle_event(event)
         if isinstance(event, PeerChanged) and event.is_up:  # the stages' probes measure every link that is up
             peer = event.record.node_id
             rtt_s = 2 * self._underlay.delay_s(self.index, self._hosts_by_id[peer])
             self.node.handle_rtt(peer, rtt_s, self._clock.now)
 
-    def _look_for_silence(self, life: float, watch: StreamStallDetector[tuple[NodeId, int]]) -> None:
-        if not self.is_running or life != self.started_at:
+    def _detect_stalls(self, started_at: float, detector: StreamStallDetector[tuple[NodeId, int]]) -> None:
+        if not self.is_running or started_at != self.started_at:
             return
-        self._clock.call_at(self._clock.now + TICK_S, self._look_for_silence, life, watch)
-        if watch.tick({stream: course.history.highest for stream, course in self._courses.items()}):
+        self._clock.call_at(self._clock.now + TICK_S, self._detect_stalls, started_at, detector)
+        if detector.tick({key: stream.buffer.highest for key, stream in self._streams.items()}):
             self.node.handle_stream_stall(self._group, self._clock.now)
-            self._pump()
+            self.drain()
 
     # ---- packets
 
-    def emit(self) -> Flight | None:
-        """A program of this host sends a packet to the group."""
-        now = self._clock.now
-        if not self._host_entry():
+    def announce(self) -> None:
+        """Register as a source of the group."""
+        self.register_source(self._group)
+
+    def send(self) -> None:
+        """Send a packet to the group as a program of this host."""
+        if self._look_up_host() is None:
             self.announce()
-            return None
-        self._number += 1
-        flight = Flight(
+            return
+        self._stream_sequence += 1
+        packet = Packet(
             origin=self.node_id,
-            start=self.index,
-            life=self.config.incarnation,
-            number=self._number,
-            sent_at=now,
+            source=self.index,
+            incarnation=self.config.incarnation,
+            stream_sequence=self._stream_sequence,
+            sent_at=self._clock.now,
             hosts=len(self._stations),
         )
-        flight.got[self.index] = 1
-        self._measures.sent(flight)
-        self._take(flight, -1)
-        return flight
+        packet.received[self.index] = 1
+        self._measures.record_packet(packet)
+        self._forward(packet, None)
 
-    def _host_entry(self) -> bool:
-        return FibKey(Side.HOST, Kind.GROUP, self._group) in self.fib
-
-    def announce(self) -> None:
-        """Register as a source before the first packet."""
-        self.node.register_source(self._group, self._clock.now)
-        self._pump()
-
-    def arrive(self, flight: Flight, via: int) -> None:
-        """A packet comes from host number `via`."""
+    def receive(self, packet: Packet, via: int) -> None:
+        """Receive a copy of a packet from host number `via`."""
         if not self.is_running:
             return
-        index, got = self.index, flight.got
-        if got[index]:
-            flight.duplicates += 1
+        index, received = self.index, packet.received
+        if received[index]:
+            packet.duplicates += 1
             return
-        if flight.origin not in self._keys:
+        if packet.origin not in self._keys:
             self.drops["no_key"] += 1
             return
-        got[index] = 1
-        if not self._take(flight, via):
+        received[index] = 1
+        if not self._forward(packet, via):
             return
-        if self.heard_at is None:
-            self.heard_at = self._clock.now
-            self._measures.heard(self)
-        if flight.is_sampled:
-            self._measures.delivered(flight, index, self._clock.now)
+        if self.joined_at is None:
+            self.joined_at = self._clock.now
+            self._measures.record_join(self)
+        if packet.is_sampled:
+            self._measures.record_arrival(packet, index)
 
-    def _take(self, flight: Flight, via: int) -> bool:
-        """Keep it and send it on; returns whether it is delivered here."""
-        course = self._courses.get(flight.stream)
-        if course is None:
-            course = self._courses[flight.stream] = Course()
-        if course.history.add(flight):
-            self._note_gap(flight.origin, course.history.missing, via)
-        way = course.ways.get(via)
-        if way is None:
-            way = course.ways[via] = self._resolve(flight.origin, via)
-        is_local, stripes = way
-        hops = stripes[flight.number % len(stripes)] if stripes else ()
+    def _forward(self, packet: Packet, via: int | None) -> bool:
+        """Keep a packet for repair and send copies.  Return whether it is delivered to this host."""
+        stream = self._streams.get(packet.stream)
+        if stream is None:
+            stream = self._streams[packet.stream] = StreamState()
+        if stream.buffer.add(packet):
+            self._report_gap(packet.origin, stream.buffer.missing, via)
+        next_hops = stream.next_hops.get(via)
+        if next_hops is None:
+            next_hops = stream.next_hops[via] = self._look_up(packet.origin, via)
+        is_local, by_stripe = next_hops
+        hops = by_stripe[packet.stream_sequence % len(by_stripe)] if by_stripe else ()
         if hops:
-            self._underlay.spread(self.index, hops, self._packet_bytes, (flight, self.index))
+            self._underlay.send_copies(self.index, hops, self._packet_bytes, (packet, self.index))
             if self._measures.is_on:
-                self.copies += len(hops)
-                if flight.is_sampled:
-                    for _, _, index in hops:
-                        self._measures.crossed(self.index, index)
+                self._measures.record_copies(packet, self.index, hops)
         return is_local
 
-    def _resolve(self, origin: NodeId, via: int) -> tuple[bool, list[Hops]]:
-        """Whether packets are delivered here, and the hosts they are sent on to in each turn."""
-        if via < 0:
-            keys = [FibKey(Side.HOST, Kind.GROUP, self._group)]
-        else:
-            node = self._stations[via].node_id
-            keys = [
-                FibKey(Side.OVERLAY, Kind.GROUP, self._group, None, each, link)
-                for each in (origin, None)
-                for link in (node, None)
-            ]
-        entry = next((self.fib[key] for key in keys if key in self.fib), None)
-        if entry is None:
-            return False, []
-        stripes = [entry, *(self.fib.get(_of_turn(entry.key, stripe)) for stripe in range(1, entry.stripes))]
-        own_way = {via, self._hosts_by_id[origin]}
-        return entry.local, [self._hops(each, own_way) for each in stripes]
+    # ---- look-up
 
-    def _hops(self, entry: FibEntry | None, but: set[int]) -> Hops:
-        links = sorted(entry.links) if entry is not None else ()
-        found = (self._hosts_by_id[self._links[link][0]] for link in links)
+    def _look_up_host(self) -> FibEntry | None:
+        source = next(each for each, _ in self.node.record.addresses if len(each) == len(self._group))
+        return lookup.host_entry(self.fib, source, self._group)
+
+    def _look_up(self, origin: NodeId, via: int | None) -> NextHops:
+        if via is None:
+            entry = self._look_up_host()
+        else:
+            entry = lookup.overlay_entry(self.fib, self._group, origin, self._stations[via].node_id)
+        if entry is None:
+            return NextHops(False, [])
+        served = {via, self._hosts_by_id[origin]}
+        stripes = (lookup.stripe_links(self.fib, entry, stripe) for stripe in range(entry.stripes))
+        return NextHops(entry.local, [self._hops(links, served) for links in stripes])
+
+    def _hops(self, links: frozenset[int], served: set[int | None]) -> tuple[Hop, ...]:
+        receivers = (self._hosts_by_id[self._links[link][0]] for link in sorted(links))
         delay_s = self._underlay.delay_s
         return tuple(
-            (delay_s(self.index, index), self._stations[index].arrive, index) for index in found if index not in but
+            (delay_s(self.index, receiver), self._stations[receiver].receive, receiver)
+            for receiver in receivers
+            if receiver not in served
         )
 
     # ---- repair
 
-    def _note_gap(self, origin: NodeId, missing: set[int], via: int) -> None:
-        upstream = self._stations[via].node_id if via >= 0 else None
+    def _report_gap(self, origin: NodeId, missing: set[int], via: int | None) -> None:
+        upstream = None if via is None else self._stations[via].node_id
         self.node.handle_gap(self._group, origin, tuple(sorted(missing)), self._clock.now, via=upstream)
-        self._pump()
+        self.drain()
 
-    def _resend(self, order: Resend) -> None:
-        index = self._hosts_by_id.get(order.peer)
-        if index is None:
+    def _resend(self, request: Resend) -> None:
+        receiver = self._hosts_by_id.get(request.peer)
+        if receiver is None:
             return
-        for (origin, _), course in self._courses.items():
-            for number in order.numbers if origin == order.origin else ():
-                flight = course.history.get(number)
-                if flight is not None:
-                    self._measures.resent += 1
-                    arrive = self._stations[index].arrive
-                    self._underlay.carry(self.index, index, self._packet_bytes, arrive, flight, self.index)
-
-
-def _of_turn(key: FibKey, stripe: int) -> FibKey:
-    return FibKey(key.side, key.kind, key.group, key.source, key.origin, key.via, stripe)
+        for (origin, _), stream in self._streams.items():
+            for number in request.numbers if origin == request.origin else ():
+                packet = stream.buffer.get(number)
+                if packet is not None:
+                    self._measures.record_resend()
+                    receive = self._stations[receiver].receive
+                    self._underlay.send_packet(self.index, receiver, self._packet_bytes, receive, packet, self.index)

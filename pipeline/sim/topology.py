@@ -1,7 +1,8 @@
-"""Where hosts are: one-way delays between them, and where it is known the physical links between them.
+"""Topologies: one-way delays between hosts and, where known, the physical links between them.
 
-Four kinds, each made from one seed: a matrix of measured round-trip times, points on a plane, a transit-stub network
-and a power-law network as Inet makes them.  Hosts are numbered from 0.  It knows no overlay and no time.
+There are four kinds, each made from one seed: a matrix of measured round-trip times, points on a plane, a transit-stub
+network, and a power-law network like those of Inet.  Hosts are numbered from 0.  A topology knows no overlay and no
+time.
 """
 
 from __future__ import annotations
@@ -17,22 +18,23 @@ from typing import Protocol, TypeAlias
 PhysicalLink: TypeAlias = tuple[int, int]
 
 SPEED_S = 0.1
-"""One way across the unit square: some 20,000 km of fibre."""
+"""One-way delay along a side of the unit square: about 20,000 km of fibre."""
 LAST_MILE_S = 0.0005
+"""One-way delay between a host and its router."""
 
 
 class Topology(Protocol):
-    """A placement of hosts."""
+    """Places of hosts."""
 
     def delay_s(self, one: int, other: int) -> float:
-        """One way between two hosts."""
+        """Return the one-way delay between two hosts."""
 
     def path(self, one: int, other: int) -> Sequence[PhysicalLink]:
-        """The physical links between two hosts; none if the topology has no notion of them."""
+        """Return the physical links between two hosts; none if the topology does not model links."""
 
 
 class Matrix:
-    """Hosts at randomly chosen places of a matrix of round-trip times in milliseconds; several may share one."""
+    """Hosts at random places of a matrix of round-trip times in ms; hosts share places if there are too few."""
 
     def __init__(self, rows: Sequence[Sequence[float]], hosts: int, generator: random.Random) -> None:
         places = list(range(len(rows)))
@@ -40,17 +42,17 @@ class Matrix:
         self._rows, self._place = rows, chosen
 
     def delay_s(self, one: int, other: int) -> float:
-        """Half of the round trip."""
+        """Return half of the round-trip time."""
         a, b = self._place[one], self._place[other]
         return max(LAST_MILE_S, self._rows[a][b] / 2e3)
 
     def path(self, one: int, other: int) -> Sequence[PhysicalLink]:  # noqa: ARG002
-        """Unknown."""
+        """Return no links: they are unknown."""
         return ()
 
 
 def read_matrix(text: str) -> list[list[float]]:
-    """Rows of numbers, round-trip times in ms; ValueError with the line that is wrong."""
+    """Return rows of round-trip times in ms; ValueError names the line that is wrong."""
     rows: list[list[float]] = []
     lines = [(number, line.replace(",", " ").split()) for number, line in enumerate(text.splitlines(), 1)]
     lines = [(number, words) for number, words in lines if words]
@@ -70,38 +72,39 @@ def read_matrix(text: str) -> list[list[float]]:
 
 
 class Plane:
-    """Points on a unit square."""
+    """Hosts at random points of a unit square."""
 
     def __init__(self, hosts: int, generator: random.Random) -> None:
         self._points = [(generator.random(), generator.random()) for _ in range(hosts)]
 
     def delay_s(self, one: int, other: int) -> float:
-        """As the crow flies."""
+        """Return the delay of a straight line and of both last miles."""
         return 2 * LAST_MILE_S + SPEED_S * math.dist(self._points[one], self._points[other])
 
     def path(self, one: int, other: int) -> Sequence[PhysicalLink]:  # noqa: ARG002
-        """There are no links."""
+        """Return no links: there are none."""
         return ()
 
 
 class Routers:
-    """Hosts at routers of a graph; packets take the shortest way."""
+    """Hosts at routers of a graph; packets take the shortest path."""
 
     def __init__(self, graph: Sequence[dict[int, float]], places: Sequence[int]) -> None:
         self._graph = graph
-        """Of each router: its neighbours and the delay to them."""
+        """By router: its neighbours and the delay to each."""
         self._place = places
+        """By host: its router."""
         self._trees: dict[int, tuple[array[float], array[int]]] = {}
 
     def delay_s(self, one: int, other: int) -> float:
-        """Along the shortest way, and the last mile at both ends."""
+        """Return the delay of the shortest path and of both last miles."""
         a, b = self._place[one], self._place[other]
         if b in self._trees:
             a, b = b, a
         return 2 * LAST_MILE_S + self._tree(a)[0][b]
 
     def path(self, one: int, other: int) -> Sequence[PhysicalLink]:
-        """The links between the routers."""
+        """Return the links between the routers of two hosts."""
         a, b = self._place[one], self._place[other]
         previous = self._tree(a)[1]
         links = []
@@ -111,7 +114,7 @@ class Routers:
         return links
 
     def _tree(self, root: int) -> tuple[array[float], array[int]]:
-        """Delays from a router, and the router before each on the shortest way (Dijkstra)."""
+        """Return the delay of each router from `root`, and its predecessor on the shortest path (Dijkstra)."""
         found = self._trees.get(root)
         if found is not None:
             return found
@@ -126,10 +129,10 @@ class Routers:
                 through = so_far + delay_s
                 if through < distance[neighbour]:
                     distance[neighbour], previous[neighbour] = through, router
-                    # A router with one link leads nowhere else.
+                    # A router with one link is on no path between others.
                     if len(self._graph[neighbour]) > 1:
                         heapq.heappush(queue, (through, neighbour))
-        # Thousands of hosts at thousands of routers: lists would take three times the memory.
+        # Arrays, because lists would take three times the memory with thousands of hosts and routers.
         found = self._trees[root] = array("d", distance), array("i", previous)
         return found
 
@@ -140,7 +143,7 @@ def _connect(graph: list[dict[int, float]], one: int, other: int, delay_s: float
 
 
 def transit_stub(hosts: int, generator: random.Random) -> Routers:
-    """Transit domains across the world, stub domains of a few routers at each transit router (Zegura et al., 1996)."""
+    """Return transit domains with stub domains of four routers at each transit router (Zegura et al., 1996)."""
     domains, transits, stubs, size = 4, 4, 3, 4
     graph: list[dict[int, float]] = [{} for _ in range(domains * transits * (1 + stubs * size))]
     core = [list(range(domain * transits, (domain + 1) * transits)) for domain in range(domains)]
@@ -163,7 +166,7 @@ def transit_stub(hosts: int, generator: random.Random) -> Routers:
 
 
 def power_law(hosts: int, routers: int, generator: random.Random) -> Routers:
-    """Routers that attach to others in proportion to their degree, as in Inet; links of 1 … 4 ms."""
+    """Return routers that attach to others in proportion to their degree, as in Inet; links have 1 … 4 ms."""
     graph: list[dict[int, float]] = [{} for _ in range(routers)]
     ends: list[int] = [0, 1]
     _connect(graph, 0, 1, generator.uniform(0.001, 0.004))

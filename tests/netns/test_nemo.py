@@ -70,7 +70,7 @@ def test_stream_over_relays_is_complete(nemo: Network, measured: Callable[..., N
         assert {reason: count for reason, count in drops(each).items() if count != old.get(reason, 0)} == {}, each.name
     parents = [parent for tree in Tables(nemo.instances).trees(source, group) for parent in tree.values()]
     degrees = [parents.count(each.name) / STRIPES for each in nemo.instances]
-    simulated = run(Scenario(engine="nemo", nodes=HOSTS, duration_s=60, warmup_s=30, join_s=5, rate=RATE))
+    simulated = run(Scenario(engine="nemo", nodes=HOSTS, duration_s=60, warmup_s=30, join_s=5, rate_pps=RATE))
     measured(sent=sent, degree_max=max(degrees), simulated_degree_max=simulated["out_degree"]["max"])
     assert simulated["delivery_ratio"] == 1.0
     assert simulated["duplicates_per_packet"] == 0.0

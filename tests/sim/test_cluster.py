@@ -14,7 +14,8 @@ import pytest
 from pipeline import limits
 from pipeline.address import ANY_SOURCE, Address, FilterMode, SourceFilter, derive_addresses, include, parse
 from pipeline.overlay.events import NoticeKind
-from pipeline.sim.cluster import Cluster, Host, endpoint_of
+from pipeline.sim.cluster import Cluster, Host
+from pipeline.sim.host import endpoint_of
 from pipeline.sim.netem import Impairment
 
 GROUPS = [parse("239.1.1.1"), parse("239.1.1.2"), parse("ff15::1"), parse("232.1.1.1")]
@@ -258,7 +259,7 @@ def test_no_packet_is_lost_while_control_is_away() -> None:
     victim.restore_control(checkpoint)
     send_for(3)
     victim.table.expire_adopted()
-    victim._pump()
+    victim.drain()
     send_for(0.5)
     cluster.run(0.1)
     for sender, packet in packets:

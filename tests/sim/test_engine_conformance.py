@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from pipeline import engines
 from pipeline.address import ANY_SOURCE, parse
-from pipeline.sim.cluster import Cluster, Host, endpoint_of
+from pipeline.sim.cluster import Cluster, Host
+from pipeline.sim.host import endpoint_of
 from pipeline.sim.netem import Impairment
 
 GROUPS = [parse("239.1.1.1"), parse("ff15::1")]
@@ -124,7 +125,7 @@ def check_nothing_remains(cluster: Cluster, conduct: Conduct) -> None:
             for group in GROUPS:
                 host.leave(group)
                 host.node.deregister_source(group, cluster.clock.now)
-                host._pump()
+                host.drain()
     cluster.run(conduct.quiet_s)
     for host in cluster.hosts:
         if host.is_running:

@@ -13,7 +13,8 @@ import pytest
 
 from pipeline.address import ANY_SOURCE, parse
 from pipeline.engines.nemo.engine import Nemo
-from pipeline.sim.cluster import Cluster, Host, endpoint_of
+from pipeline.sim.cluster import Cluster, Host
+from pipeline.sim.host import endpoint_of
 from pipeline.sim.netem import Impairment
 
 GROUP = parse("239.1.1.1")

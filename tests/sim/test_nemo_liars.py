@@ -74,7 +74,7 @@ class Overlay:
             for host in self.honest:
                 for message in lie(self, host):
                     self.engine(self.liar)._desk.send(host.node_id, message)
-            self.liar._pump()
+            self.liar.drain()
             self.cluster.run(STEP_S)
         self.liar.crash()
 

@@ -161,9 +161,8 @@ def death_of_the_busiest(*, seed: int = 3, **options: object) -> dict[str, float
     experiment = Experiment(scenario)
 
     def kill() -> None:
-        busiest = max(experiment.stations[1:], key=lambda station: station.copies)
-        busiest.crash()
-        experiment.measures.went_down(busiest.index)
+        busiest = max(experiment.stations[1:], key=lambda station: experiment.measures.copies[station.index])
+        experiment.fail_host(busiest.index)
 
     experiment.clock.call_at(40.0, kill)
     figures = experiment.run()

@@ -1,6 +1,6 @@
-"""Goal: what cannot be simulated is refused in one line that names the flag and says what is expected.
+"""Goal: a wrong flag of `pipeline simulate` is refused in one line with the flag, its value and what is expected.
 
-Method: the command line with nonsense of each kind, and with files that are missing or wrong.
+Method: the command line with wrong values of each kind, and with files that are missing or wrong.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ def simulate(*flags: str) -> subprocess.CompletedProcess[str]:
 
 
 def refusal(*flags: str, code: int) -> str:
+    """Return the line on stderr of a command that ends with this exit code."""
     found = simulate(*flags)
     assert found.returncode == code, found
     assert found.stdout == ""
@@ -48,7 +49,8 @@ def refusal(*flags: str, code: int) -> str:
         ("--option", "k=3", "the engine has no options"),
     ],
 )
-def test_nonsense_is_refused(flag: str, value: str, words: str) -> None:
+def test_wrong_value_is_refused_with_the_flag(flag: str, value: str, words: str) -> None:
+    """Goal: the line holds flag, value and remedy.  Method: one wrong flag at a time."""
     line = refusal(flag, value, code=USAGE)
     assert f"{flag} {value}" in line
     assert words in line
@@ -66,8 +68,8 @@ def test_nonsense_is_refused(flag: str, value: str, words: str) -> None:
         ("rendezvous=n1", "it is node n0"),
     ],
 )
-def test_an_engine_refuses_options(option: str, words: str) -> None:
-    """For many nodes too, where sessions follow the engine's pace."""
+def test_wrong_engine_option_is_refused(option: str, words: str) -> None:
+    """Goal: the engine's own check is reported.  Method: 100 nodes, whose sessions follow the engine's intervals."""
     line = refusal("--overlay", "nemo", "--nodes", "100", "--option", option, code=USAGE)
     assert f"--option {option}: " in line
     assert words in line
@@ -83,12 +85,13 @@ def test_an_engine_refuses_options(option: str, words: str) -> None:
         ("--rtt-matrix", b"0 1\n-1 0\n", "line 2: expected round-trip times"),
         ("--rtt-matrix", b"0 1\n0\n", "line 2 has 1 numbers"),
         ("--rtt-matrix", b"", "expected round-trip times"),
-        ("--rtt-matrix", b"\xff\xfe", "no text"),
+        ("--rtt-matrix", b"\xff\xfe", "not a text file"),
         ("--rtt-matrix", None, "no such file"),
     ],
 )
-def test_a_wrong_file_is_refused(tmp_path: Path, flag: str, content: bytes | None, words: str) -> None:
-    file = tmp_path / "given"
+def test_wrong_file_is_refused_with_its_line(tmp_path: Path, flag: str, content: bytes | None, words: str) -> None:
+    """Goal: the line holds flag, path and the line of the file.  Method: one wrong file at a time, or none."""
+    file = tmp_path / "file"
     if content is not None:
         file.write_bytes(content)
     line = refusal(flag, str(file), code=CONFIG)
@@ -96,7 +99,8 @@ def test_a_wrong_file_is_refused(tmp_path: Path, flag: str, content: bytes | Non
     assert words in line
 
 
-def test_a_matrix_and_a_trace_are_used(tmp_path: Path) -> None:
+def test_matrix_and_trace_are_used(tmp_path: Path) -> None:
+    """Goal: files take the place of a random topology and churn.  Method: three places that are 100 ms apart."""
     matrix, trace = tmp_path / "matrix", tmp_path / "trace"
     matrix.write_text("0 100 100\n100 0 100\n100 100 0\n")
     trace.write_text("2 3 down\n3 3 up\n")
