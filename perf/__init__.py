@@ -1,1 +1,1 @@
-"""Measurements of mcast-pipeline against other ways to carry multicast between hosts; README.md says how."""
+"""Measurements of mcast-pipeline and of other networks that carry multicast between hosts; README.md has the method."""

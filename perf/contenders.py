@@ -1,6 +1,6 @@
-"""Ways to connect hosts that carry multicast: this project, the kernel's own, and the VPNs of vpns.py.
+"""Networks that are compared: this project, those of the kernel, and the VPNs of vpns.py.
 
-Each is a `Network` (network.py); `kinds()` names them all.
+Each is a `Network` (network.py); `kinds()` lists all of them by name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.lab.programs import require, wait_until
 
 
 class Pipeline(Network):
-    """This project's daemon on every host, engine `mesh`; `busy`: its workers never sleep, and wait for nothing."""
+    """Daemon of this project on every host, engine `mesh`; with `busy` its workers never sleep and delay nothing."""
 
     title = "ours"
     interface = "mcast0"
@@ -53,11 +53,11 @@ class Pipeline(Network):
     def wait_members(self, groups: list[str]) -> None:
         source, others = self.instances[0], {instance.name for instance in self.instances[1:]}
 
-        def known() -> bool:
+        def has_members() -> bool:
             members = {row["group"]: set(row["members"]) for row in source.show("groups")}
             return all(members.get(group) == others for group in groups)
 
-        wait_until(known, 10.0, f"{source} knows the members of {len(groups)} groups")
+        wait_until(has_members, 10.0, f"{source} knows the members of {len(groups)} groups")
 
     def close(self) -> None:
         for instance in self.instances:
@@ -66,18 +66,18 @@ class Pipeline(Network):
 
 
 BUSY = "ours-4-busy"
-"""Its workers need a core each: measured only where it is named."""
+"""Each of its workers needs a core, so it is measured only when it is named."""
 
 
 def pipeline_name(workers: int, *, sealed: bool) -> str:
     return f"ours-{workers}" + ("" if sealed else "-insecure")
 
 
-# ---------------------------------------------------------------- the kernel's own
+# ---------------------------------------------------------------- networks of the kernel
 
 
 class Native(Network):
-    """No overlay at all: the underlay's bridge floods multicast."""
+    """Multicast without an overlay: the bridge of the underlay floods it."""
 
     title = "native"
     interface = UNDERLAY_PORT
@@ -92,7 +92,7 @@ class Native(Network):
 
 
 class Vxlan(Network):
-    """Kernel VXLAN, head-end replication: every host has all others in its flood list.  No encryption."""
+    """Kernel VXLAN with head-end replication: every host has all others in its flood list; no encryption."""
 
     title = "vxlan"
     interface = "vx0"
@@ -111,14 +111,14 @@ class Vxlan(Network):
             self.set_address(host)
 
 
-# ---------------------------------------------------------------- all of them
+# ---------------------------------------------------------------- names
 
 
 Factory = Callable[..., Network]
 
 
 def kinds() -> dict[str, Factory]:
-    """Every kind of network by name, each to be called with hosts=N and offloads=True or False."""
+    """Return a factory for every kind of network by name; call it with `hosts` and `offloads`."""
     found: dict[str, Factory] = {}
     for workers in (1, 2, 4, 8, 16):
         for sealed in (True, False):
@@ -131,7 +131,7 @@ def kinds() -> dict[str, Factory]:
 
 
 def add_kinds(parser: argparse.ArgumentParser, default: str | None) -> None:
-    """The option --kinds: names as in "ours-4,vxlan", as a list."""
+    """Add the option --kinds, a list of names such as "ours-4,vxlan"."""
 
     def names_in(text: str) -> list[str]:
         if unknown := sorted(set(text.split(",")) - set(kinds())):
@@ -149,10 +149,10 @@ VPN_NAMES = tuple(kind.title for kind in vpns.ALL)
 
 
 def programs(name: str) -> tuple[str, ...]:
-    """The programs of other people that a kind needs."""
+    """Return the programs that must be installed for this kind."""
     return next((kind.programs for kind in vpns.ALL if kind.title == name), ())
 
 
 def make(name: str, *, hosts: int, offloads: bool = True) -> Network:
-    """A network that is not started yet; KeyError for a name that is not one of `kinds()`."""
+    """Return a network that is not started yet; KeyError if `kinds()` has no such name."""
     return kinds()[name](hosts=hosts, offloads=offloads)

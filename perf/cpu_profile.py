@@ -1,10 +1,10 @@
-"""Where the CPU goes: per process, stage and packet; context switches and memory.
+"""CPU, context switches and memory of each process of a node, per packet.
 
-Method: a stream of 1316 bytes at fixed rates from host 1 to the receivers, and no stream at all; before and after, CPU
-time of every process of the sending node and of one receiving node (schedstat, to the nanosecond: it includes the
-kernel's work in their system calls and the interrupts that met them), context switches and memory (psutil).  With 4
-workers a process is a stage.  What the whole machine did besides is the rest: the traffic programs, the kernel on its
-own, the other receivers, and other people's work.
+Method: a stream of datagrams of 1316 bytes at fixed rates from host 1 to the receivers, and an idle phase. Before and
+after each, the script reads CPU time (schedstat, in nanoseconds), context switches and memory (psutil) of every process
+of the sending node and of one receiving node. CPU time includes system calls and the interrupts during a process. With
+4 workers a process is a stage. The rest of the machine's CPU is traffic programs, kernel threads, the other receivers
+and unrelated work.
 
     python perf/cpu_profile.py [--quick] [--workers 4] [--receivers 3] [--rates 1000,20000,50000] [--json]
 """
@@ -22,7 +22,7 @@ import psutil
 
 from perf.contenders import Pipeline
 from perf.measure import CpuClock, Load, Trial, background_share, run_trial, settled
-from perf.report import Cell, Goal, Plot, Result, arguments, goal_table, run, say, table
+from perf.report import Cell, Goal, Plot, Result, arguments, goal_table, log_progress, run, table
 from pipeline.lab.instance import Instance
 
 STAGES = ("tun_ingress", "classify", "overlay_egress", "overlay_ingress", "sender", "receiver", "all")
@@ -34,7 +34,7 @@ HEADER = ("process", "% of a core", "µs/packet", "waits/1,000", "preempted/1,00
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a process has used so far."""
+    """Resources that a process has used so far."""
 
     cpu_s: float
     voluntary: int
@@ -44,7 +44,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a process used while a load ran."""
+    """Resources that a process used during a load."""
 
     name: str
     cpu_percent: float
@@ -58,7 +58,7 @@ class Row:
 
 
 def processes(instance: Instance) -> dict[str, int]:
-    """The pids of a node by what they are: supervisor, control, and the workers by role and lane."""
+    """Return the pids of a node by role: supervisor, control, and each worker with its lane."""
     found = {"supervisor": instance.process.pid}
     workers = instance.show("workers")
     lanes = {worker["lane"] for worker in workers if worker["role"] in STAGES}
@@ -78,7 +78,7 @@ def sample(pid: int) -> Sample:
 
 
 def cpu_s(pid: int) -> float:
-    """CPU time of all threads of a process, in seconds."""
+    """Return the CPU time of all threads of a process, in seconds."""
     total_ns = 0
     for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
         with contextlib.suppress(OSError):
@@ -104,7 +104,7 @@ def difference(name: str, before: Sample, after: Sample, seconds: float, packets
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a load cost; `trial` is None for no load at all."""
+    """Resources that a load cost; `trial` is None for the idle phase."""
 
     rate: int
     trial: Trial | None
@@ -115,7 +115,7 @@ class Profile:
 
     @property
     def rest_percent(self) -> float:
-        """CPU of the machine that these two nodes did not use."""
+        """CPU of the machine outside of these two nodes, in percent of a core."""
         return self.machine_percent - sum(row.cpu_percent for row in [*self.sender, *self.receiver])
 
     def json(self) -> dict[str, Any]:
@@ -130,7 +130,7 @@ class Profile:
 
 
 def profile(network: Pipeline, rate: int, seconds: float) -> Profile:
-    """Run the load between two samples.  Waiting for the programs around it is part of the time, not of the CPU."""
+    """Run the load between two samples of every process; percentages refer to the duration of the stream."""
     nodes = network.instances[:2]
     pids = [processes(node) for node in nodes]
     before = [{name: sample(pid) for name, pid in found.items()} for found in pids]
@@ -156,7 +156,7 @@ def profile(network: Pipeline, rate: int, seconds: float) -> Profile:
 
 
 def goals(profiles: list[Profile]) -> list[tuple[Goal, float | None]]:
-    """What design.md §8 promises."""
+    """Return the limits of idle CPU and memory that a user may rely on, with the measured values."""
     idle = next((each for each in profiles if not each.rate), None)
     idle_percent = sum(row.cpu_percent for row in idle.sender) if idle else None
     memory = max(each.pss_mib for each in profiles) * 2**20 / 1e6
@@ -180,12 +180,11 @@ def result(profiles: list[Profile], background: float, workers: int, receivers: 
             per_packet = [row.us_per_packet for row in rows if row.us_per_packet is not None]
             last: list[Cell] = ["sum", total, sum(per_packet) if per_packet else None, None, None, None]
             found.add(f"{what}: {side}", table(HEADER, [*(row.cells() for row in rows), last]))
-        found.add(
-            f"{what}: machine", f"{each.machine_percent:.0f} % of a core, of it {each.rest_percent:.0f} % elsewhere"
-        )
-    found.add("Promised", goal_table(reached))
+        shares = f"{each.machine_percent:.0f} % of a core, including {each.rest_percent:.0f} % outside of the two nodes"
+        found.add(f"{what}: machine", shares)
+    found.add("To reach", goal_table(reached))
     remark = f"- {workers} workers, {receivers} receivers; a node's memory is {profiles[-1].pss_mib:.0f} MiB (PSS)"
-    found.add("Remarks", f"{remark}\n- other work on the machine before it began: {background:.1%} of its CPUs")
+    found.add("Remarks", f"{remark}\n- other work before the measurement: {background:.1%} of all CPUs")
     return found
 
 
@@ -224,7 +223,7 @@ def main(argv: list[str] | None = None) -> int:
     with Pipeline(options.receivers + 1, workers=options.workers) as network, settled(network):
         for rate in rates:
             profiles.append(profile(network, rate, seconds))
-            say(
+            log_progress(
                 f"{rate} packets/s: {sum(row.cpu_percent for row in profiles[-1].sender):.1f} % of a core, sending node"
             )
     found = result(profiles, background, options.workers, options.receivers)

@@ -1,9 +1,9 @@
-"""Where the time of both CPUs goes near the highest rate: by process, and by kernel, cipher and own code.
+"""Profile of the whole machine near the highest rate: by process, and by kernel, cipher and own code.
 
-Method: a stream of 1316 bytes at a rate that a few receivers just take; in its middle `perf record -a` samples all CPUs
-2,000 times a second by the clock.  Shares are of the whole machine: the programs that send and receive are in it, with
-what the kernel does in their system calls.  A softirq counts for whom it interrupted: what overlay_egress sends over
-veth is delivered to the receiver's socket in its time.
+Method: a stream of datagrams of 1316 bytes at a rate just below the highest one. In its middle `perf record -a` samples
+all CPUs 2,000 times a second by the clock. Shares are of the whole machine, so they include the programs that send and
+receive, with their system calls. A softirq counts for the process that it interrupted: the delivery of a datagram over
+veth into the receiver's socket counts for overlay_egress of the sender.
 
     python perf/hotspots.py [--quick] [--workers 4] [--loads 1:180000,3:100000,7:50000] [--json]
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from perf import packages
 from perf.contenders import Pipeline
 from perf.measure import Load, background_share, run_trial, settled
-from perf.report import Cell, Result, arguments, run, say, table
+from perf.report import Cell, Result, arguments, log_progress, run, table
 from pipeline.errors import PipelineError, UsageError
 
 STAGES = {
@@ -30,27 +30,27 @@ STAGES = {
     "mp-control": "control",
     "swapper": "idle",
 }
-"""What a row is called, by how the process's name begins (the kernel keeps 15 characters)."""
+"""Name of a row by the first characters of the process name, of which the kernel keeps 15."""
 OTHERS = "programs and the rest"
 AREAS = {"[kernel.kallsyms]": "kernel", "libIPSec_MB": "cipher", "libcrypto": "cipher", "_native.abi3.so": "own C"}
-"""By how the name of the file begins that the code is in; the remainder is `other`."""
+"""Area by the first characters of the file that contains the code; any other file is `other`."""
 FREQUENCY = 2000
 LEAD_S = 1.0
-"""From the stream's beginning to the first sample."""
+"""Time from the start of the stream to the first sample."""
 SYMBOLS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Hotspots:
-    """Shares of the machine's time, in percent, while a load ran."""
+    """Shares of the machine's CPU time during a load, in percent."""
 
     receivers: int
     pps: float
     loss: float
     areas: dict[str, dict[str, float]]
-    """By process, then by area."""
+    """Percent by process, then by area."""
     symbols: dict[str, list[tuple[str, float]]]
-    """By process: the functions that take most."""
+    """Functions with the largest shares, by process."""
 
 
 def process_of(comm: str) -> str:
@@ -58,7 +58,7 @@ def process_of(comm: str) -> str:
 
 
 def shares(data: Path, key: str) -> dict[str, dict[str, float]]:
-    """Percent of all samples, by process and then by `key`: dso (the file the code is in) or sym (the function)."""
+    """Return the percent of all samples by process, then by `key`: "dso" (file of the code) or "sym" (function)."""
     options = ("--stdio", "-t", "|", "--sort", f"comm,{key}", "-F", f"overhead,comm,{key}")
     done = subprocess.run(["perf", "report", "-i", data, *options], check=False, capture_output=True, timeout=60)
     if done.returncode:
@@ -85,7 +85,7 @@ def by_area(data: Path) -> dict[str, dict[str, float]]:
 
 
 def by_symbol(data: Path) -> dict[str, list[tuple[str, float]]]:
-    """The functions that take most; those of stripped files have no name."""
+    """Return the functions with the largest shares; functions of stripped files have no name and are left out."""
     found = {}
     for process, symbols in shares(data, "sym").items():
         named = [(symbol[4:], percent) for symbol, percent in symbols.items() if not symbol[4:].startswith("0x")]
@@ -94,7 +94,7 @@ def by_symbol(data: Path) -> dict[str, list[tuple[str, float]]]:
 
 
 def measure(receivers: int, pps: int, seconds: float, workers: int) -> Hotspots:
-    """One load, sampled in its middle."""
+    """Run one load and sample it in its middle."""
     with (
         tempfile.TemporaryDirectory() as folder,
         Pipeline(receivers + 1, workers=workers) as network,
@@ -134,7 +134,7 @@ def result(found: list[Hotspots], background: float, workers: int) -> Result:
     report.add(
         "Remarks",
         f"- {workers} workers; `other` is libc, Python and the programs' own code\n"
-        f"- other work on the machine before it began: {background:.1%} of its CPUs",
+        f"- other work before the measurement: {background:.1%} of all CPUs",
     )
     return report
 
@@ -147,7 +147,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def loads(text: str) -> list[tuple[int, int]]:
-    """[(receivers, packets a second)]."""
+    """Return (receivers, packets a second) pairs from the value of --loads."""
     try:
         return [(int(receivers), int(pps)) for receivers, _, pps in (word.partition(":") for word in text.split(","))]
     except ValueError:
@@ -156,15 +156,15 @@ def loads(text: str) -> list[tuple[int, int]]:
 
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
-    wanted = loads(options.loads)
+    pairs = loads(options.loads)
     if packages.install(["perf"]):
-        raise PipelineError("there is no `perf`, and apt has not got it: install linux-perf")
+        raise PipelineError("the program `perf` is missing and apt cannot install it: install linux-perf")
     seconds = min(options.seconds, 2.0) if options.quick else options.seconds
     background = background_share()
     found = []
-    for receivers, pps in wanted:
+    for receivers, pps in pairs:
         found.append(measure(receivers, pps, seconds, options.workers))
-        say(f"{receivers} receivers, {pps} packets/s: sampled")
+        log_progress(f"{receivers} receivers, {pps} packets/s: sampled")
     result(found, background, options.workers).publish(as_json=options.json)
     return 0
 

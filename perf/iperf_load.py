@@ -1,9 +1,9 @@
-"""Load tests with iperf 2, the program that people test multicast with: loss and jitter at each receiver by rate.
+"""Load tests with iperf 2, a common program for multicast tests: loss and jitter by rate.
 
 Method: `iperf -s -u -B GROUP%IF` on every receiver, `iperf -c GROUP -u -b RATE` on host 1, datagrams of 1316 bytes,
-buffers of 4 MiB at the receivers where the system allows them; nothing of iperf or of the networks is modified.  Loss
-is what the client sent less what the worst server received.  iperf keeps its rate by sending in bursts, so it loses
-earlier than the sender of versus.py.
+receive buffers of 4 MiB where the system allows them. Neither iperf nor the networks are modified. Loss is the number
+of datagrams that the client sent less those at the worst server. iperf keeps its rate by bursts, so it loses at lower
+rates than the sender of versus.py.
 
     python perf/iperf_load.py [--quick] [--kinds ours-4,vxlan,native] [--mbit 10,50,100,200,400] [--json]
 """
@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from perf import contenders, packages
-from perf.measure import GROUP, CpuClock, background_share, forget_ended, settled
+from perf.measure import GROUP, CpuClock, background_share, drop_ended_programs, settled
 from perf.network import Network
-from perf.report import Cell, Plot, Result, arguments, run, say, table
+from perf.report import Cell, Plot, Result, arguments, log_progress, run, table
 from pipeline.errors import PipelineError
 from pipeline.lab.netns import Host
 from pipeline.lab.programs import LabError, Process, require, wait_until
@@ -34,7 +34,7 @@ HEADER = ("network", "Mbit/s offered", "Mbit/s sent", "Mbit/s worst", "loss wors
 
 @dataclass(frozen=True, slots=True)
 class ServerReport:
-    """The final line of a server."""
+    """Values of the final line of a server."""
 
     mbit: float
     jitter_ms: float
@@ -42,16 +42,16 @@ class ServerReport:
 
 
 def parse_client(text: str) -> tuple[float, int]:
-    """Mbit/s and datagrams that a client says it has sent; LabError if it says nothing of the kind."""
+    """Return Mbit/s and number of datagrams from the report of a client; LabError if there is none."""
     rate = re.search(r"sec\s+[\d.]+ MBytes\s+([\d.]+) Mbits/sec", text)
     sent = re.search(r"Sent (\d+) datagrams", text)
     if not rate or not sent:
-        raise LabError(f"not the report of an iperf 2 client: {text.strip()[-200:]}")
+        raise LabError(f"no report of an iperf 2 client: {text.strip()[-200:]}")
     return float(rate[1]), int(sent[1])
 
 
 def parse_server(text: str) -> ServerReport | None:
-    """The last report of a server; None if it has received nothing (yet)."""
+    """Return the last report of a server, or None if it has received nothing so far."""
     line = r"sec\s+[\d.]+ MBytes\s+([\d.]+) Mbits/sec\s+([\d.]+) ms\s+(-?\d+)/\s*(\d+) \("
     found = re.findall(line, text)
     if not found:
@@ -65,7 +65,7 @@ def parse_server(text: str) -> ServerReport | None:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What became of one offered rate; `received` and what follows are the worst receiver's."""
+    """Result of one offered rate; `received`, `mbit` and `jitter_ms` are those of the worst receiver."""
 
     kind: str
     offered_mbit: float
@@ -78,15 +78,15 @@ class Load:
 
     @property
     def loss(self) -> float:
-        """The client counts its end mark, the server does not."""
+        """Share that was lost; the client counts its end mark, the server does not."""
         return max(0.0, 1 - self.received / (self.sent - 1)) if self.sent > 1 else 1.0
 
     def json(self) -> dict[str, Any]:
         return {**asdict(self), "loss": self.loss}
 
 
-def listens(host: Host) -> bool:
-    """Whether a server has bound its port."""
+def is_listening(host: Host) -> bool:
+    """Return whether a server on the host has bound its port."""
     return f":{PORT:04X} " in host.run([require("cat"), "/proc/net/udp"]).stdout
 
 
@@ -95,7 +95,7 @@ def serve(network: Network) -> list[Process]:
     servers = [
         host.spawn([require("iperf"), "-s", "-u", *where, "-f", "m"], label="iperf") for host in network.receivers
     ]
-    wait_until(lambda: all(map(listens, network.receivers)), JOIN_TIMEOUT_S, "iperf servers have bound their port")
+    wait_until(lambda: all(map(is_listening, network.receivers)), JOIN_TIMEOUT_S, "iperf servers have bound their port")
     return servers
 
 
@@ -109,12 +109,12 @@ def run_load(network: Network, mbit: float, seconds: float) -> Load:
     try:
         wait_until(lambda: all(parse_server(s.output) for s in servers), REPORT_TIMEOUT_S, "iperf servers report")
     except LabError:
-        say(f"{network.name}, {mbit:g} Mbit/s: a server reports nothing")
+        log_progress(f"{network.name}, {mbit:g} Mbit/s: a server has no report")
     finally:
         for server in servers:
-            server.kill()  # it takes seconds to end of its own accord
+            server.kill()  # on SIGTERM it takes seconds to end
     reports = [parse_server(server.output) or ServerReport(0.0, 0.0, 0) for server in servers]
-    forget_ended(network)
+    drop_ended_programs(network)
     worst = min(reports, key=lambda report: report.received)
     gbit = sum(report.received for report in reports) * SIZE * 8 / 1e9
     cost = cpu_s / gbit if gbit else None
@@ -133,7 +133,7 @@ def result(loads: list[Load], failures: dict[str, str], receivers: int, backgrou
     found.add(f"iperf 2, {receivers} receivers, payload {SIZE} B", table(HEADER, rows))
     remarks = [f"- {what}: {why}" for what, why in failures.items()]
     remarks += [f"- {package} {version}" for package, version in packages.versions(["iperf"]).items()]
-    remarks.append(f"- other work on the machine before it began: {background:.1%} of its CPUs")
+    remarks.append(f"- other work before the measurement: {background:.1%} of all CPUs")
     found.add("Remarks", "\n".join(remarks))
     return found
 
@@ -173,10 +173,10 @@ def main(argv: list[str] | None = None) -> int:
             with contenders.make(kind, hosts=options.receivers + 1) as network, settled(network):
                 for word in rates.split(","):
                     loads.append(run_load(network, float(word), seconds))
-                    say(f"{kind}: {word} Mbit/s: {loads[-1].loss:.2%} lost")
+                    log_progress(f"{kind}: {word} Mbit/s: {loads[-1].loss:.2%} lost")
         except PipelineError as error:
             failures[kind] = str(error)
-            say(f"{kind}: {error}")
+            log_progress(f"{kind}: {error}")
     found = result(loads, failures, options.receivers, background)
     draw(loads)
     found.publish(as_json=options.json)

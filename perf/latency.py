@@ -1,9 +1,9 @@
-"""One-way latency at low, middle and high rates, against kernel VXLAN and native multicast.
+"""One-way latency at low, middle and high rates, compared with kernel VXLAN and native multicast.
 
-Method: datagrams of 1316 bytes at an even rate to one receiver, each stamped just before send(); the receiver reads
-the same clock when recvmmsg() returns, so the wake-up of the receiving program is part of every figure.  Percentiles
-come from a histogram whose buckets are 6 % wide.  Kinds are measured in turn, round after round; the median of the
-rounds is printed, and for the goals the median of the differences within a round.
+Method: datagrams of 1316 bytes at an even rate to one receiver, each with the time just before send(). The receiver
+reads the same clock when recvmmsg() returns, so every figure includes the wake-up of the receiving program. Percentiles
+come from a histogram with buckets 6 % wide. Networks are measured in turn, round after round. Tables show the median
+of the rounds, goals the median of the differences within a round.
 
     python perf/latency.py [--quick] [--kinds ours-4,vxlan,native] [--rates 100,1000,10000] [--rounds 5] [--json]
 """
@@ -15,20 +15,20 @@ from dataclasses import dataclass, field
 
 from perf import contenders, packages
 from perf.measure import Load, Trial, background_share, run_trial, settled
-from perf.report import Goal, Plot, Result, arguments, goal_table, median, run, say, table
+from perf.report import Goal, Plot, Result, arguments, goal_table, log_progress, median, run, table
 from pipeline.errors import PipelineError
 
 PERCENTILES = {"p50": "p50", "p99": "p99", "p999": "p99.9", "max": "max"}
 OURS, BASE = "ours-4", "vxlan"
 SAMPLES_MIN = 1000
-"""A trial at a low rate lasts until it has so many, if that takes no more than `STRETCH_MAX` times as long."""
+"""Samples for which a trial at a low rate is prolonged, at most to `STRETCH_MAX` times its length."""
 
 STRETCH_MAX = 5.0
 
 
 @dataclass(slots=True)
 class Plan:
-    """What is measured, and what came of it: trials by kind and rate, one a round."""
+    """Parameters of the measurement and its results so far: trials by kind and rate, one for each round."""
 
     kinds: list[str]
     rates: list[int]
@@ -42,7 +42,7 @@ class Plan:
         return [trial.latency_us[percentile] if trial else None for trial in self.found.get((kind, rate), [])]
 
     def difference(self, rate: int, percentile: str) -> float | None:
-        """Ours less VXLAN's, in µs, the median over the rounds."""
+        """Return the median over the rounds of our latency less that of VXLAN, in µs."""
         pairs = zip(self.values(OURS, rate, percentile), self.values(BASE, rate, percentile), strict=False)
         return median(None if ours is None or base is None else ours - base for ours, base in pairs)
 
@@ -58,15 +58,15 @@ def measure(plan: Plan) -> None:
                         trials[rate] = run_trial(network, Load(pps=rate, seconds=seconds))
             except PipelineError as error:
                 plan.failures[kind] = str(error)
-                say(f"{kind}: {error}")
+                log_progress(f"{kind}: {error}")
             for rate, trial in trials.items():
                 plan.found.setdefault((kind, rate), []).append(trial)
             shown = ", ".join(f"{rate}/s {t.latency_us['p50']:.0f}" for rate, t in trials.items() if t)
-            say(f"round {number + 1} of {plan.rounds}: {kind}: p50 in µs: {shown}")
+            log_progress(f"round {number + 1} of {plan.rounds}: {kind}: p50 in µs: {shown}")
 
 
 def goals(plan: Plan) -> list[tuple[Goal, float | None]]:
-    """The rows of the issue's table "To reach" that this script measures."""
+    """Return the goals of this measurement with the measured values."""
     return [
         (Goal("p50 at 1,000 packets/s, µs over VXLAN", 80, 40, at_most=True), plan.difference(1000, "p50")),
         (Goal("p99 at 1,000 packets/s, µs over VXLAN", 500, 200, at_most=True), plan.difference(1000, "p99")),
@@ -93,7 +93,7 @@ def result(plan: Plan, background: float) -> Result:
         )
     found.add("To reach", goal_table(reached))
     remarks = [f"- {what}: {why}" for what, why in plan.failures.items()]
-    remarks.append(f"- {plan.rounds} rounds; other work on the machine before it began: {background:.1%} of its CPUs")
+    remarks.append(f"- {plan.rounds} rounds; other work before the measurement: {background:.1%} of all CPUs")
     found.add("Remarks", "\n".join(remarks))
     return found
 

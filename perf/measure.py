@@ -1,8 +1,8 @@
-"""One trial: a stream through a network, what arrived at every receiver, and what the whole machine paid for it.
+"""One trial: a stream through a network, its datagrams at every receiver, and the CPU time of the whole machine.
 
-The programs are those of tests/netns/tools: a sender that calls send() once a datagram, receivers that count every
-number.  CPU is that of all programs, the kernel's work for them, and whatever else runs on the machine: wall-clock
-time of all CPUs less what /proc/stat calls idle, waiting or stolen.  What connects the hosts is not known here.
+The programs are those of tests/netns/tools: the sender calls send() once for each datagram, receivers count every
+number. CPU time is that of all programs and of the kernel, also for unrelated work: wall-clock time of all CPUs less
+idle, I/O wait and steal in /proc/stat. This module does not know what connects the hosts.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from tests.netns.traffic import PAYLOAD, PORT, Receiver, Sender
 
 GROUP = "239.77.0.1"
 LOSS_MAX = 0.001
-"""The bar: at most this share lost, at every receiver."""
+"""Share of datagrams that may be lost at every receiver for a trial to pass."""
 
 SETTLE_TIMEOUT_S = 20.0
-"""Handshakes of the slowest VPN take about 10 s with 7 receivers."""
+"""Time for handshakes, which take about 10 s with the slowest VPN and 7 receivers."""
 
 DRAIN_TIMEOUT_S = 2.0
-"""For what is still in queues when the sender has ended; after that, what did not arrive is lost."""
+"""Time for datagrams that are in queues when the sender has ended; those that arrive later count as lost."""
 
 
 # ---------------------------------------------------------------- CPU of the whole machine
@@ -36,7 +36,7 @@ DRAIN_TIMEOUT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class CpuClock:
-    """/proc/stat at one moment, in seconds."""
+    """Wall-clock and idle time of the machine at one moment, in seconds."""
 
     wall_s: float
     idle_s: float
@@ -48,19 +48,19 @@ class CpuClock:
         return cls(time.monotonic(), parse_idle(Path("/proc/stat").read_text()) / ticks, os.cpu_count() or 1)
 
     def busy_since(self, earlier: CpuClock) -> float:
-        """CPU seconds that something ran in between."""
+        """Return the CPU seconds in use between two moments."""
         return max(0.0, (self.wall_s - earlier.wall_s) * self.cpus - (self.idle_s - earlier.idle_s))
 
 
 def parse_idle(text: str) -> int:
-    """Ticks that no CPU worked for this machine: idle, iowait and steal of the first line."""
+    """Return idle, iowait and steal of the first line of /proc/stat, in ticks."""
     words = text.splitlines()[0].split()
     assert words[0] == "cpu", f"not /proc/stat: {words}"
     return int(words[4]) + int(words[5]) + int(words[8])
 
 
 def background_share(seconds: float = 1.0) -> float:
-    """The share of all CPUs that others use while nothing is measured: above a few percent, figures are suspect."""
+    """Return the share of all CPUs that other work uses; above a few percent, figures are not reliable."""
     before = CpuClock.read()
     time.sleep(seconds)
     after = CpuClock.read()
@@ -71,17 +71,17 @@ def background_share(seconds: float = 1.0) -> float:
 
 
 def group_addresses(count: int) -> list[str]:
-    """Groups in a row, from GROUP on."""
+    """Return consecutive groups, from GROUP on."""
     first = int.from_bytes(bytes(map(int, GROUP.split("."))))
     return [".".join(map(str, (first + i).to_bytes(4))) for i in range(count)]
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is sent; `pps` 0 is flat out.
+    """Traffic of a trial; with `pps` 0 the sender has no rate limit.
 
-    Each of the `programs` sends its share of the packets, in `flows` flows to `groups` groups of its own, and every
-    receiving host runs as many programs, one for each that sends.
+    Each of the `programs` sends its share of the packets in `flows` flows to `groups` groups of its own. Every
+    receiving host runs as many programs, one for each sender.
     """
 
     pps: float = 0.0
@@ -97,12 +97,12 @@ class Load:
 
     @property
     def addresses(self) -> list[str]:
-        """The groups of all programs."""
+        """Groups of all programs."""
         return group_addresses(self.groups * self.programs)
 
     @property
     def group_lists(self) -> list[str]:
-        """The groups of each program, as the traffic tool takes them."""
+        """Groups of each program, in the notation of the traffic tool."""
         count = f"+{self.groups}" if self.groups > 1 else ""
         return [first + count for first in self.addresses[:: self.groups]]
 
@@ -113,7 +113,7 @@ SINGLE = Load()
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What came of it.  `loss` is the share at the worst receiver; `delivered_gbit` is summed over all receivers."""
+    """Result of a trial; `loss` is that of the worst receiver, `delivered_gbit` the sum over all receivers."""
 
     asked_pps: float
     sent: int
@@ -126,12 +126,12 @@ class Trial:
 
     @property
     def pps(self) -> float:
-        """What the sender reached."""
+        """Packets a second that the sender reached."""
         return self.sent / self.seconds if self.seconds else 0.0
 
     @property
     def delivered_pps(self) -> float:
-        """What the worst receiver got."""
+        """Packets a second at the worst receiver."""
         return self.pps * (1 - self.loss)
 
     @property
@@ -150,7 +150,7 @@ class Trial:
 
 
 def run_trial(network: Network, load: Load) -> Trial:
-    """Send, wait until all has arrived, count.  The groups are joined already (`settled`)."""
+    """Run a trial in groups that are joined already (`settled`): send, wait for the last datagrams, count."""
     streams = list(enumerate(load.group_lists))
     receivers = [
         Receiver(host, groups, port=PORT + number, interface=network.interface)
@@ -181,7 +181,7 @@ def run_trial(network: Network, load: Load) -> Trial:
     finally:
         for receiver in receivers:
             receiver.process.kill()
-    forget_ended(network)
+    drop_ended_programs(network)
     counts = [account.stream() for account in accounts]
     sent = [int(report["sent"]) for report in reports for _ in network.receivers]
     worst = max(accounts, key=lambda account: account.latency_us["p99"])
@@ -189,7 +189,7 @@ def run_trial(network: Network, load: Load) -> Trial:
         asked_pps=load.pps,
         sent=sum(int(report["sent"]) for report in reports),
         seconds=max(float(report["seconds"]) for report in reports),
-        loss=max(1 - count["unique"] / wanted if wanted else 1.0 for count, wanted in zip(counts, sent, strict=True)),
+        loss=max(1 - count["unique"] / total if total else 1.0 for count, total in zip(counts, sent, strict=True)),
         duplicates=sum(int(count["duplicates"]) for count in counts),
         delivered_gbit=sum(count["bytes"] for count in counts) * 8 / 1e9,
         cpu_s=after.busy_since(before),
@@ -197,21 +197,21 @@ def run_trial(network: Network, load: Load) -> Trial:
     )
 
 
-def forget_ended(network: Network) -> None:
-    """A long measurement starts thousands of programs in the same hosts."""
+def drop_ended_programs(network: Network) -> None:
+    """Drop ended programs from the hosts' lists: a long measurement starts thousands in the same hosts."""
     for host in network.hosts:
         host.processes = [process for process in host.processes if process.alive()]
 
 
 @contextmanager
 def settled(network: Network, load: Load = SINGLE) -> Iterator[Network]:
-    """The network with the load's groups joined by all receivers, once a few datagrams reach every one of them."""
+    """Join the load's groups on all receivers, and wait until a few datagrams reach every one of them."""
     network.join(load.addresses)
     deadline = time.monotonic() + SETTLE_TIMEOUT_S
     try:
         while (loss := run_trial(network, Load(pps=200, size=200, seconds=0.1)).loss) > 0:
             if time.monotonic() > deadline:
-                raise LabError(f"{network.name}: after {SETTLE_TIMEOUT_S:.0f} s a receiver still misses {loss:.0%}")
+                raise LabError(f"{network.name}: after {SETTLE_TIMEOUT_S:.0f} s a receiver still loses {loss:.0%}")
         yield network
     finally:
         network.leave()
@@ -221,20 +221,20 @@ def settled(network: Network, load: Load = SINGLE) -> Iterator[Network]:
 
 
 START_PPS = 8000.0
-"""Where a search begins that knows nothing yet."""
+"""First rate of a search without an earlier result."""
 
 
 def highest_rate(network: Network, load: Load, *, confirm_s: float, near_pps: float | None = None) -> Trial | None:
-    """The confirmed trial at the highest rate at which every receiver got at least 99.9 %; None if there is none.
+    """Return the confirmed trial at the highest rate at which every receiver gets at least 99.9 %, or None.
 
-    Of `load` the rate is what is searched; `near_pps` is what an earlier search found, and makes this one shorter.
+    The rate of `load` is ignored. `near_pps`, the result of an earlier search, makes this one shorter.
     """
     search = RateSearch(near_pps * 0.85, growth=1.2) if near_pps else RateSearch(START_PPS)
     confirmed: Trial | None = None
-    while ask := search.ask():
-        seconds = confirm_s if ask.confirms else load.seconds
-        trial = run_trial(network, replace(load, pps=ask.rate, seconds=seconds))
-        search.tell(passed=trial.passed, reached=trial.pps)
-        if ask.confirms and trial.passed:
+    while planned := search.next_trial():
+        seconds = confirm_s if planned.confirms else load.seconds
+        trial = run_trial(network, replace(load, pps=planned.rate, seconds=seconds))
+        search.record(passed=trial.passed, reached=trial.pps)
+        if planned.confirms and trial.passed:
             confirmed = trial
     return confirmed

@@ -1,8 +1,8 @@
-"""Membership at scale through a running node: reports on its TUN, what control does with them, and what that costs.
+"""Membership at scale through a running node: delay, CPU and memory of control for many reports on its TUN.
 
-Method: two nodes in a laboratory.  Reports of one record are put on the first one's TUN at a rate: joins of so many
-groups, refreshes, leaves.  Said for each: the rate, how long control was behind when the last had been sent, its CPU
-for each report; then the memory for each group and the time of `show groups`, and at the end what was dropped.
+Method: two nodes in a laboratory. Reports of one record each are sent on the first node's TUN at a fixed rate: joins of
+all groups, refreshes, leaves. For each phase: the rate, the delay of control behind the last report, its CPU time for
+each report. Then the memory for each group, the time of `show groups`, and the number of drops.
 
     python -m perf.membership_daemon [--groups 65536] [--rate 20000] [--json]
 """
@@ -27,7 +27,7 @@ PHASES = (("join", RecordType.TO_EX), ("refresh", RecordType.IS_EX), ("leave", R
 TIMEOUT_S = 60.0
 
 
-def taken(node: Instance) -> int:
+def processed_reports(node: Instance) -> int:
     count: int = node.ask("show", "counters", timeout_s=TIMEOUT_S)["membership"].get("reports_received", 0)
     return count
 
@@ -37,16 +37,17 @@ def cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def measure(node: Instance, link: Segment, *, groups: int, rate_per_s: float) -> dict[str, float]:
+def measure(node: Instance, segment: Segment, *, groups: int, rate_per_s: float) -> dict[str, float]:
     control = psutil.Process(worker_pid(node, "control"))
     found: dict[str, float] = {"groups": groups, "rate_per_s": rate_per_s}
-    expected, empty = taken(node), control.memory_info().rss
+    expected, empty = processed_reports(node), control.memory_info().rss
     for name, kind in PHASES:
         packets = [packet(Record(kind, group(4, i))) for i in range(groups)]
         before = cpu_s(control)
-        found[f"{name}_sent_per_s"] = groups / link.send_at(packets, rate_per_s)
+        found[f"{name}_sent_per_s"] = groups / segment.send_at(packets, rate_per_s)
         sent, expected = time.monotonic(), expected + groups
-        wait_until(lambda: taken(node) >= expected, TIMEOUT_S, f"{name} is taken in", every_s=0.02)  # noqa: B023
+        what = f"all reports of {name} are processed"
+        wait_until(lambda: processed_reports(node) >= expected, TIMEOUT_S, what, every_s=0.02)  # noqa: B023
         found[f"{name}_behind_ms"] = 1e3 * (time.monotonic() - sent)
         found[f"{name}_cpu_us"] = 1e6 * (cpu_s(control) - before) / groups
         if name == "refresh":
@@ -63,15 +64,15 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=65_536)
     parser.add_argument("--rate", type=float, default=20_000.0)
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    options = parser.parse_args()
     sockets = Sockets()
     with Network(2) as network:
         node = network.instances[0]
         try:
-            found = measure(node, Segment(sockets, node), groups=given.groups, rate_per_s=given.rate)
+            found = measure(node, Segment(sockets, node), groups=options.groups, rate_per_s=options.rate)
         finally:
             sockets.close()
-    if given.json:
+    if options.json:
         print(json.dumps({"schema": 1, "membership_daemon": {key: round(value, 1) for key, value in found.items()}}))
         return
     for key, value in found.items():

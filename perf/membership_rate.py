@@ -1,7 +1,7 @@
-"""Membership at scale: reports a second, latency of one report, and bytes per group, on one core.
+"""Membership at scale on one core: reports a second, and bytes per group.
 
-Method: packets are built first, then handed to a `MembershipRouter` as control does, one by one, with the events and
-queries drained after each; virtual time, so that only the router's own work is measured.  `--json` for machines.
+Method: packets are built first and then passed to a `MembershipRouter` one by one, as control does, with events and
+queries drained after each. Time is virtual, so only the work of the router is measured.
 
     python perf/membership_rate.py [--groups 65536] [--json]
 """
@@ -43,8 +43,8 @@ def group(version: int, index: int) -> Address:
     return (b"\xee" if version == 4 else b"\xff\x15" + bytes(11)) + index.to_bytes(3, "big")
 
 
-def hand_over(router: MembershipRouter, packets: list[bytes], *, rate_per_s: float = 20_000.0, now: float) -> float:
-    """Seconds of real time for these packets, that arrive at a rate in virtual time."""
+def process(router: MembershipRouter, packets: list[bytes], *, rate_per_s: float = 20_000.0, now: float) -> float:
+    """Pass the packets to the router at a rate in virtual time; return the real time that it took, in seconds."""
     begin = time.perf_counter()
     for i, one in enumerate(packets):
         reason = router.handle_packet(one, now + i / rate_per_s)
@@ -63,7 +63,7 @@ def measure(version: int, groups: int) -> dict[str, float]:
     }
     router, found, now = new_router(), {}, 0.0
     for name, kind in (("join", RecordType.TO_EX), ("refresh", RecordType.IS_EX), ("leave", RecordType.TO_IN)):
-        found[f"{name}_per_s"] = groups / hand_over(router, packets[kind], now=now)
+        found[f"{name}_per_s"] = groups / process(router, packets[kind], now=now)
         now += groups / 20_000.0
     assert router.counters["reports_received"] == 3 * groups
     return found
@@ -73,7 +73,7 @@ def bytes_per_group(groups: int) -> float:
     packets = [packet(Record(RecordType.TO_EX, group(4, i))) for i in range(groups)]
     tracemalloc.start()
     router = new_router()
-    hand_over(router, packets, now=0.0)
+    process(router, packets, now=0.0)
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(router.groups(0.0)) == groups
@@ -81,15 +81,15 @@ def bytes_per_group(groups: int) -> float:
 
 
 def sources_per_s(sources: int = 1000) -> dict[str, float]:
-    """One group with so many sources: reports that add one source to it, and reports of all of them."""
+    """Measure one group with many sources: reports of all sources, and reports that add one source."""
     listed = tuple(b"\x0a\x4d" + i.to_bytes(2, "big") for i in range(sources))
     router, one_group = new_router(), group(4, 1)
     whole = packet(Record(RecordType.IS_IN, one_group, listed))
     single = packet(Record(RecordType.ALLOW, one_group, listed[:1]))
     rate = RECORDS_PER_SECOND_MAX / (sources / SOURCES_PER_TOKEN + 2)
     return {
-        f"reports_of_{sources}_sources_per_s": 500 / hand_over(router, [whole] * 500, rate_per_s=rate, now=0.0),
-        f"report_of_one_source_among_{sources}_per_s": 20_000 / hand_over(router, [single] * 20_000, now=5.0),
+        f"reports_of_{sources}_sources_per_s": 500 / process(router, [whole] * 500, rate_per_s=rate, now=0.0),
+        f"report_of_one_source_among_{sources}_per_s": 20_000 / process(router, [single] * 20_000, now=5.0),
     }
 
 
@@ -97,16 +97,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="reports a second and bytes per group of the membership router")
     parser.add_argument("--groups", type=int, default=65_536)
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    found: dict[str, float] = {"groups": given.groups}
+    options = parser.parse_args()
+    found: dict[str, float] = {"groups": options.groups}
     for version, name in ((4, "igmpv3"), (6, "mldv2")):
-        found |= {f"{name}_{key}": value for key, value in measure(version, given.groups).items()}
-    found["igmpv3_refresh_per_s_with_1_group"] = given.groups / hand_over(
-        new_router(), [packet(Record(RecordType.IS_EX, group(4, 1)))] * given.groups, now=0.0
+        found |= {f"{name}_{key}": value for key, value in measure(version, options.groups).items()}
+    found["igmpv3_refresh_per_s_with_1_group"] = options.groups / process(
+        new_router(), [packet(Record(RecordType.IS_EX, group(4, 1)))] * options.groups, now=0.0
     )
     found |= sources_per_s()
-    found["bytes_per_group"] = bytes_per_group(given.groups)
-    if given.json:
+    found["bytes_per_group"] = bytes_per_group(options.groups)
+    if options.json:
         print(json.dumps({"schema": 1, "membership_rate": {key: round(value) for key, value in found.items()}}))
         return
     for key, value in found.items():

@@ -1,12 +1,11 @@
-"""The seam between what is measured and what connects the hosts: a network of namespaced hosts.
+"""Interface between the measurements and the networks that they compare: namespaced hosts, connected in one way.
 
-    with make("vxlan", hosts=4) as network:      four hosts, connected, nothing sent yet (peers.py)
-        network.interface                        where a program sends and joins, the same word on every host
-        network.join(["239.1.1.1"])              hosts 2 … n are members from now on, and host 1 knows
+    with make("vxlan", hosts=4) as network:      four connected hosts, no traffic yet (contenders.py)
+        network.interface                        interface on which programs send and join, the same on every host
+        network.join(["239.1.1.1"])              hosts 2 … n are members from now on, and host 1 knows it
 
-Host 1 is always the one that sends and all others are those that receive.  Each network stands in a laboratory of
-its own (pipeline/lab/netns.py) whose underlay is the same for all: veth pairs and one bridge without filter rules.
-What is measured, and how, is not known here.
+Host 1 always sends, and all others receive. Each network has its own laboratory (pipeline/lab/netns.py), always with
+the same underlay: veth pairs and one bridge without filter rules. This module does not know the measurements.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ from pipeline.lab.netns import Host, Lab
 from pipeline.lab.programs import require
 
 MEMBERSHIPS_PER_SOCKET = 200
-"""The kernel's memory for memberships is bounded for each socket (net.core.optmem_max)."""
+"""Memberships of one socket; the kernel limits their memory by net.core.optmem_max."""
 
 MEMBERSHIPS_MAX = 10000
-"""net.ipv4.igmp_max_memberships of the hosts: its default is 20 for each socket."""
+"""Value of net.ipv4.igmp_max_memberships on the hosts; the default is 20 for each socket."""
 
 
 class Network(ABC):
-    """Hosts that are connected in one way; a context manager."""
+    """Context manager: hosts that are connected in one way."""
 
     title: ClassVar[str]
     encrypted: ClassVar[bool] = False
     programs: ClassVar[tuple[str, ...]] = ()
-    """What must be installed beside what `make setup` installs; `packages.py` knows where it is found."""
+    """Programs that are needed beside those of `make setup`; packages.py has their Debian packages."""
 
     interface: str
     mtu: int
@@ -46,7 +45,7 @@ class Network(ABC):
 
     @property
     def name(self) -> str:
-        """The word on the command line and in the tables."""
+        """Name on the command line and in the tables."""
         return self.title
 
     @property
@@ -62,7 +61,7 @@ class Network(ABC):
         return self.lab.hosts[1:]
 
     def address(self, host: Host) -> str:
-        """The host's address on the interface."""
+        """Return the host's address on the interface."""
         return f"10.78.0.{host.index}"
 
     def __enter__(self) -> Self:
@@ -70,7 +69,7 @@ class Network(ABC):
             require(program)
         self.lab.__enter__()
         try:
-            self.lab.bridge.run([require("nft"), "flush", "ruleset"])  # nobody pays for the lab's byte counts
+            self.lab.bridge.run([require("nft"), "flush", "ruleset"])  # the lab's byte counts would cost CPU
             for host in self.hosts:
                 host.sysctl("net.ipv4.igmp_max_memberships", MEMBERSHIPS_MAX)
             self.start()
@@ -91,30 +90,30 @@ class Network(ABC):
         """Connect the hosts."""
 
     def join(self, groups: Iterable[str]) -> None:
-        """Hosts 2 … n are members of the groups until `leave`, whatever programs join and leave meanwhile."""
-        wanted = list(groups)
+        """Make hosts 2 … n members of the groups until `leave`, independently of other programs on them."""
+        addresses = list(groups)
         for host in self.receivers:
             with host.enter():
                 index = socket.if_nametoindex(self.interface)
-                for at in range(0, len(wanted), MEMBERSHIPS_PER_SOCKET):
+                for at in range(0, len(addresses), MEMBERSHIPS_PER_SOCKET):
                     holder = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
                     self._members.append(holder)
-                    for group in wanted[at : at + MEMBERSHIPS_PER_SOCKET]:
+                    for group in addresses[at : at + MEMBERSHIPS_PER_SOCKET]:
                         request = struct.pack("4s4si", socket.inet_aton(group), bytes(4), index)
                         holder.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
-        self.wait_members(wanted)
+        self.wait_members(addresses)
 
     def leave(self) -> None:
-        """Hosts 2 … n are members of nothing any more."""
+        """End all memberships of hosts 2 … n."""
         for holder in self._members:
             holder.close()
         self._members.clear()
 
-    def wait_members(self, groups: list[str]) -> None:  # noqa: B027  (most flood)
-        """Until host 1 sends the groups to all others; nothing to do where everything is flooded."""
+    def wait_members(self, groups: list[str]) -> None:  # noqa: B027  (most networks need nothing)
+        """Wait until host 1 sends the groups to all others; a network that floods need not wait."""
 
     def set_address(self, host: Host) -> None:
-        """For tap-like interfaces: an address, and multicast goes there."""
+        """Set up a tap-like interface: address, MTU, and a route for multicast."""
         ip = require("ip")
         host.run([ip, "address", "add", f"{self.address(host)}/24", "dev", self.interface])
         host.run([ip, "link", "set", self.interface, "mtu", str(self.mtu), "up"])
@@ -122,7 +121,7 @@ class Network(ABC):
 
 
 def write_private(path: Path, text: str) -> Path:
-    """A file of keys or one that names them."""
+    """Write a file with mode 0600, for keys and for configurations that contain keys."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
         path.unlink()

@@ -1,4 +1,4 @@
-"""The VPNs, iperf and perf from Debian: installed through apt when missing, and their versions for the tables."""
+"""Debian packages of VPNs, iperf and perf: installation through apt, and versions for the tables."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ PACKAGES = {
     "iperf": "iperf",
     "perf": "linux-perf",
 }
-"""Debian packages by the program they bring."""
+"""Debian package of each program."""
 
 INSTALL_TIMEOUT_S = 300
 _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 
 def missing(programs: Iterable[str]) -> list[str]:
-    """The packages of the programs that are not installed."""
+    """Return the packages of the programs that are not installed."""
     return sorted({PACKAGES[name] for name in programs if name in PACKAGES and not shutil.which(name, path=_PATH)})
 
 
 def install(programs: Iterable[str]) -> list[str]:
-    """Install what is missing, as root; the packages that are missing still, one by one tried."""
-    wanted = missing(programs)
-    if wanted:
-        print(f"installing Debian packages: {' '.join(wanted)}", file=sys.stderr)
+    """Install missing packages one by one, as root; return those that could not be installed."""
+    packages = missing(programs)
+    if packages:
+        print(f"installing Debian packages: {' '.join(packages)}", file=sys.stderr)
         _apt("update", "-qq")
-    return [package for package in wanted if not _apt("install", "-y", "-qq", "--no-install-recommends", package)]
+    return [package for package in packages if not _apt("install", "-y", "-qq", "--no-install-recommends", package)]
 
 
 def _apt(*words: str) -> bool:
@@ -55,7 +55,7 @@ def _apt(*words: str) -> bool:
 
 
 def versions(programs: Iterable[str]) -> dict[str, str]:
-    """The version of each program's package, as Debian numbers it."""
+    """Return the Debian version of each program's package."""
     found = {}
     for package in sorted({PACKAGES[name] for name in programs if name in PACKAGES}):
         done = subprocess.run(

@@ -1,7 +1,7 @@
-"""What every measurement does with its figures: tables for people and for quoting, JSON, files, plots.
+"""Output of a measurement: tables, goals, JSON, files and plots.
 
-Tables are Markdown, so that what is printed can be quoted in README.md as it is.  A result is one JSON object with
-the machine, the date and the version it was taken on.  Knows nothing of networks or traffic.
+Tables are Markdown, so README.md can quote them unchanged. A result is one JSON object, with the machine, the date and
+the version of the code. This module does not know networks or traffic.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Cell = str | int | float | None
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
-    """A Markdown table: the first column to the left, all others to the right; None is a dash."""
+    """Return a Markdown table: the first column is left-aligned, the others right-aligned; None becomes a dash."""
     cells = [list(header), *([text(cell) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
@@ -46,7 +46,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
 
 
 def text(cell: Cell) -> str:
-    """A figure with three digits that mean something."""
+    """Format a cell; figures get three significant digits."""
     if cell is None:
         return "–"
     if isinstance(cell, str):
@@ -57,20 +57,20 @@ def text(cell: Cell) -> str:
 
 
 def median(values: Iterable[float | None]) -> float | None:
-    """The median of those that are there; None if there is none."""
+    """Return the median of the values that are not None; None if there is none."""
     found = [value for value in values if value is not None]
     return statistics.median(found) if found else None
 
 
 def ratio(value: float | None, base: float | None) -> float | None:
-    """value / base; None if one of them is missing or the base is 0."""
+    """Return value / base; None if one of them is missing or the base is 0."""
     return value / base if value is not None and base else None
 
 
 def ratio_of_rounds(values: Sequence[float | None], bases: Sequence[float | None]) -> float | None:
-    """The median of the ratios taken round by round, for the rounds that both have.
+    """Return the median of the ratios within each round, for the rounds in which both have a value.
 
-    What slows the machine in one round slows both.
+    A machine that is slow in one round is slow for both values of that round.
     """
     return median(ratio(value, base) for value, base in zip(values, bases, strict=False))
 
@@ -80,7 +80,7 @@ def ratio_of_rounds(values: Sequence[float | None], bases: Sequence[float | None
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A figure to reach: at least (or at most) `bound`, and `aim` to strive for."""
+    """Figure to reach: at least (or at most) `bound`, and `aim` as the more ambitious value."""
 
     what: str
     bound: float
@@ -114,7 +114,7 @@ def goal_table(rows: Iterable[tuple[Goal, float | None]]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What a figure means nothing without."""
+    """Describe the machine and the code, without which a figure means nothing."""
     model = next(
         (
             line.split(":", 1)[1].strip()
@@ -160,7 +160,7 @@ def _commit() -> str:
 
 @dataclass(slots=True)
 class Result:
-    """What a script found: sections of text to print, and data."""
+    """Result of one script: sections of text to print, and data for JSON."""
 
     name: str
     data: dict[str, Any] = field(default_factory=dict)
@@ -195,7 +195,7 @@ def _plain(value: object) -> object:
 
 
 def arguments(description: str, *, seconds: float, rounds: int | None = None) -> argparse.ArgumentParser:
-    """The options that all scripts have."""
+    """Return a parser with the options that all scripts have."""
     parser = argparse.ArgumentParser(
         description=description.partition("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -203,12 +203,12 @@ def arguments(description: str, *, seconds: float, rounds: int | None = None) ->
     parser.add_argument("--quick", action="store_true", help="the short version: fewer and shorter trials")
     parser.add_argument("--seconds", type=float, default=seconds, help="length of one trial")
     if rounds is not None:
-        parser.add_argument("--rounds", type=int, default=rounds, help="how often everything is measured, in turn")
+        parser.add_argument("--rounds", type=int, default=rounds, help="number of rounds, each of all kinds")
     return parser
 
 
 def run(main: Callable[[], int]) -> NoReturn:
-    """The end of every script: what the world did wrong is one line, and Ctrl-C is not an error of ours."""
+    """Run `main` and exit; an expected error becomes one line on stderr, Ctrl-C exit code 130."""
     try:
         sys.exit(main())
     except PipelineError as error:
@@ -218,8 +218,8 @@ def run(main: Callable[[], int]) -> NoReturn:
         sys.exit(130)
 
 
-def say(line: str) -> None:
-    """Progress, for the person who waits."""
+def log_progress(line: str) -> None:
+    """Print a line of progress on stderr."""
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
@@ -227,7 +227,7 @@ def say(line: str) -> None:
 
 
 class Plot:
-    """One PNG in results/; matplotlib is imported only here, since it takes a second."""
+    """One PNG in results/; matplotlib is imported only here, since the import takes a second."""
 
     def __init__(self, name: str, title: str, *, columns: int = 1, width: float = 7.0) -> None:
         import matplotlib as mpl  # noqa: PLC0415
@@ -245,7 +245,7 @@ class Plot:
             axis.set_axisbelow(True)
 
     def bars(self, axis: Any, groups: Sequence[str], series: Mapping[str, Sequence[float | None]], label: str) -> None:
-        """Bars side by side: one group of bars for each word, one colour for each series."""
+        """Draw bars side by side: one cluster of bars for each name in `groups`, one colour for each series."""
         width = 0.84 / max(1, len(series))
         for index, (name, values) in enumerate(series.items()):
             places = [at + (index - (len(series) - 1) / 2) * width for at in range(len(groups))]
@@ -256,10 +256,10 @@ class Plot:
             axis.legend(fontsize=7)
 
     def lines(self, axis: Any, series: Mapping[str, Sequence[tuple[float, float | None]]], x: str, y: str) -> None:
-        """A line for each series; points that are missing are left out."""
+        """Draw a line for each series, without missing points."""
         for name, points in series.items():
-            there = [(at, value) for at, value in points if value is not None]
-            axis.plot([at for at, _ in there], [value for _, value in there], marker="o", label=name)
+            present = [(at, value) for at, value in points if value is not None]
+            axis.plot([at for at, _ in present], [value for _, value in present], marker="o", label=name)
         axis.set_xlabel(x)
         axis.set_ylabel(y)
         axis.set_ylim(bottom=0)

@@ -1,8 +1,8 @@
-"""Rate and CPU of this project against workers, receivers, groups, packet size, mix of sizes and flows.
+"""Highest rate and CPU of this project by workers, receivers, groups, packet size, mix of sizes and flows.
 
-Method: one thing is varied at a time, from a stream of 1316 bytes in one flow to one group with 3 receivers and 4
-workers; at each point the highest rate with at most 0.1 % loss at every receiver, as in versus.py.  The plain point
-is measured again in each sweep, so that ratios within a sweep come from the same minutes.
+Method: each sweep varies one parameter of a stream of 1316 bytes, in one flow to one group, with 3 receivers and 4
+workers. At each point the highest rate with at most 0.1 % loss at every receiver is searched, as in versus.py. Each
+sweep measures the unchanged point again, so the figures of a ratio are from the same minutes.
 
     python perf/scaling.py [--quick] [--sweeps workers,receivers,groups,sizes,mixed,flows] [--seconds 1] [--json]
 """
@@ -18,17 +18,17 @@ from typing import Any
 
 from perf.contenders import Pipeline
 from perf.measure import Load, Trial, background_share, highest_rate, settled
-from perf.report import Goal, Plot, Result, arguments, goal_table, median, ratio_of_rounds, run, say, table
+from perf.report import Goal, Plot, Result, arguments, goal_table, log_progress, median, ratio_of_rounds, run, table
 from pipeline.errors import PipelineError
 
 SIZE = 1316
 MIX = (64, 1316, 576, 1316, 200, 1316, 64)
-"""Sizes in turn, as of audio, video and control in one program: no two neighbours are equal."""
+"""Sizes in turn, like audio, video and control of one program; no two neighbours are equal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One setting; `label` is what the sweep varies."""
+    """One point of a sweep; `label` is the value that the sweep varies."""
 
     sweep: str
     label: str
@@ -38,7 +38,7 @@ class Point:
 
 
 def sweeps(*, quick: bool) -> dict[str, list[Point]]:
-    """All points by sweep; --quick leaves out those in the middle."""
+    """Return all points by sweep; with --quick without those in the middle."""
 
     def some(values: Iterable[int], few: Iterable[int]) -> list[int]:
         return list(few if quick else values)
@@ -57,11 +57,11 @@ def sweeps(*, quick: bool) -> dict[str, list[Point]]:
 
 
 Found = dict[Point, list[Trial | None]]
-"""For each point one trial a round; None where there is no figure."""
+"""Trials of each point, one for each round; None where there is no figure."""
 
 
 def measure(points: list[Point], seconds: float, rounds: int) -> tuple[Found, dict[str, str]]:
-    """Every point in turn, round after round; neighbours that need the same network share it."""
+    """Measure every point, round after round; successive points with the same network share it."""
     found: Found = {point: [] for point in points}
     failures: dict[str, str] = {}
     for number in range(rounds):
@@ -73,10 +73,10 @@ def measure(points: list[Point], seconds: float, rounds: int) -> tuple[Found, di
                         trial = measure_point(network, point, seconds, found[point], failures)
                         found[point].append(trial)
                         rate = f"{trial.delivered_pps / 1000:.1f} kpps" if trial else "no rate"
-                        say(f"round {number + 1} of {rounds}: {point.sweep} {point.label}: {rate}")
+                        log_progress(f"round {number + 1} of {rounds}: {point.sweep} {point.label}: {rate}")
             except PipelineError as error:
                 failures[f"{workers} workers, {receivers} receivers"] = str(error)
-                say(str(error))
+                log_progress(str(error))
             for point in batch:
                 found[point] += [None] * (number + 1 - len(found[point]))
     return found, failures
@@ -104,7 +104,7 @@ def pps_of(trials: list[Trial | None]) -> float | None:
 
 
 def goals(found: Found) -> list[tuple[Goal, float | None]]:
-    """Mixed sizes, many flows and many groups must not fall below half of the single-flow packet rate."""
+    """Return the goals: with mixed sizes, many flows or many groups at least half of the rate of the first point."""
     rows = []
     for sweep in ("groups", "mixed", "flows"):
         points = [point for point in found if point.sweep == sweep]
@@ -144,7 +144,7 @@ def result(found: Found, failures: dict[str, str], background: float) -> Result:
         report.add(f"Against {sweep}", table([sweep, "kpps", "Mbit/s to each", "CPU s/Gbit", "rate × first row"], rows))
     report.add("To reach", goal_table(reached))
     remarks = [f"- {what}: {why}" for what, why in failures.items()]
-    remarks.append(f"- other work on the machine before it began: {background:.1%} of its CPUs")
+    remarks.append(f"- other work before the measurement: {background:.1%} of all CPUs")
     remarks.append(f"- mixed: {', '.join(map(str, MIX))} bytes in turn")
     report.add("Remarks", "\n".join(remarks))
     return report
@@ -171,12 +171,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     known = sweeps(quick=options.quick)
-    wanted = options.sweeps.split(",") if options.sweeps else list(known)
-    unknown = sorted(set(wanted) - set(known))
+    names = options.sweeps.split(",") if options.sweeps else list(known)
+    unknown = sorted(set(names) - set(known))
     if unknown:
-        print(f"scaling: no such sweep: {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
+        print(f"scaling: no such sweep: {', '.join(unknown)}; choose from {', '.join(known)}", file=sys.stderr)
         return 2
-    points = [point for name in wanted for point in known[name]]
+    points = [point for name in names for point in known[name]]
     seconds = min(options.seconds, 0.4) if options.quick else options.seconds
     background = background_share()
     found, failures = measure(points, seconds, 1 if options.quick else options.rounds)

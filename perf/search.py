@@ -1,11 +1,11 @@
-"""The search for the highest rate that passes: which rate to try next.
+"""Search for the highest rate that passes: which rate to try next.
 
-It knows nothing of what a trial is.  A trial passes or not, and says the rate that was really reached, since a
-sender that cannot send faster reaches less than was asked for.  Trials are noisy on a shared machine: a rate counts
-as too high only when it failed twice, while one pass is enough.
+The search does not know what a trial is. A trial passes or fails, and reports the rate that was really reached, since a
+slow sender reaches less than the planned rate. Trials are noisy on a shared machine: one pass is enough for a rate, and
+two failures in a row are needed before it counts as too high.
 
     ramp ── fails twice ──▶ bisect ── bounds within `precision` ──▶ confirm ── passes ──▶ done
-      └──── reached less than asked ────────────────────────────▶     └─ fails: `step_back`, again
+      └──── reached less than planned ───────────────────────────▶     └─ fails: `step_back`, again
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from enum import Enum
 
 REACHED_SHARE = 0.93
-"""A trial that reached less of the rate asked for has shown the ceiling of the sender."""
+"""A trial that reached less than this share of the planned rate has shown the limit of the sender."""
 
 FAILURES = 2
-"""Trials at a rate that have to fail before it counts as too high."""
+"""Failed trials after which a rate counts as too high."""
 
 
 class Phase(Enum):
-    """Where the search stands."""
+    """Phase of a search."""
 
     RAMP = "ramp"
     BISECT = "bisect"
@@ -30,15 +30,18 @@ class Phase(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """A trial that is wanted; the one that confirms is the one that is reported, and so a longer one."""
+class PlannedTrial:
+    """Next trial of a search. A confirming trial is longer, since its figures are the ones that are reported."""
 
     rate: float
     confirms: bool
 
 
 class RateSearch:
-    """`ask()` for a trial, `tell()` what came of it, until `ask()` returns None; `best` is then the answer, or None."""
+    """Search driven by its caller: run `next_trial()`, pass the outcome to `record()`, until there is no next trial.
+
+    `best` is then the highest confirmed rate, or None.
+    """
 
     def __init__(
         self,
@@ -64,12 +67,12 @@ class RateSearch:
         self._trials_max = trials_max
         self._failures = 0
 
-    def ask(self) -> Ask | None:
+    def next_trial(self) -> PlannedTrial | None:
         if self.phase is Phase.DONE:
             return None
-        return Ask(self._rate, confirms=self.phase is Phase.CONFIRM)
+        return PlannedTrial(self._rate, confirms=self.phase is Phase.CONFIRM)
 
-    def tell(self, *, passed: bool, reached: float) -> None:
+    def record(self, *, passed: bool, reached: float) -> None:
         assert self.phase is not Phase.DONE, "the search is over"
         self.trials += 1
         if passed:
@@ -110,8 +113,8 @@ class RateSearch:
                 self._narrow()
 
     def _narrow(self) -> None:
-        assert self._passed is not None, "a bound below"
-        assert self._failed is not None, "a bound above"
+        assert self._passed is not None, "no rate has passed"
+        assert self._failed is not None, "no rate has failed"
         if self._failed / self._passed <= self._precision:
             self._confirm()
             return
@@ -119,6 +122,6 @@ class RateSearch:
         self._rate = (self._passed * self._failed) ** 0.5
 
     def _confirm(self) -> None:
-        assert self._passed is not None, "something passed"
+        assert self._passed is not None, "no rate has passed"
         self.phase = Phase.CONFIRM
         self._rate = self._passed

@@ -1,8 +1,8 @@
-"""Several moderate streams at once, for a while: what the sender's node uses, and whether anything is lost.
+"""Several moderate streams at once: CPU of the sending node, and loss.
 
-Method: 7 programs on host 1 each send 11 Mbit/s in datagrams of 1316 bytes to a group of its own, from a socket of
-its own, to every receiver; CPU time of all processes of the sending node (schedstat) over the time of the streams, in
-percent of one core.  (The 80 Mbit/s of the first such overlay took a quarter of a 3 GHz CPU of 2006.)
+Method: 7 programs on host 1 each send 11 Mbit/s in datagrams of 1316 bytes to a group of their own, and every receiver
+has joined all groups. The figure is the CPU time of all processes of the sending node (schedstat) during the streams,
+in percent of one core. For comparison: the first such overlay took a quarter of a 3 GHz CPU of 2006 for 80 Mbit/s.
 
     python perf/streams.py [--quick] [--streams 7] [--mbit 11] [--seconds 60] [--receivers 1] [--json]
 """
@@ -15,28 +15,29 @@ from typing import Any
 
 from perf.contenders import Pipeline
 from perf.measure import Load, background_share, group_addresses, settled
-from perf.report import Goal, Result, arguments, goal_table, run, say, table
+from perf.report import Goal, Result, arguments, goal_table, log_progress, run, table
 from tests.netns.traffic import PAYLOAD, Receiver, Sender
 
 GRACE_S = 30.0
 
 
 def measure(network: Pipeline, streams: int, mbit: float, seconds: float) -> dict[str, Any]:
-    """All streams at once, from start to end."""
+    """Run all streams at once, from start to end."""
     groups = group_addresses(streams)
     receivers = [
         Receiver(host, f"{groups[0]}+{streams}", streams=streams, interface=network.interface)
         for host in network.receivers
     ]
-    node, other = network.instances[0], network.instances[1]
-    cpu, cpu_other, began = node.cpu_s(), other.cpu_s(), time.monotonic()
+    sending_node, receiving_node = network.instances[0], network.instances[1]
+    sending_cpu_s, receiving_cpu_s, began = sending_node.cpu_s(), receiving_node.cpu_s(), time.monotonic()
     senders = [
         Sender(network.sender, group, stream=number, mbit=mbit, seconds=seconds, interface=network.interface)
         for number, group in enumerate(groups, 1)
     ]
     reports = [sender.report(seconds + GRACE_S) for sender in senders]
-    took = time.monotonic() - began
-    used, used_other = node.cpu_s() - cpu, other.cpu_s() - cpu_other
+    seconds_taken = time.monotonic() - began
+    sending_cpu_s = sending_node.cpu_s() - sending_cpu_s
+    receiving_cpu_s = receiving_node.cpu_s() - receiving_cpu_s
     accounts = [receiver.account() for receiver in receivers]
     rows = []
     for number, report in enumerate(reports, 1):
@@ -52,10 +53,10 @@ def measure(network: Pipeline, streams: int, mbit: float, seconds: float) -> dic
         )
     return {
         "streams": rows,
-        "seconds": took,
-        "sender_percent": 100 * used / took,
-        "receiver_percent": 100 * used_other / took,
-        "programs_percent": 100 * sum(report["cpu_s"] for report in reports) / took,
+        "seconds": seconds_taken,
+        "sender_percent": 100 * sending_cpu_s / seconds_taken,
+        "receiver_percent": 100 * receiving_cpu_s / seconds_taken,
+        "programs_percent": 100 * sum(report["cpu_s"] for report in reports) / seconds_taken,
         "p99_us": max(account.latency_us["p99"] for account in accounts),
     }
 
@@ -72,17 +73,17 @@ def result(found: dict[str, Any], *, streams: int, mbit: float, background: floa
     title = f"{streams} streams of {mbit:g} Mbit/s for {found['seconds']:.0f} s"
     report.add(title, table(["stream", "sent", "Mbit/s", "lost", "reordered"], rows))
     cpu = [["sending node", found["sender_percent"]], ["one receiving node", found["receiver_percent"]]]
-    cpu.append(["the sending programs themselves", found["programs_percent"]])
+    cpu.append(["the sending programs", found["programs_percent"]])
     report.add("CPU", table(["processes", "% of a core"], cpu))
     report.add("To reach", goal_table(reached))
-    report.add("Remarks", f"- other work on the machine before it began: {background:.1%} of its CPUs")
+    report.add("Remarks", f"- other work before the measurement: {background:.1%} of all CPUs")
     return report
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = arguments(__doc__ or "", seconds=60.0)
     parser.add_argument("--streams", type=int, default=7)
-    parser.add_argument("--mbit", type=float, default=11.0, help="of payload, each stream")
+    parser.add_argument("--mbit", type=float, default=11.0, help="payload rate of each stream")
     parser.add_argument("--receivers", type=int, default=1)
     parser.add_argument("--workers", type=int, default=4, choices=(1, 2, 4, 8))
     return parser.parse_args(argv)
@@ -94,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     background = background_share()
     load = Load(groups=options.streams)
     with Pipeline(options.receivers + 1, workers=options.workers) as network, settled(network, load):
-        say(f"{options.streams} streams for {seconds:.0f} s")
+        log_progress(f"{options.streams} streams for {seconds:.0f} s")
         found = measure(network, options.streams, options.mbit, seconds)
     result(found, streams=options.streams, mbit=options.mbit, background=background).publish(as_json=options.json)
     return 0

@@ -1,12 +1,12 @@
-"""This project against kernel VXLAN, native multicast and the VPNs: the highest rate without loss, and what it costs.
+"""Highest rate without loss and its CPU cost: this project compared with kernel VXLAN, native multicast and VPNs.
 
 Method (README.md has more): for each kind of network and number of receivers, the highest rate of a plain send()
-program at which every receiver gets at least 99.9 %, searched with short trials and confirmed by a longer one; CPU of
-the whole machine per delivered Gbit from the confirming trial.  All kinds are measured in turn, round after round;
-ratios are taken within a round and their median is printed.
+program at which every receiver gets at least 99.9 %. Short trials search it, a longer one confirms it and gives the CPU
+time of the whole machine per delivered Gbit. All kinds are measured in turn, round after round. Ratios are taken within
+a round, and their median is printed.
 
-With --programs N as many programs send, each to a group of its own, and as many receive on each host: what several
-lanes do on a machine with many cores.
+With --programs N there are N sending programs, each with a group of its own, and N receiving programs on each host.
+This shows the effect of several lanes on a machine with many cores.
 
     python perf/versus.py [--quick] [--kinds ours-4,vxlan] [--receivers 1,3,7] [--programs 1] [--rounds 3]
                           [--seconds 1] [--json]
@@ -21,7 +21,7 @@ from typing import Any
 
 from perf import contenders, packages
 from perf.measure import Load, Trial, background_share, highest_rate, settled
-from perf.report import Goal, Plot, Result, arguments, goal_table, median, ratio_of_rounds, run, say, table
+from perf.report import Goal, Plot, Result, arguments, goal_table, log_progress, median, ratio_of_rounds, run, table
 from pipeline.errors import PipelineError
 
 SIZE = 1316
@@ -30,17 +30,17 @@ SMALL_KINDS = ("ours-4", "vxlan", "native")
 OURS = "ours-4"
 INSECURE = "ours-4-insecure"
 CONFIRM_SHARE = 2.5
-"""The confirming trial is longer than the others by this."""
+"""Length of the confirming trial as a multiple of the others'."""
 
 QUICK_KINDS = ("ours-4", "ours-8", "native", "vxlan", "tinc", "n2n", "fastd", "openvpn")
 QUICK_MINUTES = 4.0
-QUICK_EVERYWHERE = ("ours-4", "vxlan")
-"""With --quick, unless kinds are named, only these are measured with other numbers of receivers than 3."""
+QUICK_ALL_COUNTS = ("ours-4", "vxlan")
+"""Kinds that --quick measures with every number of receivers; other kinds, unless they are named, only with 3."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One figure of the tables."""
+    """Network, number of receivers and payload size of one figure."""
 
     kind: str
     receivers: int
@@ -49,7 +49,7 @@ class Case:
 
 @dataclass(slots=True)
 class Plan:
-    """What is measured, and what came of it: a list with one entry a round for each case."""
+    """Parameters of the measurement and its results so far: for each case a list with one entry for each round."""
 
     kinds: list[str]
     receivers: list[int]
@@ -57,16 +57,16 @@ class Plan:
     rounds: int
     seconds: float
     quick: bool
-    everywhere: tuple[str, ...]
-    """Kinds that are measured with every number of receivers, the others only with 3."""
+    all_counts: tuple[str, ...]
+    """Kinds that are measured with every number of receivers; the others only with 3."""
     offloads: bool
     found: dict[Case, list[Trial | None]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
     def networks(self) -> list[tuple[str, int]]:
-        """Every network of a round, kinds in turn for each number of receivers."""
+        """Return every network of a round: all kinds for each number of receivers."""
         return [
-            (kind, count) for count in self.receivers for kind in self.kinds if count == 3 or kind in self.everywhere
+            (kind, count) for count in self.receivers for kind in self.kinds if count == 3 or kind in self.all_counts
         ]
 
     def sizes(self, kind: str, receivers: int) -> list[int]:
@@ -75,11 +75,11 @@ class Plan:
         return [SIZE, SMALL]
 
     def rates(self, case: Case) -> list[float | None]:
-        """Datagrams a second to each receiver, round by round; None for a round without a figure."""
+        """Return datagrams a second to each receiver, by round; None for a round without a figure."""
         return [trial.delivered_pps if trial else None for trial in self.found.get(case, [])]
 
     def costs(self, case: Case) -> list[float | None]:
-        """CPU seconds a delivered Gbit, round by round."""
+        """Return CPU seconds for each delivered Gbit, by round."""
         return [trial.cpu_per_gbit if trial else None for trial in self.found.get(case, [])]
 
 
@@ -87,7 +87,7 @@ class Plan:
 
 
 def measure(plan: Plan, deadline: float) -> None:
-    """All rounds, or as many as begin before the deadline and the first in any case."""
+    """Run all rounds, or those that can end near the deadline; the first one always."""
     for number in range(plan.rounds):
         began = time.monotonic()
         for kind, receivers in plan.networks():
@@ -108,11 +108,11 @@ def measure_network(plan: Plan, kind: str, receivers: int, where: str) -> None:
                 trials[size] = highest_rate(network, load, confirm_s=plan.seconds * CONFIRM_SHARE, near_pps=near)
     except PipelineError as error:
         plan.failures[f"{kind}, {receivers} receivers"] = str(error)
-        say(f"{where}: {kind}, {receivers} receivers: {error}")
+        log_progress(f"{where}: {kind}, {receivers} receivers: {error}")
     for size, trial in trials.items():
         plan.found.setdefault(Case(kind, receivers, size), []).append(trial)
         rate = f"{trial.delivered_pps / 1000:.1f} kpps, {trial.cpu_per_gbit:.2f} CPU s/Gbit" if trial else "no rate"
-        say(f"{where}: {kind}, {receivers} receivers, {size} B: {rate}")
+        log_progress(f"{where}: {kind}, {receivers} receivers, {size} B: {rate}")
 
 
 # ---------------------------------------------------------------- tables
@@ -122,7 +122,7 @@ HEADER = ("network", "encrypted", "kpps", "Mbit/s", "CPU s/Gbit", "rate × VXLAN
 
 
 def rate_table(plan: Plan, receivers: int, size: int) -> str:
-    """One row for each kind that was measured so; a dash where there is no figure."""
+    """Return a row for each kind that was measured in this case, with a dash where there is no figure."""
     encrypted = {kind: not kind.endswith("insecure") and kind not in ("native", "vxlan") for kind in plan.kinds}
     rows = []
     for kind in plan.kinds:
@@ -154,14 +154,14 @@ def cost_ratio(plan: Plan, case: Case, base: str) -> float | None:
 
 
 def fastest_vpn(plan: Plan, receivers: int) -> str | None:
-    """The VPN with the highest median rate."""
-    rates = {kind: median(plan.rates(Case(kind, receivers, SIZE))) for kind in contenders.VPN_NAMES}
-    there = {kind: rate for kind, rate in rates.items() if rate}
-    return max(there, key=lambda kind: there[kind]) if there else None
+    """Return the VPN with the highest median rate, or None."""
+    medians = {kind: median(plan.rates(Case(kind, receivers, SIZE))) for kind in contenders.VPN_NAMES}
+    rates = {kind: rate for kind, rate in medians.items() if rate}
+    return max(rates, key=lambda kind: rates[kind]) if rates else None
 
 
 def goals(plan: Plan) -> list[tuple[Goal, float | None]]:
-    """What is to be reached and this script measures."""
+    """Return the goals of this measurement with the measured values."""
     vpn = fastest_vpn(plan, 3)
     ours, small = Case(OURS, 3, SIZE), Case(OURS, 3, SMALL)
     one, four = Case(OURS, 1, SIZE), Case(OURS, 4, SIZE)
@@ -203,8 +203,8 @@ def result(plan: Plan, background: float, versions: dict[str, str]) -> Result:
     found.add("To reach", goal_table(reached))
     remarks = [f"- {what}: {why}" for what, why in plan.failures.items()]
     rounds = max((len(trials) for trials in plan.found.values()), default=0)
-    remarks.append(f"- programs that send: {plan.programs}")
-    remarks.append(f"- {rounds} rounds; other work on the machine before it began: {background:.1%} of its CPUs")
+    remarks.append(f"- sending programs: {plan.programs}")
+    remarks.append(f"- {rounds} rounds; other work before the measurement: {background:.1%} of all CPUs")
     remarks += [f"- {package} {version}" for package, version in versions.items()]
     found.add("Remarks", "\n".join(remarks))
     return found
@@ -233,9 +233,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = arguments(__doc__ or "", seconds=1.0, rounds=3)
     contenders.add_kinds(parser, None)
     parser.add_argument("--receivers", default="1,3,7", help="numbers of receivers")
-    parser.add_argument("--programs", type=int, default=1, help="programs that send, and that receive on each host")
-    parser.add_argument("--minutes", type=float, default=60.0, help="no round begins that would end much later")
-    parser.add_argument("--no-offloads", action="store_true", help="the underlay carries no super-packets")
+    parser.add_argument("--programs", type=int, default=1, help="sending programs, and receiving programs on each host")
+    parser.add_argument("--minutes", type=float, default=60.0, help="start no round that would end much later")
+    parser.add_argument("--no-offloads", action="store_true", help="run without super-packets on the underlay")
     return parser.parse_args(argv)
 
 
@@ -250,7 +250,7 @@ def plan(options: argparse.Namespace) -> Plan:
         rounds=min(options.rounds, 2) if quick else options.rounds,
         seconds=min(options.seconds, 0.5) if quick else options.seconds,
         quick=quick,
-        everywhere=QUICK_EVERYWHERE if quick and not options.kinds else tuple(kinds),
+        all_counts=QUICK_ALL_COUNTS if quick and not options.kinds else tuple(kinds),
         offloads=not options.no_offloads,
     )
 
@@ -264,7 +264,7 @@ def main(argv: list[str] | None = None) -> int:
     began = time.monotonic()
     minutes = min(options.minutes, QUICK_MINUTES) if options.quick else options.minutes
     measure(measured, time.monotonic() + minutes * 60)
-    say(f"measured for {time.monotonic() - began:.0f} s")
+    log_progress(f"measured for {time.monotonic() - began:.0f} s")
     found = result(measured, background, packages.versions(programs))
     draw(measured)
     found.publish(as_json=options.json)

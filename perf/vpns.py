@@ -1,8 +1,8 @@
-"""VPNs that Debian has, each as an encrypted tap overlay that carries multicast in the hosts of a laboratory.
+"""VPNs of Debian, each as an encrypted tap overlay that carries multicast between the hosts of a laboratory.
 
-Each is set up as its manual says and, where there is a choice, in the way that serves one sender on host 1 best: it
-is the hub where a hub is needed, ciphers are the fastest authenticated ones the version has, nothing is compressed,
-and the MTU keeps the outer packets of these measurements whole.  Nothing here knows what is sent.
+Each is configured by its manual, and in the best way for one sender on host 1 where there is a choice: host 1 is the
+hub where one is needed, the cipher is the fastest authenticated one of the version, compression is off, and the MTU
+avoids fragments of outer packets. This module does not know the traffic.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ INTERFACE_TIMEOUT_S = 10.0
 
 
 class Vpn(Network, abc.ABC):
-    """What they share: one process a host makes a tap interface, which then gets an address."""
+    """Base class: one process on each host creates a tap interface, which then gets an address."""
 
     encrypted = True
     interface = "tap0"
@@ -37,17 +37,17 @@ class Vpn(Network, abc.ABC):
             self.after_start(host)
 
     def prepare(self) -> None:
-        """Write keys and configuration files into the lab's directory, which goes with it."""
+        """Write keys and configuration files into the lab's directory, which is deleted with the lab."""
 
     @abc.abstractmethod
     def command(self, host: Host) -> list[str]:
-        """The program of one host, which stays in the foreground."""
+        """Return the command of one host; its process stays in the foreground."""
 
     def after_start(self, host: Host) -> None:
         self.set_address(host)
 
     def directory(self, host: Host) -> Path:
-        """For the files of one host."""
+        """Return the directory for the files of one host."""
         path = self.lab.dir / f"{self.title}{host.index}"
         path.mkdir(exist_ok=True)
         return path
@@ -63,7 +63,7 @@ class Vpn(Network, abc.ABC):
 
 
 class Tinc(Vpn):
-    """tinc 1.0 in switch mode; all others connect to host 1, so that its broadcasts go to each of them at once."""
+    """tinc 1.0 in switch mode; all hosts connect to host 1, which therefore broadcasts to each of them directly."""
 
     title = "tinc"
     programs = ("tincd", "openssl")
@@ -95,8 +95,8 @@ class Tinc(Vpn):
 class N2n(Vpn):
     """n2n; multicast always goes through the supernode, which therefore runs on host 1, beside the sender.
 
-    Version 1 (Debian 12) takes an inner destination that is not of the overlay's subnet, a group's address too, only
-    with -r; later ones need -E for multicast, -f to stay in the foreground, and -A3 for AES.
+    Version 1 (Debian 12) accepts an inner destination outside of the overlay's subnet, such as a group, only with -r.
+    Later versions need -E for multicast, -f to stay in the foreground, and -A3 for AES.
     """
 
     title = "n2n"
@@ -104,11 +104,11 @@ class N2n(Vpn):
     port: ClassVar[int] = 7654
 
     def prepare(self) -> None:
-        said = self.sender.run([require("edge"), "-h"], check=False)
-        self.is_version_1 = not re.search(r"^\s*-E\b|\[-E\]", said.stdout + said.stderr, re.MULTILINE)
+        edge_help = self.sender.run([require("edge"), "-h"], check=False)
+        self.is_version_1 = not re.search(r"^\s*-E\b|\[-E\]", edge_help.stdout + edge_help.stderr, re.MULTILINE)
         arguments = ["-l", str(self.port)]
-        words = self.sender.run([require("supernode"), "-h"], check=False)
-        if "-f" in (words.stdout + words.stderr):
+        supernode_help = self.sender.run([require("supernode"), "-h"], check=False)
+        if "-f" in (supernode_help.stdout + supernode_help.stderr):
             arguments.append("-f")
         self.sender.spawn([require("supernode"), *arguments], label="supernode")
 
@@ -122,7 +122,7 @@ class N2n(Vpn):
         ]
 
     def after_start(self, host: Host) -> None:
-        """It has set the address itself."""
+        """Set MTU and route; n2n sets the address itself."""
         wait_until(lambda: self._has_address(host), INTERFACE_TIMEOUT_S, f"n2n on {host} has its address")
         host.run([require("ip"), "link", "set", self.interface, "mtu", str(self.mtu), "up"])
         host.run([require("ip"), "route", "add", "224.0.0.0/4", "dev", self.interface])
@@ -135,7 +135,7 @@ class N2n(Vpn):
 
 
 class Fastd(Vpn):
-    """fastd in tap mode, a full mesh, its default method salsa2012+umac."""
+    """fastd in tap mode, as a full mesh, with its default method salsa2012+umac."""
 
     title = "fastd"
     programs = ("fastd",)
@@ -144,8 +144,8 @@ class Fastd(Vpn):
     def prepare(self) -> None:
         keys = {}
         for host in self.hosts:
-            said = host.run([require("fastd"), "--generate-key"]).stdout
-            found = re.findall(r"^(?:Secret|Public): ([0-9a-f]{64})$", said, re.MULTILINE)
+            output = host.run([require("fastd"), "--generate-key"]).stdout
+            found = re.findall(r"^(?:Secret|Public): ([0-9a-f]{64})$", output, re.MULTILINE)
             keys[host.index] = (found[0], found[1])
         for host in self.hosts:
             lines = [
@@ -171,7 +171,7 @@ class Fastd(Vpn):
 
 
 class OpenVpn(Vpn):
-    """OpenVPN in tap mode, host 1 the server, which copies what it broadcasts to every client; AES-128-GCM."""
+    """OpenVPN in tap mode; host 1 is the server, which copies broadcasts to every client; AES-128-GCM."""
 
     title = "openvpn"
     programs = ("openvpn", "openssl")
@@ -181,7 +181,7 @@ class OpenVpn(Vpn):
         self.fingerprints = {role: self._certificate(role) for role in ("server", "client")}
 
     def _certificate(self, role: str) -> str:
-        """A self-signed certificate; each side knows the other's by its fingerprint."""
+        """Create a self-signed certificate and return its fingerprint, by which the other side accepts it."""
         key, certificate = self.lab.dir / f"{role}.key", self.lab.dir / f"{role}.crt"
         kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
         files = ["-keyout", str(key), "-out", str(certificate), "-subj", f"/CN={role}"]
@@ -205,7 +205,7 @@ class OpenVpn(Vpn):
 
 
 def _fingerprint(pem: str) -> str:
-    """SHA-256 over the DER form, as OpenVPN writes it."""
+    """Return the SHA-256 of the DER form in the notation of OpenVPN."""
     body = "".join(line for line in pem.splitlines() if line and not line.startswith("-----"))
     return ":".join(f"{byte:02X}" for byte in hashlib.sha256(base64.b64decode(body)).digest())
 

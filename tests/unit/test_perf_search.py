@@ -1,4 +1,4 @@
-"""The search for the highest rate, against senders and networks made of arithmetic."""
+"""Search for the highest rate, with simulated senders and networks."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from perf.search import Phase, RateSearch
 
 
 def run(search: RateSearch, passes: Callable[[float], bool], sender_max: float = 1e9) -> list[float]:
-    """Drive a search to its end; the rates that it asked for."""
-    asked = []
-    while ask := search.ask():
-        asked.append(ask.rate)
-        reached = min(ask.rate, sender_max)
-        search.tell(passed=passes(reached), reached=reached)
-    return asked
+    """Run a search to its end; return the rates of its trials."""
+    rates = []
+    while trial := search.next_trial():
+        rates.append(trial.rate)
+        reached = min(trial.rate, sender_max)
+        search.record(passed=passes(reached), reached=reached)
+    return rates
 
 
 @pytest.mark.parametrize("ceiling", [150.0, 3_000.0, 8_000.0, 51_700.0, 400_000.0])
 def test_finds_a_ceiling_from_either_side(ceiling: float) -> None:
-    """Goal: the answer is at most the ceiling and within the precision of it.
-    Method: everything up to the ceiling passes, from a start of 8,000."""
+    """Goal: the result is at most the ceiling and differs from it by the precision at most.
+    Method: every rate up to the ceiling passes; the search starts at 8,000."""
     search = RateSearch(8_000)
-    asked = run(search, lambda rate: rate <= ceiling)
+    rates = run(search, lambda rate: rate <= ceiling)
     assert search.best is not None
     assert ceiling / 1.07 <= search.best <= ceiling
-    assert len(asked) < 30
+    assert len(rates) < 30
 
 
-def test_start_near_an_earlier_answer_is_shorter() -> None:
-    """Goal: later rounds cost less.
-    Method: count the trials from far and from near to a ceiling of 100,000."""
+def test_start_near_the_result_needs_fewer_trials() -> None:
+    """Goal: later rounds, which start near the earlier result, need fewer trials.
+    Method: number of trials for a ceiling of 100,000 from a start far away and from one nearby."""
     far, near = RateSearch(8_000), RateSearch(85_000, growth=1.2)
     far_trials, near_trials = (len(run(search, lambda rate: rate <= 100_000)) for search in (far, near))
     assert near_trials < far_trials
     assert near.best == pytest.approx(100_000, rel=0.07)
 
 
-def test_sender_is_the_ceiling() -> None:
-    """Goal: a sender that cannot go faster ends the search with what it reached.
-    Method: nothing is ever lost, the sender does 30,000."""
+def test_slow_sender_ends_the_search() -> None:
+    """Goal: the search ends with the rate of the sender when that is the limit.
+    Method: nothing is lost, and the sender reaches 30,000."""
     search = RateSearch(8_000)
     run(search, lambda _: True, sender_max=30_000)
     assert search.best == pytest.approx(30_000, rel=0.08)
 
 
-def test_nothing_passes() -> None:
-    """Goal: the search ends, and says that there is no rate.
+def test_search_without_a_pass_has_no_result() -> None:
+    """Goal: the search ends without a result when no rate passes.
     Method: every trial fails."""
     search = RateSearch(8_000)
     run(search, lambda _: False)
@@ -57,9 +57,9 @@ def test_nothing_passes() -> None:
     assert search.phase is Phase.DONE
 
 
-def test_one_failure_by_chance_is_forgiven() -> None:
-    """Goal: noise does not halve the answer.
-    Method: one trial in ten fails whatever its rate, with a hundred seeds."""
+def test_single_random_failures_do_not_lower_the_result() -> None:
+    """Goal: noise does not halve the result.
+    Method: one trial in ten fails at random, with a hundred seeds."""
     found = []
     for seed in range(100):
         chance = random.Random(seed)
@@ -71,18 +71,18 @@ def test_one_failure_by_chance_is_forgiven() -> None:
     assert sorted(found)[10] > 50_000
 
 
-def test_what_cannot_be_confirmed_is_lowered() -> None:
-    """Goal: the answer is what a long trial confirmed.
-    Method: short trials pass up to 50,000, the confirming ones only up to 40,000."""
+def test_unconfirmed_rate_is_lowered() -> None:
+    """Goal: the result is a rate that a confirming trial has passed.
+    Method: short trials pass up to 50,000, confirming ones only up to 40,000."""
     search = RateSearch(8_000)
-    while ask := search.ask():
-        search.tell(passed=ask.rate <= (40_000 if ask.confirms else 50_000), reached=ask.rate)
+    while trial := search.next_trial():
+        search.record(passed=trial.rate <= (40_000 if trial.confirms else 50_000), reached=trial.rate)
     assert search.best is not None
     assert 36_000 < search.best <= 40_000
 
 
-def test_always_ends() -> None:
-    """Goal: the number of trials is bounded whatever comes.
+def test_number_of_trials_is_bounded() -> None:
+    """Goal: the number of trials is bounded whatever their outcomes.
     Method: trials pass and fail at random."""
     for seed in range(50):
         chance = random.Random(seed)
