@@ -1,7 +1,7 @@
 """Addresses, groups and source filters as values.
 
-An address inside the program is its packed form, 4 or 16 bytes: cheap to hash, to compare, to send and to hand
-to C.  Text exists only at the edges (command line, configuration, logs).  Nothing here knows interfaces.
+Inside the program an address is its packed form, 4 or 16 bytes: cheap to hash, to compare, to send and to pass to C.
+Text is used only at the edges (command line, configuration, logs).  This module does not know interfaces.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Address: TypeAlias = bytes
 """A packed IPv4 (4 bytes) or IPv6 (16 bytes) address, network order."""
 
 NodeId: TypeAlias = int
-"""A node of the overlay: the u32 `origin` of the wire format, never 0."""
+"""The id of a node: the u32 `origin` of the wire format, never 0."""
 
 OVERLAY_V4 = ipaddress.IPv4Network("10.77.0.0/16")
 OVERLAY_V6 = ipaddress.IPv6Network("fd77::/64")
@@ -28,70 +28,76 @@ _V4_LINK_SCOPE = bytes([224, 0, 0])
 
 
 def parse(text: str) -> Address:
-    """The packed form of "239.1.2.3" or "ff15::1"; ValueError if the text is no address."""
+    """Return the packed form of "239.1.2.3" or "ff15::1"; ValueError if the text is not an address."""
     return ipaddress.ip_address(text).packed
 
 
 def show(address: Address) -> str:
-    """The canonical text of a packed address."""
+    """Return the canonical text of a packed address."""
     if len(address) == 4:
         return "%d.%d.%d.%d" % tuple(address)
     return str(ipaddress.IPv6Address(address))
 
 
 def parse_prefix(text: str) -> tuple[Address, int]:
-    """The packed address and the prefix length of "10.77.0.1/16"; ValueError if the text is neither."""
+    """Return the packed address and the prefix length of "10.77.0.1/16"; ValueError if the text is malformed."""
     address, _, prefix = text.partition("/")
     return parse(address), int(prefix)
 
 
 def show_prefix(address: Address, prefix: int) -> str:
-    """The text of an address with its prefix length: "10.77.0.1/16"."""
+    """Return the text of an address with its prefix length: "10.77.0.1/16"."""
     return f"{show(address)}/{prefix}"
 
 
 def is_multicast(address: Address) -> bool:
-    """224.0.0.0/4 or ff00::/8."""
+    """Return whether an address is in 224.0.0.0/4 or ff00::/8."""
     return address[0] == 0xFF if len(address) == 16 else address[0] >> 4 == 0xE
 
 
 def is_unicast(address: Address) -> bool:
-    """Usable as the source of a packet: not multicast, unspecified, loopback, or IPv4 class E and broadcast."""
+    """Return whether an address can be a packet's source: not multicast, unspecified, loopback, class E, broadcast."""
     if len(address) == 4:
         return address[0] not in (0, 127) and address[0] < 224
     return address[0] != 0xFF and address not in (bytes(16), bytes(15) + b"\x01")
 
 
 def is_link_scope(group: Address) -> bool:
-    """224.0.0.0/24 (RFC 5771 §4) or ff02::/16 whatever its flags (RFC 4291 §2.7): flooded to every node."""
+    """Return whether a group is flooded to every node.
+
+    These are 224.0.0.0/24 (RFC 5771 §4) and IPv6 scope 2 with any flags (RFC 4291 §2.7).
+    """
     if len(group) == 4:
         return group[:3] == _V4_LINK_SCOPE
     return group[0] == 0xFF and group[1] & 0x0F == 2
 
 
 def is_node_scope(group: Address) -> bool:
-    """IPv6 scopes 0 (reserved) and 1 (interface-local): never leave a host, never become state (RFC 9777 §6)."""
+    """Return whether a group has IPv6 scope 0 (reserved) or 1 (interface-local).
+
+    Its packets never leave a host, and it never has state (RFC 9777 §6).
+    """
     return len(group) == 16 and group[0] == 0xFF and group[1] & 0x0F <= 1
 
 
 def is_ssm(group: Address) -> bool:
-    """232/8 (RFC 4607 §1) or ff3x::/32: source-specific groups, to be joined with a source only."""
+    """Return whether a group is source-specific: 232/8 or ff3x::/32, joined with a source only (RFC 4607 §1)."""
     if len(group) == 4:
         return group[:1] == _SSM_V4
     return group[0] == 0xFF and group[1] >> 4 == 3 and group[2:4] == b"\x00\x00"
 
 
 def derive_node_id(name: str, attempt: int) -> NodeId:
-    """The id of a node of that name, for its nth attempt after conflicts: 32 bits of a hash, never 0."""
+    """Return a node's id for its nth attempt after conflicts: 32 bits of a hash of its name, never 0."""
     digest = hashlib.blake2b(f"{name}#{attempt}".encode(), digest_size=4).digest()
     return int.from_bytes(digest) or 1
 
 
 def derive_addresses(name: str, attempt: int) -> tuple[Address, Address]:
-    """The IPv4 and IPv6 overlay address of a node without `--address`, for its nth attempt after conflicts.
+    """Return the IPv4 and IPv6 overlay address of a node without `--address`, for its nth attempt after conflicts.
 
-    Hashed from the name into 10.77.0.0/16 and fd77::/64, so that a node keeps its address from start to start.
-    The last octet is never 0 or 255 and 10.77.255.254 is the querier's.
+    The name is hashed into 10.77.0.0/16 and fd77::/64, so that a node has the same addresses at each start.  The last
+    octet is never 0 or 255, and 10.77.255.254 is reserved for the querier.
     """
     digest = hashlib.blake2b(f"{name}/{attempt}".encode(), digest_size=16).digest()
     third, last = digest[0], 1 + digest[1] % 254
@@ -102,12 +108,12 @@ def derive_addresses(name: str, attempt: int) -> tuple[Address, Address]:
 
 
 def link_local(address: Address) -> Address:
-    """The IPv6 link-local address that goes with an IPv6 overlay address: fe80::/64 and its last 64 bits."""
+    """Return the link-local address of an IPv6 overlay address: fe80::/64 with the same last 64 bits."""
     return LINK_LOCAL_V6.network_address.packed[:8] + address[8:]
 
 
 class FilterMode(enum.StrEnum):
-    """The two filter modes of RFC 9776 §3.1 (the words of `show groups`)."""
+    """The two filter modes of RFC 9776 §3.1, with the words of `show groups`."""
 
     INCLUDE = "INCLUDE"
     EXCLUDE = "EXCLUDE"
@@ -115,18 +121,18 @@ class FilterMode(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SourceFilter:
-    """Which sources of a group are wanted: only those (INCLUDE) or all but those (EXCLUDE)."""
+    """The sources of a group that are requested: only those listed (INCLUDE), or all but those listed (EXCLUDE)."""
 
     mode: FilterMode
     sources: frozenset[Address] = frozenset()
 
     def accepts(self, source: Address) -> bool:
-        """Whether packets of that source are wanted."""
+        """Return whether packets of a source are requested."""
         return (source in self.sources) == (self.mode is FilterMode.INCLUDE)
 
     @property
     def is_empty(self) -> bool:
-        """INCLUDE of nothing: no membership at all."""
+        """Return whether the filter is INCLUDE of nothing, which is no membership."""
         return self.mode is FilterMode.INCLUDE and not self.sources
 
 
@@ -134,5 +140,5 @@ ANY_SOURCE = SourceFilter(FilterMode.EXCLUDE)
 
 
 def include(sources: Iterable[Address]) -> SourceFilter:
-    """INCLUDE(sources)."""
+    """Return INCLUDE(sources)."""
     return SourceFilter(FilterMode.INCLUDE, frozenset(sources))

@@ -1,124 +1,128 @@
-"""Every bound of the Python side with the reason for the number (the C side's are in mp_layout.h)."""
+"""Bounds and intervals of the Python side, each with the reason for its number.  Those of C are in mp_layout.h."""
 
 from __future__ import annotations
 
 PORT = 4747
-"""UDP for data and TCP for control: one number, so that one firewall rule does."""
+"""UDP port of data and TCP port of control: one number, so that one firewall rule is enough."""
 
 LANES_MAX = 16
-"""As MP_LANES_MAX: 64 worker processes serve more cores than the TUN can feed."""
+"""Lanes of one node, as MP_LANES_MAX: 64 worker processes use more cores than the TUN can feed."""
 
 NAME_LENGTH_MAX = 63
-"""A DNS label; keeps `/run/mcast-pipeline/NAME/control.sock` under the 107 bytes of a socket path."""
+"""Length of a DNS label.  The path `/run/mcast-pipeline/NAME/control.sock` stays under the 107 bytes of a socket."""
 
 NODES_MAX = 1024
 """Nodes of one overlay, as MP_LINKS_MAX: a full mesh has one link to each."""
 
 GROUPS_MAX = 65536
-"""Groups with state on one node (design §8)."""
+"""Groups with state on one node; users may rely on this number."""
 
 SOURCES_PER_GROUP_MAX = 1024
-"""Source timers of one group: above it a report's further sources are counted and ignored."""
+"""Source timers of one group; further sources of a report are counted and ignored."""
 
 MESSAGE_BYTES_MAX = 1 << 20
-"""One control message between nodes: 65,536 groups are sent in parts far below it."""
+"""Size of one control message between nodes.  65,536 groups are sent in parts far below it."""
 
 MESSAGES_PER_S, MESSAGE_BURST = 1000, 10_000
-"""Control messages of one peer: a Heartbeat a second, one a change, and all of 65,536 groups are some hundred."""
+"""Control messages of one peer.  A peer sends a Heartbeat a second and one message for each change; all of 65,536
+groups take some hundred messages."""
 
 HELLO_INTERVAL_S = 0.75
-"""Between heartbeats on a link, and between attempts on one that is down for the first time."""
+"""Time between heartbeats on a link, and between attempts on a link that is down for the first time."""
 
 PROBED_HEARTBEAT_S, HEARTBEATS_PER_S = 5.0, 20.0
-"""Between heartbeats on a link whose probes are answered, which says as much each second at a tenth of the cost; with
-hundreds of peers so rarely that all together are no more than this."""
+"""Time between heartbeats on a link with answered probes, which show each second at a tenth of the cost that the peer
+is alive.  With hundreds of peers the time grows, so that all heartbeats together stay below the second number."""
 
 PROBES_TRUSTED_S = 1.4
-"""So long after an answered probe was seen heartbeats may be rare: one more may be late, and the next heartbeat comes
-before the peer, who sees the same, gives this node up."""
+"""Time after an answered probe in which heartbeats may be rare.  The next probe may be late, and still the next
+heartbeat arrives before the peer, which uses the same values, takes the link down."""
 
 PROBES_AGE_S = 0.5
-"""Between looks at what the probes have shown."""
+"""Time between two evaluations of the probes."""
 
 PROBES_LOSS_MAX = 0.05
-"""On a path that loses more the word of the control link is wanted each second."""
+"""Loss above which probes do not replace heartbeats: the control link then shows each second that the peer is alive."""
 
 LINK_TIMEOUT_S = 2.5
-"""Silence after which a link is down: two heartbeats lost and the third late, under the 3 s promised."""
+"""Silence after which a link is down: two lost heartbeats and a late third one, and less than the promised 3 s."""
 
 ANSWER_EXPECTED_S = 10.0
-"""A given peer that has not answered for so long is told of: nodes that are started together need less."""
+"""Time after which a configured peer that has not answered is reported; nodes that start together need less."""
 
 RECONNECT_INTERVAL_MAX_S = 30.0
-"""Back-off of attempts on a peer that stays away: they never end, but cost next to nothing."""
+"""Longest time between attempts on a peer that stays away.  The attempts never end, but cost next to nothing."""
 
 LOCAL_MESSAGE_BYTES_MAX = 64 << 20
-"""One answer to the command line: `show groups` of 65,536 groups is some 10 MB."""
+"""Size of one reply to the command line: `show groups` of 65,536 groups has some 10 MB."""
 
 ENDPOINT_LENGTH_MAX = 64
-""""[" + 45 characters of IPv6 + "%" and an interface's 15 + "]:65535" never need more."""
+"""Length of an endpoint's text: "[", 45 characters of an IPv6 address and "]:65535" are 53."""
 
 ADDRESSES_PER_NODE_MAX = 16
-"""Overlay addresses of one node: one for each family, and room for those who number by hand."""
+"""Overlay addresses of one node in a record.  A node of this version has at most one for each family."""
 
 RECORDS_PER_MESSAGE_MAX = 256
-"""Of some 200 bytes each: a directory of 1,024 nodes travels in four messages."""
+"""Node records in one message, of some 200 bytes each: a directory of 1,024 nodes takes four messages."""
 
 SEEDS_MAX = 64
-"""`--peer`s of one node: one that answers is enough, the rest is learnt from it."""
+"""Configured peers (`--peer`) of one node.  One that answers is enough: the node learns the others from it."""
 
 RECONNECT_INTERVAL_MIN_S = 0.1
-"""Between the first attempts on a peer: two nodes started together are linked well within 1 s."""
+"""Time between the first attempts on a peer, so that two nodes that start together are linked well within 1 s."""
 
 RECONNECT_SHARE = 0.25
-"""Wait this share of the time that a peer has been away: it is back after at most a quarter of its absence more."""
+"""Time between later attempts as a share of the peer's absence, which becomes at most a quarter longer by it."""
 
 NODE_FORGET_S = 120.0
-"""How long the record of a node that nobody reaches is kept (and afterwards kept from coming back by gossip)."""
+"""Time for which the record of an unreachable node is kept, and after that a tombstone that keeps it from returning."""
 
 RESTORE_STEP = 1 << 20
-"""Versions and message numbers jump by this after a restart of control: more than were used since the checkpoint."""
+"""Increase of versions and message numbers after a restart of control: more than were used since the checkpoint."""
 
 INCARNATION_MAX = 1 << 53
-"""Milliseconds since 1970: no clock says so.  Who claims it wants to make a node's own count overflow."""
+"""Largest incarnation, which is the start time in ms since 1970.  No clock reaches it; a larger one in a message could
+only serve to make a node's own incarnation overflow."""
 
 DIRECTORY_SYNC_INTERVAL_S = 0.2
-"""Between two directory exchanges that a node begins: a hundred peers that disagree with it do not cost a hundred."""
+"""Time between two directory exchanges that a node begins, so that a hundred peers with other records do not cause a
+hundred exchanges at once."""
 
 NAME_TAKEN_S = 3 * LINK_TIMEOUT_S
-"""A node refused for so long because of its name has a living namesake, not a dead former self."""
+"""Time of refusals after which a node's name counts as taken: by then its own previous process is no longer linked."""
 
 NODE_ID_ATTEMPTS_MAX = 64
-"""Tries to find a free node id: with 1,024 nodes in 2^32 ids the second is already one in four million."""
+"""Attempts to find a free node id.  With 1,024 nodes in 2^32 ids, one node in four million needs the second."""
 
 ADDRESS_ATTEMPTS_MAX = 4096
-"""Tries to find a free derived address: 1,024 nodes take 1.6 % of 10.77.0.0/16, so a few always do."""
+"""Attempts to find a free derived address.  1,024 nodes use 1.6 % of 10.77.0.0/16, so a few always suffice."""
 
 ENGINE_SYNC_INTERVAL_S = 0.75
-"""Between an engine's messages to a peer that repeat what has just changed: what was lost is repaired within two of
-them, under 2 s."""
+"""Time between an engine's repeated messages to a peer after a change.  A lost message is replaced within two of these
+intervals, in less than 2 s."""
 
 ENGINE_SYNC_INTERVAL_MAX_S, ENGINE_SYNCS_PER_S = 12.0, 20.0
-"""The interval doubles up to this while nothing changes, as in Trickle (RFC 6206); with hundreds of peers until all
-together are sent no more than so many."""
+"""Longest such interval, which doubles while nothing changes, as in Trickle (RFC 6206).  With hundreds of peers it
+grows further, so that all messages together stay below the second number."""
 
 ENGINE_MESSAGE_BYTES_MAX = 128 << 10
-"""At which an engine splits what it has to say: 2,000 groups fit into one, 65,536 into some ten."""
+"""Size at which an engine splits a message: 2,000 groups fit into one, 65,536 into some ten."""
 
 TOMBSTONES_MAX = 16384
-"""Deleted keys that a replicated map remembers for those who missed it; who is further behind gets all of it anew."""
+"""Deleted keys that a replicated map keeps for peers that have missed the deletion.  A peer that is further behind
+receives the whole map again."""
 
 REPLICA_WEIGHT_MAX = 2 * GROUPS_MAX + 1024
-"""Keys of one peer's replicated map, its groups and those it publishes to; four bytes of a value weigh as much."""
+"""Keys of one peer's replicated map: its groups and those to which it sends.  Four bytes of a value weigh as a key."""
 
 REPLICAS_WEIGHT_MAX = 1 << 19
-"""Of all peers together: 1,024 nodes with 256 groups each that they want and send to; some 500 MB in control."""
+"""Weight of all peers' maps together: 1,024 nodes that join and send to 256 groups each, some 500 MB in control."""
 
 REPLICA_VALUE_BYTES_MAX = 16 * SOURCES_PER_GROUP_MAX + 1
-"""A source filter of SOURCES_PER_GROUP_MAX IPv6 addresses."""
+"""Size of a value: a source filter of SOURCES_PER_GROUP_MAX IPv6 addresses."""
 
 STRIPES_MAX = 8
-"""Trees that the packets of one stream can take in turn: a Nemo crew has 3, the paper tries up to 4."""
+"""Trees that the packets of one stream can take in turn.  A Nemo crew has 3; the Nemo paper tries up to 4."""
 
 STREAMS_MAX = 65535
-"""As MP_STREAMS less the shared stream 0."""
+"""Stream numbers of one node: MP_STREAMS without the shared stream 0."""
