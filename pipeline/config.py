@@ -1,12 +1,12 @@
 """The effective configuration: one frozen object, made of flags, environment, TOML file and defaults.
 
-It knows the keys, their bounds and where each value came from.  It deliberately does not know who uses them, opens
-no socket and never looks at the machine, but for the host name and the files that it is pointed to.
+This module knows the keys, their bounds and the origin of each value.  It does not know the use of a value.  It opens
+no socket and reads nothing of the machine but the host name and the files that are named to it.
 
     flags > environment (MCAST_PIPELINE_SECTION_KEY, and short forms of the flags) > TOML > defaults
 
-A value that cannot be used is an error of one line that names its origin: a flag's is a UsageError, all others are
-ConfigErrors.  What the keys mean stands in configs/pipeline.toml, and a test keeps the two the same.
+A value that cannot be used is an error of one line with its origin: a UsageError for a flag, a ConfigError otherwise.
+configs/pipeline.toml describes the keys; a test keeps it complete.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from pipeline.config_checks import CHECKS
 from pipeline.errors import ConfigError, PipelineError, UsageError
 
 ENV_PREFIX = "MCAST_PIPELINE_"
+SHOWN_ITEMS_MAX = 8
+"""Items of a list in an error line, which is still readable then."""
 KEY_FLAGS = "--key FILE (make one with `pipeline keygen FILE`), or --insecure to send unencrypted"
 
 
@@ -34,9 +36,9 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class NodeSection(_Section, frozen=True):
-    """[node]: who this node is and whom it talks to."""
+    """[node]: name and endpoint of this node, its peers and its key."""
 
-    name: str = ""  # replaced by the host name
+    name: str = ""  # the host name by default
     listen: str = f"0.0.0.0:{limits.PORT}"
     peers: tuple[str, ...] = ()
     key: str | None = None
@@ -44,7 +46,7 @@ class NodeSection(_Section, frozen=True):
 
 
 class TunSection(_Section, frozen=True):
-    """[tun]: the interface that programs see."""
+    """[tun]: the interface that programs use."""
 
     interface: str = "mcast0"
     mtu: int | Literal["auto"] = "auto"
@@ -63,21 +65,21 @@ class WorkersSection(_Section, frozen=True):
 
 
 class RingsSection(_Section, frozen=True):
-    """[rings]: slots of each lane's two rings."""
+    """[rings]: slots of the two rings of each lane."""
 
     host_slots: int = 1024
     overlay_slots: int = 64
 
 
 class OverlaySection(_Section, frozen=True):
-    """[overlay]: the engine that decides the routes, and tables of options by engine ([overlay.NAME])."""
+    """[overlay]: the engine that decides the routes, and the options of each engine ([overlay.NAME])."""
 
     engine: str = "mesh"
     options: Mapping[str, Mapping[str, Any]] = {}
 
 
 class GroupsSection(_Section, frozen=True):
-    """[groups]: which groups this host takes part in, and how much of each."""
+    """[groups]: the groups to which this host may send or listen, and the rates."""
 
     send_allow: tuple[str, ...] = ()
     send_deny: tuple[str, ...] = ()
@@ -88,7 +90,7 @@ class GroupsSection(_Section, frozen=True):
 
 
 class SecuritySection(_Section, frozen=True):
-    """[security]: sender keys, the network key's succession, sources and rates of peers."""
+    """[security]: rotation of the sender key, rollover of the network key, source addresses and rates of peers."""
 
     rotate_interval_s: float = 3600.0
     rotate_packets: int = 1 << 32
@@ -114,20 +116,20 @@ class MembershipConfig(_Section, frozen=True):
 
 
 class MetricsSection(_Section, frozen=True):
-    """[metrics]: where Prometheus may scrape; nowhere by default."""
+    """[metrics]: the endpoint for Prometheus; none by default."""
 
     listen: str | None = None
 
 
 class LogSection(_Section, frozen=True):
-    """[log]: what goes to stderr."""
+    """[log]: the lines on stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "text", "json"] = "auto"
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything an instance was told, checked: supervisor, control and workers are handed this one object."""
+    """The checked configuration of an instance, which supervisor, control and workers share."""
 
     node: NodeSection = NodeSection()
     tun: TunSection = TunSection()
@@ -142,12 +144,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def lanes(self) -> int:
-        """Lanes that the worker count makes: 1, 2 and 4 workers are one lane."""
+        """Return the number of lanes: 1, 2 and 4 workers are one lane."""
         return max(1, self.workers.count // 4)
 
 
 Origins: TypeAlias = Mapping[str, str]
-"""`section.key` → where its value came from, as `config show --origin` prints it."""
+"""`section.key` → origin of its value, as `config show --origin` prints it."""
 
 FLAGS: Mapping[str, str] = MappingProxyType(
     {
@@ -163,7 +165,7 @@ FLAGS: Mapping[str, str] = MappingProxyType(
         "metrics.listen": "--metrics",
     }
 )
-"""The flags of `launch` by the key that they set."""
+"""Flags of `launch` by the key that they set."""
 
 _SHORT_ENV = {
     "NAME": "node.name",
@@ -177,7 +179,7 @@ _SHORT_ENV = {
     "OVERLAY": "overlay.engine",
     "METRICS": "metrics.listen",
 }
-_OTHER_ENV = frozenset({"CONFIG", "DEBUG"})  # read by the command line itself
+_OTHER_ENV = frozenset({"CONFIG", "DEBUG"})  # read by the command line
 
 _SECTIONS: dict[str, type[_Section]] = {f.name: f.type for f in msgspec.structs.fields(Config)}
 _FIELDS = {
@@ -185,34 +187,34 @@ _FIELDS = {
 }
 
 
-class _Given(msgspec.Struct, frozen=True):
-    """One value as somebody gave it, and who."""
+class _Setting(msgspec.Struct, frozen=True):
+    """An unchecked value with its origin."""
 
     value: object
     origin: str  # "flag --workers", "environment MCAST_PIPELINE_NAME", "file PATH", "default"
     rank: int  # 0 flag, 1 environment, 2 file, 3 default
-    base: Path | None = None  # directory that relative paths of a file count from
+    base: Path | None = None  # of a file: the directory to which its paths are relative
 
     def error(self, key: str, why: str) -> PipelineError:
-        """The one line for a value that cannot be used."""
+        """Return the error for a value that cannot be used."""
         if self.rank == 0:
-            return UsageError(f"{self.origin.removeprefix('flag ')} {_word(self.value)}: {why}")
+            return UsageError(f"{self.origin.removeprefix('flag ')} {_show(self.value)}: {why}")
         if self.rank == 1:
             return ConfigError(f"{self.origin.removeprefix('environment ')}={self.value}: {why}")
         if self.rank == 2:
-            return ConfigError(f"{self.origin.removeprefix('file ')}: {key} = {_word(self.value)}: {why}")
+            return ConfigError(f"{self.origin.removeprefix('file ')}: {key} = {_show(self.value)}: {why}")
         return ConfigError(f"{key}: {why}")
 
 
-# ---------------------------------------------------------------- loading, in the order of a value's life
+# ---------------------------------------------------------------- loading, in the order of the steps
 
 
 def load(flags: Mapping[str, object], env: Mapping[str, str], path: Path | None, *, require_key: bool = True) -> Config:
-    """The effective configuration.
+    """Return the effective configuration.
 
-    `flags` maps keys ("workers.count") to what the command line said, as text (or a sequence of it, or True); a None
-    or an empty sequence was not given.  `path` is the TOML file, if any.  With `require_key` one of `node.key` and
-    `node.insecure` must be set, as launch wants it.
+    `flags` maps keys ("workers.count") to the values on the command line: text, a sequence of texts, or True.  None and
+    an empty sequence stand for flags that are absent.  `path` is the TOML file, if any.  With `require_key` one of
+    `node.key` and `node.insecure` must be set, as for launch.
     """
     return load_with_origins(flags, env, path, require_key=require_key)[0]
 
@@ -220,49 +222,49 @@ def load(flags: Mapping[str, object], env: Mapping[str, str], path: Path | None,
 def load_with_origins(
     flags: Mapping[str, object], env: Mapping[str, str], path: Path | None, *, require_key: bool = True
 ) -> tuple[Config, Origins]:
-    """As `load`, with the origin of every value beside it."""
-    given = _from_file(path) | _from_environment(env) | _from_flags(flags)
+    """Return the effective configuration and the origin of each value; arguments as in `load`."""
+    settings = _from_file(path) | _from_environment(env) | _from_flags(flags)
     for key, field in _FIELDS.items():
-        if key not in given:
-            given[key] = _Given(os.uname().nodename if key == "node.name" else _default(field), "default", 3)
-    values = {key: _checked(key, given[key]) for key in _FIELDS}
-    _settle_key(values, given)
-    _check_together(values, given)
+        if key not in settings:
+            settings[key] = _Setting(os.uname().nodename if key == "node.name" else _default(field), "default", 3)
+    values = {key: _check(key, settings[key]) for key in _FIELDS}
+    _settle_key(values, settings)
+    _check_together(values, settings)
     if require_key and not values["node.key"] and not values["node.insecure"]:
         raise ConfigError(f"no network key: give {KEY_FLAGS}")
     sections: dict[str, Any] = {
         section: kind(**{f.name: values[f"{section}.{f.name}"] for f in msgspec.structs.fields(kind)})
         for section, kind in _SECTIONS.items()
     }
-    return Config(**sections), {key: given[key].origin for key in _FIELDS}
+    return Config(**sections), {key: settings[key].origin for key in _FIELDS}
 
 
-def _from_flags(flags: Mapping[str, object]) -> dict[str, _Given]:
+def _from_flags(flags: Mapping[str, object]) -> dict[str, _Setting]:
     return {
-        key: _Given(value, f"flag {FLAGS[key]}", 0)
+        key: _Setting(value, f"flag {FLAGS[key]}", 0)
         for key, value in flags.items()
         if value is not None and value is not False and value != ()
     }
 
 
-def _from_environment(env: Mapping[str, str]) -> dict[str, _Given]:
-    """Values of MCAST_PIPELINE_…; the long form of a key wins over its short one."""
+def _from_environment(env: Mapping[str, str]) -> dict[str, _Setting]:
+    """Return the values of MCAST_PIPELINE_…; the long name of a key wins over its short one."""
     known = {key.replace(".", "_").upper(): key for key in _FIELDS if key != "overlay.options"}
-    found: dict[str, _Given] = {}
+    found: dict[str, _Setting] = {}
     for names in (_SHORT_ENV, known):
         for name, key in names.items():
             variable = ENV_PREFIX + name
             if variable in env:
-                found[key] = _Given(env[variable], f"environment {variable}", 1)
+                found[key] = _Setting(env[variable], f"environment {variable}", 1)
     for variable in sorted(env):
         name = variable.removeprefix(ENV_PREFIX)
         if name != variable and name not in known and name not in _SHORT_ENV and name not in _OTHER_ENV:
-            hint = nearest(name, [*known, *_SHORT_ENV, *_OTHER_ENV], ENV_PREFIX)
+            hint = suggest_nearest(name, [*known, *_SHORT_ENV, *_OTHER_ENV], ENV_PREFIX)
             raise ConfigError(f"{variable}: no such setting{hint}")
     return found
 
 
-def _from_file(path: Path | None) -> dict[str, _Given]:
+def _from_file(path: Path | None) -> dict[str, _Setting]:
     if path is None:
         return {}
     try:
@@ -271,10 +273,10 @@ def _from_file(path: Path | None) -> dict[str, _Given]:
         raise ConfigError(f"{path}: {(error.strerror or str(error)).lower()}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
-    found: dict[str, _Given] = {}
+    found: dict[str, _Setting] = {}
     for section, table in document.items():
         if section not in _SECTIONS:
-            raise ConfigError(f"{path}: {section}: no such section{nearest(section, list(_SECTIONS))}")
+            raise ConfigError(f"{path}: {section}: no such section{suggest_nearest(section, list(_SECTIONS))}")
         if not isinstance(table, dict):
             raise ConfigError(f"{path}: {section}: must be a table, [{section}]")
         if section == "overlay":
@@ -282,8 +284,8 @@ def _from_file(path: Path | None) -> dict[str, _Given]:
         keys = [field.name for field in msgspec.structs.fields(_SECTIONS[section])]
         for name, value in table.items():
             if name not in keys:
-                raise ConfigError(f"{path}: {section}.{name}: no such key{nearest(name, keys, section + '.')}")
-            found[f"{section}.{name}"] = _Given(value, f"file {path}", 2, path.parent)
+                raise ConfigError(f"{path}: {section}.{name}: no such key{suggest_nearest(name, keys, section + '.')}")
+            found[f"{section}.{name}"] = _Setting(value, f"file {path}", 2, path.parent)
     return found
 
 
@@ -292,23 +294,23 @@ def _default(field: msgspec.structs.FieldInfo) -> object:
 
 
 def _split_options(table: dict[str, Any]) -> dict[str, Any]:
-    """[overlay.NAME] tables are the options of engine NAME, which nobody but that engine knows."""
+    """Collect the tables [overlay.NAME], the options of engine NAME, which only that engine can check."""
     options = {name: value for name, value in table.items() if isinstance(value, dict)}
     rest = {name: value for name, value in table.items() if name not in options}
     return rest | ({"options": options} if options else {})
 
 
-def _checked(key: str, given: _Given) -> Any:
-    """The value in its type and bounds, in canonical form."""
-    value = given.value
+def _check(key: str, setting: _Setting) -> Any:
+    """Return a value in its type and canonical form; an error if it is out of its bounds."""
+    value = setting.value
     if isinstance(value, str) and get_origin(_FIELDS[key].type) is tuple:
         value = tuple(filter(None, (part.strip() for part in value.split(","))))
     try:
-        value = msgspec.convert(value, _FIELDS[key].type, strict=given.rank >= 2)
+        value = msgspec.convert(value, _FIELDS[key].type, strict=setting.rank >= 2)
     except msgspec.ValidationError as error:
-        raise given.error(key, expected(_FIELDS[key].type, error)) from error
-    if key == "node.key" and value is not None and given.base is not None:
-        value = str(given.base / value)
+        raise setting.error(key, describe_expected(_FIELDS[key].type, error)) from error
+    if key == "node.key" and value is not None and setting.base is not None:
+        value = str(setting.base / value)
     check = CHECKS.get(key)
     if check is None or value is None:
         return value
@@ -316,16 +318,16 @@ def _checked(key: str, given: _Given) -> Any:
         return check(value)
     except ValueError as error:
         why = str(error)
-        if key == "node.name" and given.rank == 3:
-            why = f"the host name {value!r} cannot serve as name ({why}); give --name"
-        raise given.error(key, why) from error
+        if key == "node.name" and setting.rank == 3:
+            why = f"the host name {value!r} is not usable as the node's name ({why}): give --name"
+        raise setting.error(key, why) from error
 
 
-def _settle_key(values: dict[str, Any], given: Mapping[str, _Given]) -> None:
-    """One of `node.key` and `node.insecure`: the one from the stronger origin; both from one are a contradiction."""
+def _settle_key(values: dict[str, Any], settings: Mapping[str, _Setting]) -> None:
+    """Keep `node.key` or `node.insecure`, the one of the stronger origin; both of one origin are an error."""
     if not (values["node.key"] and values["node.insecure"]):
         return
-    key, insecure = given["node.key"], given["node.insecure"]
+    key, insecure = settings["node.key"], settings["node.insecure"]
     if key.rank == insecure.rank:
         raise key.error("node.key", "contradicts --insecure (node.insecure): give one of the two")
     if key.rank < insecure.rank:
@@ -334,24 +336,23 @@ def _settle_key(values: dict[str, Any], given: Mapping[str, _Given]) -> None:
         values["node.key"] = None
 
 
-def _check_together(values: Mapping[str, Any], given: Mapping[str, _Given]) -> None:
-    """The rules that take two keys."""
+def _check_together(values: Mapping[str, Any], settings: Mapping[str, _Setting]) -> None:
+    """Check the rules for two keys together."""
     response, interval = values["membership.query_response_interval_s"], values["membership.query_interval_s"]
     if response >= interval:  # RFC 9776 §8.3, RFC 9777 §9.3
-        key = "membership.query_response_interval_s"
-        blamed = key if given[key].rank <= given["membership.query_interval_s"].rank else "membership.query_interval_s"
-        raise given[blamed].error(
-            blamed, f"query_response_interval_s ({response:g}) must be less than query_interval_s ({interval:g})"
-        )
+        keys = ("membership.query_response_interval_s", "membership.query_interval_s")
+        key = min(keys, key=lambda key: settings[key].rank)
+        why = f"query_response_interval_s ({response:g}) must be less than query_interval_s ({interval:g})"
+        raise settings[key].error(key, why)
     cpus = values["workers.affinity"]
     if len(cpus) not in (0, 1, values["workers.count"]):
         why = f"name one CPU for all workers or one for each of the {values['workers.count']}"
-        raise given["workers.affinity"].error("workers.affinity", why)
+        raise settings["workers.affinity"].error("workers.affinity", why)
 
 
-# ---------------------------------------------------------------- words
+# ---------------------------------------------------------------- texts of errors
 
-_TYPE_WORDS = {
+_TYPE_NAMES = {
     "int": "a whole number",
     "float": "a number",
     "int | float": "a number",
@@ -367,19 +368,19 @@ _TYPE_WORDS = {
 }
 
 
-def nearest(word: str, known: list[str], prefix: str = "") -> str:
-    """“ (did you mean crew_size?)” for a word that is not known."""
+def suggest_nearest(word: str, known: list[str], prefix: str = "") -> str:
+    """Return “ (did you mean crew_size?)” for an unknown word, or nothing if no word is known."""
     found = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
     return f" (did you mean {prefix}{found[0]}?)" if found else ""
 
 
-def expected(kind: Any, error: msgspec.ValidationError) -> str:
-    """What a value of that type would have been: “expected a whole number, got text”."""
-    return _choices(kind) or _plain(str(error))
+def describe_expected(kind: Any, error: msgspec.ValidationError) -> str:
+    """Return the text for a value of the wrong type: “expected a whole number, got text”."""
+    return _choices(kind) or _translate(str(error))
 
 
 def _choices(kind: Any) -> str:
-    """“expected one of: adaptive, busy, sleep” for a type that has words; empty for any other."""
+    """Return “expected one of: adaptive, busy, sleep” for a type with literal words; empty for any other."""
     parts = [kind] if get_origin(kind) is Literal else get_args(kind)
     if not any(get_origin(part) is Literal for part in parts):
         return ""
@@ -387,12 +388,16 @@ def _choices(kind: Any) -> str:
     return f"expected one of: {', '.join(words)}"
 
 
-def _plain(message: str) -> str:
-    """Msgspec's words as a user's: "Expected `int`, got `str`" → "expected a whole number, got text"."""
-    for name, words in _TYPE_WORDS.items():
+def _translate(message: str) -> str:
+    """Translate msgspec's message for users: "Expected `int`, got `str`" → "expected a whole number, got text"."""
+    for name, words in _TYPE_NAMES.items():
         message = message.replace(f"`{name}`", words)
     return (message[:1].lower() + message[1:]).replace("`", "").replace(" - at $", " at ")
 
 
-def _word(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+def _show(value: object) -> str:
+    """Return the text of a value; of a long list its beginning, as the reason names the wrong item."""
+    if not isinstance(value, (list, tuple)):
+        return str(value)
+    rest = f", … ({len(value)} in all)" if len(value) > SHOWN_ITEMS_MAX else ""
+    return ", ".join(map(str, value[:SHOWN_ITEMS_MAX])) + rest

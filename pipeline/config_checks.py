@@ -1,6 +1,6 @@
-"""What each configuration key may hold: a function by key that returns the canonical value or raises ValueError.
+"""Checks of configuration values: for each key a function that returns the canonical value or raises ValueError.
 
-Pure functions on values; whether a value can be *used* here and now (a port, an interface) is found out by using it.
+They look at the value alone.  Whether it can be used on this host now (a port, an interface) shows when it is used.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 MTU_MIN = 1280
-"""IPv6 does not run on less (RFC 8200 §5)."""
+"""Smallest MTU of IPv6 (RFC 8200 §5)."""
 MTU_MAX = 9000
-"""Jumbo frames; a host ring's slot is as large as the MTU."""
+"""MTU of jumbo frames.  A slot of the host ring is as large as the MTU."""
 INTERFACE_LENGTH_MAX = 15
-"""IFNAMSIZ less the terminating zero."""
+"""IFNAMSIZ without the terminating zero."""
 GROUP_PREFIXES_MAX = 64
-"""As MP_PREFIXES_MAX."""
+"""Ranges in a list of groups, as MP_PREFIXES_MAX."""
 PPS_MAX = 1_000_000_000
-"""One token a nanosecond: beyond it a rate is no limit."""
+"""Largest rate: one token each nanosecond.  A larger one would be no limit."""
 CPUS_MAX = 1024
-"""As CPU_SETSIZE."""
+"""CPU numbers, as CPU_SETSIZE."""
 ROBUSTNESS_MAX = 100
-"""With it and the default intervals a membership ends after 3.5 hours.  RFC 9776 §4.1.6 allows values above 7: a query
-cannot hold them and has a QRV of 0.  The startup query count, whose default is the robustness, has the same limit."""
+"""Largest Robustness Variable.  With it and the default intervals a membership without reports lasts 3.5 hours.
+RFC 9776 §4.1.6 allows values above 7, which are sent as QRV 0.  The startup query count has the same limit, as the
+robustness is its default."""
 INTERVAL_MAX_S = 31744.0
-"""The largest interval that QQIC can say (RFC 9776 §4.1.7)."""
+"""Largest interval that QQIC can hold (RFC 9776 §4.1.7)."""
 RESPONSE_MAX_S = 3174.4
-"""The largest Max Resp Time of IGMPv3, in its tenths of a second (RFC 9776 §4.1.1)."""
+"""Largest Max Resp Time of IGMPv3, which has units of 0.1 s (RFC 9776 §4.1.1)."""
 
 
 def _endpoint(text: str) -> str:
@@ -47,7 +48,7 @@ def _endpoint(text: str) -> str:
 
 
 def _node_endpoint(text: str) -> str:
-    """Check an endpoint that other nodes use: a scope id means something on this host only."""
+    """Check an endpoint for other nodes; a scope id has a meaning on this host only."""
     endpoint = _endpoint(text)
     address = ipaddress.ip_address(split_endpoint(endpoint)[0])
     if has_scope_id(address) or (address.version == 6 and address.is_link_local):
@@ -55,14 +56,18 @@ def _node_endpoint(text: str) -> str:
     return endpoint
 
 
-def _peers(texts: tuple[str, ...]) -> tuple[str, ...]:
-    endpoints = []
-    for text in texts:
+def _peer(text: str) -> str:
+    try:
         endpoint = _node_endpoint(text)
-        if is_wildcard(endpoint):
-            raise ValueError(f"{text} is no address of a peer")
-        endpoints.append(endpoint)
-    endpoints = list(dict.fromkeys(endpoints))
+    except ValueError as error:
+        raise ValueError(f"{text}: {error}") from None
+    if is_wildcard(endpoint):
+        raise ValueError(f"{text} is not the address of a peer")
+    return endpoint
+
+
+def _peers(texts: tuple[str, ...]) -> tuple[str, ...]:
+    endpoints = list(dict.fromkeys(_peer(text) for text in texts))
     if len(endpoints) > limits.SEEDS_MAX:
         raise ValueError(f"{len(endpoints)} peers, {limits.SEEDS_MAX} are the limit: nodes learn the others from them")
     return tuple(endpoints)
@@ -88,9 +93,11 @@ def _addresses(texts: tuple[str, ...]) -> tuple[str, ...]:
         try:
             interface = ipaddress.ip_interface(text)
         except ValueError:
-            raise ValueError(f"{text} is no ADDR/BITS") from None
+            raise ValueError(f"{text} is not of the form ADDR/BITS") from None
+        if "%" in text:
+            raise ValueError(f"{text} has a scope id: leave out what follows the %")
         if not is_unicast(interface.ip.packed):
-            raise ValueError(f"{text} is no unicast address")
+            raise ValueError(f"{text} is not a unicast address")
         if interface.version in found:
             raise ValueError(f"{text} is a second IPv{interface.version} address: a node has one of each family")
         found[interface.version] = str(interface)
@@ -104,16 +111,18 @@ def _routes(texts: tuple[str, ...]) -> tuple[str, ...]:
             network = ipaddress.ip_network(text)
         except ValueError as error:
             raise ValueError(f"{text}: {str(error).removeprefix(text).strip()}") from None
+        if "%" in text:
+            raise ValueError(f"{text} has a scope id: leave out what follows the %")
         if not network.is_multicast:
-            raise ValueError(f"{text} is not within 224.0.0.0/4 or ff00::/8: only multicast belongs here")
+            raise ValueError(f"{text} is not within 224.0.0.0/4 or ff00::/8: only multicast ranges are allowed")
         found.append(str(network))
     return tuple(dict.fromkeys(found))
 
 
 def _group_prefixes(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """Groups or ranges of them, in either family."""
+    """Check groups, or ranges of groups, of both families."""
     if len(texts) > GROUP_PREFIXES_MAX:
-        raise ValueError(f"more than {GROUP_PREFIXES_MAX} ranges")
+        raise ValueError(f"{len(texts)} ranges, {GROUP_PREFIXES_MAX} are the limit")
     return _routes(texts)
 
 
@@ -132,7 +141,7 @@ def _affinity(cpus: tuple[int, ...]) -> tuple[int, ...]:
 
 def _engine(text: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", text):
-        raise ValueError("an engine is named by a word of a-z 0-9 _ -")
+        raise ValueError("the name of an engine is a word of a-z 0-9 _ -, at most 32 characters")
     return text
 
 
@@ -140,7 +149,7 @@ def _querier(text: str) -> str:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        raise ValueError("no IP address") from None
+        raise ValueError("not an IP address") from None
     if address.version == 4 and not is_unicast(address.packed):
         raise ValueError("not a unicast address")
     if address.version == 6 and not address.is_link_local:  # RFC 9777 §5.1.14
@@ -168,7 +177,7 @@ def _power_of_two(low: int, high: int) -> Callable[[int], int]:
 
 def _key_file(text: str) -> str:
     if not text:
-        raise ValueError("names no file")
+        raise ValueError("not the name of a file")
     return text
 
 

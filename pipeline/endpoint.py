@@ -31,7 +31,7 @@ def split_endpoint(text: str, default_port: int | None = None) -> tuple[str, int
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        raise ValueError(f"{host!r} is no IP address; expected ADDR:PORT or [ADDR]:PORT") from None
+        raise ValueError(f"{host!r} is not an IP address; expected ADDR:PORT or [ADDR]:PORT") from None
     if address.version == 4 and text.startswith("["):
         raise ValueError(f"{host} is an IPv4 address; expected ADDR:PORT")
     return str(address), int(port)

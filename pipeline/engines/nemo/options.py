@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from pipeline import limits
-from pipeline.config import expected, nearest
+from pipeline.config import describe_expected, suggest_nearest
 from pipeline.config_checks import CHECKS
 from pipeline.errors import ConfigError
 
@@ -63,11 +63,11 @@ def read(options: Mapping[str, object]) -> Options:
     values = {}
     for key, value in options.items():
         if key not in kinds:
-            raise ConfigError(f"overlay.nemo.{key}: no such key{nearest(key, list(kinds), 'overlay.nemo.')}")
+            raise ConfigError(f"overlay.nemo.{key}: no such key{suggest_nearest(key, list(kinds), 'overlay.nemo.')}")
         try:
             values[key] = msgspec.convert(value, kinds[key], strict=False)
         except msgspec.ValidationError as error:
-            raise ConfigError(f"overlay.nemo.{key} = {value!r}: {expected(kinds[key], error)}") from error
+            raise ConfigError(f"overlay.nemo.{key} = {value!r}: {describe_expected(kinds[key], error)}") from error
     found = Options(**values)
     for name in found.rendezvous:
         try:
