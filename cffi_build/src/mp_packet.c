@@ -125,16 +125,6 @@ int mp_packet_parse(const uint8_t *bytes, uint32_t available, struct mp_packet *
     }
 }
 
-uint32_t mp_packet_length(const uint8_t *bytes, uint32_t available)
-{
-    uint32_t length = 0;
-    if (available >= 20 && bytes[0] >> 4 == 4)
-        length = mp_get16(bytes + 2) >= 20 ? mp_get16(bytes + 2) : 0;
-    else if (available >= 40 && bytes[0] >> 4 == 6)
-        length = 40u + mp_get16(bytes + 4);
-    return length <= available ? length : 0;
-}
-
 int mp_packet_is_udp(const uint8_t *p, uint32_t length, struct mp_udp_packet *out)
 {
     uint32_t ip = p[0] == 0x45 ? 20 : p[0] >> 4 == 6 ? 40 : 0;

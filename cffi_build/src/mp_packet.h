@@ -34,9 +34,6 @@ struct mp_packet {
 /* Parse an inner packet.  Returns 0 and fills `out`, or returns a drop counter (enum mp_counter_id). */
 int mp_packet_parse(const uint8_t *bytes, uint32_t available, struct mp_packet *out);
 
-/* Return the length in the header of a validated packet; 0 if it exceeds `available`. */
-uint32_t mp_packet_length(const uint8_t *bytes, uint32_t available);
-
 /* An unfragmented UDP packet without options, which segmentation may merge with others.  Sizes in bytes. */
 struct mp_udp_packet {
     uint32_t header;            /* IP and UDP header */
@@ -60,7 +57,6 @@ int mp_packet_same_flow(const uint8_t *a, const uint8_t *b, uint32_t header);
 #define MP_WIRE_VERSION 1u
 #define MP_HEADER_BYTES 20u
 #define MP_TAG_BYTES 16u
-#define MP_NONCE_BYTES 12u
 #define MP_HOP_LIMIT 32u        /* relays of a datagram: far above the depth of any useful tree */
 
 enum mp_type { MP_TYPE_DATA = 1, MP_TYPE_PROBE = 2, MP_TYPE_ECHO = 3 };

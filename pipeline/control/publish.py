@@ -174,7 +174,7 @@ class Publisher:
         """What a peer lacks of a stream, if it has a number, is to be sent to it once more, if the stages have it."""
         link = self.node.link_of(order.peer)
         if link is not None and stream is not None:
-            repair.resend(self._region, link=link, origin=order.origin, stream=stream, numbers=order.numbers)
+            repair.add_request(self._region, link=link, origin=order.origin, stream=stream, numbers=order.numbers)
             self._has_orders = True
 
     def flush(self) -> None:

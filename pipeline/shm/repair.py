@@ -38,8 +38,8 @@ def read_gap(punt: bytes) -> Gap:
     return Gap(gap.origin, gap.stream, via, tuple(gap.number[0 : gap.count]))
 
 
-def resend(region: Region, *, link: int, origin: NodeId, stream: int, numbers: Sequence[int]) -> bool:
-    """Request the stages to retransmit datagrams to a link; False if too many requests are queued, which is counted."""
+def add_request(region: Region, *, link: int, origin: NodeId, stream: int, numbers: Sequence[int]) -> bool:
+    """Request the stages to retransmit datagrams to a link; False: too many requests are queued, which is counted."""
     status = 0
     for at in range(0, len(numbers), lib.MP_REPAIR_REQUEST_NUMBERS):
         part = numbers[at : at + lib.MP_REPAIR_REQUEST_NUMBERS]

@@ -26,7 +26,6 @@ static void parse_packet(const uint8_t *bytes, uint32_t size)
     if (drop)
         return;
     require(p.length && p.length <= size && (p.version == 4 || p.version == 6) && p.class <= MP_CLASS_MEMBERSHIP);
-    require(mp_packet_length(bytes, size) == p.length);
     if (!mp_packet_is_udp(bytes, p.length, &udp))
         return;
     require(udp.header + udp.payload == p.length && (udp.header == 28 || udp.header == 48));

@@ -25,7 +25,7 @@ static void read_all(uint32_t node)
     static uint8_t got[70000];
     uint8_t vnet[MP_VNET_BYTES], drain[2048];
     for (uint32_t length; (length = read_host(node, got, vnet));)
-        if (length > 65535 || mp_packet_length(got, length) != length)
+        if (length > 65535 || packet_length(got, length) != length)
             abort();
     for (uint32_t kind; mp_punt_take(nodes[node].worker, &kind, drain, sizeof drain);)
         ;

@@ -168,6 +168,17 @@ static inline void set_route(uint32_t node, uint8_t side, uint8_t kind, uint32_t
 
 #define GROUP 0xef010203u       /* 239.1.2.3 */
 
+/* Return the length in the header of a packet; 0 if it exceeds `available`. */
+static inline uint32_t packet_length(const uint8_t *bytes, uint32_t available)
+{
+    uint32_t length = 0;
+    if (available >= 20 && bytes[0] >> 4 == 4)
+        length = mp_get16(bytes + 2) >= 20 ? mp_get16(bytes + 2) : 0;
+    else if (available >= 40 && bytes[0] >> 4 == 6)
+        length = 40u + mp_get16(bytes + 4);
+    return length <= available ? length : 0;
+}
+
 /* Make an IPv4 UDP packet with `payload` bytes.  Returns its length. */
 static inline uint32_t make_packet(uint8_t *p, uint32_t to, uint32_t payload, uint32_t number)
 {

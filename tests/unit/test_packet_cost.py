@@ -1,8 +1,8 @@
-"""Goal: the data plane does not get dearer unnoticed, on whatever machine CI runs.
+"""Goal: the cost of a packet in the data plane does not grow unnoticed, on any machine.
 
-Method: tests/native/guard moves packets from one node's TUN into two others'.  System calls are counted by the stages'
-own counters, instructions by callgrind inside the stages' loop; two runs of different length differ by what the
-packets cost.  Bounds are a quarter above the figures of 2026-11: 20,800 instructions for a packet of 1316 bytes of
+Method: tests/native/guard moves packets from the TUN of one node into those of two others.  The stages' own counters
+count system calls, callgrind counts instructions inside their loop; two runs of different length differ by the cost of
+the packets.  Bounds are a quarter above the figures of 2026-11: 20,800 instructions for a packet of 1316 bytes of
 payload (one seal, two opens, two deliveries), 2,560 for one of 64, which shares its datagram.
 """
 
@@ -27,7 +27,7 @@ def _built() -> None:
 
 
 def _counts(payload: int) -> dict[str, float]:
-    """The guard's counters, each for one packet."""
+    """Return the counters of the guard, each for one packet."""
     done = subprocess.run([GUARD, str(LONG), str(payload)], check=True, capture_output=True, text=True)
     counted = json.loads(done.stdout)
     assert counted["delivered"] == 2 * LONG
@@ -43,8 +43,8 @@ def _instructions(packets: int, payload: int) -> int:
 
 
 @pytest.mark.parametrize(("payload", "tx_calls", "tun_writes"), [(1316, 4, 4), (64, 2, 2)])
-def test_system_calls_a_batch(payload: int, tx_calls: int, tun_writes: int) -> None:
-    """64 waiting packets to two receivers: one send for each receiver and 65,000 bytes, one delivery likewise."""
+def test_batch_takes_few_system_calls(payload: int, tx_calls: int, tun_writes: int) -> None:
+    """64 queued packets to two receivers: one send for each receiver and 65,000 bytes, and deliveries likewise."""
     counts = _counts(payload)
     assert counts["tx_calls"] * AT_ONCE <= tx_calls
     assert counts["tun_writes"] * AT_ONCE <= tun_writes
@@ -52,12 +52,12 @@ def test_system_calls_a_batch(payload: int, tx_calls: int, tun_writes: int) -> N
 
 
 def test_small_packets_share_datagrams() -> None:
-    """Small packets that are already waiting travel together: 15 of 92 bytes fit the MTU of 1436."""
+    """Small packets that are queued together share datagrams: 15 of 92 bytes fit the MTU of 1436."""
     assert _counts(64)["sealed"] * 12 <= 1
 
 
 @pytest.mark.parametrize(("payload", "most"), [(1316, 26_000), (64, 3_200)])
-def test_instructions_a_packet(payload: int, most: int) -> None:
+def test_packet_takes_few_instructions(payload: int, most: int) -> None:
     """Instructions of all stages of one sender and two receivers."""
     each = (_instructions(LONG, payload) - _instructions(SHORT, payload)) / (LONG - SHORT)
     assert each <= most, f"{each:.0f} instructions for a packet"

@@ -49,9 +49,9 @@ def test_new_region_tracks_no_stream(region: Region) -> None:
 
 def test_requests_are_split_and_bounded(region: Region) -> None:
     numbers = tuple(range(100))
-    assert repair.resend(region, link=1, origin=7, stream=9, numbers=numbers)
+    assert repair.add_request(region, link=1, origin=7, stream=9, numbers=numbers)
     assert counters.value(region, "resend_asked") == 100
-    done = [repair.resend(region, link=1, origin=7, stream=9, numbers=numbers) for _ in range(40)]
+    done = [repair.add_request(region, link=1, origin=7, stream=9, numbers=numbers) for _ in range(40)]
     assert done == [True] * 31 + [False] * 9
     assert counters.value(region, "resend_asked") == 4100
     assert counters.value(region, "resend_refused") == 900
