@@ -1,12 +1,15 @@
-"""The evaluation of Nemo (MMCN 2005) run again in the simulator, beside what the paper printed.
+"""The evaluation of Nemo (MMCN 2005), repeated in the simulator and compared with the paper's figures.
 
     python -m perf.alm_sim --paper [--sizes] [--seeds 3] [--share 1.0] [--only WORDS] [--json FILE] [--plot FILE]
 
-The set-up is the paper's: Inet-like topologies of 3,072 routers (with `--sizes`, which runs 128 … 4,096 hosts under
-high churn, of 8,192) with links of 1 … 4 ms and no bandwidth limit, joins over 200 s, the first 300 s left out, churn
-from 600 s for 1,200 s with one trace for every protocol, 10 packets/s of 100 B, 40 minutes in all.  `--share` runs that
-share of every time (the churn is as high, but shorter).  Given are means over the seeds and, from two seeds on, 95 %
-confidence intervals; control is in bytes a second and node, cost in seconds of CPU a run.
+The set-up is the paper's.  The topology is Inet-like: 3,072 routers, links of 1 … 4 ms, no bandwidth limit.  Hosts join
+within 200 s, and the first 300 s are not measured.  Churn lasts from 600 s to 1,800 s, with the same trace in all
+rows that share a seed and a rate of churn.  The source sends 10 packets/s of 100 bytes for 40 minutes.  `--sizes` runs
+128 … 4,096 hosts under high churn on 8,192 routers.  `--share` scales all times but the mean times to failure and
+repair: churn is as high, but shorter.
+
+The table has the mean over the seeds and, with two seeds or more, the 95 % confidence interval.  Control is in bytes
+per second and node; cost is the CPU time of one run in seconds.
 """
 
 from __future__ import annotations
@@ -26,14 +29,14 @@ from pipeline.cli.simulate import GC_THRESHOLDS
 from pipeline.sim.experiment import Scenario, run
 
 HIGH, LOW = (300.0, 120.0), (3600.0, 600.0)
-"""Mean time to failure and to repair, seconds."""
+"""Mean time to failure and mean time to repair, in seconds."""
 T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}
-"""Student's t for that many seeds."""
+"""Student's t for a 95 % interval, by number of seeds."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the paper's tables."""
+    """One row of the paper's tables: set-up and figures."""
 
     name: str
     churn: tuple[float, float]
@@ -43,7 +46,7 @@ class Row:
     nodes: int = 512
     routers: int = 3072
     control: float = math.nan
-    """Bytes a second and node."""
+    """Bytes per second and node."""
 
 
 ROWS = (
@@ -61,6 +64,7 @@ SIZES = tuple(
 
 
 def simulate(row: Row, *, seed: int, share: float) -> dict[str, Any]:
+    """Run the set-up of a row, and return its figures and CPU time."""
     mttf_s, mttr_s = row.churn
     scenario = Scenario(
         engine="nemo",
@@ -81,7 +85,7 @@ def simulate(row: Row, *, seed: int, share: float) -> dict[str, Any]:
 
 
 def interval(values: list[float], digits: int) -> str:
-    """Mean and 95 % confidence interval, as in 0.9981 ± 0.0004."""
+    """Return mean and 95 % confidence interval as text: 0.9981 ± 0.0004."""
     mean = statistics.fmean(values)
     if len(values) < 2:
         return f"{mean:.{digits}f}"
@@ -89,53 +93,58 @@ def interval(values: list[float], digits: int) -> str:
     return f"{mean:.{digits}f} ± {half:.{digits}f}"
 
 
-def paper(value: float, digits: int) -> str:
-    """What the paper printed, if it did."""
+def published(value: float, digits: int) -> str:
+    """Return a figure of the paper as text; a dash if it has none."""
     return "–" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--paper", action="store_true", required=True, help="the paper's evaluation")
-    parser.add_argument("--sizes", action="store_true", help="128 … 4,096 hosts instead of churn and crews of 512")
+    parser.add_argument("--paper", action="store_true", required=True, help="run the paper's evaluation")
+    parser.add_argument(
+        "--sizes",
+        action="store_true",
+        help="128 … 4,096 hosts, instead of several rates of churn and crew sizes with 512",
+    )
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--share", type=float, default=1.0, help="of the paper's 40 minutes")
-    parser.add_argument("--only", default="", help="rows whose name contains this")
-    parser.add_argument("--json", type=Path, help="all figures of all runs")
-    parser.add_argument("--plot", type=Path, help="delivery and duplicates as a picture")
-    given = parser.parse_args()
-    rows = [row for row in (SIZES if given.sizes else ROWS) if given.only in row.name]
+    parser.add_argument("--share", type=float, default=1.0, help="share of the paper's 40 minutes to run")
+    parser.add_argument("--only", default="", help="run only rows with this in their name")
+    parser.add_argument("--json", type=Path, help="write all figures of all runs")
+    parser.add_argument("--plot", type=Path, help="draw delivery and duplicates")
+    options = parser.parse_args()
+    rows = [row for row in (SIZES if options.sizes else ROWS) if options.only in row.name]
     if not rows:
-        parser.error(f"--only {given.only}: no row's name contains it")
+        parser.error(f"--only {options.only}: no row's name contains it")
     gc.set_threshold(*GC_THRESHOLDS)
-    print(f"{2400 * given.share:.0f} virtual s, seeds 1 … {given.seeds}\n")
+    print(f"{2400 * options.share:.0f} virtual s, seeds 1 … {options.seeds}\n")
     head = ("", "delivery", "paper", "duplicates", "paper", "control", "paper", "cost")
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head), flush=True)
     found: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         runs = found[row.name] = []
-        for seed in range(1, given.seeds + 1):
-            runs.append(simulate(row, seed=seed, share=given.share))
+        for seed in range(1, options.seeds + 1):
+            runs.append(simulate(row, seed=seed, share=options.share))
             delivery, duplicates = runs[-1]["delivery_ratio"], runs[-1]["duplicates_per_packet"]
             print(f"{row.name}, seed {seed}: {delivery:.4f} / {duplicates:.2f}", file=sys.stderr, flush=True)
         cells = (
             row.name,
             interval([each["delivery_ratio"] for each in runs], 4),
-            paper(row.delivery, 3),
+            published(row.delivery, 3),
             interval([each["duplicates_per_packet"] for each in runs], 2),
-            paper(row.duplicates, 2),
+            published(row.duplicates, 2),
             interval([each["control_bytes_per_node_s"] for each in runs], 0),
-            paper(row.control, 0),
+            published(row.control, 0),
             interval([each["cpu_s"] for each in runs[:1]], 0),
         )
         print("| " + " | ".join(cells) + " |", flush=True)
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1))
-    if given.plot:
-        plot(found, given.plot)
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1))
+    if options.plot:
+        plot(found, options.plot)
 
 
 def plot(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Draw delivery and duplicates of the runs beside the paper's."""
     import matplotlib.pyplot as plt  # noqa: PLC0415 (only for pictures)
 
     rows = {row.name: row for row in (*ROWS, *SIZES)}

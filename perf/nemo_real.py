@@ -1,10 +1,10 @@
-"""Nemo on twelve real daemons beside the same run in the simulator: what agrees, and what the simulator does not have.
+"""Comparison of nemo on twelve real daemons with the same run in the simulator.
 
-Method: one host sends 1.5 Mbit/s in datagrams of 1316 B to a group of which all are members, with 0 and 1 % of loss on
-every link, with repair and without.  Daemons run with `--workers 1` in namespaces on one bridge, offloads off, and are
-left alone until their trees have grown.  The simulator has the same number of nodes, the same stream and loss, and 0.2
-ms between any two.  Copies, duplicates and repairs are counted by the daemons themselves; control is what crosses the
-bridge beside their datagrams.
+Method: one host sends 1.5 Mbit/s in datagrams of 1316 bytes to a group that all hosts have joined.  Every link loses
+0 or 1 % of the datagrams; repair is on or off.  The daemons run with `--workers 1` in namespaces on one bridge, without
+offloads; packets are measured after their trees have settled.  The simulator has the same number of nodes, the same
+stream and loss, and a round-trip time of 0.2 ms between any two nodes.  The daemons' counters give copies, duplicates
+and repairs; control is all other traffic on the bridge, less the probes of the stages.
 
     python perf/nemo_real.py [--nodes 12] [--seconds 15] [--json]
 """
@@ -36,7 +36,7 @@ Figures = dict[str, float]
 
 
 def simulated(nodes: int, loss: float, repair: str) -> Figures:
-    """The run in the simulator."""
+    """Run the simulator, and return its figures."""
     found = run(
         Scenario(
             engine="nemo",
@@ -66,31 +66,32 @@ def simulated(nodes: int, loss: float, repair: str) -> Figures:
 
 
 def totals(instances: list[Instance]) -> dict[str, list[int]]:
-    """Counters of all nodes."""
+    """Return some counters, each with its value at every node."""
     counters = [each.show("counters") for each in instances]
     names = ("overlay_tx_datagrams", "overlay_tx_bytes", "resent")
     found = {name: [each[name] for each in counters] for name in names}
     return found | {"replay": [each["drops"]["replay"] for each in counters]}
 
 
-def probes(instances: list[Instance]) -> tuple[int, int]:
-    """What has been sent over links, data and probes: datagrams and bytes."""
-    links = [link for each in instances for link in each.show("links")]
-    return sum(link["tx_datagrams"] for link in links), sum(link["tx_bytes"] for link in links)
+def link_bytes(instances: list[Instance]) -> int:
+    """Return the bytes of data and probes that all links have sent."""
+    return sum(link["tx_bytes"] for each in instances for link in each.show("links"))
 
 
 def control_bytes_per_node_s(network: Network, seconds: float) -> float:
-    """What crosses the bridge while no program sends, less the probes of the stages."""
-    before, sent_before = sum(network.lab.pair_bytes().values()), probes(network.instances)
+    """Return the traffic on the bridge while no program sends, less the probes of the stages."""
+    before, sent_before = sum(network.lab.pair_bytes().values()), link_bytes(network.instances)
     time.sleep(seconds)
     crossed = sum(network.lab.pair_bytes().values()) - before
-    bytes_sent = probes(network.instances)[1] - sent_before[1]
-    probe_count = 2 * len(network.hosts) * (len(network.hosts) - 1) * seconds  # a probe and an echo a link and second
+    bytes_sent = link_bytes(network.instances) - sent_before
+    probe_count = (
+        2 * len(network.hosts) * (len(network.hosts) - 1) * seconds
+    )  # one probe and one echo per link and second
     return (crossed - bytes_sent - probe_count * UNDERLAY_BYTES) / seconds / len(network.hosts)
 
 
 def measured(nodes: int, loss: float, repair: str, seconds: float) -> Figures:
-    """The run of real daemons."""
+    """Run the daemons, and return their figures."""
     with tempfile.TemporaryDirectory() as directory:
         config = Path(directory, "nemo.toml")
         config.write_text(f'[overlay.nemo]\nrepair = "{repair}"\n')
@@ -114,14 +115,14 @@ def _measured(network: Network, loss: float, seconds: float) -> Figures:
     time.sleep(0.5)
     after = totals(network.instances)
     network.lab.heal()
-    grown = {name: [b - a for a, b in zip(before[name], after[name], strict=True)] for name in before}
+    increase = {name: [b - a for a, b in zip(before[name], after[name], strict=True)] for name in before}
     accounts = [receiver.stop() for receiver in receivers]
     unique = sum(account.stream()["unique"] for account in accounts)
-    copies = [datagrams / sent for datagrams in grown["overlay_tx_datagrams"]]
+    copies = [datagrams / sent for datagrams in increase["overlay_tx_datagrams"]]
     return {
         "delivered_percent": 100 * unique / sent / len(members),
-        "duplicates_per_packet": sum(grown["replay"]) / sent,
-        "repair_percent": 100 * sum(grown["resent"]) / sent / len(members),
+        "duplicates_per_packet": sum(increase["replay"]) / sent,
+        "repair_percent": 100 * sum(increase["resent"]) / sent / len(members),
         "degree_mean": sum(copies) / len(copies),
         "degree_max": max(copies),
         "latency_p50_ms": sorted(account.latency_us["p50"] for account in accounts)[len(accounts) // 2] / 1e3,
@@ -131,7 +132,7 @@ def _measured(network: Network, loss: float, seconds: float) -> Figures:
 
 
 def main() -> None:
-    """Prints the table, a row a figure."""
+    """Print the table, one row for each figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=15)
@@ -140,8 +141,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for loss, repair in VARIANTS:
         real = measured(options.nodes, loss, repair, options.seconds)
-        foretold = simulated(options.nodes, loss, repair)
-        rows.append({"loss_percent": 100 * loss, "repair": repair, "daemons": real, "simulator": foretold})
+        predicted = simulated(options.nodes, loss, repair)
+        rows.append({"loss_percent": 100 * loss, "repair": repair, "daemons": real, "simulator": predicted})
     if options.json:
         print(json.dumps({"schema": 1, "nodes": options.nodes, "rows": rows}))
         return
@@ -149,8 +150,8 @@ def main() -> None:
     print("| ------------ | ------ | ------: | --------: |")
     for row in rows:
         for name, value in row["daemons"].items():
-            name_of = f"{row['loss_percent']:g} %, {row['repair']}"
-            print(f"| {name_of} | {name} | {value:.4g} | {row['simulator'][name]:.4g} |")
+            variant = f"{row['loss_percent']:g} %, {row['repair']}"
+            print(f"| {variant} | {name} | {value:.4g} | {row['simulator'][name]:.4g} |")
 
 
 if __name__ == "__main__":

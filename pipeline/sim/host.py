@@ -59,7 +59,7 @@ class ControlHost(abc.ABC):
         self.config = config
         self.endpoint = config.endpoint
         self.is_running = False
-        """Whether the control process runs."""
+        """True if the control process runs."""
         self.fib: dict[FibKey, FibEntry] = {}
         self.notices: list[Notice] = []
         self.drops: Counter[str] = Counter()

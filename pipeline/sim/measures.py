@@ -33,7 +33,7 @@ class MeasuredHost(Protocol):
 
     @property
     def is_running(self) -> bool:
-        """Whether the host is up."""
+        """True if the host is up."""
 
     @property
     def started_at(self) -> float:

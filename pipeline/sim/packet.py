@@ -35,4 +35,4 @@ class Packet:
         self.duplicates = 0
         """Copies that arrived where the packet had already arrived."""
         self.is_sampled = False
-        """Whether latency, stretch and link stress are measured with this packet."""
+        """True if latency, stretch and link stress are measured with this packet."""

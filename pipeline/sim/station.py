@@ -29,7 +29,7 @@ class NextHops(NamedTuple):
     """Result of a look-up."""
 
     is_local: bool
-    """Whether packets are delivered to this host."""
+    """True if packets are delivered to this host."""
     by_stripe: list[tuple[Hop, ...]]
     """Copies to send, for each stripe."""
 

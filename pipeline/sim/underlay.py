@@ -64,7 +64,7 @@ class Underlay:
         self._delays: list[dict[int, float]] = [{} for _ in host_numbers]
         self._island: list[int] = [0] * len(host_numbers)
         self._only_delays = not loss and bandwidth_bps is None
-        """Whether packets are only delayed, so that all copies can be scheduled together."""
+        """True if packets are only delayed, so that all copies can be scheduled together."""
         self._bandwidth_bps = bandwidth_bps
         self._uplinks = [AccessLink() for _ in host_numbers]
         self._downlinks = [AccessLink() for _ in host_numbers]
