@@ -277,8 +277,8 @@ class _Supervisor:
         code = FAILURE_CODE
         try:
             process.become_child(parent, f"mp-{child.role}-{child.lane}")
-            if child.cpu is not None:
-                process.pin(child.cpu)
+            if child.cpu is not None and not process.pin(child.cpu):
+                log.warning("CPU is gone, the worker runs on any", worker=child.role, lane=child.lane, cpu=child.cpu)
             self._close_all_but(child.keep)
             privileges.keep_only()
             privileges.lock_memory()

@@ -1,6 +1,6 @@
 """From flags and files to a checked configuration, and back to text for `config show`.
 
-What config.py cannot know is checked here: whether the engine exists and whether the key file can be used.
+What config.py cannot know is checked here: whether the engine and the CPUs exist and whether the key file can be used.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ def effective(flags: Mapping[str, object], file: str | None, *, launching: bool 
     """The configuration with the origin of each value; `launching` demands a key (or --insecure)."""
     settings, origins = load_with_origins(flags, os.environ, Path(file) if file else None, require_key=launching)
     _check_engine(settings, origins)
+    _check_cpus(settings, origins)
     if settings.node.key:
         key_file.load_network_key(Path(settings.node.key))
     return settings, origins
@@ -45,6 +46,15 @@ def _check_engine(settings: Config, origins: Origins) -> None:
             load(engine)(EngineContext(node_id=1, random=lambda: 0.0, options=options), 0.0)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from error
+
+
+def _check_cpus(settings: Config, origins: Origins) -> None:
+    from pipeline.io.process import absent_cpus
+
+    absent = absent_cpus(settings.workers.affinity)
+    if absent:
+        where = origins["workers.affinity"].removeprefix("file ")
+        raise ConfigError(f"{where}: workers.affinity: no CPU {', '.join(map(str, absent))} here; lscpu lists them")
 
 
 def jsonable(settings: Config, origins: Origins | None) -> dict[str, Any]:

@@ -108,6 +108,14 @@ def test_launch_with_bad_file(tmp_path):
     assert_error(run("launch", "--insecure", env={"MCAST_PIPELINE_OVERLAY": "mseh"}), 78, "MCAST_PIPELINE_OVERLAY")
 
 
+@pytest.mark.parametrize("words", [["launch", "--insecure", "--config"], ["config", "check"]])
+def test_absent_cpu_is_refused_before_the_start(tmp_path, words):
+    """Goal: 78 and a line with key and CPU, instead of workers that never start.  Method: a CPU that no host has."""
+    path = tmp_path / "p.toml"
+    path.write_text("[workers]\naffinity = [1023]\n")
+    assert_error(run(*words, path), 78, path, "workers.affinity", "1023")
+
+
 def test_keygen(tmp_path):
     """Goal: a private file, never overwritten; or stdout.  Method: the command in an empty directory."""
     assert run("keygen", cwd=tmp_path).returncode == 0

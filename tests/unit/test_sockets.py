@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from pipeline.errors import PipelineError
 from pipeline.io import sockets
 
 
@@ -19,6 +20,12 @@ def test_data_sockets_never_set_dont_fragment(listen: str, lanes: int) -> None:
             assert sock.getsockopt(socket.IPPROTO_IP, sockets.IP_MTU_DISCOVER) == sockets.PMTUDISC_DONT
             if sock.family == socket.AF_INET6:
                 assert sock.getsockopt(socket.IPPROTO_IPV6, sockets.IPV6_MTU_DISCOVER) == sockets.PMTUDISC_DONT
+
+
+def test_absent_interface_of_a_scope_id_is_named() -> None:
+    """Goal: one line that says what is wrong.  Method: a link-local address on an interface that no host has."""
+    with pytest.raises(PipelineError, match=r"--metrics \[fe80::1%none0\]:9100: no interface none0 on this host"):
+        sockets.open_listener("--metrics", "[fe80::1%none0]:9100", backlog=1)
 
 
 @pytest.mark.parametrize(("listen", "target"), [("127.0.0.1:19479", "127.0.0.1"), ("[::]:19479", "::1")])
