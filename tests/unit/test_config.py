@@ -1,5 +1,7 @@
-"""Goal: one effective configuration with the right precedence, and one good line for every mistake.  Method: load()
-on flags, environment and files given as values."""
+"""The configuration.  Goal: values have the right precedence, and every mistake is an error of one useful line.
+
+Method: load() with flags, environment and files that the tests make.
+"""
 
 import itertools
 import re
@@ -11,14 +13,14 @@ import pytest
 
 from pipeline.config import FLAGS, Config, MembershipConfig, load, load_with_origins
 from pipeline.engines.nemo.options import Options
-from pipeline.engines.nemo.options import read as read_parameters
+from pipeline.engines.nemo.options import read as read_options
 from pipeline.errors import ConfigError, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "configs/pipeline.toml"
 
 
-def loaded(flags=None, env=None, toml=None, tmp_path=None):
+def load_config(flags=None, env=None, toml=None, tmp_path=None):
     path = None
     if toml is not None:
         path = tmp_path / "p.toml"
@@ -29,27 +31,27 @@ def loaded(flags=None, env=None, toml=None, tmp_path=None):
 # ---------------------------------------------------------------- precedence and origins
 
 
-def test_defaults_need_no_input():
-    """Goal: defaults are those of the contract.  Method: load nothing."""
-    config = loaded()
+def test_defaults_apply_without_input():
+    """Goal: the defaults are the documented ones.  Method: load without flags, environment and file."""
+    config = load_config()
     assert config.node.name and config.node.listen == "0.0.0.0:4747" and config.tun.interface == "mcast0"
     assert config.workers.count == 4 and config.lanes == 1 and config.overlay.engine == "mesh"
     assert config.membership == MembershipConfig()
     assert set(config.tun.routes) == {"224.0.0.0/4", "ff00::/8"}
 
 
-def test_precedence(tmp_path):
-    """Goal: flags > environment > TOML > defaults.  Method: take the strongest source away, one at a time."""
+def test_flags_win_over_environment_over_file_over_defaults(tmp_path):
+    """Goal: the strongest origin of a value wins.  Method: remove the strongest one, one at a time."""
     toml = "[workers]\ncount = 8\n"
     env = {"MCAST_PIPELINE_WORKERS": "2"}
-    assert loaded({"workers.count": "12"}, env, toml, tmp_path).workers.count == 12
-    assert loaded({}, env, toml, tmp_path).workers.count == 2
-    assert loaded({}, {}, toml, tmp_path).workers.count == 8
-    assert loaded({}, {}, "", tmp_path).workers.count == 4
+    assert load_config({"workers.count": "12"}, env, toml, tmp_path).workers.count == 12
+    assert load_config({}, env, toml, tmp_path).workers.count == 2
+    assert load_config({}, {}, toml, tmp_path).workers.count == 8
+    assert load_config({}, {}, "", tmp_path).workers.count == 4
 
 
-def test_origins_name_the_source(tmp_path):
-    """Goal: `config show --origin` can say which won.  Method: one value from each source."""
+def test_origins_name_flag_variable_and_file(tmp_path):
+    """Goal: `config show --origin` can show where a value comes from.  Method: one value of each origin."""
     path = tmp_path / "p.toml"
     path.write_text("[tun]\nmtu = 1400\n")
     _, origins = load_with_origins({"node.name": "a"}, {"MCAST_PIPELINE_LOG_LEVEL": "debug"}, path, require_key=False)
@@ -60,14 +62,14 @@ def test_origins_name_the_source(tmp_path):
 
 
 def test_long_environment_name_wins_over_short():
-    """Goal: a key has one value.  Method: both forms at once."""
+    """Goal: a key with two variables has one value.  Method: set both."""
     env = {"MCAST_PIPELINE_NAME": "short", "MCAST_PIPELINE_NODE_NAME": "long"}
-    assert loaded(env=env).node.name == "long"
+    assert load_config(env=env).node.name == "long"
 
 
-def test_environment_types():
-    """Goal: text of the environment becomes numbers, booleans and lists.  Method: one of each."""
-    config = loaded(
+def test_environment_texts_are_converted():
+    """Goal: texts become numbers, booleans and lists.  Method: one variable of each type."""
+    config = load_config(
         env={
             "MCAST_PIPELINE_PEERS": "192.0.2.1:4747, [2001:db8::1]:5000,192.0.2.9",
             "MCAST_PIPELINE_INSECURE": "true",
@@ -81,10 +83,10 @@ def test_environment_types():
     assert config.membership.last_member_query_interval_s == 0.25
 
 
-def test_unset_flags_do_not_count(tmp_path):
-    """Goal: a flag that was not given hides nothing.  Method: None, False and () beside a file."""
+def test_absent_flags_override_nothing(tmp_path):
+    """Goal: a flag that is absent leaves the value of the file.  Method: None, False and () with a file."""
     flags = {"workers.count": None, "node.insecure": False, "node.peers": ()}
-    config = loaded(flags, {}, '[node]\ninsecure = true\npeers = ["192.0.2.1"]\n[workers]\ncount = 1\n', tmp_path)
+    config = load_config(flags, {}, '[node]\ninsecure = true\npeers = ["192.0.2.1"]\n[workers]\ncount = 1\n', tmp_path)
     assert config.node.insecure and config.workers.count == 1 and config.node.peers == ("192.0.2.1:4747",)
 
 
@@ -128,10 +130,10 @@ def test_unset_flags_do_not_count(tmp_path):
         (f"[node]\npeers = {[f'192.0.2.{i}' for i in range(65)]}\n", ["node.peers", "65 peers", "64 are the limit"]),
     ],
 )
-def test_mistakes_in_a_file(tmp_path, toml, words):
-    """Goal: 78 and one line with the path and the key.  Method: files with one mistake each."""
+def test_mistake_in_a_file_names_path_and_key(tmp_path, toml, words):
+    """Goal: the error is one line with path and key.  Method: files with one mistake each."""
     with pytest.raises(ConfigError) as caught:
-        loaded({}, {}, toml, tmp_path)
+        load_config({}, {}, toml, tmp_path)
     text = str(caught.value)
     assert "\n" not in text and str(tmp_path / "p.toml") in text
     for word in words:
@@ -163,29 +165,29 @@ def test_mistakes_in_a_file(tmp_path, toml, words):
         ("metrics.listen", "9477:x"),
     ],
 )
-def test_bad_flag_values(key, value):
-    """Goal: 2 and one line that holds the flag and the value.  Method: bad values by flag."""
+def test_bad_flag_value_names_flag_and_value(key, value):
+    """Goal: the error is a usage error with flag and value.  Method: bad values of each flag."""
     with pytest.raises(UsageError) as caught:
-        loaded({key: value})
+        load_config({key: value})
     shown = value if isinstance(value, str) else value[-1]
     assert FLAGS[key] in str(caught.value) and shown in str(caught.value)
 
 
-def test_unknown_environment_variable():
-    """Goal: a misspelt variable is told, not ignored.  Method: one letter missing."""
+def test_unknown_environment_variable_is_refused():
+    """Goal: a misspelt variable is reported with the nearest known one.  Method: leave out a letter."""
     with pytest.raises(ConfigError, match="did you mean MCAST_PIPELINE_WORKERS"):
-        loaded(env={"MCAST_PIPELINE_WORKRS": "4"})
-    loaded(env={"MCAST_PIPELINE_DEBUG": "1", "OTHER": "x"})
+        load_config(env={"MCAST_PIPELINE_WORKRS": "4"})
+    load_config(env={"MCAST_PIPELINE_DEBUG": "1", "OTHER": "x"})
 
 
-def test_bad_environment_value():
-    """Goal: the line names the variable, and the code is 78.  Method: a bad count."""
+def test_bad_environment_value_names_the_variable():
+    """Goal: the error is a ConfigError with the variable.  Method: a bad number of workers."""
     with pytest.raises(ConfigError, match="MCAST_PIPELINE_WORKERS=3"):
-        loaded(env={"MCAST_PIPELINE_WORKERS": "3"})
+        load_config(env={"MCAST_PIPELINE_WORKERS": "3"})
 
 
-def test_missing_file(tmp_path):
-    """Goal: the line names the path.  Method: a file that is not there, and a directory."""
+def test_missing_file_names_the_path(tmp_path):
+    """Goal: the error has the path.  Method: a missing file, and a directory."""
     for path in (tmp_path / "none.toml", tmp_path):
         with pytest.raises(ConfigError, match=re.escape(str(path))):
             load({}, {}, path, require_key=False)
@@ -194,74 +196,74 @@ def test_missing_file(tmp_path):
 # ---------------------------------------------------------------- key or --insecure
 
 
-def test_launch_wants_a_key():
-    """Goal: without both the line names both.  Method: launch's way of loading."""
+def test_launch_requires_a_key_or_insecure():
+    """Goal: the error names both ways to go on.  Method: load as launch does."""
     with pytest.raises(ConfigError, match=r"--key.*--insecure"):
         load({}, {}, None)
     assert load({"node.insecure": True}, {}, None).node.insecure
 
 
-def test_stronger_source_settles_key_or_insecure(tmp_path):
-    """Goal: --insecure overrides a key of the file, and the other way round; both in one place contradict."""
+def test_stronger_origin_decides_between_key_and_insecure(tmp_path):
+    """Goal: --insecure overrides a key in the file, and --key the other; both of one origin are an error."""
     key, insecure = '[node]\nkey = "k"\n', "[node]\ninsecure = true\n"
-    assert loaded({"node.insecure": True}, {}, key, tmp_path).node.key is None
-    assert loaded({"node.key": "k"}, {}, insecure, tmp_path).node.insecure is False
+    assert load_config({"node.insecure": True}, {}, key, tmp_path).node.key is None
+    assert load_config({"node.key": "k"}, {}, insecure, tmp_path).node.insecure is False
     with pytest.raises(ConfigError, match="contradicts"):
-        loaded({}, {}, key + "insecure = true\n", tmp_path)
+        load_config({}, {}, key + "insecure = true\n", tmp_path)
     with pytest.raises(UsageError, match="contradicts"):
-        loaded({"node.key": "k", "node.insecure": True})
+        load_config({"node.key": "k", "node.insecure": True})
 
 
-def test_key_path_counts_from_its_file(tmp_path):
-    """Goal: a file works from any directory.  Method: a relative path in it; a flag's stays as it is."""
-    assert loaded({}, {}, '[node]\nkey = "net.key"\n', tmp_path).node.key == str(tmp_path / "net.key")
-    assert loaded({"node.key": "net.key"}).node.key == "net.key"
+def test_key_path_is_relative_to_the_file(tmp_path):
+    """Goal: a file works from any directory.  Method: a relative path in a file, and one of a flag."""
+    assert load_config({}, {}, '[node]\nkey = "net.key"\n', tmp_path).node.key == str(tmp_path / "net.key")
+    assert load_config({"node.key": "net.key"}).node.key == "net.key"
 
 
 # ---------------------------------------------------------------- the sample file
 
 
-def test_sample_file_is_valid_and_says_the_defaults():
-    """Goal: configs/pipeline.toml is the truth.  Method: load it; all values are the defaults."""
+def test_sample_file_has_the_defaults():
+    """Goal: configs/pipeline.toml documents the real defaults.  Method: load it, and compare."""
     sample = load({"node.name": "a"}, {}, SAMPLE, require_key=False)
     assert sample == load({"node.name": "a"}, {}, None, require_key=False)
 
 
-def test_sample_file_has_every_key_with_a_comment():
-    """Goal: no key is missing in the sample or stands there without a comment.  Method: keys of the structs against
-    the file with its commented-out keys switched on."""
+def test_sample_file_has_a_comment_for_every_key():
+    """Goal: every key is in the sample file, with a comment.  Method: compare the keys of the structs with the file, in
+    which commented-out keys are enabled."""
     text = SAMPLE.read_text()
     lines = text.splitlines()
-    switched_on = [re.sub(r"^# (?=[a-z0-9_]+ = )", "", line) for line in lines]
-    tables = tomllib.loads("\n".join(switched_on))
+    enabled = [re.sub(r"^# (?=[a-z0-9_]+ = )", "", line) for line in lines]
+    tables = tomllib.loads("\n".join(enabled))
     expected = {
         section.name: {field.name for field in msgspec.structs.fields(section.type)} - {"options"}
         for section in msgspec.structs.fields(Config)
     }
     assert {name: set(table) for name, table in tables.items()} == expected
     commented = {"mld_version"}  # shares the comment of the key above it
-    for before, line in itertools.pairwise(switched_on):
+    for before, line in itertools.pairwise(enabled):
         key = re.match(r"([a-z0-9_]+) = ", line)
         assert not key or before.startswith("# ") or key[1] in commented, line
 
 
 def test_sample_file_has_every_option_of_nemo():
-    """Goal: the commented table shows all options with their defaults.  Method: switch it on and read it."""
+    """Goal: the commented table has all options with their defaults.  Method: enable it and read it."""
     lines = [line.removeprefix("#   ") for line in SAMPLE.read_text().splitlines() if line.startswith("#   ")]
     options = tomllib.loads("\n".join(lines))["overlay"]["nemo"]
-    assert read_parameters(options) == Options()
+    assert read_options(options) == Options()
     assert set(options) == {field.name for field in msgspec.structs.fields(Options)}
 
 
-def test_engine_options(tmp_path):
-    """Goal: [overlay.NAME] reaches the engine as it stands.  Method: one table, and an unknown key beside it."""
-    config = loaded({}, {}, '[overlay]\nengine = "tree"\n[overlay.tree]\nfanout = 4\n', tmp_path)
+def test_engine_options_are_passed_unchecked(tmp_path):
+    """Goal: only the engine checks [overlay.NAME].  Method: a table of an unknown engine, and a key that is not a table."""
+    config = load_config({}, {}, '[overlay]\nengine = "tree"\n[overlay.tree]\nfanout = 4\n', tmp_path)
     assert config.overlay.options == {"tree": {"fanout": 4}}
     with pytest.raises(ConfigError, match=r"overlay\.engin"):
-        loaded({}, {}, '[overlay]\nengin = "tree"\n', tmp_path)
+        load_config({}, {}, '[overlay]\nengin = "tree"\n', tmp_path)
 
 
-def test_config_crosses_processes():
-    """Goal: the object can be handed to another process.  Method: msgpack and back."""
-    config = loaded({"node.peers": ("192.0.2.1",)})
+def test_config_can_be_encoded_and_decoded():
+    """Goal: the object can be sent to another process.  Method: msgpack and back."""
+    config = load_config({"node.peers": ("192.0.2.1",)})
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(config), type=Config) == config
