@@ -1,5 +1,7 @@
-"""A link for the membership tests: one router, any number of hosts that say what a test wants, and a clock that only
-the test moves.  Packets are built by pipeline.wire, which has tests of its own against scapy."""
+"""A link for the membership tests: one router, any number of hosts, and a clock that only the test moves.
+
+Packets are built by pipeline.wire, which has its own tests against scapy.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ ALL_ROUTERS = {4: parse("224.0.0.22"), 6: parse("ff02::16")}
 
 @dataclass(frozen=True)
 class Names:
-    """Addresses of one family to test with."""
+    """Test addresses of one family."""
 
     ip: int
     group: Address
@@ -68,7 +70,7 @@ BOTH = (V4, V6)
 
 
 def packet_of(message: Message, *, source: Address, destination: Address) -> bytes:
-    """A message as a well-formed packet."""
+    """Return a message as a well-formed packet."""
     if len(source) == 4:
         return ip.build_v4(source=source, destination=destination, payload=igmp.build(message))
     payload = mld.build(message, source=source, destination=destination)
@@ -76,7 +78,7 @@ def packet_of(message: Message, *, source: Address, destination: Address) -> byt
 
 
 def query_in(packet: bytes) -> Query:
-    """The query that a packet of the router holds."""
+    """Return the query in a packet of the router."""
     parsed = ip.parse(packet)
     if len(parsed.source) == 4:
         message = igmp.parse(parsed.payload)
@@ -87,7 +89,7 @@ def query_in(packet: bytes) -> Query:
 
 
 class Link:
-    """The router under test with its clock; `start` is called and the first general queries are drained."""
+    """The router under test and its clock; the router is started and its first general queries are drained."""
 
     def __init__(self, *, started: bool = True, mtu: int = 1436, **config: object) -> None:
         self.now = 100.0
@@ -101,37 +103,37 @@ class Link:
     def new_router(self) -> MembershipRouter:
         return MembershipRouter(self.config, querier_v4=QUERIER_V4, querier_v6=QUERIER_V6, mtu=self.mtu, now=self.now)
 
-    # -- what hosts and other routers say
+    # ---- messages of hosts and other routers
 
-    def say(self, host: Address, message: Message, destination: Address) -> str | None:
+    def send(self, host: Address, message: Message, destination: Address) -> str | None:
         return self.router.handle_packet(packet_of(message, source=host, destination=destination), self.now)
 
     def report(
         self, names: Names, kind: RecordType, *indices: int, group: Address | None = None, host: Address | None = None
     ) -> str | None:
         record = Record(kind, group or names.group, tuple(names.sources[i] for i in indices))
-        return self.say(host or names.host, Report((record,)), ALL_ROUTERS[names.ip])
+        return self.send(host or names.host, Report((record,)), ALL_ROUTERS[names.ip])
 
     def old_report(self, names: Names, version: int, *, group: Address | None = None) -> str | None:
-        return self.say(names.host, OldReport(version, group or names.group), group or names.group)
+        return self.send(names.host, OldReport(version, group or names.group), group or names.group)
 
     def leave(self, names: Names, *, group: Address | None = None) -> str | None:
-        return self.say(names.host, Leave(group or names.group), parse("224.0.0.2" if names.ip == 4 else "ff02::2"))
+        return self.send(names.host, Leave(group or names.group), parse("224.0.0.2" if names.ip == 4 else "ff02::2"))
 
     def query(self, names: Names, source: Address, query: Query) -> str | None:
-        return self.say(source, query, query.group or names.all_hosts)
+        return self.send(source, query, query.group or names.all_hosts)
 
-    # -- time
+    # ---- time
 
     def advance(self, seconds: float) -> None:
-        """Time passes: every timer is served at its own time, as a driver would."""
+        """Let time pass; every timer is served at its own time, as a driver does."""
         until = self.now + seconds
         while (deadline := self.router.poll_timeout()) is not None and deadline <= until:
             self.now = max(self.now, deadline)
             self.router.handle_timeout(self.now)
         self.now = until
 
-    # -- what the router says
+    # ---- output of the router
 
     def packets(self) -> list[bytes]:
         found = []
@@ -140,21 +142,21 @@ class Link:
         return found
 
     def queries(self, names: Names, *, general: bool = False) -> list[Query]:
-        """The specific (or general) queries of one family sent since the last drain; the rest is thrown away."""
+        """Return the specific (or general) queries of one family since the last drain, and drop the others."""
         found = [query_in(packet) for packet in self.packets() if packet[0] >> 4 == names.ip]
         return [query for query in found if (query.group is None) == general]
 
     def events(self) -> dict[Address, SourceFilter | None]:
         found: dict[Address, SourceFilter | None] = {}
         while (event := self.router.poll_event()) is not None:
-            assert event.group not in found, "one event a group"
+            assert event.group not in found, "one event for each group"
             found[event.group] = event.source_filter
         return found
 
-    def record(self, names: Names, group: Address | None = None) -> GroupState | None:
+    def state(self, names: Names, group: Address | None = None) -> GroupState | None:
         return self.router._database.groups.get(group or names.group)
 
-    def side(self, names: Names) -> Querier:
+    def querier(self, names: Names) -> Querier:
         return self.router._v4 if names.ip == 4 else self.router._v6
 
     def compatibility(self, names: Names) -> str:

@@ -256,7 +256,8 @@ def test_sample_file_has_every_option_of_nemo():
 
 
 def test_engine_options_are_passed_unchecked(tmp_path):
-    """Goal: only the engine checks [overlay.NAME].  Method: a table of an unknown engine, and a key that is not a table."""
+    """Goal: only the engine checks [overlay.NAME].  Method: a table of an unknown engine, and a key that is not a
+    table."""
     config = load_config({}, {}, '[overlay]\nengine = "tree"\n[overlay.tree]\nfanout = 4\n', tmp_path)
     assert config.overlay.options == {"tree": {"fanout": 4}}
     with pytest.raises(ConfigError, match=r"overlay\.engin"):

@@ -1,5 +1,7 @@
-"""Goal: hosts of older versions, configured older versions and source-specific groups: RFC 9776 §7.3, RFC 9777 §8.3,
-RFC 4604 §2.2.  Method: reports and leaves of each version on virtual time; the table of the RFC in each mode."""
+"""Older versions and source-specific groups.  Goal: RFC 9776 §7.3, RFC 9777 §8.3 and RFC 4604 §2.2.
+
+Method: reports and leaves of each version on virtual time; the table of the RFC in each compatibility mode.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ both = pytest.mark.parametrize("names", BOTH, ids=["igmp", "mld"])
 
 
 @pytest.mark.parametrize(("names", "version"), [(V4, 1), (V4, 2), (V6, 1)])
-def test_an_old_report_joins_any_source(names: Names, version: int) -> None:
-    """Goal: a v1 or v2 report is IS_EX({}) and sets the group's mode for the Older Host Present Interval."""
+def test_old_report_joins_any_source(names: Names, version: int) -> None:
+    """Goal: a v1 or v2 report is IS_EX({}), and sets the group's mode for the Older Host Present Interval."""
     link = Link()
     assert link.old_report(names, version) is None
     assert link.events() == {names.group: ANY_SOURCE}
@@ -30,8 +32,8 @@ def test_an_old_report_joins_any_source(names: Names, version: int) -> None:
     assert link.compatibility(names) == names.latest
 
 
-def test_the_oldest_running_version_decides() -> None:
-    """Goal: §7.3.2: each older version has its own timer, the oldest one that runs decides."""
+def test_oldest_running_version_is_the_mode() -> None:
+    """Goal: each older version has its own timer, and the oldest one that runs decides (§7.3.2)."""
     link = Link()
     link.old_report(V4, 1)
     link.advance(100.0)
@@ -45,8 +47,8 @@ def test_the_oldest_running_version_decides() -> None:
 
 
 @both
-def test_a_leave_is_to_in_of_nothing(names: Names) -> None:
-    """Goal: v2 leave and MLDv1 done: a group-specific query, then the end; queries keep the latest version (§8.3.2)."""
+def test_leave_is_to_in_of_nothing(names: Names) -> None:
+    """Goal: a v2 leave and an MLDv1 done cause a query of the latest version (§8.3.2), and then end the group."""
     link = Link()
     link.old_report(names, 2 if names is V4 else 1)
     link.leave(names)
@@ -54,11 +56,11 @@ def test_a_leave_is_to_in_of_nothing(names: Names) -> None:
     assert (query.group, query.version) == (names.group, 3 if names is V4 else 2)
     link.advance(2.0)
     assert link.events() == {}
-    assert link.record(names) is None
+    assert link.state(names) is None
 
 
 def test_igmpv1_mode_ignores_leaves() -> None:
-    """Goal: §7.3.2: in IGMPv1 mode leaves, TO_IN and BLOCK are ignored, and so are the sources of TO_EX."""
+    """Goal: in IGMPv1 mode leaves, TO_IN and BLOCK are ignored, and so are the sources of TO_EX (§7.3.2)."""
     link = Link()
     link.old_report(V4, 1)
     link.report(V4, ALLOW, 0)
@@ -67,29 +69,29 @@ def test_igmpv1_mode_ignores_leaves() -> None:
     link.report(V4, BLOCK, 0, 1)
     link.report(V4, TO_EX, 2)
     assert link.queries(V4) == []
-    record = link.record(V4)
-    assert record is not None
-    assert (record.mode, record.excluded) == (FilterMode.EXCLUDE, frozenset())
+    state = link.state(V4)
+    assert state is not None
+    assert (state.mode, state.excluded) == (FilterMode.EXCLUDE, frozenset())
     assert link.router.counters["compatibility_ignored"] == 3
-    assert record.group_deadline == link.now + 270.0
+    assert state.group_deadline == link.now + 270.0
 
 
 @pytest.mark.parametrize(("names", "version"), [(V4, 2), (V6, 1)])
 def test_igmpv2_and_mldv1_mode_ignore_block_and_the_sources_of_to_ex(names: Names, version: int) -> None:
-    """Goal: §7.3.2 / §8.3.2: hosts of those versions want every source."""
+    """Goal: hosts of those versions receive every source (§7.3.2, §8.3.2)."""
     link = Link()
     link.old_report(names, version)
     link.report(names, BLOCK, 0)
     link.report(names, TO_EX, 1)
-    record = link.record(names)
-    assert record is not None
-    assert (record.requested, record.excluded) == ({}, frozenset())
+    state = link.state(names)
+    assert state is not None
+    assert (state.requested, state.excluded) == ({}, frozenset())
     assert link.queries(names) == []
     link.report(names, TO_IN)
     assert len(link.queries(names)) == 1
 
 
-def test_compatibility_is_per_group() -> None:
+def test_compatibility_mode_is_per_group() -> None:
     """Goal: an old host in one group changes nothing in another."""
     link = Link()
     link.old_report(V4, 1)
@@ -101,7 +103,7 @@ def test_compatibility_is_per_group() -> None:
 
 @pytest.mark.parametrize(("version", "length", "code"), [(1, 8, 0), (2, 8, 100), (3, 12, 100)])
 def test_configured_igmp_version_is_sent(version: int, length: int, code: int) -> None:
-    """Goal: §7.3.1: a router configured for an older version sends that version's queries."""
+    """Goal: a router configured for an older version sends that version's queries (§7.3.1)."""
     link = Link(started=False, igmp_version=version)
     link.router.start(link.now)
     (packet,) = [packet for packet in link.packets() if packet[0] >> 4 == 4]
@@ -110,35 +112,35 @@ def test_configured_igmp_version_is_sent(version: int, length: int, code: int) -
 
 @pytest.mark.parametrize(("version", "length"), [(1, 24), (2, 28)])
 def test_configured_mld_version_is_sent(version: int, length: int) -> None:
-    """Goal: §8.3.1, the same for MLD."""
+    """Goal: the same for MLD (§8.3.1)."""
     link = Link(started=False, mld_version=version)
     link.router.start(link.now)
     (packet,) = [packet for packet in link.packets() if packet[0] >> 4 == 6]
     assert len(packet) - 48 == length
 
 
-def test_configured_igmpv1_never_leaves() -> None:
-    """Goal: §7.3.1: in IGMPv1 mode leaves are ignored; the group ends by its timer."""
+def test_configured_igmpv1_ignores_leaves() -> None:
+    """Goal: in IGMPv1 mode leaves are ignored, and the group ends by its timer (§7.3.1)."""
     link = Link(igmp_version=1)
     link.old_report(V4, 1)
     link.leave(V4)
     assert link.queries(V4) == []
     assert link.compatibility(V4) == "IGMPv1"
     link.advance(269.0)
-    assert link.record(V4) is not None
+    assert link.state(V4) is not None
     link.advance(1.0)
-    assert link.record(V4) is None
+    assert link.state(V4) is None
 
 
-def test_configured_igmpv2_asks_for_groups_not_for_sources() -> None:
-    """Goal: a version 2 query cannot list sources, so their timers are left alone; groups are asked about."""
+def test_configured_igmpv2_queries_groups_but_no_sources() -> None:
+    """Goal: a version 2 query cannot list sources: their timers are not lowered, and only groups are queried."""
     link = Link(igmp_version=2)
     link.report(V4, IS_IN, 0)
     link.report(V4, TO_IN)
     assert link.queries(V4) == []
-    record = link.record(V4)
-    assert record is not None
-    assert record.requested == {V4.sources[0]: link.now + 270.0}
+    state = link.state(V4)
+    assert state is not None
+    assert state.requested == {V4.sources[0]: link.now + 270.0}
     link.report(V4, IS_EX)
     link.leave(V4)
     (query,) = link.queries(V4)
@@ -146,9 +148,9 @@ def test_configured_igmpv2_asks_for_groups_not_for_sources() -> None:
 
 
 @both
-def test_older_hosts_may_be_refused(names: Names) -> None:
-    """Goal: §7.3, §9.2: a switch that ignores the older versions.  Method: reports and leaves of each version; with
-    an older version configured its own messages count, and only what is older still does not."""
+def test_older_hosts_can_be_ignored(names: Names) -> None:
+    """Goal: `older_hosts = false` ignores versions older than the configured one (§7.3, §9.2).
+    Method: reports and leaves of each version, with the latest and with an older version configured."""
     link = Link(older_hosts=False)
     link.report(names, IS_EX, 0)
     link.old_report(names, 1)
@@ -157,15 +159,15 @@ def test_older_hosts_may_be_refused(names: Names) -> None:
     assert (link.compatibility(names), link.queries(names)) == (names.latest, [])
     link = Link(older_hosts=False, igmp_version=2, mld_version=1)
     link.old_report(names, 2 if names is V4 else 1)
-    assert link.record(names) is not None
+    assert link.state(names) is not None
     link.leave(names)
     assert len(link.queries(names)) == 1
     assert link.router.counters["older_version_ignored"] == 0
 
 
 @both
-def test_ssm_groups_take_include_only(names: Names) -> None:
-    """Goal: RFC 4604 §2.2: EXCLUDE records, old reports, leaves and dones for SSM groups are ignored."""
+def test_ssm_groups_accept_include_only(names: Names) -> None:
+    """Goal: EXCLUDE records, old reports, leaves and dones for SSM groups are ignored (RFC 4604 §2.2)."""
     link = Link()
     group = names.ssm_group
     link.report(names, IS_EX, group=group)
@@ -173,13 +175,13 @@ def test_ssm_groups_take_include_only(names: Names) -> None:
     link.old_report(names, 1, group=group)
     if names is V4:
         link.old_report(names, 2, group=group)
-    assert link.record(names, group) is None
+    assert link.state(names, group) is None
     link.report(names, ALLOW, 0, group=group)
     link.leave(names, group=group)
     link.old_report(names, 1, group=group)
-    record = link.record(names, group)
-    assert record is not None
-    assert record.version(link.now) == (3 if names is V4 else 2)
+    state = link.state(names, group)
+    assert state is not None
+    assert state.version(link.now) == (3 if names is V4 else 2)
     assert link.queries(names) == []
     assert link.events() == {group: SourceFilter(FilterMode.INCLUDE, frozenset(names.sources[:1]))}
     link.report(names, TO_IN, group=group)
@@ -189,7 +191,7 @@ def test_ssm_groups_take_include_only(names: Names) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "kept"),
+    ("text", "has_state"),
     [
         ("224.0.0.1", False),
         ("224.0.0.2", True),
@@ -207,45 +209,45 @@ def test_ssm_groups_take_include_only(names: Names) -> None:
         ("fe80::1", False),
     ],
 )
-def test_which_groups_become_state(text: str, kept: bool) -> None:
-    """Goal: link-scope groups are state as any other; the all-hosts groups, MLD scopes 0 and 1 and what is no group
-    never are, in reports of no version."""
+def test_groups_that_have_state(text: str, has_state: bool) -> None:
+    """Goal: link-scope groups have state like others; the all-hosts groups, MLD scopes 0 and 1 and unicast addresses
+    have none, in reports of any version."""
 
     group = parse(text)
     names = V4 if len(group) == 4 else V6
     link = Link()
     assert link.report(names, TO_EX, group=group) is None
-    assert (link.record(names, group) is not None) is kept
+    assert (link.state(names, group) is not None) is has_state
     other = Link()
     assert other.old_report(names, 1, group=group) is None
-    assert (other.record(names, group) is not None) is kept
+    assert (other.state(names, group) is not None) is has_state
 
 
-def test_sources_that_are_no_unicast_addresses_are_ignored() -> None:
-    """Goal: multicast, unspecified and loopback sources in records do not count; the others of the record do."""
+def test_sources_that_are_not_unicast_are_ignored() -> None:
+    """Goal: multicast, unspecified and loopback sources in a record are ignored, its other sources are not."""
 
     link = Link()
     sources = tuple(parse(text) for text in ("224.1.1.1", "0.0.0.0", "255.255.255.255", "10.77.1.1"))
-    link.say(V4.host, Report((Record(IS_IN, V4.group, sources),)), ALL_ROUTERS[4])
+    link.send(V4.host, Report((Record(IS_IN, V4.group, sources),)), ALL_ROUTERS[4])
     assert link.events() == {V4.group: SourceFilter(FilterMode.INCLUDE, frozenset({parse("10.77.1.1")}))}
     sources6 = tuple(parse(text) for text in ("ff02::1", "::", "::1"))
-    link.say(V6.host, Report((Record(IS_IN, V6.group, sources6),)), ALL_ROUTERS[6])
+    link.send(V6.host, Report((Record(IS_IN, V6.group, sources6),)), ALL_ROUTERS[6])
     assert link.events() == {}
     assert link.router.counters["source_ignored"] == 6
 
 
-def test_igmp_hosts_without_an_address_are_heard() -> None:
-    """Goal: RFC 9776 §4.2: reports from 0.0.0.0 are accepted."""
+def test_igmp_reports_of_hosts_without_an_address_are_accepted() -> None:
+    """Goal: reports from 0.0.0.0 are accepted (RFC 9776 §4.2.14)."""
     link = Link()
     assert link.report(V4, TO_EX, host=bytes(4)) is None
-    assert link.record(V4) is not None
+    assert link.state(V4) is not None
 
 
-def test_reports_to_any_destination_are_heard() -> None:
-    """Goal: v3 reports to 224.0.0.22, and by §4.2 to whatever address of the router."""
+def test_reports_to_any_destination_are_accepted() -> None:
+    """Goal: besides 224.0.0.22, reports to any address of the router are accepted (§4.2.15)."""
 
     link = Link()
     report = Report((Record(TO_EX, V4.group),))
     packet = packet_of(report, source=V4.host, destination=V4.host)
     assert link.router.handle_packet(packet, link.now) is None
-    assert link.record(V4) is not None
+    assert link.state(V4) is not None

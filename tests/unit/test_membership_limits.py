@@ -1,6 +1,8 @@
-"""Goal: what is malformed is dropped with its counter and changes nothing; what is too much is bounded and counted;
-the cost of a report does not depend on the number of groups; fast leave is right about who is alone.
-Method: packets built wrong in one way each; limits lowered for the test; heaps looked into."""
+"""Limits of membership.  Goal: a malformed packet is counted and changes nothing; what exceeds a limit is counted; the
+cost of a report does not depend on the number of groups; fast leave ends a group only for its last member.
+
+Method: packets with one fault each; lower limits; a look into the heap of timers.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,6 @@ from hypothesis import strategies as st
 
 from pipeline.address import Address, FilterMode, parse
 from pipeline.membership import database
-from pipeline.token_bucket import TokenBucket
 from pipeline.wire import igmp, ip, mld
 from pipeline.wire.report import Leave, Message, OldReport, Query, Record, RecordType, Report
 from tests.unit.membership_link import ALL_ROUTERS, BOTH, V4, V6, Link, Names, packet_of
@@ -65,23 +66,23 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize(("packet", "reason"), MALFORMED, ids=[f"{i}-{case[1]}" for i, case in enumerate(MALFORMED)])
-def test_malformed_is_counted_and_changes_nothing(packet: bytes, reason: str) -> None:
-    """Goal: one reason, one counter, no state, no query, no event."""
+def test_malformed_packet_is_counted_and_changes_nothing(packet: bytes, reason: str) -> None:
+    """Goal: each fault has one reason and one counter, and causes no state, query or event."""
     link = Link()
     assert link.router.handle_packet(packet, link.now) == reason
     assert link.router.counters[reason] == 1
     assert (link.router.groups(link.now), link.packets(), link.events()) == ([], [], {})
 
 
-def test_a_version_1_report_needs_no_router_alert() -> None:
-    """Goal: RFC 1112 hosts do not know the option."""
+def test_version_1_report_needs_no_router_alert() -> None:
+    """Goal: hosts of RFC 1112, which did not have the option, are members."""
     link = Link()
     assert link.router.handle_packet(v4(igmp.build(OldReport(1, V4.group)), router_alert=False), link.now) is None
-    assert link.record(V4) is not None
+    assert link.state(V4) is not None
 
 
-def test_what_is_not_ours_is_ignored_without_a_reason() -> None:
-    """Goal: other protocols and unknown IGMP types are no errors."""
+def test_other_protocols_and_unknown_types_are_ignored() -> None:
+    """Goal: a packet of another protocol, and an unknown IGMP type, is not an error."""
     link = Link()
     udp = bytearray(v4(igmp.build(JOIN4)))
     udp[9], udp[10:12] = 17, b"\0\0"
@@ -95,8 +96,8 @@ def test_what_is_not_ours_is_ignored_without_a_reason() -> None:
 @given(
     st.sampled_from([v4(igmp.build(JOIN4)), v6(JOIN6)]), st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)))
 )
-def test_any_bytes_end_in_a_reason_or_none(packet: bytes, patches: list[tuple[int, int]]) -> None:
-    """Goal: no input raises.  Method: good packets overwritten anywhere."""
+def test_no_packet_raises(packet: bytes, patches: list[tuple[int, int]]) -> None:
+    """Goal: every packet ends in a drop reason or in none.  Method: valid packets, overwritten anywhere."""
     data = bytearray(packet)
     for at, value in patches:
         data[at % len(data)] = value
@@ -106,7 +107,8 @@ def test_any_bytes_end_in_a_reason_or_none(packet: bytes, patches: list[tuple[in
 
 
 def test_groups_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goal: above the limit a new group is counted and ignored, the ones there are refreshed, and room comes back."""
+    """Goal: a group above the limit is counted and ignored, present groups are refreshed, and an ended one makes
+    room."""
     monkeypatch.setattr(database, "GROUPS_MAX", 3)
     link = Link()
     for i in range(5):
@@ -125,41 +127,41 @@ def sources_of(count: int, *, start: int = 0) -> tuple[Address, ...]:
     return tuple(b"\x0a\x4d" + i.to_bytes(2, "big") for i in range(start, start + count))
 
 
-def tell(link: Link, kind: RecordType, sources: tuple[Address, ...], group: Address = V4.group) -> None:
-    assert link.say(V4.host, Report((Record(kind, group, sources),)), ALL_ROUTERS[4]) is None
+def report_sources(link: Link, kind: RecordType, sources: tuple[Address, ...], group: Address = V4.group) -> None:
+    assert link.send(V4.host, Report((Record(kind, group, sources),)), ALL_ROUTERS[4]) is None
 
 
 @pytest.mark.parametrize("kind", [IS_IN, ALLOW, IS_EX, TO_EX])
 def test_sources_of_a_group_are_bounded(kind: RecordType) -> None:
-    """Goal: 1,024 source records a group: more are counted and ignored, known ones still count."""
+    """Goal: above 1,024 sources of a group, new ones are counted and ignored, and known ones are still refreshed."""
     link = Link()
-    tell(link, kind, sources_of(1000))
-    tell(link, ALLOW, sources_of(1030, start=10))
-    record = link.record(V4)
-    assert record is not None
-    assert record.sources_count == 1024
+    report_sources(link, kind, sources_of(1000))
+    report_sources(link, ALLOW, sources_of(1030, start=10))
+    state = link.state(V4)
+    assert state is not None
+    assert state.sources_count == 1024
     assert link.router.counters["sources_limit"] == 16
     assert link.router._database.sources_count == 1024
-    tell(link, kind, sources_of(2000))
-    assert record.sources_count <= 1024
+    report_sources(link, kind, sources_of(2000))
+    assert state.sources_count <= 1024
     link.advance(300.0)
     assert link.router._database.sources_count == 0
 
 
 def test_sources_of_all_groups_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goal: all groups together share one bound; excluded sources beyond it are not excluded, which is safe."""
+    """Goal: all groups share one limit; further sources are not excluded, so that their packets still arrive."""
     monkeypatch.setattr(database, "SOURCES_MAX", 10)
     link = Link()
-    tell(link, IS_IN, sources_of(8))
-    tell(link, IS_EX, sources_of(8), V4.other_group)
-    record = link.record(V4, V4.other_group)
-    assert record is not None
-    assert len(record.excluded) == 2
+    report_sources(link, IS_IN, sources_of(8))
+    report_sources(link, IS_EX, sources_of(8), V4.other_group)
+    state = link.state(V4, V4.other_group)
+    assert state is not None
+    assert len(state.excluded) == 2
     assert link.router.counters["sources_limit"] == 6
 
 
-def test_reports_a_second_are_bounded() -> None:
-    """Goal: a storm ends in the drop reason report_rate, and a second later reports are taken again."""
+def test_rate_of_reports_is_bounded() -> None:
+    """Goal: above the rate reports are dropped as report_rate, and a second later they are accepted again."""
     link = Link()
     big = tuple(Record(IS_EX, b"\xef\x01" + i.to_bytes(2, "big")) for i in range(7000))
     packet = packet_of(Report(big), source=V4.host, destination=ALL_ROUTERS[4])
@@ -170,19 +172,8 @@ def test_reports_a_second_are_bounded() -> None:
     assert link.router.handle_packet(packet, link.now) is None
 
 
-def test_token_bucket() -> None:
-    """Goal: rate and burst; one giant may pass a full bucket and is paid back."""
-    bucket = TokenBucket(rate_per_s=10.0, burst=20.0, now=0.0)
-    assert [bucket.take(10.0, 0.0) for _ in range(3)] == [True, True, False]
-    assert bucket.take(10.0, 1.0)
-    assert not bucket.take(10.0, 1.5)
-    assert bucket.take(100.0, 4.0)
-    assert not bucket.take(1.0, 8.0)
-    assert bucket.take(1.0, 13.0)
-
-
-def test_timers_do_not_pile_up() -> None:
-    """Goal: joins and leaves for ever leave the heap bounded.  Method: 20,000 rounds of one group with fast leave."""
+def test_timer_heap_stays_small() -> None:
+    """Goal: endless joins and leaves do not grow the heap.  Method: 20,000 rounds of one group with fast leave."""
     link = Link(fast_leave=True)
     join = packet_of(JOIN4, source=V4.host, destination=ALL_ROUTERS[4])
     leave = packet_of(Report((Record(TO_IN, V4.group),)), source=V4.host, destination=ALL_ROUTERS[4])
@@ -205,38 +196,38 @@ def cost_s(link: Link, packet: bytes) -> float:
     return best
 
 
-def test_the_cost_of_a_report_does_not_depend_on_the_groups() -> None:
-    """Goal: issue 4: the same report costs the same with 1 and with 30,000 groups.  Method: the best of many runs, and
-    a wide margin: a scan of the groups would be a thousand times slower."""
+def test_cost_of_a_report_does_not_depend_on_the_number_of_groups() -> None:
+    """Goal: a report costs the same with 1 and with 30,000 groups.  Method: the best of many runs, with a wide margin:
+    a scan of the groups would be a thousand times slower."""
     link = Link()
     packet = packet_of(JOIN4, source=V4.host, destination=ALL_ROUTERS[4])
     link.router.handle_packet(packet, link.now)
     alone = cost_s(link, packet)
     for i in range(0, 30_000, 1000):
         records = tuple(Record(IS_EX, b"\xee\x01" + j.to_bytes(2, "big")) for j in range(i, i + 1000))
-        link.say(V4.host, Report(records), ALL_ROUTERS[4])
+        link.send(V4.host, Report(records), ALL_ROUTERS[4])
     assert len(link.router.groups(link.now)) == 30_001
     assert cost_s(link, packet) < 5 * alone
 
 
 @both
 def test_one_call_serves_a_bounded_number_of_groups(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goal: `handle_timeout` does at most so much, and `poll_timeout` says that there is more."""
+    """Goal: one `handle_timeout` does a bounded amount of work, and leaves the rest due."""
     monkeypatch.setattr(database, "TIMERS_PER_CALL_MAX", 2)
     link = Link()
     for i in range(5):
         link.report(names, TO_EX, group=names.group[:-1] + bytes([i]))
     link.now += 270.0
-    left = []
+    counts = []
     for _ in range(3):
         link.router.handle_timeout(link.now)
-        left.append(len(link.router.groups(link.now)))
-    assert left == [3, 1, 0]
+        counts.append(len(link.router.groups(link.now)))
+    assert counts == [3, 1, 0]
 
 
 @both
-def test_fast_leave_of_the_only_host(names: Names) -> None:
-    """Goal: explicit tracking: with one host known to listen, its leave acts at once, without a query."""
+def test_fast_leave_ends_the_membership_of_the_only_host(names: Names) -> None:
+    """Goal: a leave of the only known member has an effect at once, without a query."""
     link = Link(fast_leave=True)
     link.report(names, TO_EX)
     link.events()
@@ -245,17 +236,17 @@ def test_fast_leave_of_the_only_host(names: Names) -> None:
     assert link.events() == {names.group: None}
     link.report(names, IS_IN, 0, 1)
     link.report(names, BLOCK, 0)
-    record = link.record(names)
-    assert record is not None
-    assert set(record.requested) == {names.sources[1]}
+    state = link.state(names)
+    assert state is not None
+    assert set(state.requested) == {names.sources[1]}
     link.report(names, TO_EX, 1)
-    assert (record.mode, record.requested, record.excluded) == (FilterMode.EXCLUDE, {}, {names.sources[1]})
+    assert (state.mode, state.requested, state.excluded) == (FilterMode.EXCLUDE, {}, {names.sources[1]})
     assert link.queries(names) == []
 
 
 @both
-def test_fast_leave_asks_when_another_host_listens(names: Names) -> None:
-    """Goal: with a second host the leave is asked about; once that one has left or fallen silent, no more."""
+def test_fast_leave_queries_while_another_host_is_a_member(names: Names) -> None:
+    """Goal: with a second member a leave causes a query; once that one has left or expired, it does not."""
     link = Link(fast_leave=True)
     link.report(names, TO_EX)
     link.report(names, TO_EX, host=names.other_host)
@@ -263,11 +254,11 @@ def test_fast_leave_asks_when_another_host_listens(names: Names) -> None:
     assert len(link.queries(names)) == 1
     link.report(names, IS_EX, host=names.other_host)
     link.report(names, TO_IN, host=names.other_host)
-    assert link.record(names) is None
+    assert link.state(names) is None
 
 
-def test_fast_leave_does_not_trust_old_hosts_nor_unknown_ones() -> None:
-    """Goal: hosts of older versions suppress reports, hosts at 0.0.0.0 cannot be told apart: both are asked."""
+def test_fast_leave_queries_for_old_hosts_and_hosts_without_address() -> None:
+    """Goal: hosts of older versions suppress reports, and hosts at 0.0.0.0 look the same: a leave causes a query."""
     link = Link(fast_leave=True)
     link.old_report(V4, 2)
     link.leave(V4)
@@ -279,27 +270,27 @@ def test_fast_leave_does_not_trust_old_hosts_nor_unknown_ones() -> None:
 
 
 def test_tracked_hosts_are_bounded() -> None:
-    """Goal: beyond 64 hosts of a group the rest counts as one unknown listener, so nobody is alone."""
+    """Goal: above 64 hosts of a group the others count as one unknown member, so that no host is the only one."""
     link = Link(fast_leave=True)
     hosts = [bytes([10, 77, 2, i]) for i in range(70)]
     for host in hosts:
         link.report(V4, TO_EX, host=host)
-    record = link.record(V4)
-    assert record is not None
-    assert record.reporters is not None
-    assert len(record.reporters) == database.REPORTERS_MAX + 1
+    state = link.state(V4)
+    assert state is not None
+    assert state.reporters is not None
+    assert len(state.reporters) == database.REPORTERS_MAX + 1
     for host in hosts[:64]:
         link.report(V4, TO_IN, host=host)
-    assert link.record(V4) is not None
+    assert link.state(V4) is not None
 
 
 @both
-def test_without_fast_leave_nobody_is_tracked(names: Names) -> None:
-    """Goal: the default costs no memory and always asks."""
+def test_hosts_are_not_tracked_without_fast_leave(names: Names) -> None:
+    """Goal: the default uses no memory for hosts, and queries after each leave."""
     link = Link()
     link.report(names, TO_EX)
-    record = link.record(names)
-    assert record is not None
-    assert record.reporters is None
+    state = link.state(names)
+    assert state is not None
+    assert state.reporters is None
     link.report(names, TO_IN)
     assert len(link.queries(names)) == 1

@@ -1,4 +1,4 @@
-"""Goal: the querier's addresses are never the host's own, and may be configured (item 13).  Method: a table."""
+"""Querier addresses.  Goal: the addresses are never the host's own, and can be configured.  Method: a table."""
 
 from __future__ import annotations
 
@@ -19,5 +19,8 @@ from pipeline.membership.querier_address import QUERIER_V6, querier_addresses
         ("fe80::7", ("192.0.2.1/24",), "192.0.2.254", "fe80::7"),
     ],
 )
-def test_querier_addresses(configured: str | None, addresses: tuple[str, ...], v4: str, v6: str) -> None:
+def test_querier_addresses_are_the_last_of_the_subnet_and_link_local(
+    configured: str | None, addresses: tuple[str, ...], v4: str, v6: str
+) -> None:
+    """Goal: the IPv4 address is the last free one of the subnet; a configured address replaces that of its family."""
     assert tuple(map(show, querier_addresses(configured, addresses))) == (v4, v6)

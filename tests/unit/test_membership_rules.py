@@ -1,7 +1,10 @@
-"""Goal: the state tables of RFC 9776 §6.4 and RFC 9777 §7.4, row by row, in both families, with their timers, their
-queries and the events.  Method: for each row a state is brought about by reports, one report follows, and every set
-and timer is compared with values worked out here by hand; then a small model written from the RFC's prose, not from the
-table, is driven beside the router by hypothesis."""
+"""State tables.  Goal: each row of RFC 9776 §6.4 and RFC 9777 §7.4, in both families, with its timers, queries and
+event.
+
+Method: for each row, reports set up a state, one report follows, and every set and timer is compared with values that
+are computed here by hand.  Then hypothesis drives the router and a small model, which follows the RFC's prose instead
+of the table.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +26,16 @@ IS_IN, IS_EX, TO_IN, TO_EX, ALLOW, BLOCK = RecordType
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the tables, worked out for A = {0,1} in INCLUDE, X = {0,1} and Y = {2,3} in EXCLUDE.
+    """A row of the tables, computed for A = {0,1} in INCLUDE, X = {0,1} and Y = {2,3} in EXCLUDE.
 
-    Timers before: 0 and 1 (and the group) were set 100 s ago.  `timers` are what remains after: GMI, LMQT, or OLD for
-    one that the row does not touch.  Queries: sets of sources, "G" for the group-specific one.
+    The timers of 0, of 1 and of the group were set 100 s before.  `timers` are the remaining times afterwards: GMI,
+    LMQT, or OLD for a timer that the row does not change.  `queried` has a set for each source query, "G" for a group
+    query.
     """
 
     state: FilterMode
     kind: RecordType
-    told: tuple[int, ...]
+    sources: tuple[int, ...]
     mode: FilterMode
     timers: dict[int, float]
     excluded: set[int] = field(default_factory=set)
@@ -56,7 +60,7 @@ ROWS = [
     Row(EXCLUDE, BLOCK, (1, 2, 4), EXCLUDE, {0: OLD, 1: LMQT, 4: LMQT}, {2, 3}, OLD, queried=({1, 4},)),
     Row(EXCLUDE, TO_EX, (1, 2, 4), EXCLUDE, {1: LMQT, 4: LMQT}, {2}, GMI, queried=({1, 4},)),
     Row(EXCLUDE, TO_IN, (1, 2, 4), EXCLUDE, {0: LMQT, 1: GMI, 2: GMI, 4: GMI}, {3}, LMQT, queried=("G", {0})),
-    # the same with empty lists, and leaves as most hosts say them
+    # the same with empty lists, and leaves as most hosts send them
     Row(INCLUDE, IS_EX, (), EXCLUDE, {}, set(), GMI),
     Row(INCLUDE, TO_IN, (), INCLUDE, {0: LMQT, 1: LMQT}, queried=({0, 1},)),
     Row(INCLUDE, BLOCK, (0, 1), INCLUDE, {0: LMQT, 1: LMQT}, queried=({0, 1},)),
@@ -67,8 +71,8 @@ ROWS = [
 ]
 
 
-def bring_about(link: Link, names: Names, state: FilterMode) -> None:
-    """INCLUDE({0,1}) or EXCLUDE({0,1},{2,3}) with timers set 100 s ago."""
+def set_up(link: Link, names: Names, state: FilterMode) -> None:
+    """Set up INCLUDE({0,1}) or EXCLUDE({0,1},{2,3}) with timers that were set 100 s before."""
     if state is EXCLUDE:
         assert link.report(names, IS_EX, 2, 3) is None
     assert link.report(names, ALLOW, 0, 1) is None
@@ -78,34 +82,35 @@ def bring_about(link: Link, names: Names, state: FilterMode) -> None:
 
 
 def test_every_pair_of_state_and_record_has_a_row() -> None:
-    """Goal: the tables are whole: 2 states × 6 record types, each in ROWS as in the program."""
+    """Goal: the tables are complete: 2 states and 6 record types, in ROWS as in the program."""
     assert len(CURRENT_STATE_ROWS + STATE_CHANGE_ROWS) == 12
     assert {(row.state, row.kind) for row in ROWS} == {(mode, kind) for mode in FilterMode for kind in RecordType}
     assert all(RULES[row.state][row.kind].mode is row.mode for row in ROWS)
 
 
 @pytest.mark.parametrize("names", BOTH, ids=["igmp", "mld"])
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.state}-{row.kind.name}-{len(row.told)}")
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.state}-{row.kind.name}-{len(row.sources)}")
 def test_row(row: Row, names: Names) -> None:
-    """Goal: one row: sets, timers, queries, event.  Method: the state, one report, everything compared."""
+    """Goal: sets, timers, queries and event of one row.  Method: set up the state, send one report, compare
+    everything."""
     link = Link()
-    bring_about(link, names, row.state)
-    assert link.report(names, row.kind, *row.told) is None
-    record = link.record(names)
-    assert record is not None
-    assert record.mode is row.mode
-    timers = {source: deadline - link.now for source, deadline in record.requested.items()}
+    set_up(link, names, row.state)
+    assert link.report(names, row.kind, *row.sources) is None
+    state = link.state(names)
+    assert state is not None
+    assert state.mode is row.mode
+    timers = {source: deadline - link.now for source, deadline in state.requested.items()}
     assert timers == {names.sources[i]: seconds for i, seconds in row.timers.items()}
-    assert record.excluded == {names.sources[i] for i in row.excluded}
+    assert state.excluded == {names.sources[i] for i in row.excluded}
     if row.group_timer is not None:
-        assert record.group_deadline - link.now == row.group_timer
-    asked: list[object] = []
+        assert state.group_deadline - link.now == row.group_timer
+    queried: list[object] = []
     for query in link.queries(names):
         assert query.group == names.group
         assert not query.suppress
         assert (query.robustness, query.query_interval_s, query.max_response_s) == (2, 125.0, 1.0)
-        asked.append({names.sources.index(source) for source in query.sources} or "G")
-    assert asked == list(row.queried)
+        queried.append({names.sources.index(source) for source in query.sources} or "G")
+    assert queried == list(row.queried)
     before = {0, 1} if row.state is INCLUDE else {2, 3}
     after = set(row.timers) if row.mode is INCLUDE else row.excluded
     merged = SourceFilter(row.mode, frozenset(names.sources[i] for i in after))
@@ -114,8 +119,8 @@ def test_row(row: Row, names: Names) -> None:
 
 
 @pytest.mark.parametrize("names", BOTH, ids=["igmp", "mld"])
-def test_group_timer_out_leaves_the_requested_sources(names: Names) -> None:
-    """Goal: RFC 9776 §6.5: EXCLUDE(X,Y) becomes INCLUDE(X) with the sources still running."""
+def test_group_timer_expiry_leaves_the_requested_sources(names: Names) -> None:
+    """Goal: EXCLUDE(X,Y) becomes INCLUDE(X) with the sources that still run (RFC 9776 §6.5)."""
     link = Link()
     link.report(names, IS_EX, 2)
     link.advance(50.0)
@@ -130,8 +135,8 @@ def test_group_timer_out_leaves_the_requested_sources(names: Names) -> None:
 
 
 @pytest.mark.parametrize("names", BOTH, ids=["igmp", "mld"])
-def test_group_timer_out_without_sources_ends_the_group(names: Names) -> None:
-    """Goal: §6.5: EXCLUDE({},Y) is gone, at the Group Membership Interval and no sooner."""
+def test_group_timer_expiry_without_sources_ends_the_group(names: Names) -> None:
+    """Goal: EXCLUDE({},Y) ends at the Group Membership Interval and not earlier (§6.5)."""
     link = Link()
     link.report(names, TO_EX, 2)
     link.events()
@@ -142,8 +147,8 @@ def test_group_timer_out_without_sources_ends_the_group(names: Names) -> None:
 
 
 @pytest.mark.parametrize("names", BOTH, ids=["igmp", "mld"])
-def test_requested_source_out_in_exclude_is_excluded(names: Names) -> None:
-    """Goal: §6.3: in EXCLUDE a source whose timer runs out moves from X to Y."""
+def test_expired_source_in_exclude_mode_is_excluded(names: Names) -> None:
+    """Goal: in EXCLUDE a source moves from X to Y when its timer expires (§6.3)."""
     link = Link()
     link.report(names, IS_EX, 2)
     link.report(names, ALLOW, 0)
@@ -154,8 +159,8 @@ def test_requested_source_out_in_exclude_is_excluded(names: Names) -> None:
     assert link.events() == {names.group: SourceFilter(EXCLUDE, frozenset(names.sources[i] for i in (0, 2)))}
 
 
-def test_views_and_events_name_merged_state() -> None:
-    """Goal: `show groups` in both modes and the event of a join.  Method: one group of each mode, one family each."""
+def test_views_and_events_have_the_merged_state() -> None:
+    """Goal: `show groups` in both modes, and the event of a join.  Method: a group of each mode, one in each family."""
     link = Link()
     link.report(V4, IS_EX, 2, 3)
     link.report(V4, ALLOW, 0)
@@ -176,14 +181,14 @@ def test_views_and_events_name_merged_state() -> None:
     assert (second.compatibility, second.expires_s) == ("MLDv2", 270.0)
 
 
-def test_the_trace_names_the_row() -> None:
-    """Goal: the trace says which rule fired, in the RFC's words."""
+def test_trace_has_the_row_in_the_words_of_the_rfc() -> None:
+    """Goal: the trace shows which rule fired."""
     link = Link()
-    seen: list[str] = []
-    link.router.trace = lambda event: seen.append(event.rule) if event.group else None
+    rules: list[str] = []
+    link.router.trace = lambda event: rules.append(event.rule) if event.group else None
     link.report(V4, TO_EX)
     link.advance(GMI)
-    assert seen == [
+    assert rules == [
         "INCLUDE (A) + TO_EX (B) -> EXCLUDE (A*B,B-A): (B-A)=0, Delete (A-B), Send Q(G,A*B), Group Timer=GMI",
         "timers expired",
     ]
@@ -191,8 +196,10 @@ def test_the_trace_names_the_row() -> None:
 
 @dataclass
 class Model:
-    """One group as RFC 9776 §6.4 tells it, by sources instead of sets: each is a float (its timer's end), 0 for an
-    excluded one, or absent.  Specific queries appear as what they do to timers."""
+    """One group by the prose of RFC 9776 §6.4.  Each source has the end of its timer, or 0 if it is excluded.
+
+    Specific queries appear by their effect on timers.
+    """
 
     now: float
     sources: dict[Address, float] = field(default_factory=dict)
@@ -209,30 +216,30 @@ class Model:
             if self.group_until is None:
                 self.sources = {source: until for source, until in self.sources.items() if until > 0}
 
-    def hear(self, kind: RecordType, told: frozenset[Address]) -> None:
-        fresh, lowered = self.now + GMI, self.now + LMQT
-        excluding = self.group_until is not None
-        asked: set[Address] = set()
+    def apply(self, kind: RecordType, listed: frozenset[Address]) -> None:
+        membership_until, lowered = self.now + GMI, self.now + LMQT
+        is_excluding = self.group_until is not None
+        queried: set[Address] = set()
         if kind in (IS_IN, ALLOW, TO_IN):
             if kind is TO_IN:
-                asked = {source for source, until in self.sources.items() if until > 0 and source not in told}
-            self.sources |= dict.fromkeys(told, fresh)
+                queried = {source for source, until in self.sources.items() if until > 0 and source not in listed}
+            self.sources |= dict.fromkeys(listed, membership_until)
         elif kind is BLOCK:
-            asked = {source for source in told if self.sources.get(source, 0) > 0}
-            if excluding:
+            queried = {source for source in listed if self.sources.get(source, 0) > 0}
+            if is_excluding:
                 assert self.group_until is not None
-                new = told - self.sources.keys()
+                new = listed - self.sources.keys()
                 self.sources |= dict.fromkeys(new, self.group_until)
-                asked |= new
+                queried |= new
         else:
-            new = told - self.sources.keys()
-            first = 0.0 if not excluding else fresh if kind is IS_EX else self.group_until
+            new = listed - self.sources.keys()
+            first = 0.0 if not is_excluding else membership_until if kind is IS_EX else self.group_until
             assert first is not None
-            self.sources = {source: until for source, until in self.sources.items() if source in told}
+            self.sources = {source: until for source, until in self.sources.items() if source in listed}
             self.sources |= dict.fromkeys(new, first)
-            asked = {source for source, until in self.sources.items() if until > 0} if kind is TO_EX else set()
-            self.group_until = fresh
-        for source in asked:
+            queried = {source for source, until in self.sources.items() if until > 0} if kind is TO_EX else set()
+            self.group_until = membership_until
+        for source in queried:
             self.sources[source] = min(self.sources[source], lowered)
         if kind is TO_IN and self.group_until is not None:
             self.group_until = min(self.group_until, lowered)
@@ -251,26 +258,26 @@ STEPS = st.lists(
 
 @given(names=st.sampled_from(BOTH), steps=STEPS)
 @settings(deadline=None)
-def test_against_the_model(names: Names, steps: list[tuple[RecordType, frozenset[int], float]]) -> None:
-    """Goal: any run of reports and pauses leaves the router and the model with the same sets and timers, and the
-    events add up to the merged state.  Method: hypothesis; times are exact in binary, so they compare equal."""
+def test_router_agrees_with_the_model(names: Names, steps: list[tuple[RecordType, frozenset[int], float]]) -> None:
+    """Goal: after any reports and pauses router and model have the same sets and timers, and the events give the state.
+    Method: hypothesis; the times are exact in binary, so that they compare equal."""
     link = Link()
     model = Model(link.now)
-    wanted: SourceFilter | None = None
+    published: SourceFilter | None = None
     for kind, indices, pause in steps:
         link.report(names, kind, *indices)
-        model.hear(kind, frozenset(names.sources[i] for i in indices))
+        model.apply(kind, frozenset(names.sources[i] for i in indices))
         link.advance(pause)
         model.advance(pause)
-        record = link.record(names)
+        state = link.state(names)
         running = {source: until for source, until in model.sources.items() if until > 0}
-        wanted = link.events().get(names.group, wanted)
+        published = link.events().get(names.group, published)
         if model.group_until is None and not running:
-            assert record is None
-            assert wanted is None
+            assert state is None
+            assert published is None
             continue
-        assert record is not None
-        assert record.requested == running
-        assert record.excluded == model.sources.keys() - running.keys()
-        assert (record.group_deadline if record.mode is EXCLUDE else None) == model.group_until
-        assert wanted == record.source_filter()
+        assert state is not None
+        assert state.requested == running
+        assert state.excluded == model.sources.keys() - running.keys()
+        assert (state.group_deadline if state.mode is EXCLUDE else None) == model.group_until
+        assert published == state.source_filter()

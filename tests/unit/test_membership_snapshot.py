@@ -1,5 +1,8 @@
-"""Goal: a restarted control process goes on where the last one stopped, and hostile bytes are refused whole.
-Method: a link with every kind of state is saved, restored into a new router at another time, and both go on alike."""
+"""Snapshots.  Goal: a restarted control process continues with the state of the last one, and a damaged snapshot
+changes nothing.
+
+Method: a link with every kind of state is saved, and restored into a new router on another clock.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ IS_IN, IS_EX, TO_IN, TO_EX, ALLOW, BLOCK = RecordType
 
 
 def busy_link() -> Link:
-    """Both modes, both families, an old host, an open question, a lost election."""
+    """Return a link with both modes and families, an old host, and a pending query."""
     link = Link(fast_leave=True)
     link.report(V4, IS_EX, 2, 3)
     link.report(V4, ALLOW, 0, 1)
@@ -27,78 +30,78 @@ def busy_link() -> Link:
     return link
 
 
-def take_over(link: Link, *, later_s: float) -> Link:
-    """Another process, `later_s` later on a clock that starts anew."""
-    heir = Link(started=False, fast_leave=True)
-    heir.now = 5000.0 + later_s
-    heir.router.restore(link.router.snapshot(link.now), heir.now)
-    return heir
+def restore(link: Link, *, later_s: float) -> Link:
+    """Return a link with the state of another one, `later_s` later and on a clock of its own."""
+    restored = Link(started=False, fast_leave=True)
+    restored.now = 5000.0 + later_s
+    restored.router.restore(link.router.snapshot(link.now), restored.now)
+    return restored
 
 
-def test_state_survives_with_its_timers() -> None:
-    """Goal: views are the same; every group is told anew; nothing of the old clock is left."""
+def test_state_is_restored_with_its_timers() -> None:
+    """Goal: the views are equal, every group has an event, and no time of the old clock is left."""
     link = busy_link()
-    heir = take_over(link, later_s=0.5)
-    assert heir.router.groups(heir.now) == link.router.groups(link.now)
-    assert heir.events() == {record.group: record.source_filter() for record in link.router._database.groups.values()}
-    assert heir.router._database.sources_count == link.router._database.sources_count
-    assert heir.router.counters == link.router.counters
+    restored = restore(link, later_s=0.5)
+    assert restored.router.groups(restored.now) == link.router.groups(link.now)
+    assert restored.events() == {state.group: state.source_filter() for state in link.router._database.groups.values()}
+    assert restored.router._database.sources_count == link.router._database.sources_count
+    assert restored.router.counters == link.router.counters
 
 
 @pytest.mark.parametrize("names", BOTH, ids=["igmp", "mld"])
-def test_the_next_process_asks_at_once_then_goes_on(names: Names) -> None:
-    """Goal: what was said while nobody listened is asked for: one general query, no second start."""
+def test_restored_querier_sends_one_general_query_at_once(names: Names) -> None:
+    """Goal: hosts repeat the reports that were lost meanwhile; there are no startup queries."""
     link = busy_link()
-    heir = take_over(link, later_s=0.5)
-    heir.router.start(heir.now)
-    assert len(heir.queries(names, general=True)) == 1
-    heir.advance(100.0)
-    assert heir.queries(names, general=True) == []
+    restored = restore(link, later_s=0.5)
+    restored.router.start(restored.now)
+    assert len(restored.queries(names, general=True)) == 1
+    restored.advance(100.0)
+    assert restored.queries(names, general=True) == []
 
 
-def test_open_questions_are_repeated_and_end_in_time() -> None:
-    """Goal: the pending repetition goes out, and the blocked source goes when its timer ends."""
+def test_pending_queries_are_repeated_after_a_restore() -> None:
+    """Goal: the pending repetition is sent, and the blocked source ends with its timer."""
     link = busy_link()
-    heir = take_over(link, later_s=0.1)
+    restored = restore(link, later_s=0.1)
     link.packets()
-    heir.advance(1.0)
-    (query,) = heir.queries(V6)
+    restored.advance(1.0)
+    (query,) = restored.queries(V6)
     assert (query.sources, query.suppress) == ((V6.sources[0],), False)
-    heir.advance(1.0)
-    record = heir.record(V6)
-    assert record is not None
-    assert set(record.requested) == {V6.sources[1]}
+    restored.advance(1.0)
+    state = restored.state(V6)
+    assert state is not None
+    assert set(state.requested) == {V6.sources[1]}
 
 
-def test_a_lost_election_stays_lost() -> None:
-    """Goal: the role, the adopted values and the Other Querier Present timer survive."""
+def test_lost_election_is_restored() -> None:
+    """Goal: the role, the adopted values and the Other Querier Present timer are restored."""
     link = busy_link()
     link.query(V4, V4.lower_querier, Query(3, None, 10.0, robustness=3, query_interval_s=60.0))
     link.advance(10.0)
-    heir = take_over(link, later_s=0.5)
-    heir.router.start(heir.now)
-    assert not heir.router.is_querier(ipv6=False)
-    assert heir.side(V4).timing.membership_s == 3 * 60.0 + 20.0
-    heir.advance(174.9)
-    assert heir.queries(V4, general=True) == []
-    heir.advance(0.1)
-    assert len(heir.queries(V4, general=True)) == 1
-    assert heir.side(V4).timing.robustness == 2
+    restored = restore(link, later_s=0.5)
+    restored.router.start(restored.now)
+    assert not restored.router.is_querier(ipv6=False)
+    assert restored.querier(V4).timing.membership_s == 3 * 60.0 + 20.0
+    restored.advance(174.9)
+    assert restored.queries(V4, general=True) == []
+    restored.advance(0.1)
+    assert len(restored.queries(V4, general=True)) == 1
+    assert restored.querier(V4).timing.robustness == 2
 
 
-def test_an_older_router_is_remembered() -> None:
-    """Goal: the version in force survives for as long as it had to run."""
+def test_older_version_of_queries_is_restored() -> None:
+    """Goal: the version in force lasts as long as before."""
     link = busy_link()
     link.query(V4, V4.higher_querier, Query(2, None, 10.0))
-    heir = take_over(link, later_s=0.5)
-    heir.router.start(heir.now)
-    assert [query.version for query in heir.queries(V4, general=True)] == [2]
-    heir.advance(255.0)
-    assert heir.side(V4).version == 3
+    restored = restore(link, later_s=0.5)
+    restored.router.start(restored.now)
+    assert [query.version for query in restored.queries(V4, general=True)] == [2]
+    restored.advance(255.0)
+    assert restored.querier(V4).version == 3
 
 
-def test_what_is_no_snapshot_is_refused() -> None:
-    """Goal: WireError("snapshot"), and the router is as it was."""
+def test_damaged_snapshot_is_refused() -> None:
+    """Goal: a damaged snapshot is WireError("snapshot"), and the router does not change."""
     good = busy_link().router.snapshot(200.0)
     fields = msgspec.msgpack.decode(good)
     for data in (

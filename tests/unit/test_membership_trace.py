@@ -1,5 +1,8 @@
-"""Goal: those who watch learn which rule fired, those who do not watch cost nothing, and the log says a thing once.
-Method: a router with a trace that is read, not read, and read too slowly; counters that grow and stand still."""
+"""Trace and log alarms.  Goal: a reader gets each rule that fired, a trace without reader costs nothing, and the log
+has each storm once.
+
+Method: a router with a trace that is read, not read, and read too slowly; counters that grow and stop.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ QUERIER = {"IGMP": True, "MLD": True}
 
 
 class Source:
-    """What a buffer hooks into."""
+    """Object with a trace hook, in place of a router."""
 
     def __init__(self) -> None:
         self.trace = None
@@ -29,8 +32,9 @@ class Source:
                 self.trace(TraceEvent(now, V4.group, V4.host, str(number)))
 
 
-def test_a_trace_tells_group_host_and_rule() -> None:
-    """Goal: issue, item 6.  Method: join, leave and nonsense; every step stands in the trace, in its order."""
+def test_trace_has_group_host_and_rule_of_each_step() -> None:
+    """Goal: the trace has every step in its order.  Method: a join, a leave, an ignored record, nonsense and a
+    query."""
     link = Link()
     buffer = TraceBuffer(link.router)
     after = buffer.poll(None, link.now).next_number
@@ -51,8 +55,9 @@ def test_a_trace_tells_group_host_and_rule() -> None:
     assert "Q(239.1.2.3)" in events[3].rule
 
 
-def test_nobody_listens_nothing_is_kept() -> None:
-    """Goal: no hook before the first poll nor after a reader has gone silent; who comes back is told of the gap."""
+def test_trace_stops_without_polls() -> None:
+    """Goal: there is no hook before the first poll nor after the last; a reader that returns gets the number of lost
+    events."""
     source = Source()
     buffer = TraceBuffer(source)
     assert source.trace is None
@@ -66,8 +71,8 @@ def test_nobody_listens_nothing_is_kept() -> None:
     assert len(buffer.poll(part.next_number, 20.1).events) == 1
 
 
-def test_a_slow_reader_loses_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goal: the ring and an answer are bounded.  Method: a ring of 16,384 under 20,000 events, read in parts."""
+def test_slow_reader_loses_the_oldest_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: the ring and a reply are bounded.  Method: a ring of 16,384 and 20,000 events, read in parts."""
     source = Source()
     buffer = TraceBuffer(source)
     after = buffer.poll(None, 1.0).next_number
@@ -82,8 +87,8 @@ def test_a_slow_reader_loses_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None
     assert read == trace_module.EVENTS_MAX
 
 
-def test_two_readers_and_one_of_another_process() -> None:
-    """Goal: readers share the ring; a number from before a restart of control begins with what comes now."""
+def test_readers_share_the_trace() -> None:
+    """Goal: two readers get the same events; a number from before a restart of control begins at the next event."""
     source = Source()
     buffer = TraceBuffer(source)
     first, second = buffer.poll(None, 1.0).next_number, buffer.poll(None, 1.0).next_number
@@ -92,40 +97,39 @@ def test_two_readers_and_one_of_another_process() -> None:
     assert buffer.poll(999, 1.0) == trace_module.TracePart((), 1, 0)
 
 
-def test_a_storm_is_said_once() -> None:
-    """Goal: "a storm is bounded and said so once" (issue).  Method: a counter grows at every look for ten minutes,
-    stands still, and grows again: two lines."""
-    watch, count, now = LogAlarms(), itertools.count(5, 1000), 0.0
+def test_storm_is_logged_once() -> None:
+    """Goal: a storm has one log line.  Method: a counter grows for ten minutes, stops, and grows again: two lines."""
+    alarms, count, now = LogAlarms(), itertools.count(5, 1000), 0.0
     notices = []
     for _ in range(600):
         now += 1.0
-        notices += watch.tick({"report_limit": next(count)}, QUERIER, now)
+        notices += alarms.tick({"report_limit": next(count)}, QUERIER, now)
     assert [(notice.reason, notice.count) for notice in notices] == [("report_limit", 5)]
     now += QUIET_S + 1
-    assert [notice.reason for notice in watch.tick({"report_limit": next(count)}, QUERIER, now)] == ["report_limit"]
+    assert [notice.reason for notice in alarms.tick({"report_limit": next(count)}, QUERIER, now)] == ["report_limit"]
 
 
-def test_versions_and_roles_are_said() -> None:
-    """Goal: RFC 9776 §7.3.1: warn of another version, rate-limited; and say who asks.
-    Method: an IGMPv2 querier of a lower address comes and goes."""
-    link, watch = Link(), LogAlarms()
-    assert watch.tick(link.router.counters, link.router.roles(), link.now) == []
+def test_other_version_and_change_of_querier_are_logged() -> None:
+    """Goal: another version is logged with a rate limit (RFC 9776 §7.3.1), and so is each election.
+    Method: an IGMPv2 querier with a lower address is present for a time."""
+    link, alarms = Link(), LogAlarms()
+    assert alarms.tick(link.router.counters, link.router.roles(), link.now) == []
     link.query(V4, V4.lower_querier, Query(2, None, 10.0))
-    assert {notice.reason for notice in watch.tick(link.router.counters, link.router.roles(), link.now)} == {
+    assert {notice.reason for notice in alarms.tick(link.router.counters, link.router.roles(), link.now)} == {
         "query_version_mismatch",
         "election",
     }
     link.query(V4, V4.lower_querier, Query(2, None, 10.0))
-    assert watch.tick(link.router.counters, link.router.roles(), link.now) == []
+    assert alarms.tick(link.router.counters, link.router.roles(), link.now) == []
     link.advance(256.0)
-    (notice,) = watch.tick(link.router.counters, link.router.roles(), link.now)
+    (notice,) = alarms.tick(link.router.counters, link.router.roles(), link.now)
     assert notice.text == "IGMP election: this node is the querier again"
 
 
-def test_looks_are_rare() -> None:
-    """Goal: what is looked at for every batch of reports is looked at twice a second."""
-    watch = LogAlarms()
-    assert watch.is_due(1.0)
-    watch.tick({}, QUERIER, 1.0)
-    assert not watch.is_due(1.4)
-    assert watch.is_due(1.6)
+def test_alarms_are_due_twice_a_second() -> None:
+    """Goal: the cost does not grow with the rate of reports."""
+    alarms = LogAlarms()
+    assert alarms.is_due(1.0)
+    alarms.tick({}, QUERIER, 1.0)
+    assert not alarms.is_due(1.4)
+    assert alarms.is_due(1.6)

@@ -1,5 +1,8 @@
-"""Goal: every IGMP message both ways, by the octets of RFC 1112, 2236 and 9776.  Method: scapy is the other side,
-hypothesis makes messages, and lying counts and cuts are tried one by one."""
+"""IGMP codec.  Goal: every message of RFC 1112, 2236 and 9776 is built and parsed, and hostile bytes raise WireError
+only.
+
+Method: scapy is the other side; hypothesis makes messages; wrong counts and cut messages one by one.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
 )
 
 
-def sealed(blank: bytes) -> bytes:
+def with_checksum(blank: bytes) -> bytes:
     return blank[:2] + ip.checksum(blank).to_bytes(2, "big") + blank[4:]
 
 
@@ -61,13 +64,13 @@ def refusal(message: bytes) -> str:
 
 
 @given(MESSAGES)
-def test_what_is_built_is_read(message: Message) -> None:
-    """Goal: build and parse are each other's inverse for every message."""
+def test_parse_inverts_build(message: Message) -> None:
+    """Goal: parse returns every message that build has made."""
     assert igmp.parse(igmp.build(message)) == message
 
 
-def test_scapy_reports_are_read() -> None:
-    """Goal: RFC 9776 §4.2.  Method: scapy builds a report of two records."""
+def test_reports_of_scapy_are_parsed() -> None:
+    """Goal: RFC 9776 §4.2.  Method: scapy builds a report with two records."""
     records = [
         IGMPv3gr(rtype=4, maddr="239.1.2.3"),
         IGMPv3gr(rtype=1, maddr="232.1.1.1", srcaddrs=["10.77.1.1", "10.77.1.2"]),
@@ -77,7 +80,7 @@ def test_scapy_reports_are_read() -> None:
     assert igmp.parse(wire) == Report(expected)
 
 
-def test_queries_are_what_scapy_reads() -> None:
+def test_scapy_parses_the_queries() -> None:
     """Goal: RFC 9776 §4.1, field by field, in version 3, and 8 octets in versions 1 and 2 (§7.3.1)."""
     query = Query(3, G, 1.0, suppress=True, robustness=2, query_interval_s=125.0, sources=(S1, S2))
     seen = IGMPv3(igmp.build(query))
@@ -91,70 +94,72 @@ def test_queries_are_what_scapy_reads() -> None:
 
 
 @pytest.mark.parametrize(("version", "code"), [(1, 0), (2, 100), (2, 255)])
-def test_old_queries_by_length_and_code(version: int, code: int) -> None:
-    """Goal: 8 octets are version 1 with code 0, else 2, whose code is linear (RFC 9776 §7.1)."""
-    parsed = igmp.parse(sealed(struct.pack("!BBH4s", 0x11, code, 0, bytes(4))))
+def test_query_version_follows_from_length_and_code(version: int, code: int) -> None:
+    """Goal: 8 octets are version 1 with code 0, else version 2, with a linear code (RFC 9776 §7.1)."""
+    parsed = igmp.parse(with_checksum(struct.pack("!BBH4s", 0x11, code, 0, bytes(4))))
     assert parsed == Query(version, None, code / 10 if code else 10.0)
 
 
 @pytest.mark.parametrize("length", [9, 10, 11])
-def test_queries_of_other_lengths_are_refused(length: int) -> None:
-    """Goal: lengths between the versions are no query (RFC 9776 §7.1)."""
-    assert refusal(sealed(b"\x11\x64" + bytes(length - 2))) == "igmp_query_length"
+def test_query_of_another_length_is_refused(length: int) -> None:
+    """Goal: lengths between those of the versions are not a query (RFC 9776 §7.1)."""
+    assert refusal(with_checksum(b"\x11\x64" + bytes(length - 2))) == "igmp_query_length"
 
 
 def test_unknown_flags_and_reserved_fields_are_ignored() -> None:
-    """Goal: what a later version may put beside S and QRV changes nothing."""
-    query = igmp.parse(sealed(struct.pack("!BBH4sBBH", 0x11, 100, 0, G, 0xF2, 125, 0)))
+    """Goal: fields of later versions beside S and QRV change nothing."""
+    query = igmp.parse(with_checksum(struct.pack("!BBH4sBBH", 0x11, 100, 0, G, 0xF2, 125, 0)))
     assert query == Query(3, G, 10.0, robustness=2, query_interval_s=125.0)
 
 
-def test_a_general_query_lists_no_sources() -> None:
-    """Goal: sources of no group are nonsense: refused rather than taken for a general query."""
-    assert refusal(sealed(struct.pack("!BBH4sBBH", 0x11, 100, 0, bytes(4), 2, 125, 1) + S1)) == "igmp_query_sources"
+def test_general_query_with_sources_is_refused() -> None:
+    """Goal: a query with sources but no group is not processed as a general query."""
+    assert (
+        refusal(with_checksum(struct.pack("!BBH4sBBH", 0x11, 100, 0, bytes(4), 2, 125, 1) + S1)) == "igmp_query_sources"
+    )
 
 
-def test_trailing_octets_count_for_the_checksum_only() -> None:
-    """Goal: RFC 9776 §4.1.10, §4.2.11: additional data is summed and otherwise ignored."""
+def test_trailing_octets_are_used_for_the_checksum_only() -> None:
+    """Goal: additional data is summed and otherwise ignored (RFC 9776 §4.1.10, §4.2.12)."""
     built = igmp.build(Query(3, G, 1.0, sources=(S1,)))
-    query = sealed(built[:2] + b"\0\0" + built[4:] + b"extra")
+    query = with_checksum(built[:2] + b"\0\0" + built[4:] + b"extra")
     parsed = igmp.parse(query)
     assert isinstance(parsed, Query)
     assert parsed.sources == (S1,)
-    assert igmp.parse(sealed(b"\x16\0\0\0" + G + b"more")) == OldReport(2, G)
+    assert igmp.parse(with_checksum(b"\x16\0\0\0" + G + b"more")) == OldReport(2, G)
     assert refusal(igmp.build(OldReport(2, G)) + b"more") == "igmp_checksum"
 
 
 def test_auxiliary_data_is_skipped() -> None:
-    """Goal: RFC 9776 §4.2.10: auxiliary words are stepped over, the next record is found."""
+    """Goal: the record after auxiliary data is found (RFC 9776 §4.2.10)."""
     first = struct.pack("!BBH4s", 1, 2, 1, G) + S1 + b"auxidata"
     second = struct.pack("!BBH4s", 4, 0, 0, address("239.9.9.9"))
-    parsed = igmp.parse(sealed(struct.pack("!BBHHH", 0x22, 0, 0, 0, 2) + first + second))
+    parsed = igmp.parse(with_checksum(struct.pack("!BBHHH", 0x22, 0, 0, 0, 2) + first + second))
     assert parsed == Report((Record(RecordType.IS_IN, G, (S1,)), Record(RecordType.TO_EX, address("239.9.9.9"))))
 
 
-def test_unknown_record_types_are_ignored_and_the_rest_read() -> None:
-    """Goal: RFC 9776 §4.2: unrecognised record types are silently ignored."""
+def test_unknown_record_types_are_ignored() -> None:
+    """Goal: unknown record types are ignored silently, and the other records parsed (RFC 9776 §4.2)."""
     records = struct.pack("!BBH4s", 7, 0, 1, G) + S1 + struct.pack("!BBH4s", 0, 0, 0, G)
     records += struct.pack("!BBH4s", 5, 0, 1, G) + S2
-    parsed = igmp.parse(sealed(struct.pack("!BBHHH", 0x22, 0, 0, 0, 3) + records))
+    parsed = igmp.parse(with_checksum(struct.pack("!BBHHH", 0x22, 0, 0, 0, 3) + records))
     assert parsed == Report((Record(RecordType.ALLOW, G, (S2,)),))
 
 
 @pytest.mark.parametrize("kind", [0x00, 0x10, 0x13, 0x14, 0x1E, 0x1F, 0x23, 0xFF])
-def test_unknown_types_are_ignored(kind: int) -> None:
-    """Goal: RFC 9776 §4: unrecognised message types (DVMRP, PIMv1, …) are silently ignored."""
-    assert igmp.parse(sealed(bytes([kind, 1]) + bytes(6))) is None
+def test_unknown_message_types_are_ignored(kind: int) -> None:
+    """Goal: unknown message types (DVMRP, PIMv1, …) are ignored silently (RFC 9776 §4)."""
+    assert igmp.parse(with_checksum(bytes([kind, 1]) + bytes(6))) is None
 
 
 @pytest.mark.parametrize("size", range(8))
-def test_cut_short(size: int) -> None:
+def test_message_below_8_octets_is_refused(size: int) -> None:
     """Goal: no message has fewer than 8 octets."""
     assert refusal(igmp.build(Leave(G))[:size]) == "igmp_truncated"
 
 
-def test_checksum() -> None:
-    """Goal: a wrong checksum is refused."""
+def test_wrong_checksum_is_refused() -> None:
+    """Goal: a changed message is not processed."""
     message = igmp.build(Leave(G))
     assert refusal(message[:7] + bytes([message[7] ^ 1])) == "igmp_checksum"
 
@@ -172,22 +177,23 @@ def test_checksum() -> None:
         struct.pack("!BBH4sBBH", 0x11, 10, 0, G, 2, 125, 0xFFFF) + bytes(40),
     ],
 )
-def test_lying_counts(blank: bytes) -> None:
-    """Goal: counts that promise more than is there are refused.  Method: records, sources, auxiliary words, queries."""
-    assert refusal(sealed(blank)) == "igmp_truncated"
+def test_counts_beyond_the_message_are_refused(blank: bytes) -> None:
+    """Goal: no count is believed.  Method: counts of records, sources, auxiliary words, and of a query's sources."""
+    assert refusal(with_checksum(blank)) == "igmp_truncated"
 
 
 @given(st.binary(max_size=80))
-def test_nothing_but_wire_errors(data: bytes) -> None:
-    """Goal: hostile bytes with a right checksum never raise anything else."""
-    for message in (data, sealed(data) if len(data) >= 4 else data):
+def test_hostile_bytes_raise_wire_errors_only(data: bytes) -> None:
+    """Goal: no bytes raise another exception, not even with a right checksum."""
+    for message in (data, with_checksum(data) if len(data) >= 4 else data):
         with contextlib.suppress(WireError):
             igmp.parse(message)
 
 
 @pytest.mark.parametrize("bits", [4, 12])
-def test_every_float_code(bits: int) -> None:
-    """Goal: RFC 9776 §4.1.1 / RFC 9777 §5.1.3.  Method: all codes, by the RFC's formula; encoding inverts decoding."""
+def test_every_floating_point_code(bits: int) -> None:
+    """Goal: RFC 9776 §4.1.1 and RFC 9777 §5.1.3.  Method: all codes, by the RFC's formula; encoding inverts
+    decoding."""
     limit = 1 << (bits + 3)
     previous = -1
     for code in range(2 * limit):
@@ -204,7 +210,7 @@ def test_every_float_code(bits: int) -> None:
 
 @given(st.integers(0, 40_000_000), st.sampled_from([4, 12]))
 def test_codes_round_down(value: int, bits: int) -> None:
-    """Goal: §8.8 / §9.8: the next lower value that can be said, the greatest of all above that."""
+    """Goal: a value is sent as the largest representable one up to it (§8.8, §9.8)."""
     code = encode_code(value, bits)
     assert decode_code(code, bits) <= value
     if code + 1 < 1 << (bits + 4):
@@ -212,7 +218,7 @@ def test_codes_round_down(value: int, bits: int) -> None:
 
 
 def test_examples_of_codes() -> None:
-    """Goal: values that one can look up: 31744 is the greatest 8-bit one, 8,387,584 the greatest 16-bit one."""
+    """Goal: known values: the largest one is 31,744 with 8 bits and 8,387,584 with 16 bits."""
     assert (decode_code(255, 4), decode_code(0xFFFF, 12)) == (31744, 8387584)
     assert (encode_code(128, 4), encode_code(135, 4), encode_code(136, 4)) == (128, 128, 129)
     assert (ticks(0.01, 10), ticks(0.29, 100), ticks(1.0, 10)) == (1, 29, 10)
@@ -224,6 +230,6 @@ def test_robustness_above_seven_is_sent_as_zero() -> None:
     assert igmp.build(Query(3, None, 10.0, robustness=7))[8] == 7
 
 
-def test_an_interval_below_a_second_is_not_sent_as_zero() -> None:
+def test_interval_below_a_second_is_not_sent_as_zero() -> None:
     """Goal: a QQIC of 0 would mean the default of 125 s."""
     assert igmp.build(Query(3, None, 0.1, query_interval_s=0.4))[9] == 1

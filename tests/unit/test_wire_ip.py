@@ -1,5 +1,8 @@
-"""Goal: the IP headers of membership packets are read and written as the RFCs say, and nothing hostile gets through
-or raises anything but WireError.  Method: scapy builds and dissects the other side; hypothesis cuts and flips bits."""
+"""IP headers.  Goal: headers of membership packets are built and parsed by the RFCs, and hostile bytes raise WireError
+only.
+
+Method: scapy builds and dissects the other side; hypothesis cuts packets and changes bytes.
+"""
 
 from __future__ import annotations
 
@@ -35,23 +38,23 @@ def refusal(packet: bytes) -> str:
 
 @given(st.binary(max_size=200))
 def test_checksum_agrees_with_scapy(data: bytes) -> None:
-    """Goal: RFC 1071.  Method: scapy's; a sum of zeros may be said in two ways."""
+    """Goal: RFC 1071.  Method: scapy's function; a sum of zero has two representations."""
     ours = ip.checksum(data)
     assert ours == scapy_checksum(data) or {ours, scapy_checksum(data)} == {0, 0xFFFF}
 
 
 @given(st.binary(min_size=2, max_size=100).map(lambda data: b"\x11" + data))
-def test_a_message_with_its_checksum_holds(data: bytes) -> None:
-    """Goal: what `checksum` makes, `checksum_holds` accepts, odd lengths included, and no single flipped bit passes."""
+def test_checksum_is_accepted_and_a_changed_bit_is_not(data: bytes) -> None:
+    """Goal: a message with the checksum is accepted, also with an odd length, and one with a changed bit is not."""
     blank = data[:2] + b"\0\0" + data[2:]
-    sealed = blank[:2] + ip.checksum(blank).to_bytes(2, "big") + blank[4:]
-    assert ip.checksum_holds(sealed)
-    flipped = bytes([sealed[0] ^ 4]) + sealed[1:]
+    message = blank[:2] + ip.checksum(blank).to_bytes(2, "big") + blank[4:]
+    assert ip.checksum_holds(message)
+    flipped = bytes([message[0] ^ 4]) + message[1:]
     assert not ip.checksum_holds(flipped)
     assert not ip.checksum_holds(bytes(8))
 
 
-def test_v4_as_built_is_what_scapy_reads() -> None:
+def test_scapy_parses_the_ipv4_packet() -> None:
     """Goal: TTL 1, TOS 0xc0, Router Alert, right lengths and checksum (RFC 9776 §4).  Method: scapy dissects it."""
     packet = ip.build_v4(source=address("10.77.255.254"), destination=address("224.0.0.1"), payload=b"12345678")
     seen = IP(packet)
@@ -62,8 +65,8 @@ def test_v4_as_built_is_what_scapy_reads() -> None:
     assert parsed == ip.IpPacket(address(seen.src), address(seen.dst), 1, 2, True, b"12345678")
 
 
-def test_v6_as_built_is_what_scapy_reads() -> None:
-    """Goal: hop limit 1 and Router Alert in a hop-by-hop header (RFC 9777 §5).  Method: scapy dissects it."""
+def test_scapy_parses_the_ipv6_packet() -> None:
+    """Goal: hop limit 1, Router Alert in a hop-by-hop header (RFC 9777 §5).  Method: scapy dissects it."""
     packet = ip.build_v6(source=address("fe80::1"), destination=address("ff02::1"), payload=b"12345678")
     seen = IPv6(packet)
     assert (seen.hlim, seen.nh, seen.plen) == (1, 0, 16)
@@ -74,8 +77,8 @@ def test_v6_as_built_is_what_scapy_reads() -> None:
     assert parsed == ip.IpPacket(address("fe80::1"), address("ff02::1"), 1, 58, True, b"12345678")
 
 
-def test_v4_options_in_any_order_and_none() -> None:
-    """Goal: the Router Alert is found among other options, and its absence seen."""
+def test_router_alert_is_found_among_ipv4_options() -> None:
+    """Goal: the option is found behind others, and its absence noticed."""
     with_more = (
         IP(**V4, proto=2, ttl=1, options=[IPOption_NOP(), IPOption_NOP(), IPOption_Router_Alert()]) / b"abcdefgh"
     )
@@ -83,8 +86,8 @@ def test_v4_options_in_any_order_and_none() -> None:
     assert not ip.parse(bytes(IP(**V4, proto=2, ttl=1) / b"abcdefgh")).router_alert
 
 
-def test_v6_extension_headers_are_walked() -> None:
-    """Goal: the message is found behind other headers, and an alert that is not MLD's is none."""
+def test_message_is_found_behind_extension_headers() -> None:
+    """Goal: extension headers are skipped; a Router Alert with another value than MLD's is not one."""
     packet = IPv6(**V6, hlim=1) / IPv6ExtHdrHopByHop(options=[RouterAlert()]) / IPv6ExtHdrDestOpt() / ICMPv6MLQuery()
     parsed = ip.parse(bytes(packet))
     assert (parsed.protocol, parsed.router_alert, parsed.payload[0]) == (58, True, 130)
@@ -134,14 +137,14 @@ def with_checksum(header: bytes, rest: bytes = b"") -> bytes:
         (bytes(IPv6(**V6, nh=60) / ((b"\x3c\x00" + bytes(6)) * 20)), "ip_header"),
     ],
 )
-def test_refusals(packet: bytes, reason: str) -> None:
-    """Goal: every broken header has its reason.  Method: one packet each, built wrong in one way."""
+def test_malformed_header_has_a_drop_reason(packet: bytes, reason: str) -> None:
+    """Goal: each fault has its reason.  Method: packets with one fault each."""
     assert refusal(packet) == reason
 
 
 @given(st.data())
-def test_nothing_but_wire_errors(data: st.DataObject) -> None:
-    """Goal: hostile bytes never raise anything else.  Method: good packets, cut and overwritten anywhere."""
+def test_hostile_bytes_raise_wire_errors_only(data: st.DataObject) -> None:
+    """Goal: no bytes raise another exception.  Method: valid packets, cut and overwritten anywhere."""
     good = data.draw(
         st.sampled_from(
             [

@@ -1,5 +1,7 @@
-"""Goal: every MLD message both ways, by the octets of RFC 2710 and 9777.  Method: scapy is the other side, hypothesis
-makes messages, and lying counts and cuts are tried one by one."""
+"""MLD codec.  Goal: every message of RFC 2710 and 9777 is built and parsed, and hostile bytes raise WireError only.
+
+Method: scapy is the other side; hypothesis makes messages; wrong counts and cut messages one by one.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,7 @@ def parse(message: bytes, destination: bytes = ROUTERS) -> Message | None:
     return mld.parse(message, source=HOST, destination=destination)
 
 
-def sealed(blank: bytes, destination: bytes = ROUTERS) -> bytes:
+def with_checksum(blank: bytes, destination: bytes = ROUTERS) -> bytes:
     total = ip.checksum(ip.pseudo_header(HOST, destination, len(blank)) + blank)
     return blank[:2] + total.to_bytes(2, "big") + blank[4:]
 
@@ -70,13 +72,13 @@ def refusal(message: bytes) -> str:
 
 
 @given(MESSAGES)
-def test_what_is_built_is_read(message: Message) -> None:
-    """Goal: build and parse are each other's inverse for every message."""
+def test_parse_inverts_build(message: Message) -> None:
+    """Goal: parse returns every message that build has made."""
     assert parse(mld.build(message, source=HOST, destination=ROUTERS)) == message
 
 
-def test_scapy_messages_are_read() -> None:
-    """Goal: reports of both versions and dones.  Method: scapy builds them with its checksum."""
+def test_messages_of_scapy_are_parsed() -> None:
+    """Goal: reports of both versions and dones.  Method: scapy builds them, with its checksum."""
     head = IPv6(src="fe80::1", dst="ff02::16", hlim=1) / IPv6ExtHdrHopByHop(options=[RouterAlert()])
     records = [
         ICMPv6MLDMultAddrRec(rtype=4, dst="ff15::1:2"),
@@ -95,8 +97,8 @@ def test_scapy_messages_are_read() -> None:
         assert mld.parse(packet.payload, source=packet.source, destination=packet.destination) == expected
 
 
-def test_queries_are_what_scapy_reads() -> None:
-    """Goal: RFC 9777 §5.1, field by field, checksum included."""
+def test_scapy_parses_the_queries() -> None:
+    """Goal: RFC 9777 §5.1, field by field, with the checksum."""
     query = Query(2, G, 1.0, suppress=True, robustness=2, query_interval_s=125.0, sources=(S1, S2))
     wire = ip.build_v6(source=HOST, destination=G, payload=mld.build(query, source=HOST, destination=G))
     packet = IPv6(wire)
@@ -109,7 +111,7 @@ def test_queries_are_what_scapy_reads() -> None:
 
 
 def test_codes_are_linear_in_version_1_and_floating_point_in_2() -> None:
-    """Goal: RFC 2710 §3.4 and RFC 9777 §5.1.3, each at the ends of its range."""
+    """Goal: RFC 2710 §3.4 and RFC 9777 §5.1.3, at the ends of each range."""
     for query, code in [
         (Query(1, None, 100.0), 0xFFFF),
         (Query(1, None, 40.0), 40000),
@@ -119,56 +121,56 @@ def test_codes_are_linear_in_version_1_and_floating_point_in_2() -> None:
     ]:
         message = mld.build(query, source=HOST, destination=ROUTERS)
         assert int.from_bytes(message[4:6], "big") == code
-    parsed = parse(sealed(struct.pack("!BBHHH16sBBH", 130, 0, 0, 0x8001, 0, bytes(16), 0, 0x80, 0)))
+    parsed = parse(with_checksum(struct.pack("!BBHHH16sBBH", 130, 0, 0, 0x8001, 0, bytes(16), 0, 0x80, 0)))
     assert parsed == Query(2, None, 32.776, query_interval_s=128.0)
 
 
 @pytest.mark.parametrize("length", [25, 26, 27])
-def test_queries_of_other_lengths_are_refused(length: int) -> None:
-    """Goal: lengths between the versions are no query (RFC 9777 §8.1)."""
-    assert refusal(sealed(b"\x82\x00" + bytes(length - 2))) == "mld_query_length"
+def test_query_of_another_length_is_refused(length: int) -> None:
+    """Goal: lengths between those of the versions are not a query (RFC 9777 §8.1)."""
+    assert refusal(with_checksum(b"\x82\x00" + bytes(length - 2))) == "mld_query_length"
 
 
 def test_unknown_flags_and_reserved_fields_are_ignored() -> None:
-    """Goal: what a later version may put beside S and QRV changes nothing."""
-    query = parse(sealed(b"\x82\0\0\0" + struct.pack("!HH16sBBH", 1000, 0xFFFF, G, 0xF2, 125, 0)))
+    """Goal: fields of later versions beside S and QRV change nothing."""
+    query = parse(with_checksum(b"\x82\0\0\0" + struct.pack("!HH16sBBH", 1000, 0xFFFF, G, 0xF2, 125, 0)))
     assert query == Query(2, G, 1.0, robustness=2, query_interval_s=125.0)
 
 
-def test_a_general_query_lists_no_sources() -> None:
-    """Goal: sources of no group are nonsense: refused rather than taken for a general query."""
+def test_general_query_with_sources_is_refused() -> None:
+    """Goal: a query with sources but no group is not processed as a general query."""
     query = b"\x82\0\0\0" + struct.pack("!HH16sBBH", 1000, 0, bytes(16), 2, 125, 1) + S1
-    assert refusal(sealed(query)) == "mld_query_sources"
+    assert refusal(with_checksum(query)) == "mld_query_sources"
 
 
-def test_the_code_and_trailing_octets_are_ignored() -> None:
-    """Goal: RFC 9777 §5.1.1, §5.1.12: the ICMPv6 code is ignored, what follows is summed only."""
-    assert parse(sealed(bytes([131, 7]) + bytes(6) + G + b"trailing")) == OldReport(1, G)
+def test_icmpv6_code_and_trailing_octets_are_ignored() -> None:
+    """Goal: the code is ignored, and additional data is summed only (RFC 9777 §5.1.1, §5.1.12)."""
+    assert parse(with_checksum(bytes([131, 7]) + bytes(6) + G + b"trailing")) == OldReport(1, G)
 
 
-def test_records_auxiliary_data_and_unknown_types() -> None:
-    """Goal: RFC 9777 §5.2: auxiliary words are stepped over, unknown record types ignored."""
+def test_auxiliary_data_and_unknown_record_types_are_ignored() -> None:
+    """Goal: the record after auxiliary data is found, unknown types are ignored (RFC 9777 §5.2)."""
     records = struct.pack("!BBH16s", 9, 1, 1, G) + S1 + b"aux." + struct.pack("!BBH16s", 6, 0, 1, G) + S2
-    assert parse(sealed(struct.pack("!BBHHH", 143, 0, 0, 0, 2) + records)) == Report(
+    assert parse(with_checksum(struct.pack("!BBHHH", 143, 0, 0, 0, 2) + records)) == Report(
         (Record(RecordType.BLOCK, G, (S2,)),)
     )
 
 
 @pytest.mark.parametrize("kind", [0, 1, 128, 133, 134, 135, 136, 142, 144])
-def test_other_icmpv6_is_none_of_ours(kind: int) -> None:
-    """Goal: echo, neighbour discovery and the rest are ignored, whatever their checksum."""
+def test_other_icmpv6_types_are_ignored(kind: int) -> None:
+    """Goal: echo, neighbour discovery and others are ignored, whatever their checksum."""
     assert parse(bytes([kind]) + bytes(23)) is None
     assert parse(b"") is None
 
 
 @pytest.mark.parametrize(("kind", "size"), [(130, 23), (131, 23), (132, 23), (143, 7), (130, 1)])
-def test_cut_short(kind: int, size: int) -> None:
-    """Goal: fewer octets than the fixed part are refused."""
+def test_message_below_its_fixed_part_is_refused(kind: int, size: int) -> None:
+    """Goal: a message shorter than its type requires is not parsed."""
     assert refusal(bytes([kind]) + bytes(size - 1)) == "mld_truncated"
 
 
 def test_checksum_covers_the_addresses() -> None:
-    """Goal: the pseudo-header of RFC 8200 §8.1: the same bytes between other addresses are refused."""
+    """Goal: the same bytes between other addresses are refused (RFC 8200 §8.1, pseudo-header)."""
     message = mld.build(Leave(G), source=HOST, destination=ROUTERS)
     assert parse(message) == Leave(G)
     with pytest.raises(WireError, match="mld_checksum"):
@@ -187,15 +189,15 @@ def test_checksum_covers_the_addresses() -> None:
         struct.pack("!BBHHH16sBBH", 130, 0, 0, 1000, 0, G, 2, 125, 1),
     ],
 )
-def test_lying_counts(blank: bytes) -> None:
-    """Goal: counts that promise more than is there are refused."""
-    assert refusal(sealed(blank)) == "mld_truncated"
+def test_counts_beyond_the_message_are_refused(blank: bytes) -> None:
+    """Goal: no count is believed.  Method: counts of records, sources, auxiliary words, and of a query's sources."""
+    assert refusal(with_checksum(blank)) == "mld_truncated"
 
 
 @given(st.sampled_from(sorted(mld.TYPES)), st.binary(min_size=3, max_size=100))
-def test_nothing_but_wire_errors(kind: int, data: bytes) -> None:
-    """Goal: hostile bytes, with a right checksum too, never raise anything else."""
-    for message in (bytes([kind]) + data, sealed(bytes([kind]) + data)):
+def test_hostile_bytes_raise_wire_errors_only(kind: int, data: bytes) -> None:
+    """Goal: no bytes raise another exception, not even with a right checksum."""
+    for message in (bytes([kind]) + data, with_checksum(bytes([kind]) + data)):
         with contextlib.suppress(WireError):
             parse(message)
 
