@@ -318,7 +318,7 @@ class _Supervisor:
                     self._start(child)
             self._announce_ready()
             self._move_addresses()
-            self._resources.interface.look()
+            self._resources.interface.repair()
             self._poll.poll(self._patience_ms())
 
     def _drain(self) -> None:

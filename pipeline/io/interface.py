@@ -1,10 +1,11 @@
-"""The instance's interface, kept as it should be whoever changes it: the supervisor's, which has the right to.
+"""The instance's interface: configured by the supervisor, and repaired when others change it.
 
-    taken away    made again on the same queues: a descriptor whose interface has gone takes another one
-    down          left down, as somebody wants it so
-    up            the addresses and routes that it lacks are put back: they go with a link that goes down
+    deleted   created again on the same queues: a queue whose interface was deleted takes a new one
+    down      left down, because somebody set it so
+    up        addresses and routes that it lacks are put back: they go when a link goes down
+    no IPv6   a sysctl has switched it off: addresses and routes are IPv4 only
 
-The kernel tells of changes; nothing is looked at while it says nothing.
+The kernel reports changes, so nothing is checked in between.
 """
 
 from __future__ import annotations
@@ -21,23 +22,24 @@ from pipeline.io import netlink, tun
 
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 INDEX = struct.Struct("=20xi")
-"""The interface's index in messages of all three groups: ifinfomsg and ifaddrmsg have it in one place."""
+"""Interface index in the messages of all three groups: ifinfomsg and ifaddrmsg have it at the same offset."""
 MESSAGE_BYTES_MAX = 65536
 
 log = structlog.get_logger()
 
 
 class Interface:
-    """One TUN interface with its queues."""
+    """TUN interface of the instance, with its queues."""
 
     def __init__(self, config: TunSection, queues: Sequence[int], *, mtu: int, addresses: tuple[str, ...]) -> None:
         self.addresses = addresses
-        """Those that it should have."""
+        """Addresses that the interface should have."""
         self._config = config
         self._name = config.interface
         self._queues = queues
         self._mtu = mtu
         self._was_up = True
+        self._had_ipv6 = True
         self._index = 0
         self._changes = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
@@ -45,15 +47,15 @@ class Interface:
         self._changes.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
 
     def fileno(self) -> int:
-        """Readable when the kernel tells of a change."""
+        """Return a descriptor that is readable when the kernel has reported a change."""
         return self._changes.fileno()
 
     def close(self) -> None:
-        """Nothing is looked after any more; the interface goes with its queues."""
+        """Stop the repair; the interface itself goes with its queues."""
         self._changes.close()
 
     def configure(self) -> None:
-        """Brings it up with all that it should have."""
+        """Bring the interface up with its MTU, addresses and routes."""
         config = self._config
         self._index = _index_of(self._name)
         netlink.configure(
@@ -63,34 +65,36 @@ class Interface:
             addresses=self.addresses,
             routes=config.routes,
         )
+        self._note_ipv6()
 
     def move(self, addresses: tuple[str, ...]) -> None:
-        """Gives it other addresses."""
+        """Give the interface other addresses."""
         netlink.replace_addresses(self._name, self.addresses, addresses)
         self.addresses = addresses
 
-    def look(self) -> None:
-        """Mends what others have changed; PipelineError if there is no interface any more and can be none.
+    def repair(self) -> None:
+        """Repair what others have changed; PipelineError if the interface was deleted and cannot be created again.
 
-        What changes once more while it is looked at is looked at again: the kernel tells of that too.
+        A change during the repair is handled by the next call, because the kernel reports it too.
         """
         if not self._has_changed():
             return
         is_gone = _index_of(self._name) == 0
         if is_gone:
-            log.warning("interface was taken away, and is made again", interface=self._name)
+            log.warning("interface was deleted, and is created again", interface=self._name)
             tun.attach(self._queues, self._name)
         try:
             if is_gone:
                 self.configure()
             else:
-                self._mend()
+                self._put_back()
         except PipelineError as error:
-            log.warning("interface is not as it should be", interface=self._name, reason=str(error))
+            log.warning("interface could not be repaired", interface=self._name, reason=str(error))
 
-    def _mend(self) -> None:
+    def _put_back(self) -> None:
         is_up = netlink.is_up(self._name)
         if is_up:
+            self._note_ipv6()
             lacking = netlink.put_back(self._name, self.addresses, self._config.routes)
             if lacking:
                 log.warning("interface has lost addresses or routes, put back", interface=self._name, lacking=lacking)
@@ -98,23 +102,31 @@ class Interface:
             log.warning("interface was set down: no packets pass until it is up", interface=self._name)
         self._was_up = is_up
 
+    def _note_ipv6(self) -> None:
+        """Log once that the interface has no IPv6, if its configuration needs it."""
+        reason = netlink.why_no_ipv6(self._name)
+        needs_ipv6 = any(":" in text for text in (*self.addresses, *self._config.routes))
+        if reason is not None and self._had_ipv6 and needs_ipv6:
+            log.warning("interface has no IPv6: IPv4 groups only", interface=self._name, reason=reason)
+        self._had_ipv6 = reason is None
+
     def _has_changed(self) -> bool:
-        """Empties the socket; whether any of it was about this interface."""
-        found = False
+        """Empty the socket; return whether any message was about this interface."""
+        has_changed = False
         while True:
             try:
                 message = self._changes.recv(MESSAGE_BYTES_MAX)
             except BlockingIOError:
-                return found
-            except OSError:  # ENOBUFS: more changes than the socket holds
-                found = True
+                return has_changed
+            except OSError:  # ENOBUFS: messages were lost, so this interface may have changed
+                has_changed = True
             else:
-                about_all = not self._index or len(message) < INDEX.size
-                found |= about_all or INDEX.unpack_from(message)[0] == self._index
+                is_unclear = not self._index or len(message) < INDEX.size
+                has_changed |= is_unclear or INDEX.unpack_from(message)[0] == self._index
 
 
 def _index_of(interface: str) -> int:
-    """0 if there is none of that name."""
+    """Return the index of the interface, or 0 if there is none of that name."""
     try:
         return socket.if_nametoindex(interface)
     except OSError:

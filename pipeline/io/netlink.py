@@ -1,6 +1,6 @@
-"""The interface's addresses, routes and switches, through pyroute2.
+"""Addresses, routes and kernel settings of the instance's interface, through pyroute2 and /proc/sys.
 
-It changes nothing but the instance's own interface, whose removal takes all of it along.
+This module changes nothing but that interface, and all of it goes away with the interface.
 """
 
 from __future__ import annotations
@@ -21,44 +21,60 @@ from pipeline.endpoint import split_endpoint
 from pipeline.errors import PermissionDeniedError, PipelineError
 
 OVERHEAD_V4, OVERHEAD_V6 = 64, 84
-"""IP 20 or 40, UDP 8, our header 20, tag 16."""
+"""Bytes that the underlay adds to an inner packet: IP 20 or 40, UDP 8, header of a datagram 20, its tag 16."""
 MTU_USUAL, MTU_MIN = 1436, 1280
-"""What fits Ethernet's 1500 over IPv4, and the least that IPv6 runs on."""
+"""Inner MTU that fits Ethernet's 1500 over IPv4, and the smallest MTU of IPv6 (RFC 8200 §5)."""
 
 IF_INET6 = Path("/proc/net/if_inet6")
+"""File that a kernel without IPv6 does not have."""
+SETTINGS = Path("/proc/sys/net")
 IFF_UP = 0x1
 IFA_F_NODAD = 0x02
 ADDR_GEN_NONE = "1"
-"""No link-local address of the kernel's choice: peers must know it."""
+"""The kernel adds no link-local address of its own, because peers must be able to derive it (address.link_local)."""
 RT_TABLE_LOCAL = 255
 V6_METRIC = 64
-"""Before the ff00::/8 routes (metric 256) that the kernel gives every interface."""
+"""Metric below that of the ff00::/8 route (256) which the kernel gives every interface."""
 
 
 def configure(interface: str, *, mtu: int, queue_length: int, addresses: Iterable[str], routes: Iterable[str]) -> None:
-    """Brings the interface up with its addresses ("10.77.0.1/16") and multicast routes ("224.0.0.0/4")."""
+    """Bring the interface up with its addresses ("10.77.0.1/16") and multicast routes ("224.0.0.0/4").
+
+    IPv6 ones are left out where the interface has no IPv6.
+    """
     addresses = tuple(addresses)
-    _set_switches(interface)
-    if any(":" in address for address in addresses):  # else the kernel's own is the source that MLD needs
-        _set_switch(interface, "ipv6", "addr_gen_mode", ADDR_GEN_NONE)
+    _change_settings(interface)
+    if any(":" in address for address in addresses):  # without one, MLD needs the kernel's own address as its source
+        _change_setting(interface, "ipv6", "addr_gen_mode", ADDR_GEN_NONE)
     with IPRoute() as ip, _plain_errors(interface):
         index = ip.link_lookup(ifname=interface)[0]
         ip.link("set", index=index, mtu=mtu, txqlen=queue_length)
-        for address in usable(addresses):
+        for address in usable(interface, addresses):
             _add_address(ip, index, address)
         ip.link("set", index=index, state="up")
-        for route in usable(routes):
+        for route in usable(interface, routes):
             _add_route(ip, index, route)
 
 
-def has_ipv6() -> bool:
-    """Whether this kernel has IPv6 and it is not switched off as a whole."""
-    return IF_INET6.exists()
+def why_no_ipv6(interface: str) -> str | None:
+    """Return the reason why the interface has no IPv6, or None if it has."""
+    if not IF_INET6.exists():
+        return "the kernel has no IPv6"
+    if _read_setting(interface, "ipv6", "disable_ipv6") == "1":
+        return f"net.ipv6.conf.{interface}.disable_ipv6 is 1"
+    return None
 
 
-def usable(things: Iterable[str]) -> list[str]:
-    """Those addresses or networks whose family this kernel has."""
-    return [thing for thing in things if ":" not in thing or has_ipv6()]
+def why_no_ipv6_on_new_interfaces() -> str | None:
+    """Return the reason why a new interface cannot have IPv6, or None if it can: `configure` switches it on."""
+    reason = why_no_ipv6("default")
+    return None if _is_writable("default", "ipv6", "disable_ipv6") else reason
+
+
+def usable(interface: str, networks: Iterable[str]) -> list[str]:
+    """Return the addresses or networks whose family the interface has."""
+    has_ipv6 = why_no_ipv6(interface) is None
+    return [network for network in networks if ":" not in network or has_ipv6]
 
 
 def is_up(interface: str) -> bool:
@@ -68,22 +84,22 @@ def is_up(interface: str) -> bool:
 
 
 def put_back(interface: str, addresses: Iterable[str], routes: Iterable[str]) -> list[str]:
-    """Adds the addresses and routes that it lacks; which those were."""
+    """Add the addresses and routes that the interface lacks; return those that were added."""
     lacking = []
     with IPRoute() as ip, _plain_errors(interface):
         index = ip.link_lookup(ifname=interface)[0]
-        for add, things in ((_add_address, addresses), (_add_route, routes)):
-            lacking += [thing for thing in usable(things) if add(ip, index, thing)]
+        lacking += [address for address in usable(interface, addresses) if _add_address(ip, index, address)]
+        lacking += [route for route in usable(interface, routes) if _add_route(ip, index, route)]
     return lacking
 
 
 def replace_addresses(interface: str, old: Iterable[str], new: Iterable[str]) -> None:
-    """Moves the interface to other addresses after a conflict; routes to it stay.
+    """Give the interface other addresses after a conflict; its routes stay.
 
-    An IPv4 address of the old one's subnet would be its secondary and go with it, and with the last address all routes
-    of the interface: so each stands there as a /32 meanwhile.
+    A new IPv4 address in the old one's subnet would be its secondary address and go with it.  All routes of the
+    interface go with its last address.  So each new address is there as a /32 while the old ones are deleted.
     """
-    old, new = usable(old), usable(new)
+    old, new = usable(interface, old), usable(interface, new)
     bridges = [f"{ip}/32" for ip in (ipaddress.ip_interface(address).ip for address in new) if ip.version == 4]
     with IPRoute() as ip, _plain_errors(interface):
         index = ip.link_lookup(ifname=interface)[0]
@@ -99,7 +115,7 @@ def replace_addresses(interface: str, old: Iterable[str], new: Iterable[str]) ->
 
 
 def underlay_mtu(listen: str, peers: Iterable[str]) -> int:
-    """The inner MTU that fits the way to the peers without fragments; at most what all of an overlay can share."""
+    """Return the inner MTU with which datagrams to the peers need no fragments, at most MTU_USUAL."""
     host, _ = split_endpoint(listen)
     overhead = OVERHEAD_V6 if ipaddress.ip_address(host).version == 6 else OVERHEAD_V4
     with IPRoute() as ip:
@@ -112,7 +128,7 @@ def _mtu_towards(ip: IPRoute, target: str) -> int | None:
     try:
         return _mtu_of(ip, ip.route("get", dst=target)[0].get("oif"))
     except (NetlinkError, IndexError):
-        return None  # not reachable now; the usual MTU will do
+        return None  # not reachable now: MTU_USUAL holds
 
 
 def _mtu_of(ip: IPRoute, index: int) -> int:
@@ -120,7 +136,7 @@ def _mtu_of(ip: IPRoute, index: int) -> int:
 
 
 def _add_address(ip: IPRoute, index: int, address: str) -> bool:
-    """Whether it was not there."""
+    """Add an address; return whether it was absent."""
     added = [_add_one(ip, index, parsed) for parsed in _with_link_local(address)]
     return any(added)
 
@@ -146,7 +162,7 @@ def _delete_address(ip: IPRoute, index: int, address: str) -> None:
 
 
 def _with_link_local(address: str) -> list[ipaddress.IPv4Interface | ipaddress.IPv6Interface]:
-    """The address, and with one of IPv6 the link-local one that peers expect this node to have."""
+    """Return the address and, for an IPv6 one, the link-local address that peers derive from it."""
     parsed = ipaddress.ip_interface(address)
     if parsed.version == 4:
         return [parsed]
@@ -154,7 +170,7 @@ def _with_link_local(address: str) -> list[ipaddress.IPv4Interface | ipaddress.I
 
 
 def _add_route(ip: IPRoute, index: int, route: str) -> bool:
-    """Whether it was not there; NetlinkError if another interface has it."""
+    """Add a route; return whether it was absent.  NetlinkError if another interface has it."""
     try:
         _add_new_route(ip, index, route)
     except NetlinkError as error:
@@ -181,24 +197,44 @@ def _add_new_route(ip: IPRoute, index: int, route: str) -> None:
         ip.route("add", dst=route, oif=index, scope="link")
 
 
-def _set_switches(interface: str) -> None:
-    """Loose rp_filter (2 beats a strict 1 of `all`): sources of routed islands are welcome.
+def _change_settings(interface: str) -> None:
+    """Change the kernel's settings of the interface.
 
-    An address that is added before the old one goes stays.  IPv6 on, without router solicitations: nobody answers them.
+    rp_filter 2 is loose and beats a strict 1 of `all`: sources behind other nodes may send.  promote_secondaries keeps
+    a secondary address when the primary one is deleted.  IPv6 sends no router solicitations, which no router answers.
     """
-    for family, switch, value in (
+    for family, setting, value in (
         ("ipv4", "rp_filter", "2"),
         ("ipv4", "promote_secondaries", "1"),
         ("ipv6", "disable_ipv6", "0"),
         ("ipv6", "accept_ra", "0"),
         ("ipv6", "router_solicitations", "0"),
     ):
-        _set_switch(interface, family, switch, value)
+        _change_setting(interface, family, setting, value)
 
 
-def _set_switch(interface: str, family: str, switch: str, value: str) -> None:
-    with contextlib.suppress(OSError):  # a kernel without IPv6, or /proc/sys read-only: as the host wants it
-        Path(f"/proc/sys/net/{family}/conf/{interface}/{switch}").write_text(value)
+def _change_setting(interface: str, family: str, setting: str, value: str) -> None:
+    with contextlib.suppress(OSError):  # a kernel without IPv6, or /proc/sys read-only: the host's value stays
+        _setting_path(interface, family, setting).write_text(value)
+
+
+def _read_setting(interface: str, family: str, setting: str) -> str | None:
+    try:
+        return _setting_path(interface, family, setting).read_text().strip()
+    except OSError:
+        return None
+
+
+def _is_writable(interface: str, family: str, setting: str) -> bool:
+    try:
+        with _setting_path(interface, family, setting).open("r+"):
+            return True
+    except OSError:
+        return False
+
+
+def _setting_path(interface: str, family: str, setting: str) -> Path:
+    return SETTINGS / family / "conf" / interface / setting
 
 
 @contextlib.contextmanager
@@ -216,4 +252,4 @@ def _plain_errors(interface: str) -> Iterator[None]:
             ) from None
         raise PipelineError(f"interface {interface}: {os.strerror(error.code)}") from None
     except IndexError:
-        raise PipelineError(f"interface {interface}: it has gone") from None
+        raise PipelineError(f"interface {interface}: it is gone") from None

@@ -152,6 +152,7 @@ def _port(listen: str) -> Finding:
 
 
 def _ipv6() -> Finding:
-    if not netlink.has_ipv6():
-        return Finding("ipv6", NOTE, "switched off in this kernel: IPv4 groups only")
+    reason = netlink.why_no_ipv6_on_new_interfaces()
+    if reason is not None:
+        return Finding("ipv6", NOTE, f"{reason}: IPv4 groups only")
     return Finding("ipv6", OK, "present")
