@@ -1,8 +1,8 @@
 """Fuzzing of the Python side with atheris (coverage-guided): `python -m tests.fuzz.fuzz_python SECONDS`.
 
-The first byte of an input picks the target by its place in TARGETS, as in corpus/atheris; it begins with a message of
-every kind for each.  Where atheris has no wheel the same targets are fed with mutations only (mutation.py), which the
-unit tests do in any case.  Further arguments are libFuzzer's.
+The first byte of an input selects the target by its index in TARGETS, as in corpus/atheris.  The run begins with a
+message of each type for each target.  Where atheris has no wheel, the same targets get mutations only (mutation.py), as
+in the unit tests.  Further arguments are passed to libFuzzer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> int:
             targets[data[0] % len(targets)](data[1:])
 
     def mutate(data: bytes, size: int, seed: int) -> bytes:
-        """Half of a script's mutations keep the form of its messages: blind ones hardly ever get past the decoder."""
+        """Mutate an input; half of the mutations keep messages well formed, as others hardly ever pass the decoder."""
         kind = kinds[data[0] % len(targets)] if data else mutation
         if seed & 1 and kind is not mutation:
             return data[:1] + kind.twisted_script(random.Random(seed), data[1:])[: size - 1]

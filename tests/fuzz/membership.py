@@ -1,10 +1,10 @@
-"""Fuzz targets of the membership side: bytes in, and what must hold whatever they are.
+"""Fuzz targets of membership: any bytes in, and invariants that must hold.
 
-    ip, igmp, mld    a parser: a value or a WireError, and what was parsed is built and parsed to the same again
-    router           a whole MembershipRouter under a script of packets and of time that passes
+    ip, igmp, mld    a parser: it returns a value or raises WireError; a message that is built again is parsed alike
+    router           a whole MembershipRouter with a script of packets and times
 
-Checksums are put right before the bytes are parsed, or nothing would get past them; now and then they are left as
-they are.  A target returns nothing and raises if something does not hold.
+Checksums are corrected before the bytes are parsed, because random bytes rarely have the right one.  A target returns
+nothing, and raises if an invariant is violated.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from pipeline.wire.report import Message, Query
 HOST4, HOST6 = parse("10.77.200.1"), parse("fe80::c8:1")
 ROUTERS4, ROUTERS6 = parse("224.0.0.22"), parse("ff02::16")
 STEPS_MAX = 64
-"""Packets of one script: enough for joins, leaves, an election and their end."""
-SILENCE_MAX_S = 7 * 31_744 + 1000.0
-"""State outlives silence by no more: robustness times query interval as a rival querier can set them at most (RFC 9776
-§4.1.6, §4.1.7), and the two response intervals of §8.4 on top."""
+"""Packets of one script: enough for joins, leaves, an election and the end of all groups."""
+STATE_MAX_S = 7 * 31_744 + 1000.0
+"""Longest time for which state lasts without packets: the largest robustness times the largest query interval of
+another querier (RFC 9776 §4.1.6, §4.1.7), and two response intervals (§8.4)."""
 
 
 def fuzz_ip(data: bytes) -> None:
-    """Headers of both versions; the first IPv4 header's checksum is put right."""
-    for packet in (data, _with_header_sum(data)):
+    """Parse headers of both versions, as they are and with a correct IPv4 header checksum."""
+    for packet in (data, _with_header_checksum(data)):
         try:
             found = ip.parse(packet)
         except WireError:
@@ -40,21 +40,21 @@ def fuzz_ip(data: bytes) -> None:
 
 
 def fuzz_igmp(data: bytes) -> None:
-    """An IGMP message."""
-    _parse_and_build(sealed_igmp(data), igmp.parse, igmp.build)
+    """Parse an IGMP message, and build it again."""
+    _parse_and_build(igmp_with_checksum(data), igmp.parse, igmp.build)
 
 
 def fuzz_mld(data: bytes) -> None:
-    """An MLD message."""
+    """Parse an MLD message, and build it again."""
     _parse_and_build(
-        sealed_mld(data),
+        mld_with_checksum(data),
         lambda message: mld.parse(message, source=HOST6, destination=ROUTERS6),
         lambda message: mld.build(message, source=HOST6, destination=ROUTERS6),
     )
 
 
 def fuzz_router(data: bytes) -> None:
-    """A script: each step is an octet of time, one of what kind, two of length, and a message."""
+    """Run a script: each step is an octet of time, an octet for the kind, two octets of length, and a message."""
     now = 0.0
     router = _new_router(now)
     router.start(now)
@@ -81,7 +81,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 }
 
 
-# ---------------------------------------------------------------- what must hold
+# ---------------------------------------------------------------- invariants
 
 
 def _parse_and_build(
@@ -94,7 +94,7 @@ def _parse_and_build(
     if message is None:
         return
     again = parse_message(build(message))
-    if isinstance(message, Query):  # a code may say 0 and is then built as the least that can be said
+    if isinstance(message, Query):  # a code of 0 is built as the smallest time
         assert isinstance(again, Query)
         kept = (message.version, message.group, message.sources, message.suppress, message.robustness)
         assert (again.version, again.group, again.sources, again.suppress, again.robustness) == kept or (
@@ -105,32 +105,32 @@ def _parse_and_build(
 
 
 def _drain(router: MembershipRouter) -> None:
-    """Every query is a packet that parses; every event is of its own group."""
+    """Check that every query is a packet that can be parsed, and that there is one event for each group."""
     while (packet := router.poll_transmit()) is not None:
-        seen = ip.parse(packet)
-        if len(seen.source) == 4:
-            assert isinstance(igmp.parse(seen.payload), Query)
+        parsed = ip.parse(packet)
+        if len(parsed.source) == 4:
+            assert isinstance(igmp.parse(parsed.payload), Query)
         else:
-            assert isinstance(mld.parse(seen.payload, source=seen.source, destination=seen.destination), Query)
-    told: set[Address] = set()
+            assert isinstance(mld.parse(parsed.payload, source=parsed.source, destination=parsed.destination), Query)
+    groups: set[Address] = set()
     while (event := router.poll_event()) is not None:
-        assert event.group not in told
-        told.add(event.group)
+        assert event.group not in groups
+        groups.add(event.group)
 
 
 def _check(router: MembershipRouter, now: float) -> None:
-    """Counts are right, a snapshot holds all there is, and silence ends everything."""
+    """Check that counts are right, that a snapshot has all groups, and that all groups end without packets."""
     views = router.groups(now)
     for view in views:
         assert view.sources or view.filter_mode == "EXCLUDE"
         assert not set(view.sources) & set(view.requested) or view.filter_mode == "INCLUDE"
     database = router._database
-    assert database.sources_count == sum(record.sources_count for record in database.groups.values())
+    assert database.sources_count == sum(state.sources_count for state in database.groups.values())
     successor = _new_router(now)
     successor.restore(router.snapshot(now), now)
     assert [view.group for view in successor.groups(now)] == [view.group for view in views]
-    silent_until = now + SILENCE_MAX_S
-    while database.groups and now < silent_until:
+    end = now + STATE_MAX_S
+    while database.groups and now < end:
         now += 100.0
         router.handle_timeout(now)
     assert not database.groups
@@ -144,30 +144,30 @@ def _new_router(now: float) -> MembershipRouter:
     )
 
 
-# ---------------------------------------------------------------- putting checksums right
+# ---------------------------------------------------------------- checksums
 
 
 def _packet(kind: int, body: bytes) -> bytes:
-    """Kind 0 and 1 are an IGMP and an MLD message in good headers, 2 and 3 from a rival router, all else raw."""
+    """Return an IGMP (0) or MLD (1) message of a host, one of another router (2, 3), or raw bytes (other kinds)."""
     if kind & 1 == 0 and kind < 4:
         source = HOST4 if kind < 2 else parse("10.77.0.1")
-        return ip.build_v4(source=source, destination=ROUTERS4, payload=sealed_igmp(body))
+        return ip.build_v4(source=source, destination=ROUTERS4, payload=igmp_with_checksum(body))
     if kind < 4:
         source = HOST6 if kind < 2 else parse("fe80::1")
-        return ip.build_v6(source=source, destination=ROUTERS6, payload=sealed_mld(body, source))
-    return _with_header_sum(body)
+        return ip.build_v6(source=source, destination=ROUTERS6, payload=mld_with_checksum(body, source))
+    return _with_header_checksum(body)
 
 
-def sealed_igmp(data: bytes) -> bytes:
-    """The message with its checksum put right, if it is long enough to have one."""
+def igmp_with_checksum(data: bytes) -> bytes:
+    """Return the message with a correct checksum, if it is long enough to have one."""
     if len(data) < 8:
         return data
     blank = data[:2] + b"\0\0" + data[4:]
     return data[:2] + ip.checksum(blank).to_bytes(2, "big") + data[4:]
 
 
-def sealed_mld(data: bytes, source: Address = HOST6) -> bytes:
-    """The same with the pseudo-header."""
+def mld_with_checksum(data: bytes, source: Address = HOST6) -> bytes:
+    """Return the message with a correct checksum, which includes the pseudo-header."""
     if len(data) < 8:
         return data
     blank = data[:2] + b"\0\0" + data[4:]
@@ -175,8 +175,8 @@ def sealed_mld(data: bytes, source: Address = HOST6) -> bytes:
     return data[:2] + total.to_bytes(2, "big") + data[4:]
 
 
-def _with_header_sum(data: bytes) -> bytes:
-    """An IPv4 packet with its header checksum put right; anything else as it is."""
+def _with_header_checksum(data: bytes) -> bytes:
+    """Return an IPv4 packet with a correct header checksum, and any other bytes unchanged."""
     header = (data[0] & 15) * 4 if data and data[0] >> 4 == 4 else 0
     if not 20 <= header <= len(data):
         return data

@@ -1,4 +1,4 @@
-"""Mutations of the corpus without coverage: what runs anywhere, in the unit tests and where atheris is missing."""
+"""Mutations of the corpus without coverage guidance, for unit tests and for hosts without atheris."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CORPUS = Path(__file__).parent / "corpus"
 
 
 def seeds() -> list[bytes]:
-    """The corpus's packets, and a message of every kind."""
+    """Return the packets of the corpus, and a message of each type."""
     record = new_node().record
     head = messages.Header(sender=7, incarnation=5, endpoint="192.0.2.7:4747")
     kinds = [
@@ -37,7 +37,8 @@ def seeds() -> list[bytes]:
 
 
 def mutants(rng: random.Random) -> Iterator[bytes]:
-    """Seeds with bits flipped, bytes set, cut, doubled and spliced, and scripts of a liar; without end."""
+    """Yield changed seeds without end: bits and bytes changed, cut, doubled, spliced; and scripts of a malicious
+    peer."""
     pool, scripts, lies = seeds(), overlay_node.scripts(rng), nemo.scripts(rng)
     for number in itertools.count():
         data = bytearray(pool[number % len(pool)])
@@ -62,7 +63,7 @@ def mutants(rng: random.Random) -> Iterator[bytes]:
 
 
 def run(seconds: float, seed: int = 0) -> int:
-    """Feeds every target; how many inputs there were.  A finding is raised with the input in its notes."""
+    """Run every target with mutants for a time; return their number.  A finding is raised with its input as a note."""
     end = time.monotonic() + seconds
     for count, data in enumerate(mutants(random.Random(seed)), start=1):
         for name, target in TARGETS.items():
@@ -73,4 +74,4 @@ def run(seconds: float, seed: int = 0) -> int:
                 raise
         if time.monotonic() >= end:
             return count
-    raise AssertionError("mutants never end")
+    raise AssertionError("mutants are endless")

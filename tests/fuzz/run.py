@@ -1,9 +1,9 @@
-"""Runs one fuzz target under atheris (libFuzzer with coverage of Python code) from its committed corpus.
+"""Run one fuzz target of membership with atheris (libFuzzer with coverage of Python code) on its committed corpus.
 
-    python -m tests.fuzz.run igmp [-max_total_time=60 …]       flags of libFuzzer go through
+    python -m tests.fuzz.run igmp [-max_total_time=60 …]       flags are passed to libFuzzer
 
-New inputs that reach new code go to the directory given by `--into` (a throw-away one if not), so that a longer run can
-add to the corpus: `--into tests/fuzz/corpus/igmp`.  A crash is written to the working directory and ends the run.
+Inputs that reach new code are written to the directory `--into`, or to a temporary one.  So a longer run can add to the
+corpus: `--into tests/fuzz/corpus/igmp`.  A crash ends the run; its input is written to the working directory.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CORPUS = Path(__file__).resolve().parent / "corpus"
 
 
 def main(arguments: list[str]) -> None:
-    """The first argument names the target."""
+    """Run the target that the first argument names."""
     name, *rest = arguments
     into = Path(rest[rest.index("--into") + 1]) if "--into" in rest else Path(tempfile.mkdtemp(prefix="fuzz-"))
     flags = [word for word in rest if word.startswith("-") and word != "--into"]

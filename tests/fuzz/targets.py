@@ -1,7 +1,7 @@
-"""What is fed with bytes on the Python side: every parser, and the cores as a whole.
+"""Fuzz targets of the Python side: every parser, and the cores as a whole.
 
-A target takes any bytes and either returns or raises an error that its callers expect; anything else is a finding.
-What it parsed is built again where there is a builder: the two must agree.
+A target takes any bytes.  It returns, or raises an error that its callers expect; any other exception is a finding.
+Where there is a builder, a parsed message is built again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.fuzz import nemo, overlay_node
 
 SOURCE, GROUP = bytes.fromhex("fe80000000000000" + "00" * 7 + "01"), bytes.fromhex("ff02" + "00" * 13 + "16")
 DRAINS_MAX = 10_000
-"""An input that makes a core say more than this is a finding too."""
+"""Outputs of a core for one input; more of them are a finding, too."""
 
 
 def _ip(data: bytes) -> None:
@@ -58,12 +58,12 @@ def _local_message(data: bytes) -> None:
 
 
 def _endpoint(data: bytes) -> None:
-    if len(data) >= 28:  # C hands over no less
+    if len(data) >= 28:  # C passes at least this
         moved_endpoint(data)
 
 
 def new_node() -> OverlayNode:
-    """A node with one peer that is up."""
+    """Return a node with one linked peer."""
     node = OverlayNode(
         NodeConfig(name="a", endpoint="192.0.2.1:4747", incarnation=1, sender_key=bytes(32)),
         random=lambda: 0.5,
@@ -91,7 +91,7 @@ def new_node() -> OverlayNode:
 
 
 def _node(data: bytes) -> None:
-    """The overlay's whole control plane: a message of a peer, taken as it is, and as a body of the engine."""
+    """Send the bytes to the overlay's control plane, as a message of a peer and as the body of an engine message."""
     node = new_node()
     node.handle_message("192.0.2.7", data, 0.2)
     envelope = {"type": "engine", "sender": 7, "incarnation": 5, "endpoint": "", "engine": "mesh", "body": data}
@@ -104,11 +104,11 @@ def _drain(node: OverlayNode) -> None:
     for _ in range(DRAINS_MAX):
         if node.poll_event() is None and node.poll_transmit() is None:
             return
-    raise AssertionError("one message makes the node say too much")
+    raise AssertionError("one message causes too many outputs")
 
 
 def _membership(data: bytes) -> None:
-    """The querier: packets of local programs, which may come with any bytes."""
+    """Send the bytes to the membership router, as a packet of a local program."""
     v4 = bytes([10, 77, 255, 254])
     router = MembershipRouter(MembershipConfig(), querier_v4=v4, querier_v6=SOURCE, mtu=1436, now=0.0)
     router.start(0.0)
@@ -118,7 +118,7 @@ def _membership(data: bytes) -> None:
 
 
 def _snapshots(data: bytes) -> None:
-    """Checkpoints: a control that died while it wrote one."""
+    """Restore the bytes as a checkpoint, which a process may have written in part."""
     with contextlib.suppress(ValueError):
         new_node_without_peers().restore(data, 0.0)
 

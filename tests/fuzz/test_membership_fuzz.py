@@ -1,6 +1,8 @@
-"""Goal: no bytes upset the membership parsers or the router (issue 4: a fuzzer with a bounded run and its corpus).
-Method: every input of the corpus once, then a few thousand that atheris makes of them, the same ones in every run, so
-that the same code has the same verdict; new ones are for `python -m tests.fuzz.run igmp -max_total_time=3600`."""
+"""Fuzzing of membership.  Goal: no bytes break the parsers or the router.
+
+Method: every input of the corpus, then some thousand inputs that atheris makes of them.  These are the same in every
+run, so that the same code has the same result; `python -m tests.fuzz.run igmp -max_total_time=3600` makes new ones.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ RUNS = 6000
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_corpus(name: str) -> None:
-    """What was found once stays found."""
+def test_corpus_violates_no_invariant(name: str) -> None:
+    """Goal: a fault that was found once does not return."""
     inputs = sorted((CORPUS / name).iterdir())
     assert inputs
     for path in inputs:
@@ -28,8 +30,8 @@ def test_corpus(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_fuzzed(name: str, tmp_path: Path) -> None:
-    """A bounded run; its end names the input that broke something."""
+def test_mutated_corpus_violates_no_invariant(name: str, tmp_path: Path) -> None:
+    """Goal: a bounded run finds nothing; otherwise its output has the input."""
     new = tmp_path / "new"
     new.mkdir()
     command = [sys.executable, "-m", "tests.fuzz.run", name, f"-runs={RUNS}", "-seed=1", "-timeout=10"]
