@@ -44,7 +44,7 @@ def join_endpoint(host: str, port: int) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def is_endpoint(text: str) -> bool:
-    """Whether the text is the endpoint of another node: a unicast or wildcard address without scope id, and a port."""
+    """Return whether other nodes can use the endpoint: a unicast or wildcard address without scope id, and a port."""
     try:
         address = ipaddress.ip_address(split_endpoint(text)[0])
     except ValueError:
@@ -53,13 +53,13 @@ def is_endpoint(text: str) -> bool:
 
 
 def has_scope_id(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address names an interface of this host, as in "fe80::1%eth0"."""
+    """Return whether an address names an interface of this host, as in "fe80::1%eth0"."""
     return isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None
 
 
 @functools.lru_cache(maxsize=4096)
 def is_wildcard(endpoint: str) -> bool:
-    """Whether nothing can be sent to the endpoint: its address is 0.0.0.0 or ::, or it is malformed."""
+    """Return whether nothing can be sent to the endpoint: its address is 0.0.0.0 or ::, or it is malformed."""
     try:
         return ipaddress.ip_address(split_endpoint(endpoint)[0]).is_unspecified
     except ValueError:
@@ -87,7 +87,7 @@ def fill_in(endpoint: str, hint: str) -> str:
 
 
 def may_be_same(own: str, other: str) -> bool:
-    """Whether `other` can be how another node sees the endpoint `own`, which may be a wildcard."""
+    """Return whether `other` can be how another node sees the endpoint `own`, which may be a wildcard."""
     if not is_wildcard(own):
         return own == other
     try:

@@ -28,7 +28,7 @@ class Deadlines(Generic[K]):
     def __init__(self) -> None:
         self._due: dict[K, float] = {}
         self._early: dict[K, float] = {}
-        """Time of the heap entry, for keys whose deadline has moved to a later time."""
+        """Time of the heap entry, for keys with a deadline that has moved to a later time."""
         self._heap: list[tuple[float, int, K]] = []
         self._ticket = itertools.count()
 

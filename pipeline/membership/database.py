@@ -236,7 +236,7 @@ class Database:
     # ---- events
 
     def poll_event(self) -> MembershipChanged | None:
-        """Return the next group whose merged state differs from the last event about it, or None."""
+        """Return the next group with a merged state that differs from the last event about it, or None."""
         while self._changed:
             group = self._changed.popleft()
             last_published = self._last_published.pop(group)

@@ -181,7 +181,7 @@ def pseudo_header(source: Address, destination: Address, length: int, protocol: 
 
 
 def destination(packet: bytes) -> Address | None:
-    """Return the destination address of an IP packet whose header C has checked, or None if it is cut short."""
+    """Return the destination of an IP packet with a header that C has checked; None if the packet is cut short."""
     if packet[0] >> 4 == 4:
         return packet[16:20] if len(packet) >= 20 else None
     return packet[24:40] if len(packet) >= 40 else None

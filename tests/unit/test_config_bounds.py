@@ -27,9 +27,8 @@ GROUPS = tuple(f"239.1.{number}.0/24" for number in range(GROUP_PREFIXES_MAX))
 GROUP_LISTS = ("groups.send_allow", "groups.send_deny", "groups.receive_allow", "groups.receive_deny")
 
 
-def loaded(**values: object) -> Config:
-    """A configuration with these values, whose keys have "__" for the dot."""
-    # The values of a file are checked more strictly than those of flags; both have the same bounds.
+def load_config(**values: object) -> Config:
+    """Return a configuration with these values, given as environment variables; keys have "__" for the dot."""
     variables = {
         f"MCAST_PIPELINE_{key.replace('__', '_').upper()}": ",".join(value) if isinstance(value, tuple) else str(value)
         for key, value in values.items()
@@ -45,20 +44,20 @@ def loaded(**values: object) -> Config:
 def test_lists_are_bounded(key: str, most: tuple[str, ...]) -> None:
     """Goal: a list one longer than its bound is refused with the key in the line."""
     name = key.replace(".", "__")
-    assert loaded(**{name: most})
+    assert load_config(**{name: most})
     with pytest.raises(PipelineError, match=key.replace(".", "[._]").upper()):
-        loaded(**{name: (*most, "239.2.0.0" if most is GROUPS else "192.0.2.255")})
+        load_config(**{name: (*most, "239.2.0.0" if most is GROUPS else "192.0.2.255")})
 
 
 def test_repeated_peers_count_once() -> None:
     """Goal: a list that names the same peer twice is not refused for its length."""
-    assert len(loaded(node__peers=(*PEERS, *PEERS)).node.peers) == limits.SEEDS_MAX
+    assert len(load_config(node__peers=(*PEERS, *PEERS)).node.peers) == limits.SEEDS_MAX
 
 
 @pytest.mark.parametrize("engine", ["mesh", "flood", "nemo"])
 def test_node_accepts_the_longest_lists(engine: str) -> None:
     """Goal: the overlay node starts with the most peers and both addresses, with every engine."""
-    config = loaded(
+    config = load_config(
         node__peers=PEERS, overlay__engine=engine, workers__count=4 * limits.LANES_MAX, node__listen="[::]:65535"
     )
     node = OverlayNode(
@@ -82,7 +81,7 @@ def test_node_accepts_the_longest_lists(engine: str) -> None:
 
 def test_policy_accepts_the_longest_lists() -> None:
     """Goal: the stages' policy has room for every range of every list."""
-    config = loaded(**{key.replace(".", "__"): GROUPS for key in GROUP_LISTS})
+    config = load_config(**{key.replace(".", "__"): GROUPS for key in GROUP_LISTS})
     policy = Policy(config.groups, config.security)
     assert policy.native.receive_deny.count == GROUP_PREFIXES_MAX
     assert not GroupList(config.groups).allows(bytes([239, 1, 0, 1]))
@@ -96,7 +95,7 @@ def test_region_accepts_the_smallest_and_largest_rings(
 ) -> None:
     """Goal: shared memory has a layout for all ring sizes, also where the engine repairs and rings are longer.
     Method: only the size of the region is computed."""
-    config = loaded(tun__mtu=mtu, rings__host_slots=host, rings__overlay_slots=overlay)
+    config = load_config(tun__mtu=mtu, rings__host_slots=host, rings__overlay_slots=overlay)
     geometry = Geometry.of(
         lanes=lanes,
         mtu=mtu,
@@ -109,7 +108,7 @@ def test_region_accepts_the_smallest_and_largest_rings(
 @pytest.mark.parametrize("robustness", [1, 7, 8, ROBUSTNESS_MAX])
 def test_membership_router_accepts_every_robustness(robustness: int) -> None:
     """Goal: the router starts and sends queries with each value of the robustness."""
-    config = loaded(membership__robustness=robustness, membership__query_interval_s=31744).membership
+    config = load_config(membership__robustness=robustness, membership__query_interval_s=31744).membership
     router = MembershipRouter(config, querier_v4=QUERIER_V4, querier_v6=QUERIER_V6, mtu=MTU_MIN, now=0.0)
     router.start(0.0)
     assert router.poll_transmit() is not None
