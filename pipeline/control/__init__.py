@@ -1,1 +1,1 @@
-"""The control process: drives the cores, writes the tables in shared memory, answers the command line."""
+"""The control process: drives the cores, writes the tables in shared memory, replies to the command line."""

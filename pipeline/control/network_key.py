@@ -1,12 +1,12 @@
-"""The network key of a running node: which keys are good, the move to another, and who is excluded by it.
+"""Network keys of a running node: which are valid, the rollover to a new one, and the exclusion of nodes.
 
-    reload with [new, old]   both are good; peers that have read the new one are reached by it (io/peers.py)
-    the grace is over        the old one ends: who has not moved is forgotten with its sender key, and this node's own
-    (network_rollover.py)    sender key is renewed, at once and once more when the others' old key has ended too
+    reload with [new, old]   both are valid; peers that have the new key are reached by it (io/peers.py)
+    end of the grace         the old key ends: a node that has not moved is forgotten with its sender key.  This node
+    (network_rollover.py)    renews its own sender key at once, and again when the old key has ended on the others too
     reload with [new]        the same without a grace
 
-What an excluded node still knows is then worth nothing: it can make no connection, its datagrams have no key here, and
-those of others are sealed with keys that it has never seen.
+An excluded node then has nothing of use: it can make no connection, its datagrams have no key here, and the datagrams
+of others are sealed with keys that it has never received.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ log = structlog.get_logger()
 
 
 class NetworkKeys:
-    """Of one control process."""
+    """Valid network keys of the instance.
+
+    Each has a number: the key that becomes active gets the next higher one, so a peer's newest key is its highest.
+    """
 
     def __init__(
         self, *, sockets: PeerSockets, store: int, node: OverlayNode, rotation: SenderKeyRotation, grace_s: float
@@ -41,101 +44,106 @@ class NetworkKeys:
         self._rollover = NetworkKeyRollover(grace_s)
         self._keys: list[tuple[int, bytes]] = []
         """Number and key, the active one first."""
-        self._proved = 0
-        self._renew_again: float | None = None
+        self._moved_peers = 0
+        """Peers that have proved to have the active key."""
+        self._renew_again_at: float | None = None
 
     def start(self, now: float) -> None:
-        """Let in whoever knows one of the keys; without any, everybody."""
-        found = keystore.load(self._store)
-        if not found:
+        """Open the sockets of the stored keys; without any (`--insecure`) every node may connect."""
+        keys = keystore.load(self._store)
+        if not keys:
             self._sockets.add(0, None)
             return
         if keystore.is_moving(self._store):
-            self._rollover.begin(now, is_alone=True)  # those who have moved come at once, and begin the grace anew
-        elif len(found) > 1:
+            self._rollover.begin(now, is_alone=True)  # peers that have moved connect at once and start the grace again
+        elif len(keys) > 1:
             log.warning("two network keys are good", mend="when all have the first: pipeline keygen --retire FILE")
-        for number, key in zip(range(len(found), 0, -1), found, strict=True):
+        for number, key in zip(range(len(keys), 0, -1), keys, strict=True):
             self._sockets.add(number, key)
             self._keys.append((number, key))
 
-    def note(self, number: int, now: float) -> None:
-        """Messages came by that key: somebody may have moved."""
+    def note_messages(self, number: int, now: float) -> None:
+        """Note that messages came by the key of that number: a peer may have moved to it."""
         if self._rollover.is_under_way and number == self._keys[0][0]:
-            proved = self._node.has_proved(number)
-            if proved > self._proved:
-                self._proved = proved
+            moved_peers = self._node.has_proved(number)
+            if moved_peers > self._moved_peers:
+                self._moved_peers = moved_peers
                 self._rollover.handle_peer_moved(now)
 
     def reload(self, arguments: Mapping[str, str], now: float) -> str:
-        """The key file was read again; an error's text, or empty."""
+        """Take over the keys of a key file that was read again; return an error's text, or an empty one."""
         try:
-            wanted = [base64.b64decode(text, validate=True) for text in arguments.get("keys", "").split()]
+            keys = [base64.b64decode(text, validate=True) for text in arguments.get("keys", "").split()]
         except binascii.Error:
-            wanted = []
+            keys = []
         if not self._keys:
             return "runs with --insecure: it has no key to move from"
-        if not 1 <= len(wanted) <= key_file.KEYS_MAX or any(len(key) != key_file.KEY_BYTES for key in wanted):
+        if not 1 <= len(keys) <= key_file.KEYS_MAX or any(len(key) != key_file.KEY_BYTES for key in keys):
             return "no usable keys in the request"
         present = [key for _, key in self._keys]
-        if wanted == present:
+        if keys == present:
             return ""
-        if wanted[0] in present:
-            self._keep(wanted, now)
+        if keys[0] in present:
+            self._rearrange(keys, now)
         else:
-            self._move(wanted, now)
+            self._roll_over(keys, now)
         self._save()
         return ""
 
-    def look(self, now: float) -> bool:
-        """Ends the old key when it is time; whether the node has something to say."""
-        if self._renew_again is not None and now >= self._renew_again:
-            self._renew_again = None
+    def tick(self, now: float) -> bool:
+        """End the old key when it is due; return whether the node may have outputs."""
+        if self._renew_again_at is not None and now >= self._renew_again_at:
+            self._renew_again_at = None
             self._rotation.renew()
         if not self._rollover.expire(now):
             return False
-        self._end_all_but_first(now)
+        self._end_all_but_active(now)
         self._save()
         return True
 
     def _save(self) -> None:
         keystore.save(self._store, [key for _, key in self._keys], is_moving=self._rollover.is_under_way)
 
-    # ---------------------------------------------------------------- the ways from one list to another
+    # ---------------------------------------------------------------- transitions
 
-    def _move(self, wanted: list[bytes], now: float) -> None:
-        """To a key that is new here; the present one goes on for the grace if it is in the list."""
+    def _roll_over(self, keys: list[bytes], now: float) -> None:
+        """Make a new key the active one; the present one stays valid for the grace if it is in the list."""
         if len(self._keys) > 1:
-            self._end_all_but_first(now)
-        (number, old), self._proved = self._keys[0], 0
-        self._keys.insert(0, (number + 1, wanted[0]))
-        self._sockets.add(number + 1, wanted[0])
-        if old not in wanted:
+            self._end_all_but_active(now)
+        number, old = self._keys[0]
+        self._activate(number + 1, keys[0])
+        if old not in keys:
             log.warning("the network key was replaced without the old one beside it: links are made anew")
-            self._end_all_but_first(now)
+            self._end_all_but_active(now)
             return
-        is_alone = not any(link.is_up for link in self._node.links())
-        self._rollover.begin(now, is_alone=is_alone)
+        self._begin_rollover(now)
         log.info("moving to a new network key", grace_s=self._grace_s)
 
-    def _keep(self, wanted: list[bytes], now: float) -> None:
-        """The first key is known: another one is put beside it, or taken away, or they change places."""
-        if wanted[0] != self._keys[0][1]:  # it was let in for some time and is the active one now
+    def _rearrange(self, keys: list[bytes], now: float) -> None:
+        """Follow a list whose first key is valid already: keys change places, or a second one is added or removed."""
+        if keys[0] != self._keys[0][1]:  # it was valid for some time and becomes the active one
             number = self._keys[0][0] + 1
             old_number, key = self._keys.pop(1)
             self._sockets.drop(old_number)
-            self._sockets.add(number, key)
-            self._keys.insert(0, (number, key))
-            self._proved = 0
-            self._rollover.begin(now, is_alone=not any(link.is_up for link in self._node.links()))
-        if len(wanted) == 1:
-            self._end_all_but_first(now)
+            self._activate(number, key)
+            self._begin_rollover(now)
+        if len(keys) == 1:
+            self._end_all_but_active(now)
         elif len(self._keys) == 1:
             number = self._keys[0][0] - 1
-            self._keys.append((number, wanted[1]))
-            self._sockets.add(number, wanted[1])
+            self._keys.append((number, keys[1]))
+            self._sockets.add(number, keys[1])
 
-    def _end_all_but_first(self, now: float) -> None:
-        self._rollover.is_under_way = False
+    def _activate(self, number: int, key: bytes) -> None:
+        self._keys.insert(0, (number, key))
+        self._moved_peers = 0
+        self._sockets.add(number, key)
+
+    def _begin_rollover(self, now: float) -> None:
+        self._rollover.begin(now, is_alone=not any(link.is_up for link in self._node.links()))
+
+    def _end_all_but_active(self, now: float) -> None:
+        self._rollover.cancel()
         ended, self._keys = self._keys[1:], self._keys[:1]
         if not ended:
             return
@@ -143,5 +151,5 @@ class NetworkKeys:
             self._sockets.drop(number)
         excluded = self._node.exclude_older(self._keys[0][0], now)
         self._rotation.renew()
-        self._renew_again = now + self._grace_s
+        self._renew_again_at = now + self._grace_s
         log.info("the old network key has ended", excluded=excluded)

@@ -211,7 +211,7 @@ class _Control:
                 reason = MessageRefusal.PARTS
             if reason is not None:
                 self.admission.cut_off(identity.bytes, address, reason)
-        self._network_keys.note(key_number, now)
+        self._network_keys.note_messages(key_number, now)
         self._drain(now)
 
     def _handle_failed_handshakes(self, batch: list[list[zmq.Frame]]) -> None:
@@ -239,7 +239,7 @@ class _Control:
                 if group is not None and is_multicast(group) and self.sources.add(group):
                     self.node.register_source(group, now)
             case PuntKind.ENDPOINT:
-                self.publisher.endpoint_moved(punt.packet)
+                self.publisher.move_endpoint(punt.packet)
             case PuntKind.GAP:
                 self._handle_gap(repair.read_gap(punt.packet), now)
 

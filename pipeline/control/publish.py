@@ -1,7 +1,7 @@
-"""Puts into shared memory what control decides: forwarding entries, links, keys, this node's own key.
+"""Writer of shared memory: forwarding entries, links, keys of peers, and this node's own key.
 
-It translates between the cores' values and the tables that the stages read, and knows where each thing stands in
-them.  What does not fit a table is left out, said once, and put in when there is room; it never ends control.
+It translates between the values of the cores and the tables that the stages read, and knows what each table holds at
+present.  An entry for which a table has no room is left out, logged once, and written when there is room again.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from pipeline import limits
@@ -30,136 +31,129 @@ Bells: TypeAlias = tuple[int, ...]
 NO_FIGURES = LinkFigures(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
+@dataclass(slots=True)
+class _PublishedLink:
+    """A link as it is in shared memory, with the name of its peer."""
+
+    node_id: NodeId
+    name: str
+    is_up: bool = False
+    endpoint: str | None = None
+    """Endpoint in the peer's record.  The peer's datagrams may come from another one, behind a NAT for instance."""
+    probes: tuple[int, int] | None = None
+    """Echoes received and probes answered at the last call of `probed_peers`."""
+
+
 class Publisher:
-    """Control's writer of the region."""
+    """The only writer of the region's tables."""
 
     def __init__(self, region: Region, node: OverlayNode, *, ingress_bells: Bells, egress_bells: Bells) -> None:
-        self.node = node
+        self._node = node
         self._region = region
         self._fib = ForwardingTableWriter(region)
-        self._tables = LinksKeysWriter(region)
+        self._links_keys = LinksKeysWriter(region)
         self._ingress_bells, self._egress_bells = ingress_bells, egress_bells
-        self._names: dict[int, str] = {}
-        self._nodes: dict[int, NodeId] = {}
-        """By link."""
-        self._up: dict[int, bool] = {}
-        self._endpoints: dict[int, str] = {}
-        """Where each link's peer says that it listens, by which its datagrams need not come."""
-        self._probes: dict[int, tuple[int, int]] = {}
-        """Echoes heard and probes answered, as last looked at."""
-        self._tables_changed = self._has_orders = False
+        self._links: dict[int, _PublishedLink] = {}
+        self._has_new_links_keys = self._has_new_requests = False
         self._log_once = OnceLogger()
         self._stored: dict[FibKey, FibKey] = {}
-        """Entries that depend on the incoming link, as they stand in shared memory."""
+        """Keys, as in shared memory, of the entries that depend on the incoming link."""
         self._left_out: dict[FibKey, FibEntry] = {}
-        """Entries that found no room, to be tried again as others go; no more than control wants at all."""
-        standing = [entry.key for entry in self._fib.entries()]
-        self._sources: dict[FibKey, None] = {key: None for key in standing if key.kind is Kind.SOURCE}
-        """Which node may send from which address, as it stands in the table."""
-        self._adopted = {key for key in standing if key.via is not None}
-        """A predecessor's entries that depend on the incoming link and have not been set anew."""
+        """Entries for which there was no room; they are written when others are deleted."""
+        present = [entry.key for entry in self._fib.entries()]
+        self._sources: dict[FibKey, None] = {key: None for key in present if key.kind is Kind.SOURCE}
+        """Entries in the table that allow a node to send from an address."""
+        self._adopted = {key for key in present if key.via is not None}
+        """Entries of a predecessor that depend on the incoming link and were not set again so far."""
 
-    # ---------------------------------------------------------------- writing
+    # ---------------------------------------------------------------- writing: nodes and links
 
     def publish_sender(self, record: NodeRecord) -> None:
-        """This node's origin and the key that it seals with."""
+        """Write this node's origin and sender keys."""
         keys = dict(_keys_of(record))
-        self._tables.set_sender(record.node_id, keys, active=record.key_epoch)
-        self._tables_changed = True
+        self._links_keys.set_sender(record.node_id, keys, active=record.key_epoch)
+        self._has_new_links_keys = True
         self.publish_own_addresses(record)
 
     def publish_own_addresses(self, record: NodeRecord) -> None:
-        """Programs of this host may send from these."""
+        """Write the addresses from which programs of this host may send."""
         self._publish_sources(Side.HOST, None, [address for address, _ in record.addresses])
 
     def publish_record(self, record: NodeRecord, link: int) -> None:
-        """A peer's key and endpoint; its link is not up by that."""
-        self._names[link], self._nodes[link] = record.name, record.node_id
-        with self._refusals():
+        """Write a peer's keys, addresses and endpoint; the state of its link stays."""
+        published = self._link(record, link)
+        published.node_id, published.name = record.node_id, record.name
+        with self._log_refusals():
             for epoch, key in _keys_of(record):
-                self._tables.set_key(record.node_id, epoch, key=key, lanes=record.lanes)
-        self._forget_keys(record, but={epoch for epoch, _ in _keys_of(record)})
+                self._links_keys.set_key(record.node_id, epoch, key=key, lanes=record.lanes)
+        self._clear_keys(record, but={epoch for epoch, _ in _keys_of(record)})
         self._publish_sources(Side.OVERLAY, record.node_id, [address for address, _ in record.addresses])
-        self.publish_link(record, link, up=self._up.get(link, False))
+        self.publish_link(record, link, up=published.is_up)
 
     def publish_link(self, record: NodeRecord, link: int, *, up: bool) -> None:
-        """Where a peer's datagrams go, and whether probes are sent."""
+        """Write the endpoint for a peer's datagrams, and whether its link is up: probes are then sent."""
+        published = self._link(record, link)
         host, port = split_endpoint(record.endpoint)
         endpoint: tuple[Address, int] | None = parse(host), port
-        known = self._tables.link(link)
-        if known and up and self._up.get(link) and self._endpoints.get(link) == record.endpoint:
-            endpoint = known.endpoint  # where it was heard last
-        self._up[link], self._endpoints[link] = up, record.endpoint
-        self._tables.set_link(link, node=record.node_id, up=up, endpoint=endpoint)
-        self._tables_changed = True
+        stored = self._links_keys.link(link)
+        if stored and up and published.is_up and published.endpoint == record.endpoint:
+            endpoint = stored.endpoint  # may be another one, from which the peer's last datagram came
+        published.is_up, published.endpoint = up, record.endpoint
+        self._links_keys.set_link(link, node=record.node_id, up=up, endpoint=endpoint)
+        self._has_new_links_keys = True
 
-    def endpoint_of(self, link: int) -> str | None:
-        """Where the link's peer listened when it was published last."""
-        return self._endpoints.get(link)
+    def _link(self, record: NodeRecord, link: int) -> _PublishedLink:
+        return self._links.setdefault(link, _PublishedLink(record.node_id, record.name))
+
+    def move_endpoint(self, punt: bytes) -> None:
+        """Send a peer's datagrams to the other address from which a verified datagram of it came."""
+        link, endpoint = moved_endpoint(punt)
+        stored = self._links_keys.link(link)
+        if stored is not None:
+            self._links_keys.set_link(link, node=stored.node, up=stored.up, endpoint=endpoint)
+            self._has_new_links_keys = True
 
     def remove_record(self, record: NodeRecord, link: int) -> None:
-        """A peer is forgotten."""
-        self._names.pop(link, None)
-        self._nodes.pop(link, None)
-        self._probes.pop(link, None)
-        self._up.pop(link, None)
-        self._endpoints.pop(link, None)
-        self._tables.clear_link(link)
+        """Remove a peer with its link, keys and addresses."""
+        self._links.pop(link, None)
+        self._links_keys.clear_link(link)
         self._publish_sources(Side.OVERLAY, record.node_id, [])
-        self._forget_keys(record, but=set())
-        self._tables_changed = True
+        self._clear_keys(record, but=set())
+        self._has_new_links_keys = True
 
-    def _forget_keys(self, record: NodeRecord, *, but: set[int]) -> None:
-        standing = self._tables.keys()
-        for origin, epoch in standing:
+    def _clear_keys(self, record: NodeRecord, *, but: set[int]) -> None:
+        present = self._links_keys.keys()
+        for origin, epoch in present:
             if origin == record.node_id and epoch not in but:
-                self._tables.clear_key(origin, epoch)
+                self._links_keys.clear_key(origin, epoch)
 
     def _publish_sources(self, side: Side, origin: NodeId | None, addresses: Iterable[Address]) -> None:
-        wanted = {FibKey(side, Kind.SOURCE, address, origin=origin): None for address in addresses}
-        standing = [key for key in self._sources if (key.side, key.origin) == (side, origin)]
-        with self._refusals():
-            for key in wanted.keys() - self._sources.keys():
+        new = {FibKey(side, Kind.SOURCE, address, origin=origin): None for address in addresses}
+        old = [key for key in self._sources if (key.side, key.origin) == (side, origin)]
+        with self._log_refusals():
+            for key in new.keys() - self._sources.keys():
                 self._fib.set(key, ())
                 self._sources[key] = None
-        for key in standing:
-            if key not in wanted:
+        for key in old:
+            if key not in new:
                 self._fib.delete(key)
                 del self._sources[key]
 
-    def expire_adopted(self, known: Iterable[NodeId]) -> None:
-        """After a restart: addresses of nodes that are not known any more belong to nobody, and what depends on the
-        incoming link and has not been wanted again is wanted no more.
-        """
-        for key in self._adopted:
-            self._fib.delete(key)
-        self._adopted.clear()
-        nodes = set(known)
-        for key in [key for key in self._sources if key.origin is not None and key.origin not in nodes]:
-            self._fib.delete(key)
-            del self._sources[key]
-
-    def endpoint_moved(self, punt: bytes) -> None:
-        """A peer was heard, verified, from another address than its link has: answer there."""
-        link, endpoint = moved_endpoint(punt)
-        known = self._tables.link(link)
-        if known is not None:
-            self._tables.set_link(link, node=known.node, up=known.up, endpoint=endpoint)
-            self._tables_changed = True
+    # ---------------------------------------------------------------- writing: entries and requests
 
     def publish_entry(self, change: FibEntry | FibDelete) -> None:
-        """One forwarding entry."""
+        """Write or delete one forwarding entry."""
         if isinstance(change, FibDelete):
             self._left_out.pop(change.key, None)
             stored = change.key if change.key.via is None else self._stored.pop(change.key, None)
             if stored is not None and self._fib.delete(stored) and self._left_out:
                 self.publish_entry(next(iter(self._left_out.values())))
             return
-        key = self._by_link(change.key)
+        key = self._stored_key(change.key)
         if key is None:
             return
         self._left_out[change.key] = change
-        with self._refusals():
+        with self._log_refusals():
             self._fib.set(
                 key,
                 change.links,
@@ -170,40 +164,51 @@ class Publisher:
             )
             del self._left_out[change.key]
 
-    def publish_resend(self, order: Resend, stream: int | None) -> None:
-        """What a peer lacks of a stream, if it has a number, is to be sent to it once more, if the stages have it."""
-        link = self.node.link_of(order.peer)
-        if link is not None and stream is not None:
-            repair.add_request(self._region, link=link, origin=order.origin, stream=stream, numbers=order.numbers)
-            self._has_orders = True
-
-    def flush(self) -> None:
-        """After a batch: stages may be asleep, and overlay_ingress should see new keys and links now, overlay_egress
-        what it is to send once more.
-        """
-        if self._tables_changed:
-            _ring(self._ingress_bells)
-        if self._has_orders:
-            _ring(self._egress_bells)
-        self._tables_changed = self._has_orders = False
-
-    def _by_link(self, key: FibKey) -> FibKey | None:
-        """The key with the index of its incoming link instead of the node, as the table has it; None if it has none."""
+    def _stored_key(self, key: FibKey) -> FibKey | None:
+        """Return the key as the table has it: with the incoming link's index in place of the peer; None without one."""
         if key.via is None:
             return key
-        link = self.node.link_of(key.via)
+        link = self._node.link_of(key.via)
         if link is None:
             return None
         stored = key._replace(via=link)
         before = self._stored.get(key)
         if before is not None and before != stored:
-            self._fib.delete(before)  # the node came back with another index
+            self._fib.delete(before)  # the peer has come back with another index
         self._stored[key] = stored
         self._adopted.discard(stored)
         return stored
 
+    def publish_resend(self, resend: Resend, stream: int | None) -> None:
+        """Request that the stages send datagrams of a stream once more, to a peer that lacks them.
+
+        The stages do so as far as they still have them.  A stream without a number is not kept.
+        """
+        link = self._node.link_of(resend.peer)
+        if link is not None and stream is not None:
+            repair.add_request(self._region, link=link, origin=resend.origin, stream=stream, numbers=resend.numbers)
+            self._has_new_requests = True
+
+    def flush(self) -> None:
+        """Wake the stages after a batch: overlay_ingress reads links and keys, overlay_egress requests to resend."""
+        if self._has_new_links_keys:
+            _ring(self._ingress_bells)
+        if self._has_new_requests:
+            _ring(self._egress_bells)
+        self._has_new_links_keys = self._has_new_requests = False
+
+    def expire_adopted(self, known: Iterable[NodeId]) -> None:
+        """Delete entries of a predecessor that were not set again: of unknown nodes, and by incoming link."""
+        for key in self._adopted:
+            self._fib.delete(key)
+        self._adopted.clear()
+        nodes = set(known)
+        for key in [key for key in self._sources if key.origin is not None and key.origin not in nodes]:
+            self._fib.delete(key)
+            del self._sources[key]
+
     @contextlib.contextmanager
-    def _refusals(self) -> Iterator[None]:
+    def _log_refusals(self) -> Iterator[None]:
         try:
             yield
         except PipelineError as error:
@@ -212,41 +217,47 @@ class Publisher:
     # ---------------------------------------------------------------- reading
 
     def existing_entries(self) -> list[tuple[FibKey, int]]:
-        """What stands in the table, with stream numbers, but for entries by incoming link: see expire_adopted."""
+        """Return keys and stream numbers of the table's entries, but for sources and entries by incoming link."""
         entries = (entry for entry in self._fib.entries() if entry.key.kind is not Kind.SOURCE)
         return [(entry.key, entry.stream) for entry in entries if entry.key.via is None]
 
-    def used_groups(self) -> set[Address]:
-        """Groups that local programs have sent to since this was last asked."""
+    def take_used_groups(self) -> set[Address]:
+        """Return the groups to which local programs have sent since the last call."""
         used = self._fib.take_used()
         return {key.group for key in used if key.side is Side.HOST and key.kind is Kind.GROUP}
 
+    def endpoint_of(self, link: int) -> str | None:
+        """Return the endpoint in the record of the link's peer, as it was published last."""
+        published = self._links.get(link)
+        return published.endpoint if published is not None else None
+
     def node_of(self, link: int) -> NodeId | None:
-        """The peer behind a link index."""
-        return self._nodes.get(link)
+        """Return the peer of a link index."""
+        published = self._links.get(link)
+        return published.node_id if published is not None else None
 
     def names_of(self, links: Iterable[int]) -> list[str]:
-        """The peers behind link indices."""
-        return [self._names.get(link, f"link {link}") for link in links]
+        """Return the names of the peers of link indices."""
+        return [self._links[link].name if link in self._links else f"link {link}" for link in links]
 
-    def probed(self) -> Iterator[tuple[NodeId, LinkFigures, bool]]:
-        """Peers that have been heard by probe or echo since this was last asked: their links' figures, and whether this
-        node's own probes are answered.
+    def probed_peers(self) -> Iterator[tuple[NodeId, LinkFigures, bool]]:
+        """Yield the peers whose probes or echoes have arrived since the last call.
+
+        With each come the figures of its link, and whether this node's own probes are answered.
         """
-        for link, node in self._nodes.items():
-            if not self._up.get(link):
-                self._probes.pop(link, None)
+        for link, published in self._links.items():
+            if not published.is_up:
+                published.probes = None
                 continue
-            figures = self._tables.link_figures(link)
-            seen = self._probes.get(link)
-            self._probes[link] = figures.echoes, figures.answered
-            if seen is not None and seen != self._probes[link]:
-                has_echo = figures.echoes != seen[0]
-                yield node, figures, has_echo and figures.loss_ppm <= 1e6 * limits.PROBES_LOSS_MAX
+            figures = self._links_keys.link_figures(link)
+            before, published.probes = published.probes, (figures.echoes, figures.answered)
+            if before is not None and before != published.probes:
+                has_echo = figures.echoes != before[0]
+                yield published.node_id, figures, has_echo and figures.loss_ppm <= 1e6 * limits.PROBES_LOSS_MAX
 
     def link_figures(self, link: int | None) -> LinkFigures:
-        """Traffic and quality of a link; zeros for None."""
-        return NO_FIGURES if link is None else self._tables.link_figures(link)
+        """Return traffic and quality of a link; zeros for None."""
+        return NO_FIGURES if link is None else self._links_keys.link_figures(link)
 
 
 def _ring(bells: Bells) -> None:
@@ -255,8 +266,12 @@ def _ring(bells: Bells) -> None:
 
 
 def _keys_of(record: NodeRecord) -> list[tuple[int, bytes | None]]:
-    """The epochs that a node seals with now, or is about to, or just did, and their keys; None: it does not seal."""
-    found = [(record.key_epoch, record.sender_key or None)]
+    """Return epochs and keys of a node: the present one and, during a rotation, the next or the previous one.
+
+    None stands for a node that does not seal.  Shared memory has one place for even epochs and one for odd, so a second
+    epoch of the same parity is left out.
+    """
+    keys = [(record.key_epoch, record.sender_key or None)]
     if record.second_epoch is not None and (record.second_epoch ^ record.key_epoch) & 1:
-        found.append((record.second_epoch, record.second_key or None))
-    return found
+        keys.append((record.second_epoch, record.second_key or None))
+    return keys

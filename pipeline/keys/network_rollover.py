@@ -24,6 +24,10 @@ class NetworkKeyRollover:
         self.is_under_way = True
         self._ends_at = now + self._grace_s if is_alone else None
 
+    def cancel(self) -> None:
+        """End the rollover without waiting for the grace."""
+        self.is_under_way = False
+
     def handle_peer_moved(self, now: float) -> None:
         """Start the grace again: a peer has proved for the first time that it has the new key."""
         self._ends_at = now + self._grace_s

@@ -161,18 +161,18 @@ def test_reload_moves_to_a_new_key_and_excludes_the_others() -> None:
     assert fixture.reload(NEW, OLD) == ""
     assert fixture.open == {1: OLD, 2: NEW}
     assert keystore.load(fixture.store) == [NEW, OLD]
-    fixture.keys.note(1, 5)
-    assert not fixture.keys.look(100)
+    fixture.keys.note_messages(1, 5)
+    assert not fixture.keys.tick(100)
     fixture.proved = 1
-    fixture.keys.note(2, 100)
-    fixture.keys.note(2, 109)
-    assert not fixture.keys.look(109.9)
-    assert fixture.keys.look(110)
+    fixture.keys.note_messages(2, 100)
+    fixture.keys.note_messages(2, 109)
+    assert not fixture.keys.tick(109.9)
+    assert fixture.keys.tick(110)
     assert fixture.open == {2: NEW}
     assert keystore.load(fixture.store) == [NEW]
     assert fixture.calls == [("exclude", 2), "renew"]
-    fixture.keys.look(119.9)
-    fixture.keys.look(120)
+    fixture.keys.tick(119.9)
+    fixture.keys.tick(120)
     assert fixture.calls == [("exclude", 2), "renew", "renew"]
 
 
@@ -186,8 +186,8 @@ def test_restarted_control_finishes_a_move() -> None:
     second.keys.start(0.0)
     assert second.open == {2: NEW, 1: OLD}
     second.proved = 1
-    second.keys.note(2, 50)
-    assert second.keys.look(60)
+    second.keys.note_messages(2, 50)
+    assert second.keys.tick(60)
     assert not keystore.is_moving(second.store)
     assert second.open == {2: NEW}
 
@@ -216,12 +216,12 @@ def test_appended_key_is_valid_and_active_only_when_it_is_first() -> None:
     assert fixture.reload(OLD, NEW) == ""
     assert fixture.open == {1: OLD, 0: NEW}
     fixture.proved = 1
-    fixture.keys.note(1, 1)
-    assert not fixture.keys.look(1e6)
+    fixture.keys.note_messages(1, 1)
+    assert not fixture.keys.tick(1e6)
     assert fixture.reload(NEW, OLD, now=1e6) == ""
     assert fixture.open == {1: OLD, 2: NEW}
-    fixture.keys.note(2, 1e6)
-    assert fixture.keys.look(1e6 + 10)
+    fixture.keys.note_messages(2, 1e6)
+    assert fixture.keys.tick(1e6 + 10)
     assert fixture.open == {2: NEW}
 
 
@@ -229,7 +229,7 @@ def test_retired_key_ends_at_once() -> None:
     """Goal: a node that was launched with two keys accepts both until the file has one.  Method: reload."""
     fixture = Fixture(NEW, OLD)
     assert fixture.open == {2: NEW, 1: OLD}
-    assert not fixture.keys.look(1e6)
+    assert not fixture.keys.tick(1e6)
     assert fixture.reload(NEW) == ""
     assert fixture.open == {2: NEW}
 

@@ -71,13 +71,13 @@ def test_a_new_record_does_not_undo_where_a_peer_was_heard(region: Region) -> No
     record = Net().add("b", at="192.0.2.2:4747").record
     publisher.publish_record(record, 3)
     publisher.publish_link(record, 3, up=True)
-    publisher.endpoint_moved(heard_from(3, "198.51.100.7", 61000))
+    publisher.move_endpoint(heard_from(3, "198.51.100.7", 61000))
     publisher.publish_record(msgspec.structs.replace(record, version=record.version + 1), 3)
     assert tables.link(3).endpoint == (parse("198.51.100.7"), 61000)
     assert publisher.endpoint_of(3) == "192.0.2.2:4747"
     publisher.publish_record(msgspec.structs.replace(record, endpoint="192.0.2.9:4747"), 3)
     assert tables.link(3).endpoint == (parse("192.0.2.9"), 4747)
-    publisher.endpoint_moved(heard_from(3, "198.51.100.7", 61000))
+    publisher.move_endpoint(heard_from(3, "198.51.100.7", 61000))
     for is_up in (False, True):
         publisher.publish_link(record, 3, up=is_up)
     assert tables.link(3).endpoint == (parse("192.0.2.2"), 4747)
