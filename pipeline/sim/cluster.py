@@ -197,4 +197,4 @@ class Cluster:
         """Return whether each running host has links to all others."""
         running = [host for host in self.hosts if host.is_running]
         names = {host.name for host in running}
-        return all(host.up() == names - {host.name} for host in running)
+        return all(host.linked_peers() == names - {host.name} for host in running)

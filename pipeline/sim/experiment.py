@@ -195,7 +195,7 @@ class Experiment:
         scenario, call = self.scenario, self.clock.call_at
         chance = generator(scenario, "joins")
         call(0.0, self.stations[0].start)
-        call(0.1, self.stations[0].announce)
+        call(0.1, self.stations[0].register_source, GROUP)
         for station in self.stations[1:]:
             call(0.2 + chance.random() * scenario.join_s, station.start)
         for event in churn_of(scenario):

@@ -176,7 +176,7 @@ class ControlHost(abc.ABC):
 
     # ---- outputs
 
-    def up(self) -> set[str]:
+    def linked_peers(self) -> set[str]:
         """Return the names of the peers whose links are up."""
         return {link.name for link in self.node.links() if link.is_up}
 

@@ -112,14 +112,10 @@ class Station(ControlHost):
 
     # ---- packets
 
-    def announce(self) -> None:
-        """Register as a source of the group."""
-        self.register_source(self._group)
-
     def send(self) -> None:
         """Send a packet to the group as a program of this host."""
         if self._look_up_host() is None:
-            self.announce()
+            self.register_source(self._group)
             return
         self._stream_sequence += 1
         packet = Packet(
