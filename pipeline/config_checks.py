@@ -56,18 +56,17 @@ def _node_endpoint(text: str) -> str:
     return endpoint
 
 
-def _peer(text: str) -> str:
-    try:
-        endpoint = _node_endpoint(text)
-    except ValueError as error:
-        raise ValueError(f"{text}: {error}") from None
-    if is_wildcard(endpoint):
-        raise ValueError(f"{text} is not the address of a peer")
-    return endpoint
-
-
 def _peers(texts: tuple[str, ...]) -> tuple[str, ...]:
-    endpoints = list(dict.fromkeys(_peer(text) for text in texts))
+    endpoints = []
+    for text in texts:
+        try:
+            endpoint = _node_endpoint(text)
+        except ValueError as error:
+            raise ValueError(str(error) if len(texts) == 1 else f"{text}: {error}") from None
+        if is_wildcard(endpoint):
+            raise ValueError(f"{text} is not the address of a peer")
+        endpoints.append(endpoint)
+    endpoints = list(dict.fromkeys(endpoints))
     if len(endpoints) > limits.SEEDS_MAX:
         raise ValueError(f"{len(endpoints)} peers, {limits.SEEDS_MAX} are the limit: nodes learn the others from them")
     return tuple(endpoints)

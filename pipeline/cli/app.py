@@ -130,7 +130,7 @@ def keygen(*, path: str, rotate: bool, retire: bool) -> int:
     if rotate and retire:
         raise UsageError("keygen --rotate --retire: give one of the two")
     if rotate:
-        key_file.rotate_network_key(Path(path))
+        key_file.add_network_key(Path(path))
     elif retire:
         key_file.retire_network_keys(Path(path))
     elif path == "-":

@@ -60,7 +60,7 @@ def write_network_key(path: Path) -> None:
         raise PipelineError(f"{path}: {_reason(error)}") from error
 
 
-def rotate_network_key(path: Path) -> None:
+def add_network_key(path: Path) -> None:
     """Put a new random key before the active one, which stays: nodes with either of the two can still be linked."""
     present = load_network_keys(path)
     _rewrite(path, [secrets.token_bytes(KEY_BYTES), present[0]])

@@ -35,7 +35,7 @@ def test_rotate_keeps_one_old_key_and_retire_none(tmp_path: Path) -> None:
     key_file.write_network_key(path)
     seen = [key_file.load_network_key(path)]
     for _ in range(3):
-        key_file.rotate_network_key(path)
+        key_file.add_network_key(path)
         found = key_file.load_network_keys(path)
         assert len(found) == 2
         assert found[1] == seen[-1]
@@ -50,12 +50,12 @@ def test_rotate_keeps_one_old_key_and_retire_none(tmp_path: Path) -> None:
 def test_rotate_refuses_a_file_that_is_not_a_usable_key_file(tmp_path: Path) -> None:
     """Goal: a rotation makes no key file.  Method: a missing file, a readable one, one with three keys."""
     with pytest.raises(ConfigError, match="no such key file"):
-        key_file.rotate_network_key(tmp_path / "none")
+        key_file.add_network_key(tmp_path / "none")
     path = tmp_path / "open"
     key_file.write_network_key(path)
     path.chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
-        key_file.rotate_network_key(path)
+        key_file.add_network_key(path)
     path.chmod(0o600)
     path.write_text("".join(base64.b64encode(key).decode() + "\n" for key in (OLD, NEW, THIRD)))
     with pytest.raises(ConfigError, match="3 keys, 2 are the limit"):
@@ -73,7 +73,7 @@ def test_failed_rotation_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(PipelineError, match="no space left"):
-        key_file.rotate_network_key(path)
+        key_file.add_network_key(path)
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -83,7 +83,7 @@ def test_keystore_is_filled_by_a_child_and_wiped(tmp_path: Path, capfd: pytest.C
     Method: a file with two keys, and a missing one."""
     path = tmp_path / "network.key"
     key_file.write_network_key(path)
-    key_file.rotate_network_key(path)
+    key_file.add_network_key(path)
     fd = keystore.create()
     assert keystore.load(fd) == []
     assert keystore.fill(fd, str(path)) == 0
