@@ -1,14 +1,14 @@
-"""The errors that end a command, each with its exit code (design: 0, 1, 2, 69, 77, 78).
+"""Errors that end a command, each with its exit code: 1, 2, 69, 77 or 78.
 
-An error's text is one line that says what is wrong and what to do; the command line prints it and nothing else.
-What a peer or a program sends wrong is never an exception here: it ends in a counted drop reason.
+The text of an error is one line that states what is wrong and what to do; the command line prints it and nothing else.
+A malformed packet or message does not end a command: its WireError becomes a drop reason (drop_reasons.py).
 """
 
 from __future__ import annotations
 
 
 class PipelineError(Exception):
-    """Anything that ends a command: the text is for the user, `exit_code` for scripts."""
+    """Error that ends a command: the text is for the user, `exit_code` for scripts."""
 
     exit_code = 1
 
@@ -38,4 +38,4 @@ class ConfigError(PipelineError):
 
 
 class WireError(ValueError):
-    """Bytes that are no message of ours: the caller counts them and drops them."""
+    """Bytes that are not a valid message; the text is the drop reason, which the caller counts."""

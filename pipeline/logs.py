@@ -1,4 +1,4 @@
-"""Where log lines go: stderr, one event a line, as text or JSON.  Stdout is for data.
+"""The log: one event a line on stderr, as text or JSON.  Stdout is for data.
 
 Events are state changes, never packets; fields are worker, peer, link, group, source, ring, reason and the like.
 """
@@ -20,9 +20,9 @@ LINES_MAX = 1024
 
 
 class _Stderr:
-    """Standard error, which ends nothing and holds nothing up.
+    """Standard error that neither raises nor blocks.
 
-    What a full disk, a reader that has gone, or one that does not read has no room for is lost.
+    A line is lost when the disk is full, or when the reader of a pipe has ended or does not read.
     """
 
     def write(self, text: str) -> None:
@@ -36,13 +36,13 @@ class _Stderr:
 
 
 def _has_room() -> bool:
-    """Whether a line can be written without waiting."""
-    look = select.poll()
+    """Whether a line can be written without blocking."""
+    poll = select.poll()
     try:
-        look.register(sys.stderr.fileno(), select.POLLOUT)
-    except (OSError, ValueError):  # no descriptor behind it
+        poll.register(sys.stderr.fileno(), select.POLLOUT)
+    except (OSError, ValueError):  # a file object without descriptor
         return True
-    return bool(look.poll(0))
+    return bool(poll.poll(0))
 
 
 class OnceLogger:
@@ -59,13 +59,13 @@ class OnceLogger:
             structlog.get_logger().warning(text, **fields)
 
 
-def complain(text: str) -> None:
-    """The one line of an error that ends a command."""
+def print_error(text: str) -> None:
+    """Print the one line of an error that ends a command."""
     _Stderr().write(f"pipeline: {text}\n")
 
 
 def configure(settings: LogSection) -> None:
-    """Sets up structlog for this process and those it forks."""
+    """Set up structlog for this process and its children."""
     as_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())

@@ -285,7 +285,7 @@ class _Supervisor:
             child.main()
             code = 0
         except PipelineError as error:
-            logs.complain(str(error))
+            logs.print_error(str(error))
             code = error.exit_code
         except Exception as error:  # noqa: BLE001  the boundary of the process: one line, and a new one is started
             log.warning("process failed", worker=child.role, lane=child.lane, error=f"{type(error).__name__}: {error}")

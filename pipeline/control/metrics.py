@@ -1,10 +1,10 @@
-"""Prometheus metrics: a small HTTP server in control's event loop, for those who ask for it (`--metrics ADDR:PORT`).
+"""Prometheus metrics: a small HTTP server in control's event loop, with `--metrics ADDR:PORT`.
 
-    launch   open the listening socket (before any fork, so that a port in use is an error of the command line)
-    control  attach it to the event loop; each scrape reads the views of `show` and writes them as text
+    launch   opens the listening socket before any fork, so that a port in use is an error of the command line
+    control  attaches it to the event loop; each scrape reads values of `show` and writes them as text
 
-It counts nothing itself and is not imported when nobody scrapes.  What it does not know: shared memory, and how to
-speak HTTP beyond the one request line that decides between an answer and an error.
+It counts nothing itself, and it is imported only when metrics are configured.  It does not know shared memory, and of
+HTTP only the request line, which decides between a response and an error.
 """
 
 from __future__ import annotations
@@ -22,46 +22,46 @@ from pipeline.shm import counters
 
 PREFIX = "mcast"
 REQUEST_BYTES_MAX = 8192
-"""As common HTTP servers: a scraper's request has some 300."""
+"""Usual limit of HTTP servers; the request of a scraper has some 300 bytes."""
 REQUEST_TIMEOUT_S = 5.0
-"""Who has not asked by then is cut off, so that slow connections hold nothing."""
+"""Time for a whole request, so that slow connections do not use up CONNECTIONS_MAX."""
 BACKLOG = 16
 CONNECTIONS_MAX = 32
-"""More at once are no scrapers."""
+"""Connections at once; several scrapers need few."""
 GROUPS_MAX = 1000
-"""Groups with series of their own; all are in the sums.  A time series for each of 65,536 would serve nobody."""
+"""Groups with time series of their own.  All 65,536 would be too many for a server of metrics; sums have all."""
 
 _LINK_COUNTERS = ("tx_bytes", "rx_bytes", "tx_datagrams", "rx_datagrams", "tx_errors")
 
 
 class Endpoint:
-    """Where metrics are served: opened by the launching process, served by control, restarted with it."""
+    """Server of the metrics: opened by the launching process, served by control, also after control's restart."""
 
     def __init__(self, listen: str) -> None:
-        """Listens on "ADDR:PORT"; PipelineError if that cannot be."""
+        """Listen on "ADDR:PORT"; PipelineError if that is not possible."""
         self._socket = sockets.open_listener("--metrics", listen, backlog=BACKLOG)
-        self._open = 0
+        self._connections = 0
 
     def fileno(self) -> int:
-        """The listening descriptor: workers close it."""
+        """Return the listening descriptor, which workers close."""
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Nobody serves any more."""
+        """Close the listening socket."""
         self._socket.close()
 
     async def attach(self, view: Callable[[str], Any]) -> None:
-        """Serves from now on, in the running event loop."""
+        """Serve from now on, in the running event loop; `view` returns the value of "status" or of a noun."""
         registry = CollectorRegistry(auto_describe=False)
         registry.register(Collector(view))
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            if self._open < CONNECTIONS_MAX:
-                self._open += 1
+            if self._connections < CONNECTIONS_MAX:
+                self._connections += 1
                 try:
                     await _answer(registry, reader, writer)
                 finally:
-                    self._open -= 1
+                    self._connections -= 1
             writer.close()
 
         await asyncio.start_server(answer, sock=self._socket.dup(), limit=REQUEST_BYTES_MAX)
@@ -78,7 +78,7 @@ async def _answer(registry: CollectorRegistry, reader: asyncio.StreamReader, wri
 
 
 def respond(registry: CollectorRegistry, head: bytes) -> bytes:
-    """The HTTP answer to a request's head."""
+    """Return the HTTP response to the head of a request."""
     words = head.partition(b"\r\n")[0].split(b" ")
     path = words[1].partition(b"?")[0] if len(words) == 3 else b""
     if words[0] not in (b"GET", b"HEAD") or path not in (b"/metrics", b"/"):
@@ -92,17 +92,17 @@ def _response(status: str, content_type: str, body: bytes, *, with_body: bool) -
     return "\r\n".join([*fields, "", ""]).encode() + (body if with_body else b"")
 
 
-# ---------------------------------------------------------------- what is told
+# ---------------------------------------------------------------- values
 
 
 class Collector:
-    """Reads the views of control when a scrape asks."""
+    """Collector of Prometheus: makes metrics of the values of `show` at each scrape."""
 
     def __init__(self, view: Callable[[str], Any]) -> None:
         self._view = view
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics."""
+        """Yield all metrics."""
         yield from self._node()
         yield from self._counters()
         yield from self._workers()
@@ -114,7 +114,7 @@ class Collector:
         info = {key: str(status[key]) for key in ("name", "version", "interface", "overlay", "node_id")}
         yield InfoMetricFamily(f"{PREFIX}_node", "The node and its version.", value=info)
         yield GaugeMetricFamily(f"{PREFIX}_ready", "1 once all processes are ready.", value=int(status["ready"]))
-        yield GaugeMetricFamily(f"{PREFIX}_uptime_seconds", "Since the launch.", value=status["uptime_s"])
+        yield GaugeMetricFamily(f"{PREFIX}_uptime_seconds", "Seconds since the launch.", value=status["uptime_s"])
 
     def _counters(self) -> Iterator[Metric]:
         found = self._view(Noun.COUNTERS)
@@ -124,7 +124,9 @@ class Collector:
         for reason, count in found["drops"].items():
             drops.add_metric([reason], count)
         yield drops
-        family = CounterMetricFamily(f"{PREFIX}_membership", "What the querier counted.", labels=["event"])
+        family = CounterMetricFamily(
+            f"{PREFIX}_membership", "Packets, messages and drops of the membership router, by event.", labels=["event"]
+        )
         for event, count in found["membership"].items():
             family.add_metric([event], count)
         yield family

@@ -19,6 +19,7 @@ from pipeline.control.cores import Cores
 from pipeline.control.nouns import Noun
 from pipeline.control.publish import Publisher
 from pipeline.control.resources import ControlResources
+from pipeline.drop_reasons import MembershipCounter
 from pipeline.forwarding.route import FibKey, Kind
 from pipeline.forwarding.sources import LocalSources
 from pipeline.forwarding.table import ForwardingTable
@@ -67,11 +68,11 @@ def value(control: ControlState, name: str) -> Any:
 
 
 def status(control: ControlState) -> Row:
-    """One object about the instance as a whole."""
+    """Return one object about the instance as a whole."""
     config, region = control.resources.config, control.resources.region
     links = control.cores.node.links()
-    wanted = [worker.process for worker in graph.workers(config.workers.count)]
-    is_ready = all(region.process_state(index) is ProcessState.READY for index in [0, *wanted])
+    indices = [0, *(worker.process for worker in graph.workers(config.workers.count))]
+    is_ready = all(region.process_state(index) is ProcessState.READY for index in indices)
     return {
         "name": config.node.name,
         "version": __version__,
@@ -97,7 +98,7 @@ def status(control: ControlState) -> Row:
 
 @_view(Noun.LINKS)
 def links(control: ControlState) -> list[Row]:
-    """One row a peer; `peer` is null for a seed that has not answered yet."""
+    """Return one row for each peer; `peer` is null for a configured peer that has not replied yet."""
     rows: list[Row] = []
     for link in control.cores.node.links():
         figures = control.publisher.link_figures(link.link)
@@ -121,7 +122,10 @@ def links(control: ControlState) -> list[Row]:
 
 @_view(Noun.GROUPS)
 def groups(control: ControlState) -> list[Row]:
-    """One row a group that this host or another wants; fields of the local querier are null where it has no state."""
+    """Return one row for each group with members here or elsewhere.
+
+    Fields of the local querier are null for a group without local members.
+    """
     rows: dict[Address, Row] = {}
     for view in control.cores.membership.groups(time.monotonic()):
         rows[view.group] = {
@@ -152,7 +156,7 @@ def groups(control: ControlState) -> list[Row]:
 
 @_view(Noun.ROUTES)
 def routes(control: ControlState) -> list[Row]:
-    """One row a forwarding entry; `turn` is null where all packets of a stream go the same way."""
+    """Return one row for each forwarding entry; `turn` is the stripe, or null for a stream without stripes."""
     name = control.cores.node.name_of
     return [
         {
@@ -168,58 +172,59 @@ def routes(control: ControlState) -> list[Row]:
             "stream": entry.stream,
             "why": entry.why,
         }
-        for entry in sorted(control.table.entries(), key=lambda entry: _place(entry.key))
+        for entry in sorted(control.table.entries(), key=lambda entry: _sort_key(entry.key))
     ]
 
 
-def _place(key: FibKey) -> tuple[Any, ...]:
-    """Where an entry stands in a list: what is flooded, then addresses, then groups, the entries of each together."""
+def _sort_key(key: FibKey) -> tuple[Any, ...]:
+    """Return the sort key of an entry: flooded ones first, then addresses, then groups, those of each together."""
     kind = (Kind.FLOOD, Kind.UNICAST, Kind.GROUP, Kind.SOURCE).index(key.kind)
     return kind, len(key.group), key.group, key.source or b"", key.side.value, key.origin or 0, key.via or 0, key.stripe
 
 
 @_view(Noun.RINGS)
 def rings(control: ControlState) -> list[Row]:
-    """One row a ring."""
+    """Return one row for each ring."""
     return ring.levels(control.resources.region)
 
 
 _processes: dict[int, psutil.Process] = {}
+"""Process of each index in the region's process table, with the CPU time at the last call of `_cpu_percent`."""
 
 
-def _cpu_percent(pid: int) -> float:
-    """Since the last time it was asked; of its whole life the first time."""
+def _cpu_percent(index: int, pid: int) -> float:
+    """Return the CPU share of a process since the last call, or since its start at the first call."""
     try:
-        known = _processes.get(pid)
-        if known is None:
-            known = _processes[pid] = psutil.Process(pid)
-            known.cpu_percent()
-            times, age = known.cpu_times(), time.time() - known.create_time()
-            return round(100 * (times.user + times.system) / max(age, 0.01), 2)
-        return round(known.cpu_percent(), 2)
+        process = _processes.get(index)
+        if process is not None and process.pid == pid:
+            return round(process.cpu_percent(), 2)
+        process = _processes[index] = psutil.Process(pid)
+        process.cpu_percent()
+        times, age_s = process.cpu_times(), time.time() - process.create_time()
+        return round(100 * (times.user + times.system) / max(age_s, 0.01), 2)
     except psutil.Error:
-        _processes.pop(pid, None)
+        _processes.pop(index, None)
         return 0.0
 
 
-_PACKETS = {
+_PACKET_COUNTERS = {
     Stage.TUN_INGRESS: "tun_rx_packets",
     Stage.CLASSIFY: "sealed",
     Stage.OVERLAY_EGRESS: "overlay_tx_datagrams",
     Stage.OVERLAY_INGRESS: "overlay_rx_datagrams",
 }
+"""Counter of the packets that a stage has handled."""
 
 
 @_view(Noun.WORKERS)
 def workers(control: ControlState) -> list[Row]:
-    """Control, then one row a worker process."""
+    """Return one row for control and one for each worker process."""
     region = control.resources.region
-    members = [graph.Worker("control", 0, ()), *graph.workers(control.resources.config.workers.count)]
+    processes = [graph.Worker("control", 0, ()), *graph.workers(control.resources.config.workers.count)]
     rows = []
-    for worker in members:
+    for worker in processes:
         index = worker.process if worker.stages else 0
         pid = region.process_pid(index)
-        packets = sum(counters.value(region, _PACKETS[stage], lane=worker.lane, stage=stage) for stage in worker.stages)
         rows.append(
             {
                 "role": worker.role,
@@ -227,17 +232,27 @@ def workers(control: ControlState) -> list[Row]:
                 "pid": pid,
                 "state": region.process_state(index).name.lower(),
                 "restarts": region.process_restarts(index),
-                "cpu_percent": _cpu_percent(pid),
-                "packets": packets if worker.stages else control.cores.membership.counters.get("reports_received", 0),
+                "cpu_percent": _cpu_percent(index, pid),
+                "packets": _packets(control, worker),
                 "stages": [stage.name.lower() for stage in worker.stages],
             }
         )
     return rows
 
 
+def _packets(control: ControlState, worker: graph.Worker) -> int:
+    """Return the packets that a worker's stages have handled; for control, membership reports."""
+    if not worker.stages:
+        return control.cores.membership.counters[MembershipCounter.REPORTS_RECEIVED]
+    return sum(
+        counters.value(control.resources.region, _PACKET_COUNTERS[stage], lane=worker.lane, stage=stage)
+        for stage in worker.stages
+    )
+
+
 @_view(Noun.COUNTERS)
 def counts(control: ControlState) -> Row:
-    """All counters of the data plane, of membership and of the interface."""
+    """Return all counters of the data plane, of membership, of refused messages and of the interface."""
     found: Row = counters.totals(control.resources.region)
     found["membership"] = dict(control.cores.membership.counters)
     found["refused"] = dict(control.admission.refusals)
@@ -249,12 +264,12 @@ def counts(control: ControlState) -> Row:
 
 @_view(Noun.GRAPH)
 def graph_of(control: ControlState) -> Row:
-    """The overlay as this node knows it, and where each group goes from here.
+    """Return the overlay as this node knows it, and the next hops of each group.
 
-    What is relayed is never sent back, so `to` leaves `via` out; entries by `via` that say no more than that are not
-    listed.
+    A packet is never relayed back to the node it came from, so `to` leaves `via` out.  An entry by `via` is listed
+    only if its next hops differ from those of the general entry by more than that.
     """
-    known = [link for link in control.cores.node.links() if link.name]
+    peers = [link for link in control.cores.node.links() if link.name]
     rows = [row for row in routes(control) if row["kind"] == "group"]
     relays = [row for row in rows if row["side"] == "overlay"]
     plain = {_stream(row): set(row["next_hops"]) for row in relays if row["via"] is None}
@@ -262,8 +277,8 @@ def graph_of(control: ControlState) -> Row:
         row["next_hops"] = [name for name in row["next_hops"] if name != row["via"]]
     own = control.resources.config.node.name
     return {
-        "nodes": [own, *(link.name for link in known)],
-        "edges": [{"from": own, "to": link.name, "state": "up" if link.is_up else "down"} for link in known],
+        "nodes": [own, *(link.name for link in peers)],
+        "edges": [{"from": own, "to": link.name, "state": "up" if link.is_up else "down"} for link in peers],
         "trees": [
             {
                 "group": row["group"],
@@ -298,20 +313,20 @@ def _stream(row: Row) -> tuple[Any, ...]:
 
 
 def _differs(row: Row, plain: Mapping[tuple[Any, ...], set[str]]) -> bool:
-    """Whether an entry by `via` sends elsewhere than the one for packets from anybody."""
+    """Whether an entry by `via` has other next hops than the entry for packets from any node."""
     return set(row["next_hops"]) != plain.get(_stream(row), set()) - {row["via"]}
 
 
 def trace(control: ControlState, arguments: Mapping[str, str]) -> Row:
-    """Membership events from number `after` on; without it, the number of the next one."""
+    """Return the membership events from number `after` on; without it none, and the number of the next one."""
     after = arguments.get("after", "")
     now = time.monotonic()
     part = control.trace.poll(int(after) if after.isdecimal() and len(after) < 20 else None, now)
-    began = time.time() - now
+    epoch_s = time.time() - now
     return {
         "events": [
             {
-                "time_s": round(began + event.now, 6),
+                "time_s": round(epoch_s + event.now, 6),
                 "group": show(event.group) if event.group else None,
                 "host": show(event.host) if event.host else None,
                 "rule": event.rule,

@@ -26,7 +26,7 @@ def test_a_full_disk_ends_nothing(monkeypatch: pytest.MonkeyPatch, as_format: st
     logs.configure(LogSection(format=as_format))
     for _ in range(1000):
         structlog.get_logger().warning("restarting", worker="classify")
-    logs.complain("an error")
+    logs.print_error("an error")
     os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
     full.close()
 
@@ -61,5 +61,5 @@ def test_a_reader_that_does_not_read_holds_nothing_up(monkeypatch: pytest.Monkey
 
 
 def test_complaint_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.complain("port 4747 is in use")
+    logs.print_error("port 4747 is in use")
     assert capsys.readouterr().err == "pipeline: port 4747 is in use\n"
