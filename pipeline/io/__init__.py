@@ -1,1 +1,1 @@
-"""The only users of the operating system: interfaces, sockets, descriptors, rights."""
+"""Users of the operating system: interfaces, sockets, files, rights.  Cores and engines use none of it."""

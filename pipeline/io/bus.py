@@ -1,9 +1,9 @@
 """ZeroMQ sockets: between nodes over TCP with CURVE, within the host over ipc.
 
-Between nodes everyone has one ROUTER to receive on and one send-only DEALER for each peer; an answer goes out by
-the DEALER to its addressee.  All nodes share the two key pairs that the network key yields: who does not know it can
-neither complete a handshake as client (the server's public key is nowhere to be seen) nor be taken for one of us
-(the authenticator admits a single client key).
+Each node has one ROUTER to receive from all peers and one DEALER to send to each peer; a reply goes out by the DEALER
+to its receiver.  All nodes share the two key pairs that are derived from the network key.  Without that key a client
+cannot complete the handshake, because the server's public key is published nowhere, and no client is admitted, because
+the authenticator accepts a single client key.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from pipeline.keys import file as key_file
 HANDSHAKE_MS = 2000
 RECONNECT_MS, RECONNECT_MAX_MS = 50, 5000
 UNACKNOWLEDGED_MS = 5000
-"""What a host does not acknowledge for so long, it will not: it has gone, or we have another address.  TCP itself would
-wait for a quarter of an hour, and after a long partition for its next try."""
+"""Time for a peer to acknowledge data, after which the connection is made anew: the peer is gone, or this host has
+another address.  TCP itself waits a quarter of an hour, and after a long partition for its next retransmission."""
 KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT = 60, 10, 3
-"""Who has called us and gone without a word holds a descriptor for a minute and a half."""
+"""A caller that vanished without closing its connection holds a descriptor for 90 s."""
 SEND_QUEUE = 4096
-"""Messages to one peer that the network has not taken yet; more are dropped and repaired by anti-entropy."""
+"""Messages to one peer that wait for the network; further ones are dropped, and anti-entropy makes up for them."""
 PUNT_QUEUE = 16384
 BATCH = 256
-"""Messages taken from a socket before others have their turn."""
+"""Messages read from a socket before other descriptors are served."""
 DOMAIN = "mcast-pipeline"
 
 
 @dataclass(frozen=True, slots=True)
 class CurveKeys:
-    """Key pairs in z85: the ROUTER's, which is the same on every node, and that of every DEALER."""
+    """Key pairs in z85: one of all ROUTERs and one of all DEALERs of the network."""
 
     server_public: bytes
     server_secret: bytes
@@ -49,14 +49,14 @@ class CurveKeys:
 
 
 def derive_curve_keys(network_key: bytes) -> CurveKeys:
-    """The network's two key pairs."""
+    """Return the two key pairs of a network."""
     server = zmq.utils.z85.encode(key_file.derive(network_key, "control link, server"))
     client = zmq.utils.z85.encode(key_file.derive(network_key, "control link, client"))
     return CurveKeys(zmq.curve_public(server), server, zmq.curve_public(client), client)
 
 
 class _OneClient:
-    """Admits the single client key that a network key yields."""
+    """Credentials provider that admits the one client key of a network."""
 
     def __init__(self, public: bytes) -> None:
         self._public = public
@@ -66,16 +66,16 @@ class _OneClient:
 
 
 def authenticator(context: zmq.Context[zmq.Socket[bytes]]) -> AsyncioAuthenticator:
-    """Starts the authenticator of the context's CURVE sockets; call it before they are bound."""
+    """Start the authenticator of the context's CURVE sockets; call this before they are bound."""
     quiet = logging.getLogger("pipeline.curve")
-    quiet.setLevel(logging.CRITICAL)  # failed handshakes are told by `failed_handshakes`
-    found = AsyncioAuthenticator(zmq.asyncio.Context(context), log=quiet)
-    found.start()
-    return found
+    quiet.setLevel(logging.CRITICAL)  # `failed_handshakes` reports failed handshakes
+    started = AsyncioAuthenticator(zmq.asyncio.Context(context), log=quiet)
+    started.start()
+    return started
 
 
 def admit(authenticator: AsyncioAuthenticator, domain: str, curve: CurveKeys) -> None:
-    """Sockets of that domain admit the client key of `curve` and no other."""
+    """Admit the client key of `curve`, and no other, to the sockets of a domain."""
     authenticator.configure_curve_callback(domain, credentials_provider=_OneClient(curve.client_public))
 
 
@@ -85,7 +85,7 @@ def admit(authenticator: AsyncioAuthenticator, domain: str, curve: CurveKeys) ->
 def peer_receiver(
     context: zmq.Context[zmq.Socket[bytes]], fd: int, endpoint: str, curve: CurveKeys | None, domain: str
 ) -> zmq.Socket[bytes]:
-    """The ROUTER on a listening descriptor, which ZeroMQ closes with the socket."""
+    """Return a ROUTER on a listening descriptor, which ZeroMQ closes with the socket."""
     sock = context.socket(zmq.ROUTER)
     sock.setsockopt(zmq.LINGER, 0)
     sock.setsockopt(zmq.USE_FD, fd)
@@ -102,12 +102,12 @@ def peer_receiver(
         sock.setsockopt(zmq.CURVE_SECRETKEY, curve.server_secret)
         sock.setsockopt(zmq.CURVE_PUBLICKEY, curve.server_public)
         sock.setsockopt(zmq.ZAP_DOMAIN, domain.encode())
-    sock.bind(f"tcp://{endpoint}")  # the descriptor is bound already: nothing but the words
+    sock.bind(f"tcp://{endpoint}")  # takes the descriptor, which is bound already
     return sock
 
 
 def peer_sender(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, curve: CurveKeys | None) -> zmq.Socket[bytes]:
-    """A DEALER to "ADDR:PORT"; it reconnects for ever and queues nothing while it is not connected."""
+    """Return a DEALER to "ADDR:PORT"; it reconnects for ever and queues nothing while it is not connected."""
     sock = context.socket(zmq.DEALER)
     sock.setsockopt(zmq.LINGER, 0)
     sock.setsockopt(zmq.IMMEDIATE, 1)
@@ -127,20 +127,20 @@ def peer_sender(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, curve: C
 
 
 def failed_handshakes(sock: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
-    """A socket that has an event for each connection that could not prove who it is; read it with `read_failure`."""
+    """Return a socket with an event for each failed handshake; `read_failure` reads an event."""
     return sock.get_monitor_socket(
         zmq.Event.HANDSHAKE_FAILED_NO_DETAIL | zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_FAILED_AUTH
     )
 
 
 def read_failure(parts: list[zmq.Frame]) -> str:
-    """The word of such an event: what was wrong with the connection."""
+    """Return the word for what was wrong with a handshake: "auth", "protocol" or "no_detail"."""
     event = monitor.parse_monitor_message([part.bytes for part in parts])["event"]
     return str(zmq.Event(event).name).lower().removeprefix("handshake_failed_")
 
 
 def send(sock: zmq.Socket[bytes], data: bytes) -> bool:
-    """Sends without waiting; False if there is no connection, or its queue is full."""
+    """Send without waiting; return False if there is no connection, or its queue is full."""
     try:
         sock.send(data, zmq.DONTWAIT)
     except zmq.Again:
@@ -152,7 +152,7 @@ def send(sock: zmq.Socket[bytes], data: bytes) -> bool:
 
 
 def punt_sender(endpoint: str) -> zmq.Socket[bytes]:
-    """A worker's PUSH to control, of a context of its own (the worker was forked)."""
+    """Return a worker's PUSH socket to control.  Its context is new, as a context must not be used after a fork."""
     sock: zmq.Socket[bytes] = zmq.Context().socket(zmq.PUSH)
     sock.setsockopt(zmq.LINGER, 0)
     sock.setsockopt(zmq.SNDHWM, PUNT_QUEUE)
@@ -162,7 +162,7 @@ def punt_sender(endpoint: str) -> zmq.Socket[bytes]:
 
 
 def punt_receiver(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
-    """Control's end of it."""
+    """Return control's PULL socket for punts."""
     sock = context.socket(zmq.PULL)
     sock.setsockopt(zmq.LINGER, 0)
     sock.setsockopt(zmq.RCVHWM, PUNT_QUEUE)
@@ -171,7 +171,7 @@ def punt_receiver(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq
 
 
 def request_receiver(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
-    """Where control takes requests of the command line; ROUTER, so that one that asks nonsense holds nobody up."""
+    """Return control's socket for requests of the command line.  A ROUTER serves others after a malformed request."""
     sock = context.socket(zmq.ROUTER)
     sock.setsockopt(zmq.LINGER, 0)
     sock.setsockopt(zmq.MAXMSGSIZE, limits.MESSAGE_BYTES_MAX)
@@ -180,8 +180,8 @@ def request_receiver(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> 
 
 
 def _bind(sock: zmq.Socket[bytes], endpoint: str) -> None:
-    """Binds an ipc socket; the directory, mode 0700, guards it."""
-    Path(endpoint.removeprefix("ipc://")).unlink(missing_ok=True)  # of a control that died
+    """Bind an ipc socket, which the directory's mode 0700 protects."""
+    Path(endpoint.removeprefix("ipc://")).unlink(missing_ok=True)  # left by a control process that was killed
     sock.bind(endpoint)
 
 
@@ -191,10 +191,10 @@ def _bind(sock: zmq.Socket[bytes], endpoint: str) -> None:
 def attach(
     loop: asyncio.AbstractEventLoop, sock: zmq.Socket[bytes], handle: Callable[[list[list[zmq.Frame]]], None]
 ) -> Callable[[], None]:
-    """Calls `handle` with batches of multipart messages as they arrive.
+    """Call `handle` with batches of multipart messages as they arrive.
 
-    ZeroMQ's descriptor tells of changes only, so a socket is read until it is empty, in batches between which
-    other descriptors have their turn.  Returns a function to be called after sending on the same socket.
+    ZeroMQ's descriptor reports changes only, so the socket is read until it is empty, in batches between which other
+    descriptors are served.  The returned function must be called after sending on the same socket.
     """
 
     def read() -> None:
@@ -212,9 +212,9 @@ def attach(
             handle(batch)
 
     loop.add_reader(sock.FD, read)
-    loop.call_soon(read)  # for what came before the loop watched
+    loop.call_soon(read)  # for messages that came before the reader was added
 
-    def look_again() -> None:
+    def read_again() -> None:
         loop.call_soon(read)
 
-    return look_again
+    return read_again

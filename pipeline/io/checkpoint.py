@@ -1,9 +1,10 @@
-"""A memory file in which control keeps its soft state, so that its successor goes on where it died.
+"""Checkpoint of control: a memory file with its soft state, from which a restarted control process goes on.
 
-The supervisor owns the descriptor; the file has no name and goes with the instance.  Two slots in turn: the header,
-one small write, names the slot that is whole, so a control that dies while saving leaves the state before.
+The supervisor owns the descriptor; the file has no name and ends with the instance.  States are written to two slots in
+turn.  The header, one small write, names the complete slot, so a control that is killed while saving leaves the state
+before.
 
-What is saved holds sender keys.  It is written through mappings which are locked into memory, if that is allowed.
+The state holds sender keys, so it is written through mappings that are locked into memory, if that is allowed.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from pipeline.io import privileges
 _HEADER = struct.Struct("<QQII")  # generation, length, slot, CRC-32
 _SLOT_AT = (4096, 1 << 30)  # the file is sparse
 _GROWTH = 1 << 20
-"""Bytes by which a mapping grows: few mappings are ever made, and little is mapped for nothing."""
+"""Bytes by which a mapping grows: few mappings are made, and little memory is mapped without use."""
 
 
 def create() -> int:
-    """A new, empty checkpoint; its descriptor."""
+    """Return the descriptor of a new, empty checkpoint."""
     return os.memfd_create("mcast-pipeline-checkpoint", os.MFD_CLOEXEC)
 
 
 class Checkpoint:
-    """Reader and writer, for the one control process of the instance."""
+    """Reader and writer of a checkpoint; an instance has one control process, so one at a time."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -38,14 +39,14 @@ class Checkpoint:
         self._maps: list[mmap.mmap | None] = [None, None]
 
     def load(self) -> bytes | None:
-        """What was saved last; None if nothing was, or it is not whole."""
+        """Return the last state; None if none was saved, or it is not complete."""
         if not self._generation:
             return None
         data = os.pread(self._fd, self._length, _SLOT_AT[self._slot])
         return data if zlib.crc32(data) == self._crc else None
 
     def save(self, data: bytes) -> None:
-        """Replaces what was saved."""
+        """Replace the saved state."""
         slot = 1 - self._slot
         self._mapped(slot, len(data))[: len(data)] = data
         self._generation, self._slot = self._generation + 1, slot
@@ -53,7 +54,7 @@ class Checkpoint:
         os.pwrite(self._fd, _HEADER.pack(self._generation, self._length, self._slot, self._crc), 0)
 
     def _mapped(self, slot: int, length: int) -> mmap.mmap:
-        """A slot of at least that length."""
+        """Return the mapping of a slot, with at least that length."""
         held = self._maps[slot]
         if held is None or len(held) < length:
             size, at = -(-max(length, 1) // _GROWTH) * _GROWTH, _SLOT_AT[slot]

@@ -1,7 +1,7 @@
-"""The network keys of a running instance: a memory file that control reads, and nobody else but the supervisor holds.
+"""Key store: a memory file with the network keys of a running instance, held by the supervisor and read by control.
 
-The key file is read once, at launch, by a child process that ends at once: the supervisor's memory, of which every
-worker inherits a copy, never contains a key.  What a reload brings stands here for control's successors.
+The key file is read once, at launch, by a child process that ends at once.  So the supervisor's memory, of which every
+worker inherits a copy, never contains a key.  The keys of a reload are stored for a restarted control process.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from pipeline.keys import file as key_file
 
 
 def create() -> int:
-    """A new, empty key store; its descriptor."""
+    """Return the descriptor of a new, empty key store."""
     fd = os.memfd_create("mcast-pipeline-keys", os.MFD_CLOEXEC)
     os.ftruncate(fd, mmap.PAGESIZE)
     return fd
 
 
 def lock(fd: int) -> mmap.mmap:
-    """Keeps the page out of swap as long as the mapping is held, which children do not inherit."""
+    """Keep the page out of swap as long as the returned mapping is held, which children do not inherit."""
     held = mmap.mmap(fd, mmap.PAGESIZE)
     held.madvise(mmap.MADV_DONTFORK)
     privileges.lock_pages(held)
-    _ = held[0]  # locked as it comes into use
+    _ = held[0]  # pages are locked at their first use
     return held
 
 
 def fill(fd: int, path: str) -> int:
-    """Puts the keys of a key file there without reading them here; 0, or the exit code of an error that was printed."""
+    """Store the keys of a key file, read by a child process; return 0 or the exit code of an error that was printed."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -50,23 +50,23 @@ def fill(fd: int, path: str) -> int:
 
 
 def save(fd: int, network_keys: list[bytes], *, is_moving: bool = False) -> None:
-    """Replaces what is there; the first key is the active one, and the second is to end soon if `is_moving`."""
+    """Replace the keys; the first is the active one.  `is_moving`: a rollover is under way, and the second will end."""
     data = bytes([len(network_keys), is_moving]) + b"".join(network_keys)
     os.pwrite(fd, data.ljust(mmap.PAGESIZE, b"\0"), 0)
 
 
 def load(fd: int) -> list[bytes]:
-    """The keys; none if nothing was put there (--insecure)."""
+    """Return the keys, none with `--insecure`."""
     data = os.pread(fd, mmap.PAGESIZE, 0)
     size = key_file.KEY_BYTES
     return [data[2 + number * size : 2 + (number + 1) * size] for number in range(data[0])]
 
 
 def is_moving(fd: int) -> bool:
-    """Whether the second key is to end: a control that was restarted goes on with that."""
+    """Whether a rollover is under way, with which a restarted control process goes on."""
     return os.pread(fd, 2, 0)[1:] == b"\1"
 
 
 def wipe(fd: int) -> None:
-    """Overwrites the keys."""
+    """Overwrite the keys."""
     os.pwrite(fd, bytes(mmap.PAGESIZE), 0)

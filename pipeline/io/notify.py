@@ -1,4 +1,4 @@
-"""sd_notify(3): tells the service manager that the instance is ready, or ends.  No-op without one."""
+"""sd_notify(3): reports to the service manager that the instance is ready or ends, if there is a manager."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 
 
 def notify(state: str) -> None:
-    """Sends "READY=1", "STOPPING=1", … to $NOTIFY_SOCKET, if that is set."""
+    """Send "READY=1", "STOPPING=1" or the like to $NOTIFY_SOCKET, if that is set."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return

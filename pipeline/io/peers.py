@@ -1,13 +1,12 @@
-"""The sockets between this node's control process and the others', for one network key or for two while one succeeds
-the other.
+"""Sockets between this node's control process and those of its peers, by one network key, or by two in a rollover.
 
     one key     one ROUTER on the control port, one DEALER for each peer
-    two keys    a ROUTER each on the same port: whoever accepts a connection tries its key, and who calls with the other
-                one calls again.  Established connections are not touched.  A DEALER for each peer and key: messages go
-                by that of the newest key which has a connection
+    two keys    one ROUTER for each key on the same port: either may accept a connection.  A caller with the other key
+                fails and connects again.  Established connections stay.  One DEALER for each peer and key: a message
+                goes by the newest key that has a connection
 
 Keys have numbers, the newest the highest; a message comes with the number of the key that its sender has proved to
-know.  It decides nothing: which keys, and when, is control's affair.
+have.  Control decides which keys are valid (control/network_key.py).
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ Batch = list[list[zmq.Frame]]
 
 
 class MessageRates:
-    """How many messages each connection may send: a token bucket each, with a bound on the connections remembered."""
+    """Token buckets of connections: how many messages each may send.  The number of buckets is bounded."""
 
     def __init__(self) -> None:
         self._buckets: dict[bytes, TokenBucket] = {}
         """Least recently used first."""
 
     def allows(self, connection: bytes, now: float) -> bool:
-        """Whether one more may be looked at now."""
+        """Return whether one more message of the connection may be handled now."""
         bucket = self._buckets.pop(connection, None)
         if bucket is None:
             bucket = TokenBucket(rate_per_s=limits.MESSAGES_PER_S, burst=limits.MESSAGE_BURST, now=now)
@@ -53,7 +52,7 @@ class _Key:
 
 
 class PeerSockets:
-    """Made in control's event loop."""
+    """Sockets to and from all peers; create it in control's event loop."""
 
     def __init__(
         self,
@@ -82,7 +81,7 @@ class PeerSockets:
     # ---------------------------------------------------------------- keys
 
     def add(self, number: int, network_key: bytes | None) -> None:
-        """From now on nodes with that key are let in, and called; None: everybody is."""
+        """Accept and call nodes with that key from now on; None: nodes without a key."""
         curve = bus.derive_curve_keys(network_key) if network_key else None
         domain = f"{bus.DOMAIN}.{number}"
         if curve is not None:
@@ -96,7 +95,7 @@ class PeerSockets:
         self._keys[number] = _Key(curve, router, failures)
 
     def drop(self, number: int) -> None:
-        """Nodes that know only that key are cut off."""
+        """Close all connections by that key."""
         key = self._keys.pop(number)
         for sock in (key.failures, key.router):
             self._loop.remove_reader(sock.FD)
@@ -108,13 +107,16 @@ class PeerSockets:
                 sender.close(linger=0)
 
     def numbers(self) -> list[int]:
-        """The keys in use, the newest first."""
+        """Return the numbers of the keys in use, the newest first."""
         return sorted(self._keys, reverse=True)
 
     # ---------------------------------------------------------------- sending
 
     def send(self, endpoint: str, data: bytes) -> None:
-        """To "ADDR:PORT", without waiting; lost if there is no connection yet.  ZMQError if there cannot be one."""
+        """Send to "ADDR:PORT" without waiting.
+
+        The message is lost if there is no connection yet; ZMQError if there cannot be one.
+        """
         senders = self._senders.get(endpoint)
         if senders is None:
             if len(self._senders) >= 2 * limits.NODES_MAX:
@@ -128,12 +130,12 @@ class PeerSockets:
                 return
 
     def close_sender(self, endpoint: str) -> None:
-        """Nobody at that endpoint is spoken to any more."""
+        """Close the connections to an endpoint."""
         for sender in self._senders.pop(endpoint, {}).values():
             sender.close(linger=0)
 
     def close(self, linger_ms: int) -> None:
-        """The end: what was said last has so long to leave."""
+        """Close all connections; messages that wait have that long to leave."""
         for senders in self._senders.values():
             for sender in senders.values():
                 sender.close(linger=linger_ms)

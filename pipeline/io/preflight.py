@@ -1,7 +1,7 @@
-"""What `pipeline check` finds out: can this host run a node?
+"""Checks of `pipeline check`: whether this host can run a node.
 
-Each probe does the thing itself on a small scale (opens a TUN of its own, binds the port, reserves shared memory)
-and takes it back; none asks who we are.  It knows nothing of configurations beyond the address to listen on.
+Each check does the thing itself on a small scale and takes it back: it opens a TUN of its own, binds the port, opens a
+file in shared memory.  None looks at the user id.  Of the configuration only the address to listen on is known here.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from pipeline.errors import PermissionDeniedError, PipelineError
 from pipeline.io import netlink, rundir, sockets, tun
 
 KERNEL_MIN = (5, 10)
-"""UDP_SEGMENT, UDP_GRO, pidfd and eventfds as used here all work in it; Debian 11 has it."""
+"""Linux 5.10, of Debian 11, has UDP_SEGMENT, UDP_GRO, pidfd and eventfd as they are used here."""
 SHM_BYTES_MIN = 64 << 20
-"""Rings of four lanes, the forwarding table and the replay windows when all of them are in use."""
+"""Shared memory for the rings of four lanes, a full forwarding table and all replay windows."""
 SEGMENT_BYTES = 1400
 
 OK, NOTE, DENIED, MISSING = "ok", "note", "denied", "missing"
-"""Fine; runs, but slower or with less; a right is missing; does not run."""
+"""States of a finding: good; slower or with fewer features; a right is missing; a node does not run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the table: `state` is one of the words above, `detail` says what was found and what to do."""
+    """Result of one check: `state` is one of the words above, `detail` is what was found and what to do."""
 
     name: str
     state: str
     detail: str
 
     def as_dict(self) -> dict[str, str]:
-        """As `--json` prints it."""
+        """Return the row of `--json`."""
         return asdict(self)
 
 
 def findings(listen: str) -> list[Finding]:
-    """Every probe's finding, in the order in which a launch would meet them."""
-    probes: Sequence[tuple[str, Callable[[], Finding]]] = (
+    """Return the finding of each check, in the order in which a launch would meet them."""
+    checks: Sequence[tuple[str, Callable[[], Finding]]] = (
         ("kernel", _kernel),
         ("library", _library),
         ("runtime directory", _runtime_directory),
@@ -54,20 +54,20 @@ def findings(listen: str) -> list[Finding]:
         ("port", lambda: _port(listen)),
         ("ipv6", _ipv6),
     )
-    return [_guarded(name, probe) for name, probe in probes]
+    return [_run(name, check) for name, check in checks]
 
 
 def exit_code(found: Sequence[Finding]) -> int:
-    """0 if a node runs here, 77 if it lacks rights, 1 if it lacks anything else."""
+    """Return 0 if a node runs here, 77 if rights are missing, 1 if anything else is."""
     states = {finding.state for finding in found}
     if DENIED in states:
         return PermissionDeniedError.exit_code
     return PipelineError.exit_code if MISSING in states else 0
 
 
-def _guarded(name: str, probe: Callable[[], Finding]) -> Finding:
+def _run(name: str, check: Callable[[], Finding]) -> Finding:
     try:
-        return probe()
+        return check()
     except PermissionDeniedError as error:
         return Finding(name, DENIED, str(error))
     except PipelineError as error:
@@ -87,7 +87,7 @@ def _kernel() -> Finding:
 
 
 def _library() -> Finding:
-    """The C extension can be loaded, and so the cipher's library that it is linked to."""
+    """Check that the C extension can be loaded, and with it the library of the cipher."""
     spec = importlib.util.find_spec("pipeline.shm._native")
     if spec is None or spec.origin is None:
         return Finding("library", MISSING, "the C extension is not built: make setup")
@@ -105,7 +105,7 @@ def _runtime_directory() -> Finding:
 
 
 def _tun() -> Finding:
-    """An interface with two queues, which is gone when they are closed; %d lets the kernel pick a free name."""
+    """Open an interface of one queue, which ends with it; the kernel replaces %d so that the name is free."""
     queues = tun.open_queues("mcastchk%d", 1)
     try:
         if tun.takes_super_packets(queues[0]):

@@ -1,7 +1,7 @@
-"""The runtime directory of an instance: lock with the supervisor's pid, ipc sockets.  /run/mcast-pipeline/NAME.
+"""Runtime directory of an instance, /run/mcast-pipeline/NAME: a lock with the supervisor's pid, and ipc sockets.
 
-The lock is held by the supervisor as long as it lives, so a directory whose lock is free was left by one that was
-killed and may be taken over.
+The supervisor holds the lock until it ends.  So a directory whose lock is free was left by a killed supervisor, and a
+new one may take it over.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ ROOT = Path("/run/mcast-pipeline")
 
 
 def control_endpoint(name: str) -> str:
-    """Where control answers the command line."""
+    """Return the endpoint at which control replies to the command line."""
     return f"ipc://{ROOT / name / 'control.sock'}"
 
 
 def punt_endpoint(name: str) -> str:
-    """Where control takes packets from the workers."""
+    """Return the endpoint at which control receives punts from the workers."""
     return f"ipc://{ROOT / name / 'punt.sock'}"
 
 
 class RuntimeDirectory:
-    """Held by the supervisor from start to end."""
+    """Locked runtime directory, which the supervisor holds from its start to its end."""
 
     def __init__(self, name: str) -> None:
-        """Creates and locks the directory; what a killed predecessor left in it is removed."""
+        """Create and lock the directory; remove what a killed predecessor left in it."""
         self._name = name
         self._path = ROOT / name
-        self._lock = self._locked()
+        self._lock = self._acquire_lock()
 
-    def _locked(self) -> int:
-        """The descriptor of the lock, held."""
+    def _acquire_lock(self) -> int:
+        """Return the descriptor of the lock, which is held."""
         try:
             ROOT.mkdir(mode=0o755, exist_ok=True)
             self._path.mkdir(mode=0o700, exist_ok=True)
@@ -62,19 +62,19 @@ class RuntimeDirectory:
         return lock
 
     def restore(self) -> None:
-        """Makes it again if somebody has removed it: sockets cannot be bound without."""
-        if not self._stands():
+        """Create the directory again if it was removed: sockets could not be bound without it."""
+        if not self._exists():
             os.close(self._lock)
-            self._lock = self._locked()
+            self._lock = self._acquire_lock()
 
-    def _stands(self) -> bool:
+    def _exists(self) -> bool:
         try:
             return (self._path / "lock").stat().st_ino == os.fstat(self._lock).st_ino
         except OSError:
             return False
 
     def remove(self) -> None:
-        """Removes the directory, and the root if this was the last."""
+        """Remove the directory, and the root if this was the last instance."""
         shutil.rmtree(self._path, ignore_errors=True)
         with contextlib.suppress(OSError):
             ROOT.rmdir()
@@ -82,11 +82,11 @@ class RuntimeDirectory:
 
 
 def _make_private(path: Path) -> None:
-    """What was there must be a directory of this user: files are removed in it, which a link could lead elsewhere."""
+    """Check that the path is a directory of this user, not a link: files in it will be removed.  Make it private."""
     try:
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except NotADirectoryError:
-        raise PipelineError(f"{path}: is no directory: remove it") from None
+        raise PipelineError(f"{path}: is not a directory: remove it") from None
     try:
         if os.fstat(directory).st_uid != os.geteuid():
             raise PipelineError(f"{path}: belongs to another user: remove it, or choose another --name")
@@ -97,7 +97,7 @@ def _make_private(path: Path) -> None:
 
 def _refusal(path: Path, error: OSError) -> PipelineError:
     if error.errno == errno.EROFS:
-        return PipelineError(f"{path}: read-only file system: mount {ROOT.parent} writable, it is for what runs")
+        return PipelineError(f"{path}: read-only file system: mount {ROOT.parent} writable")
     if error.errno in (errno.EACCES, errno.EPERM):
         return PermissionDeniedError(f"{path}: no permission: run as root")
     return PipelineError(f"{path}: {os.strerror(error.errno or 0)}")

@@ -1,7 +1,7 @@
-"""TUN queues: opened by the supervisor, one a lane, inherited by the workers.
+"""TUN queues: opened by the supervisor, one for each lane, inherited by the workers.
 
-The interface is not persistent: it lives exactly as long as somebody holds a queue, so a killed instance leaves
-none behind.  Addresses and routes are netlink's business (io/netlink.py).
+The interface is not persistent: it exists as long as a process holds one of its queues, so a killed instance leaves
+none behind.  Addresses and routes are set in io/netlink.py.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ TUN_F_CSUM, TUN_F_USO4, TUN_F_USO6 = 0x01, 0x20, 0x40
 
 
 def open_queues(interface: str, count: int) -> list[int]:
-    """Creates the interface with `count` queues; their non-blocking descriptors, with a vnet header on each packet.
+    """Create the interface; return `count` queues: non-blocking descriptors with a vnet header on each packet.
 
-    Errors name what to do: no device node, no right (CAP_NET_ADMIN), interface in use.
+    An error states what to do: no device node, no right (CAP_NET_ADMIN), interface in use.
     """
     queues: list[int] = []
     try:
@@ -40,9 +40,9 @@ def open_queues(interface: str, count: int) -> list[int]:
 
 
 def attach(queues: Iterable[int], interface: str) -> None:
-    """Creates the interface with these queues, which have none or whose interface was taken away."""
+    """Create the interface with these queues, which have none or whose interface was deleted."""
     for number, queue in enumerate(queues):
-        # The first must make the interface, not join another instance's.
+        # The first one must create the interface, not join that of another instance.
         _attach_queue(queue, interface, 0 if number else IFF_TUN_EXCL)
 
 
@@ -67,14 +67,14 @@ def _attach_queue(queue: int, interface: str, more_flags: int) -> None:
         if error.errno in (errno.EBUSY, errno.EINVAL):
             raise PipelineError(f"interface {interface} exists already: choose another with --tun") from None
         if error.errno == errno.EEXIST:
-            raise PipelineError(f"interface {interface}: has got another name or namespace: restart") from None
+            raise PipelineError(f"interface {interface}: was renamed or moved to another namespace: restart") from None
         raise PipelineError(f"interface {interface}: {os.strerror(error.errno or 0)}") from None
 
 
 def takes_super_packets(queue: int) -> bool:
-    """Whether UDP super-packets may be written into the TUN (USO, Linux ≥ 6.2).
+    """Whether UDP super-packets can be written into the TUN (USO, Linux ≥ 6.2).
 
-    Asked by switching USO on for reading and off again: programs' packets are to be read one by one.
+    It is tried by switching USO on for reading, and off again so that packets of programs are read one by one.
     """
     try:
         fcntl.ioctl(queue, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_USO4 | TUN_F_USO6)

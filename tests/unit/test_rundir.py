@@ -29,7 +29,7 @@ def test_a_link_is_not_followed(root: Path, tmp_path: Path) -> None:
     victim.mkdir()
     (victim / "precious").touch()
     (root / "a").symlink_to(victim)
-    with pytest.raises(PipelineError, match="is no directory"):
+    with pytest.raises(PipelineError, match="is not a directory"):
         rundir.RuntimeDirectory("a")
     assert [path.name for path in victim.iterdir()] == ["precious"]
 
