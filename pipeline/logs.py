@@ -14,6 +14,7 @@ from typing import TextIO, cast
 import structlog
 
 from pipeline.config import LogSection
+from pipeline.terminal import has_styles, one_line, printable
 
 LINES_MAX = 1024
 """Distinct lines of a OnceLogger: what peers do can neither fill the disk nor the memory."""
@@ -61,20 +62,27 @@ class OnceLogger:
 
 def print_error(text: str) -> None:
     """Print the one line of an error that ends a command."""
-    _Stderr().write(f"pipeline: {text}\n")
+    _Stderr().write(f"pipeline: {one_line(text)}\n")
+
+
+def _escape(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Escape control characters in the text and the fields of an event; the JSON renderer does so by itself."""
+    return {key: printable(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
 def configure(settings: LogSection) -> None:
     """Set up structlog for this process and its children."""
     as_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    renderers: list[structlog.typing.Processor] = (
+        [structlog.processors.JSONRenderer()]
+        if as_json
+        else [_escape, structlog.dev.ConsoleRenderer(colors=has_styles(sys.stderr))]
     )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.level.upper()]),
         logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Stderr())),

@@ -1,10 +1,11 @@
-"""The command line, `pipeline …`.
+"""The command line, `pipeline …`: entry, exit codes, and one line for every error.
 
-    __init__  entry: exit codes, and one line for every error          app       the commands and their flags
-    client    finds running instances and talks to their control      tables    values as tables for people
+    app       commands and their flags          completion   shell completion
+    settings  configuration of a command        tables, pictures, console   values for people
+    demo, demo_view, simulate, top, trace       one command each
 
-Imports stand where they are used: `pipeline status --wait` runs in scripts' loops and starts in a fraction of the time
-that all libraries together take.
+Modules import libraries where they use them: scripts run `pipeline status --wait` in loops, and it starts in a fraction
+of the time that all libraries together take.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from collections.abc import Sequence
 from typing import TextIO
 
 INTERRUPTED = 130
-"""128 + SIGINT, as a shell would report it."""
+"""128 + SIGINT, as a shell reports it."""
 BROKEN_PIPE = 141
-"""128 + SIGPIPE: whoever read our output has enough of it; nothing to complain about."""
+"""128 + SIGPIPE: the reader of our output has closed its end, which is no error."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code.  Whatever goes wrong ends in one line on stderr and never in a traceback."""
+    """Run one command and return its exit code.  Every error ends in one line on stderr, never in a traceback."""
     _open_standard_files()
     try:
         from pipeline.cli.app import run
@@ -31,41 +32,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
-        _give_up(sys.stdout)
+        _discard_output(sys.stdout)
         code = BROKEN_PIPE
     except Exception as error:  # noqa: BLE001  # the last resort of a program that promises one line
-        code = _complain(error)
-    return code
-
-
-def _complain(error: Exception) -> int:
-    if os.environ.get("MCAST_PIPELINE_DEBUG"):
-        import traceback
-
-        traceback.print_exception(error)
-    code, text = _explain(error)
-    try:
-        sys.stderr.write("pipeline: " + " ".join(text.split()) + "\n")
-    except OSError:
-        _give_up(sys.stderr)
+        code = _report(error)
     return code
 
 
 def _open_standard_files() -> None:
-    """Who starts us may have closed some: the next descriptor opened would be one, and what is said go into it."""
+    """Open closed standard files on /dev/null: else the next descriptor opened would receive what is printed."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
             setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
 
 
-def _give_up(file: TextIO) -> None:
-    """Nobody takes what is still to be written there: the flush at exit would complain."""
+def _report(error: Exception) -> int:
+    """Write an error to stderr and return its exit code."""
+    from pipeline.terminal import one_line
+
+    if os.environ.get("MCAST_PIPELINE_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    code, text = _code_and_text(error)
+    try:
+        sys.stderr.write(f"pipeline: {one_line(text)}\n")
+    except OSError:
+        _discard_output(sys.stderr)
+    return code
+
+
+def _discard_output(file: TextIO) -> None:
+    """Redirect a file without a reader to /dev/null, so that the flush at exit does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
-def _explain(error: Exception) -> tuple[int, str]:
-    """Exit code (design §6) and text of an error."""
+def _code_and_text(error: Exception) -> tuple[int, str]:
+    """Return exit code and text of an error."""
     from pipeline.errors import PermissionDeniedError, PipelineError
 
     if isinstance(error, PipelineError):

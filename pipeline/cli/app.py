@@ -1,6 +1,7 @@
-"""The commands with their flags; each hands over to the module that does the work, imported when it is called.
+"""Commands and their flags.  Each command imports the module that does its work when it is called.
 
-Flags arrive as text and are checked by config.py, so that a value is refused in the same words wherever it stood.
+Flags arrive as text.  config.py checks them, so that a wrong value gets the same error from a flag, a file or the
+environment.
 """
 
 from __future__ import annotations
@@ -16,22 +17,27 @@ import click
 from click.shell_completion import CompletionItem
 
 from pipeline import __version__
+from pipeline.cli import completion
 from pipeline.control.nouns import Noun
 from pipeline.errors import UsageError
+from pipeline.terminal import printable
 
 STOP_TIMEOUT_S = 10.0
-"""Goodbyes, the end of the workers and netlink take tenths of a second; this is for a host that is busy."""
+"""An instance ends within tenths of a second: goodbyes, workers, netlink.  The rest is for a busy host."""
+TOPOLOGIES = ("plane", "transit-stub", "power-law")
+EXAMPLE = Path(sys.prefix, "share/mcast-pipeline/pipeline.toml")
+"""The commented configuration file of an installed package; in the repository it is configs/pipeline.toml."""
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 class _App(click.Group):
-    """A group whose error for an unknown command names the nearest one."""
+    """Group of commands whose error for an unknown command names the nearest one."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         word = args[0]
-        if not word.startswith("-") and word not in self.commands:
+        if not ctx.resilient_parsing and not word.startswith("-") and word not in self.commands:
             near = difflib.get_close_matches(word, self.commands, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(self.commands))}"
             raise UsageError(f"no such command: {' '.join([*ctx.command_path.split()[1:], word])} ({hint})")
@@ -39,7 +45,9 @@ class _App(click.Group):
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Parse and invoke; click's usage errors become ours, of one line."""
+    """Parse and run a command; return its exit code.  A usage error of click becomes a UsageError of one line."""
+    if completion.VARIABLE in os.environ:
+        return completion.respond(app, os.environ[completion.VARIABLE])
     try:
         with app.make_context("pipeline", list(arguments)) as context:
             return int(app.invoke(context) or 0)
@@ -55,14 +63,24 @@ def run(arguments: Sequence[str]) -> int:
         raise UsageError(f"{text[:1].lower()}{text[1:]}; see `{path} --help`") from None
 
 
-@click.group(cls=_App, context_settings=SETTINGS)
+@click.group(
+    cls=_App,
+    context_settings=SETTINGS,
+    epilog=f'Shell completion: eval "$({completion.VARIABLE}=bash_source pipeline)", and alike for zsh and fish.',
+)
 @click.version_option(__version__, prog_name="mcast-pipeline", message="%(prog)s %(version)s")
 def app() -> None:
     """IP multicast for unmodified programs, across networks that carry none."""
 
 
 def _instance_flag(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--name", metavar="NAME", help="Instance; the host name if not given.")(command)
+    option = click.option(
+        "--name",
+        metavar="NAME",
+        shell_complete=completion.instances,
+        help="Instance (default: the host name, or the only one that runs).",
+    )
+    return option(command)
 
 
 def _json_flag(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -70,7 +88,12 @@ def _json_flag(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _config_flag = click.option(
-    "--config", "config", metavar="FILE", envvar="MCAST_PIPELINE_CONFIG", help="TOML file (see configs/pipeline.toml)."
+    "--config",
+    "config",
+    metavar="FILE",
+    envvar="MCAST_PIPELINE_CONFIG",
+    shell_complete=completion.files,
+    help=f"TOML file; {EXAMPLE if EXAMPLE.exists() else 'configs/pipeline.toml'} has every key.",
 )
 
 
@@ -81,14 +104,16 @@ _config_flag = click.option(
 @_config_flag
 @click.option("--workers", metavar="N", help="Processes of the data plane: 1, 2, 4, 8, 12 … 64 (default 4).")
 @click.option("--name", metavar="NAME", help="Name of this node (default: the host name).")
-@click.option("--key", metavar="FILE", help="Network key, the same on all nodes; see `pipeline keygen`.")
-@click.option("--insecure", is_flag=True, help="No key: nothing is encrypted or authenticated.")
+@click.option("--key", metavar="FILE", shell_complete=completion.files,
+              help="Network key, the same on all nodes; see `pipeline keygen`.")  # fmt: skip
+@click.option("--insecure", is_flag=True, help="Run without a key: nothing is encrypted or authenticated.")
 @click.option("--listen", metavar="ADDR:PORT", help="UDP for data, TCP for control (default 0.0.0.0:4747).")
-@click.option("--peer", "peers", metavar="ADDR:PORT", multiple=True, help="A node to start from; the rest are learnt.")
+@click.option("--peer", "peers", metavar="ADDR:PORT", multiple=True, help="Node to connect to; others are learnt.")
 @click.option("--tun", metavar="IFNAME", help="Interface for local programs (default mcast0).")
 @click.option("--address", "addresses", metavar="CIDR", multiple=True, help="Overlay address (default: from the name).")
-@click.option("--overlay", metavar="ENGINE", help="Engine that decides the routes (default mesh).")
-@click.option("--metrics", metavar="ADDR:PORT", help="Serve Prometheus metrics there.")
+@click.option("--overlay", metavar="ENGINE", shell_complete=completion.engines,
+              help="Engine that decides the routes (default mesh).")  # fmt: skip
+@click.option("--metrics", metavar="ADDR:PORT", help="Serve Prometheus metrics at this address.")
 def launch(config: str | None, **flags: Any) -> int:
     """Run a node in the foreground until SIGTERM."""
     from pipeline.cli.settings import effective
@@ -108,15 +133,17 @@ def launch(config: str | None, **flags: Any) -> int:
 
 
 def _parameters(flags: Any) -> dict[str, str]:
-    """Configuration key → the parameter of `launch` that click fills from its flag."""
+    """Return configuration key → the parameter of `launch` that click fills from its flag."""
     plural = {"--peer": "peers", "--address": "addresses"}
     return {key: plural.get(flag, flag.removeprefix("--")) for key, flag in flags.items()}
 
 
 @app.command()
-@click.argument("path", metavar="[FILE]", required=False, default="network.key")
-@click.option("--rotate", is_flag=True, help="Put a new key into an existing file; the present one stays for the move.")
-@click.option("--retire", is_flag=True, help="Take all keys but the newest out of the file, after the move.")
+@click.argument("path", metavar="[FILE]", required=False, default="network.key", shell_complete=completion.files)
+@click.option(
+    "--rotate", is_flag=True, help="Add a new key to a file; the present one stays until all nodes have moved."
+)
+@click.option("--retire", is_flag=True, help="Remove all keys but the newest from a file, after the move.")
 def keygen(*, path: str, rotate: bool, retire: bool) -> int:
     """Make a network key, mode 0600 (default: network.key here).
 
@@ -145,10 +172,10 @@ def keygen(*, path: str, rotate: bool, retire: bool) -> int:
 
 @app.command()
 @_instance_flag
-@click.option("--wait", "wait", metavar="S", help="Wait up to S seconds for it to be ready.")
+@click.option("--wait", "wait", metavar="S", help="Wait up to S seconds until it is ready.")
 @_json_flag
 def status(name: str | None, wait: str | None, as_json: bool) -> int:
-    """Is the node ready?  0 if so, 69 if it is not running."""
+    """Report whether a node is ready (exit code 0) or not (69)."""
     from pipeline.client import wait_ready
 
     value = wait_ready(name, _seconds("--wait", wait) if wait else 0.0)
@@ -163,11 +190,13 @@ def _complete_noun(_ctx: click.Context, _param: click.Parameter, incomplete: str
 @app.command(epilog="\b\n" + "\n".join(f"{noun:<9} {noun.summary}" for noun in Noun))
 @click.argument("noun", metavar="|".join(Noun), shell_complete=_complete_noun)
 @_instance_flag
-@click.option("--detail", is_flag=True, help="Every column and every line, also those that are zero.")
-@click.option("--format", "form", metavar="FORMAT", default="text", help="Of a graph: text (default), dot, mermaid.")
+@click.option("--detail", is_flag=True, help="Show every column, list and counter in full.")
+@click.option("--format", "form", metavar="FORMAT", default="text",
+              shell_complete=completion.words("text", "dot", "mermaid"),
+              help="Format of a graph: text (default), dot, mermaid.")  # fmt: skip
 @_json_flag
 def show(noun: str, name: str | None, detail: bool, form: str, as_json: bool) -> int:
-    """What a running node knows."""
+    """Show the state of a running node."""
     from pipeline.cli.pictures import FORMATS, draw
     from pipeline.client import ask, instance_name
 
@@ -188,12 +217,14 @@ def show(noun: str, name: str | None, detail: bool, form: str, as_json: bool) ->
 
 
 @app.command()
-@click.option("--membership", is_flag=True, help="Rules of IGMP and MLD as they fire (all there is to trace).")
+@click.option(
+    "--membership", is_flag=True, help="Rules of IGMP and MLD as they fire (the default; there is no other trace)."
+)
 @_instance_flag
-@click.option("--seconds", metavar="S", help="End after S seconds; else Ctrl-C does.")
+@click.option("--seconds", metavar="S", help="End after S seconds (default: at Ctrl-C).")
 @_json_flag
 def trace(*, membership: bool, name: str | None, seconds: str | None, as_json: bool) -> int:  # noqa: ARG001
-    """What a running node does, as it does it: time, group, host, rule."""
+    """Print the events of a running node: time, group, host, rule."""
     from pipeline.cli.trace import follow
     from pipeline.client import instance_name
 
@@ -204,7 +235,7 @@ def trace(*, membership: bool, name: str | None, seconds: str | None, as_json: b
 @app.command()
 @_instance_flag
 def top(name: str | None) -> int:
-    """Traffic, workers, links and groups of a running node, each second; q ends it."""
+    """Show traffic, workers, links and groups, each second; q ends it."""
     from pipeline.cli import top as view
     from pipeline.client import instance_name
 
@@ -215,7 +246,10 @@ def top(name: str | None) -> int:
 @app.command()
 @_instance_flag
 def reload(name: str | None) -> int:
-    """Read the key file again: a running node moves to the key that stands first in it, see `keygen --rotate`."""
+    """Read the key file again and move to its first key.
+
+    See `keygen --rotate`.
+    """
     from pipeline import client
 
     client.reload(client.instance_name(name))
@@ -225,7 +259,7 @@ def reload(name: str | None) -> int:
 @app.command()
 @_instance_flag
 def stop(name: str | None) -> int:
-    """End a node and wait until it is gone with all it made."""
+    """End a node; return when all that it made is removed."""
     from pipeline import client
 
     client.stop(client.instance_name(name), STOP_TIMEOUT_S)
@@ -240,7 +274,10 @@ def stop(name: str | None) -> int:
 @click.option("--listen", metavar="ADDR:PORT", help="The port to try (default 0.0.0.0:4747).")
 @_json_flag
 def check(config: str | None, listen: str | None, as_json: bool) -> int:
-    """Can this host run it: kernel, rights, /dev/shm, port?  Each is tried.  0 yes, 77 rights are missing, 1 no."""
+    """Check whether this host can run a node.
+
+    Tries the kernel, rights, /dev/shm and the port.  Exit code 0: it can; 77: rights are missing; 1: anything else is.
+    """
     from pipeline.cli.settings import effective
     from pipeline.io import preflight
 
@@ -252,26 +289,26 @@ def check(config: str | None, listen: str | None, as_json: bool) -> int:
 
 @app.group(cls=_App, name="config")
 def config_group() -> None:
-    """Check a configuration file, or show what it amounts to."""
+    """Check a configuration file, or show the effective configuration."""
 
 
 @config_group.command("check")
-@click.argument("file", required=False, envvar="MCAST_PIPELINE_CONFIG")
+@click.argument("file", required=False, envvar="MCAST_PIPELINE_CONFIG", shell_complete=completion.files)
 def config_check(file: str | None) -> int:
-    """Is the file (and the environment) usable?  0, or 78 and the line that is wrong."""
+    """Check the file and the environment: exit code 0, or 78 and the key that is wrong."""
     from pipeline.cli.settings import effective
 
     effective({}, file)
-    click.echo(f"{file or 'environment and defaults'}: ok")
+    click.echo(f"{printable(file) if file else 'environment and defaults'}: ok")
     return 0
 
 
 @config_group.command("show")
-@click.argument("file", required=False, envvar="MCAST_PIPELINE_CONFIG")
-@click.option("--origin", is_flag=True, help="Say where each value comes from.")
+@click.argument("file", required=False, envvar="MCAST_PIPELINE_CONFIG", shell_complete=completion.files)
+@click.option("--origin", is_flag=True, help="Show where each value comes from.")
 @_json_flag
 def config_show(file: str | None, origin: bool, as_json: bool) -> int:
-    """The effective configuration, as TOML."""
+    """Show the effective configuration as TOML."""
     from pipeline.cli.settings import as_toml, effective, jsonable
 
     settings, origins = effective({}, file)
@@ -287,7 +324,7 @@ def config_show(file: str | None, origin: bool, as_json: bool) -> int:
 @click.option("--workers", metavar="N", default="4", help="Workers of each node (default 4).")
 @_json_flag
 def demo(seconds: str, workers: str, as_json: bool) -> int:
-    """Three namespaced hosts, a real video stream, a live table."""
+    """Show a video stream between three hosts in network namespaces."""
     from pipeline.config import load
 
     count = load({"workers.count": workers}, os.environ, None, require_key=False).workers.count
@@ -297,20 +334,24 @@ def demo(seconds: str, workers: str, as_json: bool) -> int:
 
 
 @app.command()
-@click.option("--overlay", "engine", metavar="ENGINE", default="mesh", help="Engine (default mesh).")
+@click.option("--overlay", "engine", metavar="ENGINE", default="mesh", shell_complete=completion.engines,
+              help="Engine (default mesh).")  # fmt: skip
 @click.option("--nodes", metavar="N", default="128", help="Number of nodes (default 128).")
 @click.option("--seed", metavar="N", default="1", help="Seed of all random numbers (default 1).")
 @click.option("--duration", metavar="S", default="600", help="Length of the run in virtual seconds (default 600).")
 @click.option("--warmup", metavar="S", default="", help="Packets count from then on (default a quarter of --duration).")
 @click.option("--rate", metavar="R", default="10", help="Packets per second (default 10).")
 @click.option("--packet-bytes", metavar="B", default="100", help="Size of a packet in bytes (default 100).")
-@click.option("--topology", "place", metavar="KIND", help="plane, transit-stub or power-law (default plane).")
-@click.option("--rtt-matrix", metavar="FILE", help="Matrix of round-trip times in ms, instead of a topology.")
+@click.option("--topology", "place", metavar="KIND", shell_complete=completion.words(*TOPOLOGIES),
+              help=f"{', '.join(TOPOLOGIES)} (default {TOPOLOGIES[0]}).")  # fmt: skip
+@click.option("--rtt-matrix", metavar="FILE", shell_complete=completion.files,
+              help="Matrix of round-trip times in ms, instead of a topology.")  # fmt: skip
 @click.option("--loss", metavar="SHARE", default="0", help="Share of datagrams that is lost, 0 to 1 (default 0).")
 @click.option("--bandwidth", metavar="MBIT", help="Rate of access links in Mbit/s, each direction (default no limit).")
 @click.option("--mttf", metavar="S", help="Mean time to failure of a node (default no failures).")
 @click.option("--mttr", metavar="S", default="120", help="Mean time until a failed node returns (default 120).")
-@click.option("--trace", metavar="FILE", help="Failures from a file: lines of seconds, node, up or down.")
+@click.option("--trace", metavar="FILE", shell_complete=completion.files,
+              help="Failures from a file: lines of seconds, node, up or down.")  # fmt: skip
 @click.option("--partition", metavar="BEGIN,END,SHARE", help="Cut off a share of the nodes from BEGIN to END.")
 @click.option("--option", "options", metavar="NAME=VALUE", multiple=True, help="Option of the engine.")
 @_json_flag
@@ -340,7 +381,7 @@ def _seconds(flag: str, text: str) -> float:
 
 
 def _print(noun: str, value: Any, *, as_json: bool, detail: bool = False) -> None:
-    """stdout is data: one JSON object, or what people read."""
+    """Write a value to stdout: one JSON object, or text for people."""
     if as_json:
         import json
 

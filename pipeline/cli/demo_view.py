@@ -1,6 +1,6 @@
-"""What the demonstration shows: a live table on a terminal, a line a second on a pipe, a summary, one JSON object.
+"""Output of the demonstration: a live table on a terminal, a line a second on a pipe, a summary or one JSON object.
 
-It is handed plain rows and knows neither hosts nor streams.
+Its input are plain rows; it knows neither hosts nor streams.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ import json
 import sys
 from typing import Any, Self, TypeAlias
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from pipeline.cli.console import make_console
 
 Row: TypeAlias = dict[str, Any]
 
@@ -21,16 +23,16 @@ LINE_INTERVAL_S = 1.0
 
 
 class Screen:
-    """Takes samples and events while the demonstration runs; a context manager."""
+    """Display of samples and events while the demonstration runs; a context manager."""
 
     def __init__(self, *, silent: bool, seconds: float) -> None:
-        self._console = Console(highlight=False)
+        self._console = make_console()
         self._silent = silent
         self._seconds = seconds
         self._events: list[str] = []
         self._next_line_s = 0.0
         self._live: Live | None = None
-        if not silent and self._console.is_terminal:
+        if not silent and self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> Self:
@@ -43,7 +45,7 @@ class Screen:
             self._live.stop()
 
     def event(self, elapsed_s: float, text: str) -> None:
-        """Something happened that a spectator should know."""
+        """Show an event with its time."""
         line = f"{elapsed_s:5.1f} s  {text}"
         self._events = [*self._events, line][-EVENTS_SHOWN:]
         if not self._silent and not self._live:
@@ -81,7 +83,7 @@ def _streams(nodes: list[Row]) -> Table:
 
 
 def _stages(nodes: list[Row]) -> Table:
-    """A packet's path, stage by stage: packets a second and the share of a core."""
+    """Return the table of stages in the order of a packet's path: packets a second and share of a core."""
     stages = list(dict.fromkeys(stage["stage"] for node in nodes for stage in node["stages"]))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("packets/s (CPU %)")
@@ -105,7 +107,7 @@ def _line(node: Row) -> str:
 
 
 def summary(report: Row, *, as_json: bool) -> None:
-    """The last word: per viewer what arrived, and whether all of it did."""
+    """Write the summary: what each viewer received, and whether it was all."""
     if as_json:
         _write(json.dumps({"schema": 1, "demo": report}))
         return
@@ -119,7 +121,7 @@ def summary(report: Row, *, as_json: bool) -> None:
     for node in report["nodes"]:
         _write(f"{node['name']}: {node['pss_mb']:.0f} MB, {node['cpu_s']:.1f} s of CPU")
     native = report["native_multicast_dropped"]
-    _write(f"the underlay carried no multicast: its bridge met {native} native multicast packets and dropped them")
+    _write(f"the underlay carried no multicast: its bridge dropped {native} native multicast packets")
     gone = "everything is removed" if report["removed"] else "NOT everything is removed"
     verdict = "all of it arrived" if report["ok"] else "FAILED: some of it is missing"
     _write(f"{verdict}; {gone}; {report['total_s']:.0f} s in all")

@@ -1,6 +1,6 @@
-"""`show graph` as text, DOT and Mermaid: the overlay around this node, and where each group goes from here.
+"""`show graph` as text, DOT and Mermaid: the overlay around this node, and the next hops of each group.
 
-It draws what the answer of control says and asks nothing itself.
+The input is the value of `show graph`; nothing is requested here.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
+from pipeline.terminal import printable
+
 Graph = Mapping[str, Any]
 
 SENT = "sent"
@@ -16,16 +18,18 @@ RELAYED = "relayed"
 
 
 def draw(graph: Graph, form: str) -> str:
-    """The picture in one of FORMATS."""
-    return FORMATS[form](graph)
+    """Return the picture of a graph in one of FORMATS."""
+    return "".join(printable(line) + "\n" for line in FORMATS[form](graph).splitlines())
 
 
 class _Hop(NamedTuple):
-    """Which packets, how this node comes to them, their turn if only some go so, and to whom they go."""
+    """Next hops of one stripe of a stream at this node."""
 
     stream: str
-    way: str
-    turn: int | None
+    action: str
+    """SENT, or RELAYED with the node that the packets come from."""
+    stripe: int | None
+    """None if the stream has one stripe."""
     to: tuple[str, ...]
     why: str
 
@@ -33,8 +37,8 @@ class _Hop(NamedTuple):
 def _hops(graph: Graph) -> list[_Hop]:
     hops = [_Hop(_stream(row), SENT, row["turn"], tuple(row["to"]), row["why"]) for row in graph["trees"]]
     for row in graph["relays"]:
-        way = RELAYED + (f" from {row['via']}" if row["via"] else "")
-        hops.append(_Hop(_stream(row), way, row["turn"], tuple(row["to"]), row["why"]))
+        action = RELAYED + (f" from {row['via']}" if row["via"] else "")
+        hops.append(_Hop(_stream(row), action, row["turn"], tuple(row["to"]), row["why"]))
     return hops
 
 
@@ -43,14 +47,14 @@ def _stream(row: Mapping[str, Any]) -> str:
     return f"{source} → {row['group']}" if source else str(row["group"])
 
 
-def _turns(hops: Iterable[_Hop], every: AbstractSet[int | None]) -> str:
-    """For hops that only some packets of a stream take."""
-    turns = {hop.turn for hop in hops}
-    numbers = sorted(turn for turn in turns if turn is not None)
-    return f"turn {', '.join(map(str, numbers))}" if numbers and turns != every else ""
+def _stripes(hops: Iterable[_Hop], every: AbstractSet[int | None]) -> str:
+    """Return “turn 0, 2” (the stripes of the hops) if the stream has others, else an empty text."""
+    stripes = {hop.stripe for hop in hops}
+    numbers = sorted(stripe for stripe in stripes if stripe is not None)
+    return f"turn {', '.join(map(str, numbers))}" if numbers and stripes != every else ""
 
 
-def _by(hops: Iterable[_Hop], key: Callable[[_Hop], Any]) -> dict[Any, list[_Hop]]:
+def _group_by(hops: Iterable[_Hop], key: Callable[[_Hop], Any]) -> dict[Any, list[_Hop]]:
     found: dict[Any, list[_Hop]] = {}
     for hop in hops:
         found.setdefault(key(hop), []).append(hop)
@@ -67,7 +71,7 @@ def _text(graph: Graph) -> str:
     ]
     if graph["edges"]:
         lines[-1] = "└" + lines[-1][1:]
-    for stream, hops in _by(_hops(graph), lambda hop: hop.stream).items():
+    for stream, hops in _group_by(_hops(graph), lambda hop: hop.stream).items():
         lines += ["", f"{stream}: {'; '.join(dict.fromkeys(hop.why for hop in hops))}"]
         lines += [f"├▶ {line}" for line in _lines(hops)]
         lines[-1] = "└" + lines[-1][1:]
@@ -75,27 +79,27 @@ def _text(graph: Graph) -> str:
 
 
 def _lines(hops: list[_Hop]) -> Iterator[str]:
-    """One for all packets that go to the same nodes: “sent, relayed, turn 0, 2: b, c”."""
-    every = {hop.turn for hop in hops}
-    ways: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    for (way, to), alike in _by(hops, lambda hop: (hop.way, hop.to)).items():
-        ways.setdefault((_turns(alike, every), to), []).append(way)
-    for (turns, to), names in ways.items():
-        yield f"{', '.join([*names, *([turns] if turns else [])])}: {', '.join(to) or 'nowhere'}"
+    """Return one line for all hops to the same nodes: “sent, relayed, turn 0, 2: b, c”."""
+    every = {hop.stripe for hop in hops}
+    actions: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (action, to), alike in _group_by(hops, lambda hop: (hop.action, hop.to)).items():
+        actions.setdefault((_stripes(alike, every), to), []).append(action)
+    for (stripes, to), names in actions.items():
+        yield f"{', '.join([*names, *([stripes] if stripes else [])])}: {', '.join(to) or 'nowhere'}"
 
 
 # ---------------------------------------------------------------- pictures
 
 
 def _arrows(graph: Graph) -> dict[str, list[str]]:
-    """An arrow's lines by the node that it goes to: what is sent there, and of what is relayed what goes otherwise."""
+    """Return next hop → lines of its arrow: the streams that are sent there, and relayed ones with their `via` node."""
     found: dict[str, dict[str, None]] = {}
-    for stream, hops in _by(_hops(graph), lambda hop: hop.stream).items():
-        every = {hop.turn for hop in hops}
-        for way, alike in _by(hops, lambda hop: hop.way).items():
+    for stream, hops in _group_by(_hops(graph), lambda hop: hop.stream).items():
+        every = {hop.stripe for hop in hops}
+        for action, alike in _group_by(hops, lambda hop: hop.action).items():
             for other in dict.fromkeys(to for hop in alike for to in hop.to):
-                turns = _turns((hop for hop in alike if other in hop.to), every)
-                label = stream + way.removeprefix(SENT).removeprefix(RELAYED) + (f" {turns}" if turns else "")
+                stripes = _stripes((hop for hop in alike if other in hop.to), every)
+                label = stream + action.removeprefix(SENT).removeprefix(RELAYED) + (f" {stripes}" if stripes else "")
                 found.setdefault(other, {})[label] = None
     return {other: list(labels) for other, labels in found.items()}
 

@@ -1,6 +1,7 @@
-"""From flags and files to a checked configuration, and back to text for `config show`.
+"""Checked configuration of a command, from flags and files, and its text for `config show`.
 
-What config.py cannot know is checked here: whether the engine and the CPUs exist and whether the key file can be used.
+Three checks are here because config.py cannot make them: the engine exists, the CPUs exist, and the key file can be
+used.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import msgspec
 from pipeline.config import Config, Origins, load_with_origins
 from pipeline.errors import ConfigError, UsageError
 from pipeline.keys import file as key_file
+from pipeline.terminal import printable
 
 
 def effective(flags: Mapping[str, object], file: str | None, *, launching: bool = False) -> tuple[Config, Origins]:
-    """The configuration with the origin of each value; `launching` demands a key (or --insecure)."""
+    """Return the configuration and the origin of each value; with `launching` a key (or --insecure) is required."""
     settings, origins = load_with_origins(flags, os.environ, Path(file) if file else None, require_key=launching)
     _check_engine(settings, origins)
     _check_cpus(settings, origins)
@@ -42,7 +44,7 @@ def _check_engine(settings: Config, origins: Origins) -> None:
         where = origins["overlay.options"].removeprefix("file ")
         if engine not in names():
             raise ConfigError(f"{where}: [overlay.{engine}]: no such engine; there are {', '.join(names())}")
-        try:  # only the engine knows its options: let it read them
+        try:  # only the engine knows its options, so it reads them
             load(engine)(EngineContext(node_id=1, random=lambda: 0.0, options=options), 0.0)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from error
@@ -58,7 +60,7 @@ def _check_cpus(settings: Config, origins: Origins) -> None:
 
 
 def jsonable(settings: Config, origins: Origins | None) -> dict[str, Any]:
-    """Sections of keys; with origins each key is an object of `value` and `origin`."""
+    """Return sections of keys; with origins each key is an object of `value` and `origin`."""
     plain: dict[str, dict[str, Any]] = msgspec.to_builtins(settings)
     if origins is None:
         return plain
@@ -69,7 +71,7 @@ def jsonable(settings: Config, origins: Origins | None) -> dict[str, Any]:
 
 
 def as_toml(settings: Config, origins: Origins | None) -> str:
-    """A file that gives the same configuration; keys without a value stand as comments."""
+    """Return a TOML file that gives the same configuration; keys without a value are comments."""
     lines: list[str] = []
     tables: dict[str, dict[str, Any]] = msgspec.to_builtins(settings)
     options = tables["overlay"].pop("options")
@@ -77,7 +79,7 @@ def as_toml(settings: Config, origins: Origins | None) -> str:
         lines += ["", f"[{section}]"]
         for key, value in table.items():
             text = f"# {key} =" if value is None else f"{key} = {_toml(value)}"
-            lines.append(f"{text:<48}  # {origins[f'{section}.{key}']}" if origins else text)
+            lines.append(f"{text:<48}  # {printable(origins[f'{section}.{key}'])}" if origins else text)
     for engine, table in options.items():
         lines += ["", f"[overlay.{engine}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
     return "\n".join(lines[1:]) + "\n"

@@ -138,11 +138,12 @@ def _read(flag: str, path: str, parse: Any) -> Any:
 
 def run(parameters: experiment.Scenario) -> dict[str, Any]:
     """Run a scenario, with a progress bar on stderr if it takes long.  Return parameters and figures."""
-    from rich.console import Console
     from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
+    from pipeline.cli.console import make_console
+
     gc.set_threshold(*GC_THRESHOLDS)
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     began = time.monotonic()
     columns = (*Progress.get_default_columns()[:-1], TimeRemainingColumn(), TextColumn("{task.fields[virtual]}"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -1,12 +1,13 @@
-"""`pipeline top`: what passes through a running node, a picture a second, until q or Ctrl-C.
+"""`pipeline top`: traffic, workers, links and groups of a running node, drawn each second, until q or Ctrl-C.
 
     control ──status, counters, workers, links, groups──▶ Sample ──two of them──▶ rates ──▶ tables.py ──▶ the terminal
 
-A thread asks, the terminal's loop draws: keys are taken while control is slow to answer.
+A thread sends the requests and the terminal's loop draws, so keys work while control is slow to reply.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -26,20 +27,20 @@ if TYPE_CHECKING:
 
 INTERVAL_S = 1.0
 GROUPS_MAX = 500
-"""More are counted only: control would be busy telling of them, and nobody reads them all."""
+"""With more groups only their number is shown: listing them would keep control busy, and no one reads them all."""
 
-_WAYS = (
+_STEPS = (
     ("programs → TUN", "tun_rx_packets", "tun_rx_bytes"),
     ("→ overlay", "overlay_tx_datagrams", "overlay_tx_bytes"),
     ("← overlay", "overlay_rx_datagrams", "overlay_rx_bytes"),
     ("programs ← TUN", "tun_tx_packets", "tun_tx_bytes"),
 )
-"""A packet's way, and the counters of its packets and bytes."""
+"""Steps of a packet's path, each with its counters of packets and bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Answers of one moment."""
+    """Replies of control at one moment."""
 
     taken_s: float
     status: Mapping[str, Any]
@@ -47,15 +48,15 @@ class Sample:
     workers: Sequence[Mapping[str, Any]]
     links: Sequence[Mapping[str, Any]]
     groups: Sequence[Mapping[str, Any]] | None
-    """None: too many."""
+    """None if there are more than GROUPS_MAX."""
 
 
 def watch(name: str) -> None:
-    """Draw until the user ends it; NotRunningError when the instance is gone."""
+    """Draw until the user ends it; NotRunningError when the instance ends."""
     if running_pid(name) is None:
         raise not_running(name)
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise PipelineError("top draws on a terminal; a script asks `pipeline show counters --json`")
+    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") == "dumb":
+        raise PipelineError("top needs a terminal that can draw; elsewhere use `pipeline show counters --json`")
     try:
         screen = _screen(name)
     except ImportError:
@@ -67,27 +68,28 @@ def watch(name: str) -> None:
 
 def _screen(name: str) -> App[PipelineError]:
     from textual.app import App, ComposeResult
-    from textual.containers import VerticalScroll
+    from textual.containers import ScrollableContainer
     from textual.widgets import Static
 
     class Screen(App[PipelineError]):
-        """One scrolling picture."""
+        """One picture, which scrolls in both directions where the terminal is smaller."""
 
         BINDINGS = [("q", "quit", "end"), ("ctrl+c", "quit", "end")]  # noqa: RUF012 (textual's own form)
+        CSS = "Static { width: auto; min-width: 100%; }"
         ENABLE_COMMAND_PALETTE = False
         ended = threading.Event()
 
         def compose(self) -> ComposeResult:
-            with VerticalScroll():
-                yield Static("asking …")
+            with ScrollableContainer():
+                yield Static("waiting for the first samples …")
 
         def on_mount(self) -> None:
-            self.run_worker(self.ask, thread=True)
+            self.run_worker(self.poll, thread=True)
 
         def on_unmount(self) -> None:
             self.ended.set()
 
-        def ask(self) -> None:
+        def poll(self) -> None:
             client = Client(name)
             last: Sample | None = None
             try:
@@ -107,7 +109,7 @@ def _screen(name: str) -> App[PipelineError]:
 
 
 def sample(client: Client) -> Sample:
-    """Ask for all of it."""
+    """Request everything that the picture shows."""
     status = client.ask("status")
     counters, workers, links = (client.ask("show", noun) for noun in ("counters", "workers", "links"))
     groups = client.ask("show", "groups") if status["groups_local"] <= GROUPS_MAX else None
@@ -115,7 +117,7 @@ def sample(client: Client) -> Sample:
 
 
 def picture(before: Sample, now: Sample) -> RenderableType:
-    """The rates between two samples, and the state at the second."""
+    """Return the rates between two samples, and the state at the second one."""
     parts: list[RenderableType] = [status_line(now.status), "", table_of("traffic", traffic(before, now))]
     if lost := drops(before, now):
         parts.append(Text("dropped: " + ", ".join(f"{reason} {count:,.0f}/s" for reason, count in lost), style="red"))
@@ -130,7 +132,7 @@ def picture(before: Sample, now: Sample) -> RenderableType:
 
 
 def traffic(before: Sample, now: Sample) -> list[dict[str, Any]]:
-    """A row for each step of a packet's way: packets/s and Mbit/s."""
+    """Return a row for each step of a packet's path: packets/s and Mbit/s."""
     seconds = _seconds(before, now)
 
     def change(counter: str) -> float:
@@ -138,33 +140,33 @@ def traffic(before: Sample, now: Sample) -> list[dict[str, Any]]:
         return max(0, changed) / seconds
 
     return [
-        {"way": way, "packets_per_s": change(packets), "mbit_per_s": change(size) * 8 / 1e6}
-        for way, packets, size in _WAYS
+        {"step": step, "packets_per_s": change(packets), "mbit_per_s": change(size) * 8 / 1e6}
+        for step, packets, size in _STEPS
     ]
 
 
 def drops(before: Sample, now: Sample) -> list[tuple[str, float]]:
-    """Reasons for which packets were dropped meanwhile, with packets/s."""
+    """Return the drop reasons that counted packets between the samples, with packets/s."""
     old, new, seconds = before.counters.get("drops", {}), now.counters.get("drops", {}), _seconds(before, now)
     rates = ((reason, (count - old.get(reason, 0)) / seconds) for reason, count in new.items())
     return [(reason, rate) for reason, rate in rates if rate > 0]
 
 
 def workers(before: Sample, now: Sample) -> list[dict[str, Any]]:
-    """The rows of `show workers` with packets/s; a worker that was restarted begins at zero."""
-    old, seconds = {_place(row): row["packets"] or 0 for row in before.workers}, _seconds(before, now)
+    """Return the rows of `show workers` with packets/s; a restarted worker begins at zero."""
+    old, seconds = {_key_of(row): row["packets"] or 0 for row in before.workers}, _seconds(before, now)
     return [
-        row | {"packets_per_s": max(0, (row["packets"] or 0) - old.get(_place(row), 0)) / seconds}
+        row | {"packets_per_s": max(0, (row["packets"] or 0) - old.get(_key_of(row), 0)) / seconds}
         for row in map(dict, now.workers)
     ]
 
 
-def _place(worker: Mapping[str, Any]) -> tuple[Any, ...]:
+def _key_of(worker: Mapping[str, Any]) -> tuple[Any, ...]:
     return worker["role"], worker["lane"], worker["pid"]
 
 
 def links(before: Sample, now: Sample) -> list[dict[str, Any]]:
-    """The rows of `show links` with Mbit/s in both directions."""
+    """Return the rows of `show links` with Mbit/s in both directions."""
     old, seconds = {row["peer"]: row for row in before.links}, _seconds(before, now)
 
     def mbit(row: Mapping[str, Any], key: str) -> float:

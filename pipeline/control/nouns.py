@@ -38,7 +38,11 @@ class Noun(enum.StrEnum):
         "Groups with members on this host or on others.",
         ("group", "filter_mode", "sources", "compatibility", "expires_s", "local", "members"),
     )
-    ROUTES = "routes", "Entries of the forwarding table, and why they are there."
+    ROUTES = (
+        "routes",
+        "Entries of the forwarding table, and why they are there.",
+        ("side", "group", "source", "origin", "via", "turn", "next_hops", "local", "why"),
+    )
     RINGS = "rings", "Fill level of the rings between the workers."
     WORKERS = (
         "workers",

@@ -14,6 +14,7 @@ import sys
 from pipeline.errors import PipelineError
 from pipeline.io import privileges
 from pipeline.keys import file as key_file
+from pipeline.terminal import one_line
 
 
 def create() -> int:
@@ -43,7 +44,7 @@ def fill(fd: int, path: str) -> int:
         except PipelineError as error:
             code = error.exit_code
             with contextlib.suppress(OSError):
-                sys.stderr.write(f"pipeline: {error}\n")
+                sys.stderr.write(f"pipeline: {one_line(str(error))}\n")
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

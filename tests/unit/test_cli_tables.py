@@ -86,10 +86,51 @@ def test_sizes():
     assert [size(n) for n in (0, 1023, 1536, 5 << 30, 3 << 40)] == ["0 B", "1023 B", "1.5 KiB", "5.0 GiB", "3.0 TiB"]
 
 
-def test_a_narrow_terminal_hides_nothing(capsys, monkeypatch):
-    """Goal: every figure is there however few columns the terminal has.  Method: one of 20 columns."""
-    for name, value in {"FORCE_COLOR": "1", "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "20", "LINES": "10"}.items():
-        monkeypatch.setenv(name, value)
+ROUTES = [
+    {"side": "host", "kind": "group", "group": "239.1.2.3", "source": None, "origin": None, "via": None, "turn": None,
+     "next_hops": [f"node-{number:02}" for number in range(30)], "local": False, "stream": 1,
+     "why": "mesh: members of the group"},
+    {"side": "overlay", "kind": "group", "group": "ff3e::1234:5678", "source": "fd77::1", "origin": "studio",
+     "via": "relay-1", "turn": 0, "next_hops": ["a"], "local": True, "stream": 2, "why": "nemo: crew in layer 0"},
+]  # fmt: skip
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """narrow(columns): stdout is a terminal of that width, without styles."""
+
+    def set_width(columns):
+        for name, value in {"FORCE_COLOR": "1", "NO_COLOR": "1", "TERM": "xterm", "COLUMNS": str(columns),
+                            "LINES": "24"}.items():  # fmt: skip
+            monkeypatch.setenv(name, value)
+
+    return set_width
+
+
+@pytest.mark.parametrize("columns", [20, 40, 80, 120, 200])
+def test_narrow_terminal_shows_every_cell(capsys, narrow, columns):
+    """Goal: no cell is cut, however few columns the terminal has.  Method: links on terminals of several widths."""
+    narrow(columns)
     text = rendered(capsys, "links", LINKS)
     for word in ("192.0.2.2:4747", "0.21 ms", "1.2 %", "2.0 KiB", "down", "received"):
         assert word in text, text
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize("detail", [False, True])
+def test_routes_show_every_next_hop_within_terminal(capsys, narrow, columns, detail):
+    """Goal: `show routes` wraps its next hops and reasons: all are there, and no line is wider than the terminal.
+    Method: an entry with 30 next hops and a long IPv6 one."""
+    narrow(columns)
+    text = rendered(capsys, "routes", ROUTES, detail=detail)
+    words = text.replace(",", " ").split()
+    assert all(f"node-{number:02}" in words for number in range(30)), text
+    assert {"studio", "relay-1", "ff3e::1234:5678", "members", "crew", "layer"} <= set(words), text
+    assert max(map(len, text.splitlines())) <= columns, text
+
+
+def test_long_lists_are_full_with_detail(capsys):
+    """Goal: a brief table counts the rest of hundreds of members; --detail lists all."""
+    row = {"group": "239.1.1.1", "members": [f"n{number}" for number in range(200)]}
+    assert "and 195 more" in rendered(capsys, "groups", [row])
+    assert "n199" in rendered(capsys, "groups", [row], detail=True)
