@@ -316,7 +316,7 @@ class _Control:
             case RouteChanged():
                 self.table.set_route(event)
             case Resend(group=group):
-                self.publisher.publish_resend(event, self.table.stream_of(group))
+                self.publisher.publish_repair_request(event, self.table.stream_of(group))
             case events.RecordChanged(record=record, link=link):
                 self.table.set_link(record.node_id, link)
                 old_endpoint = self.publisher.endpoint_of(link)

@@ -95,11 +95,13 @@ class Publisher:
         published = self._link(record, link)
         host, port = split_endpoint(record.endpoint)
         endpoint: tuple[Address, int] | None = parse(host), port
+        scope = 0
         stored = self._links_keys.link(link)
         if stored and up and published.is_up and published.endpoint == record.endpoint:
-            endpoint = stored.endpoint  # may be another one, from which the peer's last datagram came
+            # may be another one, from which the peer's last datagram came
+            endpoint, scope = stored.endpoint, stored.scope
         published.is_up, published.endpoint = up, record.endpoint
-        self._links_keys.set_link(link, node=record.node_id, up=up, endpoint=endpoint)
+        self._links_keys.set_link(link, node=record.node_id, up=up, endpoint=endpoint, scope=scope)
         self._has_new_links_keys = True
 
     def _link(self, record: NodeRecord, link: int) -> _PublishedLink:
@@ -107,10 +109,10 @@ class Publisher:
 
     def move_endpoint(self, punt: bytes) -> None:
         """Send a peer's datagrams to the other address from which a verified datagram of it came."""
-        link, endpoint = moved_endpoint(punt)
+        link, endpoint, scope = moved_endpoint(punt)
         stored = self._links_keys.link(link)
         if stored is not None:
-            self._links_keys.set_link(link, node=stored.node, up=stored.up, endpoint=endpoint)
+            self._links_keys.set_link(link, node=stored.node, up=stored.up, endpoint=endpoint, scope=scope)
             self._has_new_links_keys = True
 
     def remove_record(self, record: NodeRecord, link: int) -> None:
@@ -179,18 +181,18 @@ class Publisher:
         self._adopted.discard(stored)
         return stored
 
-    def publish_resend(self, resend: Resend, stream: int | None) -> None:
-        """Request that the stages send datagrams of a stream once more, to a peer that lacks them.
+    def publish_repair_request(self, request: Resend, stream: int | None) -> None:
+        """Request the stages to retransmit datagrams of a stream to a peer that lacks them.
 
-        The stages do so as far as they still have them.  A stream without a number is not kept.
+        They retransmit those that they still have.  A stream without a number is not kept.
         """
-        link = self._node.link_of(resend.peer)
+        link = self._node.link_of(request.peer)
         if link is not None and stream is not None:
-            repair.add_request(self._region, link=link, origin=resend.origin, stream=stream, numbers=resend.numbers)
+            repair.add_request(self._region, link=link, origin=request.origin, stream=stream, numbers=request.numbers)
             self._has_new_requests = True
 
     def flush(self) -> None:
-        """Wake the stages after a batch: overlay_ingress reads links and keys, overlay_egress requests to resend."""
+        """Wake the stages after a batch: overlay_ingress reads links and keys, overlay_egress repair requests."""
         if self._has_new_links_keys:
             _ring(self._ingress_bells)
         if self._has_new_requests:

@@ -3,8 +3,9 @@
 Inputs of an engine are the groups that this host joins and sends to (`join`, `leave`, `register_source`,
 `deregister_source`), links (`handle_link`), owners of overlay addresses (`handle_addresses`), messages of the same
 engine on other nodes (`handle_message`), losses that the data plane has seen (`handle_gap`, `handle_stream_stall`) and
-time (`handle_timeout`).  Outputs are messages, routes, links that it needs, and orders to resend.  One law: call one or
-several inputs, then drain `poll_output` until it returns None, then call `poll_timeout`.
+time (`handle_timeout`).  Outputs are messages, routes, links that it needs, and requests to the data plane to resend
+datagrams.  One law: call one or several inputs, then drain `poll_output` until it returns None, then call
+`poll_timeout`.
 
 An engine knows no clock (`now` is an argument, in seconds, monotonic), no sockets, and no randomness but that of its
 context.  `members` and `groups` serve the operator's views; forwarding follows the routes alone.

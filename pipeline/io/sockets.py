@@ -113,10 +113,10 @@ def _steer_by_lane(sock: socket.socket, lanes: int) -> None:
 def _bind_error(flag: str, listen: str, protocol: str, error: OSError) -> PipelineError:
     host, port = split_endpoint(listen)
     where = f"{flag} {join_endpoint(host, port)}"
-    if isinstance(
-        error, socket.gaierror
-    ):  # the address is literal, so only the interface of its scope id can be absent
+    if isinstance(error, socket.gaierror):  # of a literal address only the interface of its scope id can be absent
         return PipelineError(f"{where}: no interface {host.partition('%')[2]} on this host")
+    if error.errno == errno.EINVAL and "%" not in host:  # the kernel needs the interface of a link-local address
+        return PipelineError(f"{where}: {host} is valid on one link only: name its interface: {host}%eth0")
     if error.errno == errno.EADDRINUSE:
         return PipelineError(f"{where}: {protocol} port {port} is in use: stop the other program or choose another")
     if error.errno == errno.EADDRNOTAVAIL:

@@ -74,7 +74,10 @@ class LinksKeysWriter:
     def set_link(
         self, index: int, *, node: NodeId, up: bool, endpoint: tuple[Address, int] | None, scope: int = 0
     ) -> None:
-        """Set peer, state and endpoint (packed address and port) of a link; ValueError if a value is out of bounds."""
+        """Set peer, state and endpoint (packed address and port) of a link; ValueError if a value is out of bounds.
+
+        `scope` is the index of the interface on which a link-local address is valid.
+        """
         address, port = endpoint or (b"", 0)
         family = {0: 0, 4: socket.AF_INET, 16: socket.AF_INET6}[len(address)]
         _check(lib.mp_link_set(self._region.native, index, node, up, family, address, port, scope), "link", index)
@@ -217,12 +220,12 @@ def _check_secret(key: bytes | None) -> None:
         raise ValueError(f"a sender key has {lib.MP_KEY_BYTES} bytes")
 
 
-def moved_endpoint(punt: bytes) -> tuple[int, tuple[Address, int]]:
-    """Return link and new endpoint of its peer from a punt of kind ENDPOINT (u32 link, struct mp_endpoint)."""
+def moved_endpoint(punt: bytes) -> tuple[int, tuple[Address, int], int]:
+    """Return link, new endpoint of its peer and scope from a punt of kind ENDPOINT (u32 link, struct mp_endpoint)."""
     link = int(ffi.from_buffer("uint32_t *", punt)[0])
     endpoint = ffi.from_buffer("struct mp_endpoint *", punt[4:])
     size = 4 if endpoint.family == socket.AF_INET else 16
-    return link, (bytes(ffi.buffer(endpoint.address))[:size], endpoint.port)
+    return link, (bytes(ffi.buffer(endpoint.address))[:size], endpoint.port), endpoint.scope
 
 
 def _check(status: int, what: str, number: int) -> None:

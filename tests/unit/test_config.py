@@ -126,6 +126,7 @@ def test_absent_flags_override_nothing(tmp_path):
         ('[node]\nlisten = "192.0.2.1:70000"\n', ["node.listen", "70000"]),
         ('[node]\nlisten = "[fe80::1%eth0]:4747"\n', ["node.listen", "fe80::1%eth0", "one link only"]),
         ('[node]\npeers = ["192.0.2.1", "fe80::1"]\n', ["node.peers", "fe80::1", "global or unique local"]),
+        ('[node]\npeers = ["[fe80::1%eth0]:4747"]\n', ["node.peers", "fe80::1%eth0", "one link only"]),
         ('[node]\npeers = ["[2001:db8::1%eth0]:4747"]\n', ["node.peers", "2001:db8::1%eth0"]),
         (f"[node]\npeers = {[f'192.0.2.{i}' for i in range(65)]}\n", ["node.peers", "65 peers", "64 are the limit"]),
     ],

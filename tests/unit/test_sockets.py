@@ -28,6 +28,12 @@ def test_absent_interface_of_a_scope_id_is_named() -> None:
         sockets.open_listener("--metrics", "[fe80::1%none0]:9100", backlog=1)
 
 
+def test_link_local_address_without_interface_is_explained() -> None:
+    """Goal: one line with the remedy.  Method: a link-local address without scope id."""
+    with pytest.raises(PipelineError, match=r"--metrics \[fe80::1\]:9100: fe80::1 is valid on one link only"):
+        sockets.open_listener("--metrics", "[fe80::1]:9100", backlog=1)
+
+
 @pytest.mark.parametrize(("listen", "target"), [("127.0.0.1:19479", "127.0.0.1"), ("[::]:19479", "::1")])
 def test_both_ends_of_a_connection_use_small_segments(listen: str, target: str) -> None:
     """Goal: the listening socket limits the segments of both ends.  Method: connect, read TCP_MAXSEG at both."""
