@@ -1,14 +1,14 @@
-"""The supervisor: opens everything, starts control and the workers, restarts what dies, removes everything.
+"""Supervisor: opens all descriptors, starts control and the workers, restarts those that end, and removes everything.
 
-It is a plain loop over descriptors, without threads, asyncio or ZeroMQ, so that it may fork at any time: children
-share its imported modules and start in milliseconds.  It looks at no packet and knows no peer.
+It is a plain loop over descriptors, without threads, asyncio or ZeroMQ, so that it can fork at any time: children share
+its imported modules and start in milliseconds.  It handles no packet and knows no peer.
 
-    launch   lock → configuration of descriptors and shared memory → fork → interface up → wait for READY → watch
-    watch    a child's pidfd: fork it again;  SIGTERM or SIGINT: stop
-    stop     SIGTERM to control (it says goodbye to peers) and workers → SIGKILL what is left → remove all
+    launch   lock → open descriptors and shared memory → fork → interface up → wait for READY → watch
+    watch    a child's pidfd is readable: fork it again;  SIGTERM or SIGINT: stop
+    stop     SIGTERM to control, which sends Goodbye to its peers, and to workers → SIGKILL the rest → remove all
 
-Killed itself, its children die with it (PR_SET_PDEATHSIG), the interface with its last descriptor; the next launch of
-the name removes the region and the directory.
+If the supervisor is killed, the kernel kills its children (PR_SET_PDEATHSIG), and the interface ends with its last
+descriptor.  The next launch of the name removes the region and the directory.
 """
 
 from __future__ import annotations
@@ -41,28 +41,29 @@ from pipeline.shm.stage import Stage
 from pipeline.workers import base, graph
 
 STOP_TIMEOUT_S = 3.0
-"""After SIGTERM: control's goodbye takes milliseconds; what hangs is killed."""
+"""Time for all children to end after SIGTERM.  Control's Goodbye takes milliseconds; a child that hangs is killed."""
 RESTART_PAUSES_S = (0.0, 0.0, 0.05, 0.2, 0.5)
-"""Before the nth restart in a row: one that dies at once, again and again, must not keep a core busy."""
+"""Pauses before the restarts of a streak, so that a child that always ends at once does not keep a core busy."""
 STEADY_S = 5.0
-"""A process that has lived as long starts its row of restarts anew."""
+"""Run time after which a restart begins a new streak."""
 FAILURE_CODE = 70
-"""Exit code of a child that met an error of ours: it is started again.  Any other says that this would not help."""
+"""Exit code (EX_SOFTWARE) of a child after an error in the program: it is restarted.  Any other code but 0 ends the
+instance, because a restart would not help."""
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 BUSY_POLL_US = 50
 BACKLOG = 1024
 """Connections that wait while control is restarted: one from each node."""
 MOVE_BYTES_MAX = 4096
-"""Two addresses are some 40 bytes, as many as a node may have below 1,000."""
+"""Longest request to move addresses; two addresses have some 70 bytes as text."""
 HISTORY_FACTOR = 4
-"""Rings are so many times as long where the engine repairs: three quarters are then history (mp_repair_buffer.h)."""
+"""Factor of the length of rings if the engine repairs: three quarters are then history (mp_repair_buffer.h)."""
 
 log = structlog.get_logger()
 
 
 @dataclass(slots=True)
 class _Child:
-    """A process to be kept alive."""
+    """Child process, which is restarted when it ends."""
 
     role: str
     lane: int
@@ -79,7 +80,7 @@ class _Child:
 
 @dataclass(slots=True)
 class _Resources:
-    """Every descriptor and name that the instance holds."""
+    """Descriptors and shared memory of the instance."""
 
     region: Region
     queues: list[int]
@@ -90,13 +91,13 @@ class _Resources:
     checkpoint: int
     ready_bell: int
     moves: tuple[socket.socket, socket.socket]
-    """Control asks for other addresses on the second; this process, which has the right, reads the first."""
+    """Control sends requests for other addresses to the second; this process, which has the right, reads the first."""
 
 
 def launch(config: Config, service: Service | None = None) -> int:
-    """Runs the instance in the foreground until SIGTERM or SIGINT; the exit code.  Raises PipelineError before that.
+    """Run the instance in the foreground until SIGTERM or SIGINT, and return the exit code.
 
-    `service` is served by control beside its own work: the metrics.
+    PipelineError if it cannot start.  `service` is a server that runs in control beside its own work: the metrics.
     """
     logs.configure(config.log)
     privileges.harden()
@@ -104,7 +105,7 @@ def launch(config: Config, service: Service | None = None) -> int:
     if not config.node.insecure and (code := keystore.fill(store, config.node.key or "")):
         return code
     control.check_engine(config.overlay.engine)
-    # From here on there is something to remove: a signal waits until the loop looks for it.
+    # From here on a signal is pending until the loop handles it, because there is something to remove.
     signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
     directory = rundir.RuntimeDirectory(config.node.name)
     try:
@@ -116,7 +117,7 @@ def launch(config: Config, service: Service | None = None) -> int:
 
 
 def node_addresses(config: Config) -> tuple[str, ...]:
-    """The interface's addresses: the configured ones, or those derived from the name."""
+    """Return the interface's addresses: the configured ones, or those derived from the name."""
     if config.tun.addresses:
         return config.tun.addresses
     v4, v6 = derive_addresses(config.node.name, 0)
@@ -229,7 +230,7 @@ class _Supervisor:
     # ---------------------------------------------------------------- running
 
     def run(self) -> int:
-        """Starts all, watches, stops all."""
+        """Start all children, watch them, and stop them; return the exit code."""
         for number in (*END_SIGNALS, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
@@ -247,8 +248,8 @@ class _Supervisor:
             has_locked_keys = self._resources.region.lock_keys()
             if not (privileges.lock_memory() and has_locked_keys):
                 log.warning("keys may be swapped to disk", reason="no right to lock all memory (LimitMEMLOCK=infinity)")
-            privileges.keep_only([privileges.CAP_NET_ADMIN])  # all is open: what is left is for moved addresses
-            self._start(self._children[0])  # last: it queries on the interface
+            privileges.keep_only([privileges.CAP_NET_ADMIN])  # to move addresses
+            self._start(self._children[0])  # control, last because it sends queries on the interface
             self._watch()
         finally:
             self._stop()
@@ -262,7 +263,7 @@ class _Supervisor:
         res.region.set_process_state(child.index, ProcessState.STARTING)
         parent = os.getpid()
         child.started, child.due = time.monotonic(), None
-        # Until the child has its own ways: it would take one that comes at once as this process does, and live on.
+        # Blocked until the child has handlers of its own: with those of this process it would not end.
         signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
         child.pid = os.fork()
         if child.pid == 0:
@@ -273,12 +274,12 @@ class _Supervisor:
         self._poll.register(child.pidfd, select.POLLIN)
 
     def _run_child(self, child: _Child, parent: int) -> None:
-        """The child's side of the fork: never returns."""
+        """Run the child after the fork; never return."""
         code = FAILURE_CODE
         try:
             process.become_child(parent, f"mp-{child.role}-{child.lane}")
             if child.cpu is not None and not process.pin(child.cpu):
-                log.warning("CPU is gone, the worker runs on any", worker=child.role, lane=child.lane, cpu=child.cpu)
+                log.warning("CPU is absent, worker runs on any CPU", worker=child.role, lane=child.lane, cpu=child.cpu)
             self._close_all_but(child.keep)
             privileges.keep_only()
             privileges.lock_memory()
@@ -287,7 +288,7 @@ class _Supervisor:
         except PipelineError as error:
             logs.print_error(str(error))
             code = error.exit_code
-        except Exception as error:  # noqa: BLE001  the boundary of the process: one line, and a new one is started
+        except Exception as error:  # noqa: BLE001  boundary of the process: one log line, then a restart
             log.warning("process failed", worker=child.role, lane=child.lane, error=f"{type(error).__name__}: {error}")
             if os.environ.get("MCAST_PIPELINE_DEBUG"):
                 sys.excepthook(*sys.exc_info())
@@ -319,28 +320,28 @@ class _Supervisor:
             self._announce_ready()
             self._move_addresses()
             self._resources.interface.repair()
-            self._poll.poll(self._patience_ms())
+            self._poll.poll(self._poll_timeout_ms())
 
     def _drain(self) -> None:
-        """Empties what only serves to wake this loop."""
+        """Empty the descriptors that only wake this loop."""
         for fd in (self._wake_read, self._resources.ready_bell):
             with contextlib.suppress(BlockingIOError):
                 os.read(fd, 512)
 
     def _move_addresses(self) -> None:
-        """Gives the interface the addresses that control has asked for, the last if it has asked several times."""
-        wanted = None
+        """Give the interface the addresses of control's last request."""
+        request = None
         with contextlib.suppress(BlockingIOError):
             while text := self._resources.moves[0].recv(MOVE_BYTES_MAX):
-                wanted = text
-        if wanted is None:
+                request = text
+        if request is None:
             return
         try:
-            self._resources.interface.move(_checked_addresses(tuple(wanted.decode("ascii").split())))
+            self._resources.interface.move(_checked_addresses(tuple(request.decode("ascii").split())))
         except (ValueError, PipelineError) as error:
             log.warning("addresses not moved", reason=str(error))
 
-    def _patience_ms(self) -> float | None:
+    def _poll_timeout_ms(self) -> float | None:
         due = [child.due for child in self._children if child.due is not None]
         return max(0.0, min(due) - time.monotonic()) * 1000 + 1 if due else None
 
@@ -351,7 +352,7 @@ class _Supervisor:
         return bool(poll.poll(0))
 
     def _reap(self, child: _Child) -> None:
-        """Reaps a dead child and says when it is to be started again."""
+        """Reap a child that has ended, and schedule its restart; a code that no restart helps ends the instance."""
         _, status = os.waitpid(child.pid, 0)
         self._poll.unregister(child.pidfd)
         os.close(child.pidfd)
@@ -386,13 +387,13 @@ class _Supervisor:
     # ---------------------------------------------------------------- stopping
 
     def _stop(self) -> None:
-        """Ends the children, politely first, and gives everything back."""
+        """End the children, with SIGTERM first, and remove everything."""
         notify.notify("STOPPING=1")
-        alive = [child for child in self._children if child.pidfd >= 0]
-        for child in alive:
+        running = [child for child in self._children if child.pidfd >= 0]
+        for child in running:
             signal.pidfd_send_signal(child.pidfd, signal.SIGTERM)
         deadline = time.monotonic() + STOP_TIMEOUT_S
-        for child in alive:
+        for child in running:
             poll = select.poll()
             poll.register(child.pidfd, select.POLLIN)
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
@@ -416,7 +417,7 @@ class _Supervisor:
 
 
 def _checked_addresses(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """Addresses as the configuration allows them; ValueError if they are none."""
+    """Return the addresses if the configuration would accept them; ValueError if not."""
     found: tuple[str, ...] = CHECKS["tun.addresses"](texts)
     return found
 

@@ -1,7 +1,7 @@
 """The instance's interface: configured by the supervisor, and repaired when others change it.
 
     deleted   created again on the same queues: a queue whose interface was deleted takes a new one
-    down      left down, because somebody set it so
+    down      left down, as the administrator has set it
     up        addresses and routes that it lacks are put back: they go when a link goes down
     no IPv6   a sysctl has switched it off: addresses and routes are IPv4 only
 

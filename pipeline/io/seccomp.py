@@ -1,18 +1,18 @@
-"""Filters of system calls: a worker does what its stages need and nothing else, control nothing that it never needs.
+"""Filters of system calls: a list of allowed calls for a worker, and a list of forbidden calls for control.
 
-A worker reads the packets of strangers, so it must not be worth anything to who takes it over: it cannot open a file or
-a connection to another host, start or trace a process, make memory executable.  The tables below were measured
-(`strace -f -c` of each stage under load, with control restarted meanwhile) and are kept by tests.
+A worker reads packets from the network, and an attacker that takes it over must gain little: it cannot open a file,
+connect to another host, start or trace a process, or make memory executable.  The tables below were measured
+(`strace -f -c` of each stage under load, while control was restarted), and tests check them.
 
-    always      memory, time, the rings' doorbells, waiting, signals, writing a last line, the end
-    by stage    how it reads and sends packets
+    always      memory, time, the rings' doorbells, waiting, signals, a last log line, exit
+    by stage    reading and sending packets
     punting     ZeroMQ to control: one thread, and sockets of family AF_UNIX only
 
-Control reads what members say, in Python with all its libraries, whose calls differ from version to version: a list of
-what is allowed would break one day.  So it is killed for what turns a bug into more (FORBIDDEN): to run a program or
-start a process, to look into others, to change the host or load code into the kernel.
+Control reads messages of members in Python, with libraries whose calls differ from version to version, so a list of
+allowed calls would break one day.  Instead the calls that make a bug worse are forbidden (FORBIDDEN): run a program,
+start or trace a process, change the host, load code into the kernel.  A forbidden call kills the process.
 
-It knows the numbers of x86_64 and aarch64; elsewhere there is no filter, and `install` says so.
+The call numbers are those of x86_64 and aarch64.  On another machine there is no filter, and `install` returns False.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from pipeline.errors import PipelineError
 
 SECCOMP_SET_MODE_FILTER = 1
 FLAG_SPEC_ALLOW = 1 << 2
-"""Without the branch-prediction brakes that a filter used to bring along: a worker runs no code of strangers."""
+"""Without the mitigations of speculative execution that Linux before 5.16 adds to a filter: a worker runs no foreign
+code."""
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 RET_KILL_PROCESS, RET_ERRNO, RET_ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
 CLONE_THREAD = 0x00010000
@@ -100,7 +101,7 @@ _NUMBERS: Mapping[str, tuple[int | None, int | None]] = {
     "epoll_pwait2": (441, 441),
 }
 
-# As above: what control may not do.
+# Calls that control must not make; columns as above.
 _FORBIDDEN_NUMBERS: Mapping[str, tuple[int | None, int | None]] = {
     "fork": (57, None),
     "vfork": (58, None),
@@ -147,15 +148,15 @@ _FORBIDDEN_NUMBERS: Mapping[str, tuple[int | None, int | None]] = {
     "mount_setattr": (442, 442),
 }
 FORBIDDEN = frozenset(_FORBIDDEN_NUMBERS)
-"""Whatever does this in control is not ours."""
+"""Calls that no code of control makes."""
 X32_BIT = 0x40000000
-"""x86_64 has a second set of numbers from here on, which a list of what is forbidden must not overlook."""
+"""Begin of a second set of call numbers of x86_64, which a list of forbidden calls must include."""
 
 ALWAYS = frozenset(
     {"munmap", "brk", "mremap", "madvise", "futex", "sched_yield", "getrandom"}  # memory and locks
     | {"clock_gettime", "clock_nanosleep", "nanosleep", "gettimeofday", "time"}
-    | {"sched_getattr", "sched_setattr"}  # its own turns, by load
-    | {"read", "write", "poll", "ppoll", "restart_syscall"}  # doorbells, the log's last line
+    | {"sched_getattr", "sched_setattr"}  # its own time slice, which depends on the load
+    | {"read", "write", "poll", "ppoll", "restart_syscall"}  # doorbells, a last log line
     | {"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "getpid", "gettid", "exit", "exit_group"}
 )
 PUNTING = frozenset(
@@ -163,20 +164,21 @@ PUNTING = frozenset(
     | {"connect", "getsockname", "getpeername", "getsockopt", "setsockopt", "sendto", "recvfrom"}
     | {"set_robust_list", "rseq", "sched_getparam", "sched_getscheduler", "sched_setscheduler", "sched_getaffinity"}
 )
-"""With `socket` and `clone` below: ZeroMQ's one I/O thread and its connection to control."""
+"""Calls of ZeroMQ's one I/O thread and its connection to control; `socket` and `clone` have conditions below."""
 STAGES: Mapping[str, frozenset[str]] = {
     "tun_ingress": frozenset(),
     "classify": PUNTING,
     "overlay_egress": frozenset({"sendmsg", "sendmmsg"}),
     "overlay_ingress": PUNTING | {"recvmmsg", "writev", "sendto"},
 }
-"""Beside ALWAYS, by the stage's word."""
+"""Calls in addition to ALWAYS, by the stage's word."""
 
 
 def install(stages: Iterable[str], *, inline: Iterable[str] = ()) -> bool:
-    """Allow only the calls that these stages need, and those that it runs inline, which punt nothing here.
+    """Allow only the calls of these stages and of those that the worker runs inline, which punt nothing here.
 
-    False: no table for this machine.  It cannot be taken back; no_new_privs must be set (io/privileges.py).
+    Return False if there is no table for this machine.  A filter cannot be removed.  no_new_privs must be set before
+    (io/privileges.py).
     """
     machine = platform.machine()
     if machine not in ARCHES:
@@ -187,7 +189,7 @@ def install(stages: Iterable[str], *, inline: Iterable[str] = ()) -> bool:
 
 
 def install_for_control() -> bool:
-    """From now on this process and its threads do nothing of FORBIDDEN; as `install`, before there are threads."""
+    """Forbid the calls of FORBIDDEN to this process, before it has threads; results and conditions as of `install`."""
     machine = platform.machine()
     if machine not in ARCHES:
         return False
@@ -196,14 +198,14 @@ def install_for_control() -> bool:
 
 
 def load(instructions: bytes) -> None:
-    """Hands a filter to the kernel for this process; PipelineError if it is refused."""
+    """Install a filter in the kernel for this process; PipelineError if the kernel refuses it."""
     buffer = ctypes.create_string_buffer(instructions, len(instructions))
-    given = struct.pack("HL", len(instructions) // 8, ctypes.addressof(buffer))
+    sock_fprog = struct.pack("HL", len(instructions) // 8, ctypes.addressof(buffer))
     libc = ctypes.CDLL(None, use_errno=True)
     number = {"x86_64": 317, "aarch64": 277}[platform.machine()]
-    if libc.syscall(number, SECCOMP_SET_MODE_FILTER, FLAG_SPEC_ALLOW, given) == 0:
+    if libc.syscall(number, SECCOMP_SET_MODE_FILTER, FLAG_SPEC_ALLOW, sock_fprog) == 0:
         return
-    if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, given, 0, 0):
+    if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, sock_fprog, 0, 0):
         code = ctypes.get_errno()
         raise PipelineError(f"the kernel refuses the filter of system calls: {os.strerror(code)}")
 
@@ -215,7 +217,7 @@ _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 
 
 def program(names: Collection[str], machine: str) -> bytes:
-    """The filter that lets these calls pass: 8 bytes an instruction, as the kernel's struct sock_filter."""
+    """Return a filter that allows these calls: 8 bytes for each instruction, the kernel's struct sock_filter."""
     column = list(ARCHES).index(machine)
 
     def number(name: str) -> int | None:
@@ -235,7 +237,7 @@ def program(names: Collection[str], machine: str) -> bytes:
 
 
 def program_for_control(machine: str) -> bytes:
-    """The filter that allows all but FORBIDDEN and new processes; threads are none."""
+    """Return a filter that allows all calls but FORBIDDEN and the creation of processes; threads are allowed."""
     column = list(ARCHES).index(machine)
     code = _head(machine)
     if machine == "x86_64":
@@ -250,18 +252,21 @@ def program_for_control(machine: str) -> bytes:
 
 
 def _head(machine: str) -> list[bytes]:
-    """This machine's calls only; the number is loaded."""
+    """Return instructions that refuse calls of other architectures and load the call number."""
     right_machine = _i(_EQUAL, ARCHES[machine], 1, 0)
     return [_i(_LOAD, _ARCH_AT), right_machine, _i(_RETURN, RET_KILL_PROCESS), _i(_LOAD, _NR_AT)]
 
 
 def _no_clone3() -> list[bytes]:
-    """Not there: glibc then uses clone, whose flags can be looked at."""
+    """Return instructions that make clone3 fail with ENOSYS.
+
+    glibc then uses clone, whose flags a filter can check because they are not behind a pointer.
+    """
     return _if_number(435, [_i(_RETURN, RET_ERRNO | errno.ENOSYS)])
 
 
 def _conditions(*, punts: bool) -> list[tuple[str, int, list[bytes]]]:
-    """Calls that are allowed by one of their arguments: name, which argument, and the verdict on it."""
+    """Return the calls that depend on an argument: name, number of the argument, and instructions that check it."""
     no_code = [_i(_ANY_BIT, PROT_EXEC, 1, 0), _i(_RETURN, RET_ALLOW), _i(_RETURN, RET_KILL_PROCESS)]
     names_only = [_i(_EQUAL, PR_SET_NAME, 1, 0), _i(_EQUAL, PR_SET_VMA, 0, 1)]
     found = [("mmap", 2, no_code), ("mprotect", 2, no_code), ("prctl", 0, [*names_only, *_allow_or_kill()])]

@@ -1,7 +1,7 @@
-"""A worker process: the C loop over its stages, and the way of punts to control.
+"""Worker process: the C loop over its stages, and the sending of punts to control.
 
-Python does nothing for a packet here.  mp_worker_run() returns when the time is up, a signal has come, or something
-is to be handed to control.  Whatever must survive the process is in shared memory.
+Python handles no packet here.  mp_worker_run() returns after its time, after a signal, or when there are punts for
+control.  State that must survive the process is in shared memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.shm.stage import Stage
 from pipeline.workers.graph import Worker, mask
 
 BUDGET_NS = 1_000_000_000
-"""How long C runs before Python looks around: nothing is pending there, signals interrupt it."""
+"""Longest run of the C loop.  It may be long, because signals and punts end it early."""
 IDLE = {"adaptive": lib.MP_IDLE_ADAPTIVE, "busy": lib.MP_IDLE_BUSY, "sleep": lib.MP_IDLE_SLEEP}
 
 log = structlog.get_logger()
@@ -30,14 +30,14 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class LaneDescriptors:
-    """What the supervisor opened for a lane: TUN queue, UDP socket, one eventfd for each stage."""
+    """Descriptors of a lane, opened by the supervisor: TUN queue, UDP socket, one eventfd for each stage."""
 
     tun: int
     udp: int
     bells: tuple[int, ...]
 
     def needed_by(self, worker: Worker) -> frozenset[int]:
-        """The descriptors that a worker keeps for its stages and those that it may run inline; it closes the others."""
+        """Return the descriptors of a worker's stages and inline stages; the worker closes all others."""
         stages = worker.stages + worker.inline_stages
         needed = set(self.bells)
         if {Stage.TUN_INGRESS, Stage.OVERLAY_INGRESS} & set(stages):
@@ -59,7 +59,7 @@ def run(
     ready_bell: int,
     policy: Policy,
 ) -> None:
-    """The life of a worker process, from fork to SIGTERM."""
+    """Run a worker process from the fork to SIGTERM."""
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: stopping.append(number))
@@ -91,7 +91,10 @@ def _words(stages: tuple[Stage, ...]) -> list[str]:
 
 
 class _Punts:
-    """Hands punts to control; while control is away they are dropped, as membership is asked for again anyway."""
+    """Sender of punts to control.
+
+    While control is away punts are dropped: the next queries bring the membership reports again.
+    """
 
     def __init__(self, lane: int, endpoint: str) -> None:
         self._lane = lane

@@ -1,4 +1,4 @@
-"""Which process runs which stages of which lane.
+"""Assignment of stages and lanes to worker processes.
 
     workers   lanes   processes of a lane
     1         1       all
@@ -20,7 +20,7 @@ STAGES = len(Stage)
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One worker process: its role is the word of `show workers`."""
+    """Worker process; `role` is its word in `show workers`."""
 
     role: str
     lane: int
@@ -28,9 +28,9 @@ class Worker:
 
     @property
     def inline_stages(self) -> tuple[Stage, ...]:
-        """Stages behind its own, which it runs itself when their processes sleep (mp_hand_off.h)."""
-        behind = {after for stage in self.stages for after in _BEHIND[stage]}
-        return tuple(sorted(behind - set(self.stages)))
+        """Later stages of a packet's path, which the worker runs itself while their processes sleep (mp_hand_off.h)."""
+        later = {after for stage in self.stages for after in _LATER_STAGES[stage]}
+        return tuple(sorted(later - set(self.stages)))
 
     @property
     def process(self) -> int:
@@ -39,11 +39,11 @@ class Worker:
 
 
 def mask(stages: Iterable[Stage]) -> int:
-    """The bit set of stages that C wants."""
+    """Return the bit set of stages, as C has it."""
     return sum(1 << stage for stage in stages)
 
 
-_BEHIND = {
+_LATER_STAGES = {
     Stage.TUN_INGRESS: (Stage.CLASSIFY, Stage.OVERLAY_EGRESS),
     Stage.CLASSIFY: (Stage.OVERLAY_EGRESS,),
     Stage.OVERLAY_EGRESS: (),
@@ -53,7 +53,7 @@ _SENDER = (Stage.TUN_INGRESS, Stage.CLASSIFY, Stage.OVERLAY_EGRESS)
 
 
 def workers(count: int) -> list[Worker]:
-    """The worker processes of `--workers count` (checked by config: 1, 2 or a multiple of 4)."""
+    """Return the worker processes of `--workers count`, which is 1, 2 or a multiple of 4 (config_checks.py)."""
     if count == 1:
         return [Worker("all", 0, tuple(Stage))]
     if count == 2:

@@ -1,6 +1,6 @@
-"""Goal: a control connection to a host that has gone, or from an address that we have lost, ends soon.
+"""Goal: a control connection ends soon if the peer is gone, or if this host has lost the address.
 
-Method: the options of the sockets, as a kernel's own patience of a quarter of an hour is too long for a test.
+Method: the options of the sockets, because the kernel's own timeouts are too long for a test.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ def context() -> zmq.Context:
     made.destroy(linger=0)
 
 
-def test_what_is_sent_and_not_acknowledged_ends_the_connection(context: zmq.Context) -> None:
+def test_unacknowledged_data_ends_a_connection(context: zmq.Context) -> None:
+    """Goal: a sender connects again after UNACKNOWLEDGED_MS.  Method: read the option."""
     with bus.peer_sender(context, "127.0.0.1:9", None) as sender:
         assert sender.getsockopt(zmq.TCP_MAXRT) == bus.UNACKNOWLEDGED_MS
 
 
-def test_who_says_nothing_any_more_is_asked(context: zmq.Context) -> None:
+def test_idle_connection_is_probed_by_keepalive(context: zmq.Context) -> None:
+    """Goal: a receiver closes the connection of a caller that vanished.  Method: read the options."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         endpoint = f"127.0.0.1:{listener.getsockname()[1]}"
         with bus.peer_receiver(context, os.dup(listener.fileno()), endpoint, None, "") as receiver:

@@ -1,6 +1,6 @@
-"""Goal: what control saved is found by its successor, whole, and is locked into memory where all of control's is.
+"""Goal: a restarted control process loads the last complete state, and memory files with keys are locked into memory.
 
-Method: writer and successor on one descriptor; a child that has locked its memory, read through /proc.
+Method: a writer and a reader on one descriptor; a child process that reads its locked mappings in /proc.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from pathlib import Path
 from pipeline.io import checkpoint, keystore, privileges
 
 
-def test_the_last_state_is_found() -> None:
+def test_last_state_is_loaded() -> None:
+    """Goal: states of any length replace each other.  Method: save two with each writer, load with a new reader."""
     fd = checkpoint.create()
     assert checkpoint.Checkpoint(fd).load() is None
     for data in (b"first", b"", bytes(3 << 20), b"last"):
@@ -22,7 +23,8 @@ def test_the_last_state_is_found() -> None:
     os.close(fd)
 
 
-def test_a_torn_state_is_not_taken() -> None:
+def test_damaged_state_is_not_loaded() -> None:
+    """Goal: a state whose checksum is wrong is ignored.  Method: overwrite one byte of a slot."""
     fd = checkpoint.create()
     checkpoint.Checkpoint(fd).save(b"state")
     os.pwrite(fd, b"S", checkpoint._SLOT_AT[0])
@@ -31,18 +33,19 @@ def test_a_torn_state_is_not_taken() -> None:
 
 
 def locked_kib(name: str) -> int:
-    """Of the mappings of that name in this process."""
-    found, is_it = 0, False
+    """Return the locked memory of the mappings of that name in this process."""
+    found, is_named = 0, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if "-" in line.split()[0]:
-            is_it = name in line
-        elif is_it and line.startswith("Locked:"):
+            is_named = name in line
+        elif is_named and line.startswith("Locked:"):
             found += int(line.split()[1])
     return found
 
 
 def test_keys_in_memory_files_are_locked() -> None:
-    """The usual limit of some MiB is enough for the network keys and a checkpoint, without a right to lock more."""
+    """Goal: the usual limit of some MiB is enough for the network keys and a checkpoint.
+    Method: a child without capabilities creates both; a grandchild does not inherit the mapping of the keys."""
     pid = os.fork()
     if pid == 0:
         code = 1

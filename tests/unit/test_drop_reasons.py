@@ -27,7 +27,7 @@ def test_words_are_unique_labels_with_a_meaning() -> None:
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_every_reason_arises_somewhere(word: MembershipCounter | MessageRefusal) -> None:
+def test_every_reason_is_used(word: MembershipCounter | MessageRefusal) -> None:
     """Goal: no dead reason.  Method: a member of the enumeration is named in another module of the package."""
     package = Path(pipeline.__file__).parent
     name = f"{type(word).__name__}.{word.name}"

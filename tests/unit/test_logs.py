@@ -1,4 +1,5 @@
-"""Goal: what is logged never ends what it tells about.  Method: a disk that is full, a reader that has gone."""
+"""Goal: a log that cannot be written never ends or blocks the node.
+Method: standard error on a full disk, or on a pipe whose reader has ended or does not read."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ def _usual_logs() -> object:
 
 
 @pytest.mark.parametrize("as_format", ["text", "json"])
-def test_a_full_disk_ends_nothing(monkeypatch: pytest.MonkeyPatch, as_format: str) -> None:
+def test_full_disk_does_not_end_the_process(monkeypatch: pytest.MonkeyPatch, as_format: str) -> None:
     """Goal: an instance runs on when its log cannot be written.  Method: /dev/full as standard error."""
     full = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
     monkeypatch.setattr(sys, "stderr", full)
@@ -31,8 +32,8 @@ def test_a_full_disk_ends_nothing(monkeypatch: pytest.MonkeyPatch, as_format: st
     full.close()
 
 
-def test_a_reader_that_has_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goal: the same for `pipeline launch 2>&1 | head`.  Method: a pipe without its other end."""
+def test_closed_pipe_does_not_end_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: `pipeline launch 2>&1 | head` runs on.  Method: a pipe whose reading end is closed."""
     reader, writer = os.pipe()
     os.close(reader)
     gone = os.fdopen(writer, "w")
@@ -43,8 +44,8 @@ def test_a_reader_that_has_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) ->
     gone.close()
 
 
-def test_a_reader_that_does_not_read_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goal: a stopped terminal or a forgotten pipe does not stop the node.  Method: more than a pipe holds."""
+def test_full_pipe_does_not_block_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: a stopped terminal or an unread pipe does not stop the node.  Method: write more than a pipe holds."""
     reader, writer = os.pipe()
     unread = os.fdopen(writer, "w")
     monkeypatch.setattr(sys, "stderr", unread)
@@ -60,6 +61,7 @@ def test_a_reader_that_does_not_read_holds_nothing_up(monkeypatch: pytest.Monkey
     os.close(reader)
 
 
-def test_complaint_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Goal: an error is one line with the name of the program.  Method: print one."""
     logs.print_error("port 4747 is in use")
     assert capsys.readouterr().err == "pipeline: port 4747 is in use\n"

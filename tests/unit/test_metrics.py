@@ -1,5 +1,5 @@
-"""Goal: what `--metrics` serves is what `show` knows, in Prometheus' words, and only to who asks properly.
-Method: the collector over views that the test provides; the HTTP answer as bytes."""
+"""Goal: `--metrics` serves the values of `show` in the text format of Prometheus, and refuses malformed requests.
+Method: the collector with values of the test; the HTTP response as bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.shm import counters
 
 @pytest.fixture
 def registry() -> CollectorRegistry:
-    """A registry whose collector reads values that the test provides."""
+    """Return a registry whose collector reads values of the test."""
     status = {"name": "a", "version": "1", "interface": "mcast0", "overlay": "mesh", "node_id": "1", "ready": True}
     worker = {"role": "classify", "lane": 1, "state": "ready", "restarts": 4, "packets": 5}
     traffic = dict.fromkeys(("tx_bytes", "rx_bytes", "tx_datagrams", "rx_datagrams", "tx_errors"), 9)
@@ -38,8 +38,8 @@ def registry() -> CollectorRegistry:
     return found
 
 
-def test_scrape_tells_counters_workers_links_and_groups(registry: CollectorRegistry) -> None:
-    """Goal: the figures of the views come back through Prometheus' own parser.  Method: one scrape, parsed."""
+def test_scrape_has_counters_workers_links_and_groups(registry: CollectorRegistry) -> None:
+    """Goal: Prometheus' own parser reads the values.  Method: one scrape, parsed."""
     head, _, body = metrics.respond(registry, b"GET /metrics HTTP/1.1\r\n\r\n").partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     assert f"Content-Length: {len(body)}".encode() in head
@@ -65,12 +65,12 @@ HEADS = (b"", b"\r\n\r\n", b"GET\r\n", b"POST /metrics HTTP/1.1\r\n", b"GET /etc
 
 @pytest.mark.parametrize("head", HEADS)
 def test_other_requests_are_refused(registry: CollectorRegistry, head: bytes) -> None:
-    """Goal: nonsense gets an error and no figures.  Method: request lines that are none, or of other things."""
+    """Goal: other requests get an error and no metrics.  Method: malformed request lines, other methods and paths."""
     assert metrics.respond(registry, head).startswith(b"HTTP/1.1 404 ")
 
 
 def test_head_has_no_body(registry: CollectorRegistry) -> None:
-    """Goal: HEAD gets the head of the answer.  Method: as it says."""
+    """Goal: the response to HEAD has no body.  Method: one request."""
     assert metrics.respond(registry, b"HEAD /metrics HTTP/1.1\r\n").endswith(b"\r\n\r\n")
 
 

@@ -1,4 +1,4 @@
-"""Goal: dropped rights are gone for good.  Method: children of this process drop theirs and try to use them."""
+"""Goal: dropped capabilities cannot be gained again.  Method: children of this process drop theirs and try to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.io import privileges
 
 
 def in_child(action: Callable[[], object]) -> None:
-    """Runs `action` in a child and fails if it fails there."""
+    """Run `action` in a child process; fail if it fails there."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -31,8 +31,8 @@ def status_field(name: str) -> int:
     return int(next(line for line in text.splitlines() if line.startswith(f"{name}:")).split()[1], 16)
 
 
-def test_nothing_is_kept() -> None:
-    """Goal: after keep_only() every set is empty and capset cannot fill one.  Method: read /proc, try."""
+def test_no_capability_is_kept_by_default() -> None:
+    """Goal: after keep_only() every set is empty, and capset cannot fill one.  Method: read /proc, call capset."""
 
     def drop() -> None:
         before = privileges.held()
@@ -48,28 +48,28 @@ def test_nothing_is_kept() -> None:
 
 
 def test_one_capability_is_kept() -> None:
-    """Goal: the supervisor keeps CAP_NET_ADMIN if it had it, and nothing more.  Method: drop all but that."""
+    """Goal: the supervisor keeps CAP_NET_ADMIN, if it had it, and no other.  Method: drop all but that."""
 
     def drop() -> None:
-        wanted = privileges.held() & 1 << privileges.CAP_NET_ADMIN
+        kept = privileges.held() & 1 << privileges.CAP_NET_ADMIN
         privileges.keep_only([privileges.CAP_NET_ADMIN])
-        assert privileges.held() == status_field("CapEff") == wanted
+        assert privileges.held() == status_field("CapEff") == kept
         privileges.keep_only()
         assert privileges.held() == 0
 
     in_child(drop)
 
 
-def test_a_kernel_that_lies_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goal: rights that are still there after they were dropped are an error.  Method: a capset that does nothing."""
+def test_capabilities_that_remain_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: capabilities that remain after they were dropped are an error.  Method: a capset that does nothing."""
     monkeypatch.setattr(privileges, "_capset", lambda _: 0)
     monkeypatch.setattr(privileges, "held", lambda: 0x1000)
-    with pytest.raises(PipelineError, match="still there"):
+    with pytest.raises(PipelineError, match="remain"):
         privileges.keep_only()
 
 
 def test_process_cannot_be_read_by_others() -> None:
-    """Goal: a process that holds keys is not dumpable.  Method: the kernel gives its /proc entries to root."""
+    """Goal: a process that holds keys is not dumpable.  Method: its /proc entries belong to root, and prctl."""
 
     def harden() -> None:
         privileges.harden()

@@ -1,4 +1,4 @@
-"""Goal: a worker runs on its CPU, and a CPU that is not there is known before any worker starts.
+"""Goal: a worker runs on its CPU, and an absent CPU is found before any worker starts.
 Method: the CPUs of this machine, and one that no machine has."""
 
 from __future__ import annotations

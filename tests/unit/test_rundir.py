@@ -1,6 +1,6 @@
-"""Goal: nobody makes an instance lock, remove or open what is not its own.
+"""Goal: an instance never locks, removes or opens files outside of its own runtime directory.
 
-Method: a runtime directory in a temporary place, in which something else stands already.
+Method: a runtime directory under a temporary root, in which other files exist already.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "run"
 
 
-def test_a_link_is_not_followed(root: Path, tmp_path: Path) -> None:
-    """Taking over what a killed predecessor left removes all files there: not those of another directory."""
+def test_link_in_place_of_the_directory_is_refused(root: Path, tmp_path: Path) -> None:
+    """Goal: the files of a killed predecessor are removed, but never those of another directory.
+    Method: a link to a directory with a file."""
     victim = tmp_path / "victim"
     victim.mkdir()
     (victim / "precious").touch()
@@ -34,14 +35,16 @@ def test_a_link_is_not_followed(root: Path, tmp_path: Path) -> None:
     assert [path.name for path in victim.iterdir()] == ["precious"]
 
 
-def test_a_directory_of_another_user_is_not_used(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directory_of_another_user_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: no file of another user is removed.  Method: this process has another user id."""
     (root / "a").mkdir()
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     with pytest.raises(PipelineError, match="another user"):
         rundir.RuntimeDirectory("a")
 
 
-def test_a_lock_that_is_a_link_is_refused(root: Path, tmp_path: Path) -> None:
+def test_link_in_place_of_the_lock_is_refused(root: Path, tmp_path: Path) -> None:
+    """Goal: no file is created elsewhere.  Method: the lock is a link to a path outside of the directory."""
     (root / "a").mkdir()
     (root / "a" / "lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(PipelineError, match="a: "):
@@ -49,7 +52,8 @@ def test_a_lock_that_is_a_link_is_refused(root: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_it_is_private_whatever_it_was(root: Path) -> None:
+def test_existing_directory_becomes_private_and_empty(root: Path) -> None:
+    """Goal: mode 0700, and no file of a predecessor.  Method: a directory of mode 0755 with a socket."""
     (root / "a").mkdir(mode=0o755)
     (root / "a" / "left.sock").touch()
     directory = rundir.RuntimeDirectory("a")
@@ -59,8 +63,9 @@ def test_it_is_private_whatever_it_was(root: Path) -> None:
     assert not root.exists()
 
 
-def test_it_comes_back_when_somebody_has_removed_it(root: Path) -> None:
-    """A control that is restarted binds its sockets there, and the commands look for the lock."""
+def test_removed_directory_is_created_again(root: Path) -> None:
+    """Goal: a restarted control process can bind its sockets, and commands find the lock.
+    Method: restore an existing directory, then a removed one."""
     directory = rundir.RuntimeDirectory("a")
     before = os.stat(root / "a" / "lock").st_ino
     directory.restore()

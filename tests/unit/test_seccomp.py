@@ -1,6 +1,6 @@
-"""Goal: a worker's filter lets its stages work and kills the process at anything else; control's kills it for what
-would take it out of its place.
-Method: children of this process install a filter and then do one thing; who is killed dies of SIGSYS."""
+"""Goal: a worker's filter allows the calls of its stages and kills the process at any other; control's filter kills it
+at a forbidden call.
+Method: children of this process install a filter and do one thing; a killed child ends by SIGSYS."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def outcome(stages: tuple[str, ...] | None, action: Callable[[], object]) -> int:
-    """What a child with the filter of those stages, or control's, ends with: 0, its exit code, or minus a signal."""
+    """Return the exit code, or minus the signal, of a child with the filter of these stages; None: that of control."""
     pid = os.fork()
     if pid == 0:
         code = 9
@@ -53,20 +53,20 @@ def forbidden() -> dict[str, Callable[[], object]]:
         "change rights": lambda: libc.prctl(privileges.PR_SET_DUMPABLE, 1, 0, 0, 0),
         "trace": lambda: libc.ptrace(0, 0, 0, 0),
         "shared memory": lambda: libc.shmget(0, 4096, 0),
-        "ask for the parent": lambda: libc.syscall(SYSCALL_GETPPID),
+        "read the id of the parent": lambda: libc.syscall(SYSCALL_GETPPID),
     }
 
 
-@pytest.mark.parametrize("what", forbidden())
+@pytest.mark.parametrize("action", forbidden())
 @pytest.mark.parametrize("stage", STAGES)
-def test_forbidden_call_kills(stage: str, what: str) -> None:
-    """Goal: no stage may do any of these.  Method: a child tries."""
-    assert outcome((stage,), forbidden()[what]) == -signal.SIGSYS
+def test_forbidden_call_kills_worker(stage: str, action: str) -> None:
+    """Goal: each of these actions ends a worker of any stage.  Method: a child tries it."""
+    assert outcome((stage,), forbidden()[action]) == -signal.SIGSYS
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_what_the_loop_needs_is_allowed(stage: str) -> None:
-    """Goal: memory, time, pipes, the last line of a log and the end work in every stage.  Method: a child does it."""
+def test_calls_of_the_worker_loop_are_allowed(stage: str) -> None:
+    """Goal: memory, time, pipes, a last log line and exit work in every stage.  Method: a child uses them."""
 
     def work() -> None:
         blocks = [bytearray(200_000) for _ in range(50)]
@@ -80,8 +80,8 @@ def test_what_the_loop_needs_is_allowed(stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", ["classify", "overlay_ingress"])
-def test_punting_stages_may_talk_to_control(stage: str) -> None:
-    """Goal: a thread and a local connection work, as ZeroMQ wants them.  Method: a child makes both."""
+def test_punting_stages_can_connect_to_control(stage: str) -> None:
+    """Goal: a thread and a local connection work, as ZeroMQ needs them.  Method: a child makes both."""
 
     def work() -> None:
         thread = threading.Thread(target=lambda: None)
@@ -94,23 +94,23 @@ def test_punting_stages_may_talk_to_control(stage: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(seccomp.FORBIDDEN))
-def test_control_is_killed_for_what_it_never_does(name: str) -> None:
-    """Goal: each call of the list ends control.  Method: a child makes it with arguments that would do nothing."""
+def test_forbidden_call_kills_control(name: str) -> None:
+    """Goal: each call of the list ends control.  Method: a child makes it with arguments that have no effect."""
     number = seccomp._FORBIDDEN_NUMBERS[name][list(seccomp.ARCHES).index(platform.machine())]
     if number is not None:
         assert outcome(None, lambda: libc.syscall(number, -1, -1, -1, -1, -1)) == -signal.SIGSYS
 
 
-def test_control_cannot_start_a_process_by_other_ways() -> None:
-    """Goal: neither fork in disguise nor the numbers of another machine.  Method: clone(SIGCHLD), execve as x32."""
+def test_control_cannot_start_a_process_by_other_calls() -> None:
+    """Goal: clone as fork and the call numbers of x32 end control too.  Method: fork, posix_spawn, execve of x32."""
     assert outcome(None, os.fork) == -signal.SIGSYS
     assert outcome(None, lambda: os.posix_spawn("/bin/true", ["true"], {})) == -signal.SIGSYS
     if platform.machine() == "x86_64":
         assert outcome(None, lambda: libc.syscall(0x40000000 + 520, 0, 0, 0)) == -signal.SIGSYS
 
 
-def test_control_does_its_work_under_its_filter() -> None:
-    """Goal: threads, files, sockets and ZeroMQ work.  Method: a child uses them."""
+def test_calls_of_control_are_allowed() -> None:
+    """Goal: threads, files, sockets and ZeroMQ work under control's filter.  Method: a child uses them."""
 
     def work() -> None:
         thread = threading.Thread(target=lambda: None)
@@ -128,9 +128,9 @@ def test_control_does_its_work_under_its_filter() -> None:
 
 
 @pytest.mark.parametrize("machine", list(seccomp.ARCHES))
-def test_programs_of_all_machines_are_sound(machine: str) -> None:
-    """Goal: the table of the machine that tests do not run on makes a program too.  Method: the kernel's own bounds
-    (4,096 instructions of 8 bytes), the architecture it asks for, and no call allowed that the other one has not."""
+def test_filters_of_all_machines_are_valid(machine: str) -> None:
+    """Goal: the table of a machine that the tests do not run on makes valid filters too.
+    Method: the kernel's bounds, which are 4,096 instructions of 8 bytes, and the check of the architecture."""
     names = [seccomp.ALWAYS | seccomp.STAGES[stage] for stage in STAGES]
     programs = [seccomp.program(each, machine) for each in (*names, frozenset().union(*names))]
     for code in [*programs, seccomp.program_for_control(machine)]:
@@ -139,8 +139,8 @@ def test_programs_of_all_machines_are_sound(machine: str) -> None:
         assert seccomp.ARCHES[machine].to_bytes(4, "little") in code
 
 
-def test_table_is_this_machines() -> None:
-    """Goal: the numbers are right.  Method: the C library's own, where its header is installed."""
+def test_call_numbers_are_those_of_the_kernel() -> None:
+    """Goal: the table of this machine is right.  Method: compare it with the header of the C library."""
     machine = platform.machine()
     column = list(seccomp.ARCHES).index(machine)
     headers = ["/usr/include/x86_64-linux-gnu/asm/unistd_64.h", "/usr/include/asm-generic/unistd.h"]

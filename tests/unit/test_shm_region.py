@@ -48,7 +48,7 @@ def test_slot_size_follows_mtu() -> None:
 
 
 def test_bounds_of_python_equal_those_of_c() -> None:
-    """Modules below pipeline.shm can not import the library: their bounds are declared twice and compared here."""
+    """Modules below pipeline.shm cannot import the library: their bounds are declared twice and compared here."""
     assert limits.LANES_MAX == lib.MP_LANES_MAX
     assert limits.NODES_MAX == lib.MP_LINKS_MAX
     assert limits.STRIPES_MAX == lib.MP_STRIPES_MAX
