@@ -1,4 +1,4 @@
-"""What all tests share: figures that a test measured are printed at the end, and nothing may be skipped silently."""
+"""Fixtures of all tests: figures that a test measures are printed in the summary at the end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def measured(record_property: Callable[[str, object], None]) -> Callable[..., None]:
-    """measured(name=value, …): figures for the summary (and the JUnit file)."""
+    """Function that records figures for the summary and the JUnit file: measured(name=value, …)."""
 
     def record(**figures: Any) -> None:
         for name, value in figures.items():

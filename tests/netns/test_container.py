@@ -26,7 +26,7 @@ def launch_in_container(host: Host, lab: Lab) -> Instance:
 
 
 def test_node_without_ipv6_runs_with_ipv4(make_lab: Callable[..., Lab]) -> None:
-    """Goal: the node is ready, one line of its log says that there is no IPv6, and IPv4 groups work.
+    """Goal: the node is ready, its log has one line about the missing IPv6, and IPv4 groups work.
     Method: two such nodes; a stream from one to the other."""
     lab = make_lab(2)
     a, b = instances = [launch_in_container(host, lab) for host in lab.hosts]
@@ -43,7 +43,7 @@ def test_node_without_ipv6_runs_with_ipv4(make_lab: Callable[..., Lab]) -> None:
 
 
 def test_check_reports_missing_ipv6(make_lab: Callable[..., Lab]) -> None:
-    """Goal: `pipeline check` succeeds and says that there is no IPv6.  Method: the command in such a container."""
+    """Goal: `pipeline check` succeeds and reports the missing IPv6.  Method: the command in such a container."""
     host = make_lab(1).hosts[0]
     host.sysctl("net.ipv6.conf.default.disable_ipv6", 1)
     done = host.run(in_container([program(), "check"]))

@@ -2,8 +2,8 @@
 
 Goal: the node and the kernel agree about the members.  Method: sockets of programs join, leave, block and unblock.
 Their requests are compared with `show groups` of the node, and with `show groups` and `show routes` of another node.
-Traffic that nobody requested is looked for on the underlay.  Timers are short (segment.FAST), so that a state that no
-message ends expires within seconds."""
+The tests look for traffic on the underlay that no member has requested.  Timers are short (segment.FAST), so that a
+state that no message ends expires within seconds."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ ONE_SIDED = {"FIB_HIGH_WATER": "the successor reads the mark after the death of 
 
 
 def _functions(source: Path) -> Iterator[tuple[str, int]]:
-    """Name and lines of each function that the file defines."""
+    """Return name and lines of each function that a file defines."""
     name, start = "", 0
     for number, line in enumerate(source.read_text().split("\n")):
         found = re.match(r"[a-z_][\w\s*]*?\b(\w+)\(", line)
@@ -76,7 +76,7 @@ def test_headers_include_each_other_without_circle() -> None:
 def test_every_acquire_names_its_release() -> None:
     """An access with acquire, release or sequentially consistent order follows a comment with its side and label.
 
-    `release RING_PUBLISH: …` pairs with `acquire RING_PUBLISH: …`; both sides of a full fence say `fence BELL: …`.
+    `release RING_PUBLISH: …` pairs with `acquire RING_PUBLISH: …`; both sides of a full fence have `fence BELL: …`.
     """
     sides: dict[str, set[str]] = defaultdict(set)
     for source in SOURCES:

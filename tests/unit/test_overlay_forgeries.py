@@ -128,7 +128,7 @@ def test_record_that_no_node_makes_is_malformed(net: Net, pair: Pair, changes: d
 
 
 def test_record_without_a_key_is_refused_where_datagrams_are_sealed(net: Net, pair: Pair) -> None:
-    """Goal: nobody on the underlay can send in the name of a node.  Method: a known and an unknown node without key."""
+    """Goal: no host of the underlay can send in the name of a node.  Method: records without key."""
     a, b = pair
     unsealed = record_of(b, version=b.record.version + 1, sender_key=b"")
     assert send_to(a, DirectoryUpdate(records=[unsealed], **LIAR), net.now) == MessageRefusal.RECORD_UNSEALED

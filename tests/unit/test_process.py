@@ -11,7 +11,8 @@ NO_CPU = 1023
 
 
 def test_absent_cpus_are_found_and_affinity_is_kept() -> None:
-    """Goal: only CPUs that cannot be used are listed, and the caller may run where it could before."""
+    """Goal: only CPUs that cannot be used are listed, and the caller keeps its own affinity.
+    Method: a present and an absent CPU; the affinity before and after."""
     before = os.sched_getaffinity(0)
     present = min(before)
     assert process.absent_cpus([present, NO_CPU, NO_CPU]) == [NO_CPU]
@@ -19,7 +20,7 @@ def test_absent_cpus_are_found_and_affinity_is_kept() -> None:
 
 
 def test_pin_to_absent_cpu_changes_nothing() -> None:
-    """Goal: a worker whose CPU went away runs on.  Method: pin to a CPU that no machine has."""
+    """Goal: a worker whose CPU is removed runs on any other.  Method: pin to a CPU that no machine has."""
     before = os.sched_getaffinity(0)
     assert not process.pin(NO_CPU)
     assert os.sched_getaffinity(0) == before

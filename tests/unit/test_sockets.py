@@ -1,5 +1,5 @@
-"""Goal: packets pass a path whose MTU is smaller than the interface's.
-Method: the options of the sockets; tests/netns/test_path_mtu.py has such a path."""
+"""Goal: packets pass a path with a smaller MTU than the interface, and an unusable address is refused in one line.
+Method: read the options of the sockets; tests/netns/test_path_mtu.py has such a path."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_data_sockets_never_set_dont_fragment(listen: str, lanes: int) -> None:
 
 
 def test_absent_interface_of_a_scope_id_is_named() -> None:
-    """Goal: one line that says what is wrong.  Method: a link-local address on an interface that no host has."""
+    """Goal: the error is one line with the interface.  Method: an interface that no host has."""
     with pytest.raises(PipelineError, match=r"--metrics \[fe80::1%none0\]:9100: no interface none0 on this host"):
         sockets.open_listener("--metrics", "[fe80::1%none0]:9100", backlog=1)
 
