@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     "README.md",
+    "pipeline/ARCHITECTURE.md",
     "perf/README.md",
     "tests/README.md",
     "pipeline/engines/README.md",
