@@ -61,7 +61,7 @@ class Pipeline(Network):
 
     def close(self) -> None:
         for instance in self.instances:
-            instance.forget()
+            instance.disconnect()
         super().close()
 
 

@@ -28,7 +28,7 @@ TIMEOUT_S = 60.0
 
 
 def processed_reports(node: Instance) -> int:
-    count: int = node.ask("show", "counters", timeout_s=TIMEOUT_S)["membership"].get("reports_received", 0)
+    count: int = node.request("show", "counters", timeout_s=TIMEOUT_S)["membership"].get("reports_received", 0)
     return count
 
 
@@ -53,7 +53,7 @@ def measure(node: Instance, segment: Segment, *, groups: int, rate_per_s: float)
         if name == "refresh":
             found["bytes_per_group"] = (control.memory_info().rss - empty) / groups
             began = time.monotonic()
-            assert len(node.ask("show", "groups", timeout_s=TIMEOUT_S)) == groups
+            assert len(node.request("show", "groups", timeout_s=TIMEOUT_S)) == groups
             found["show_groups_ms"] = 1e3 * (time.monotonic() - began)
     drops = node.show("counters")["drops"]
     return found | {"dropped": drops["report_limit"] + drops["tun_queue"]}

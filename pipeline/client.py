@@ -113,7 +113,7 @@ class Client:
         self._context = zmq.Context()
         self._context.setsockopt(zmq.LINGER, 0)
 
-    def ask(
+    def request(
         self,
         verb: str,
         noun: str = "",
@@ -169,13 +169,13 @@ class Client:
         return reply.value
 
 
-def ask(name: str, verb: str, noun: str = "") -> Any:
+def request(name: str, verb: str, noun: str = "") -> Any:
     """One question to a running instance."""
     if running_pid(name) is None:
         raise not_running(name)
     client = Client(name)
     try:
-        return client.ask(verb, noun)
+        return client.request(verb, noun)
     finally:
         client.close()
 
@@ -190,11 +190,11 @@ def reload(name: str) -> None:
         raise not_running(name)
     client = Client(name)
     try:
-        path = client.ask("status")["key"]
+        path = client.request("status")["key"]
         if path is None:
             raise PipelineError(f"instance {name} runs with --insecure: it has no key to read again")
         found = [base64.b64encode(key).decode() for key in key_file.load_network_keys(path)]
-        client.ask("reload", arguments={"keys": " ".join(found)})
+        client.request("reload", arguments={"keys": " ".join(found)})
     finally:
         client.close()
 
@@ -226,7 +226,7 @@ def wait_ready(flag: str | None, timeout_s: float) -> dict[str, Any]:
 
 def _status(client: Client, timeout_s: float) -> dict[str, Any] | None:
     try:
-        value = client.ask("status", timeout_s=timeout_s)
+        value = client.request("status", timeout_s=timeout_s)
     except PipelineError:  # gone again, or not there yet: the caller's deadline decides
         return None
     return value if isinstance(value, dict) else None

@@ -199,7 +199,7 @@ def _complete_noun(_ctx: click.Context, _param: click.Parameter, incomplete: str
 def show(noun: str, name: str | None, detail: bool, form: str, as_json: bool) -> int:
     """Show the state of a running node."""
     from pipeline.cli.pictures import FORMATS, draw
-    from pipeline.client import ask, instance_name
+    from pipeline.client import instance_name, request
 
     if noun not in list(Noun):
         near = difflib.get_close_matches(noun, Noun, n=1)
@@ -209,7 +209,7 @@ def show(noun: str, name: str | None, detail: bool, form: str, as_json: bool) ->
         raise UsageError(f"--format {form}: one of {', '.join(FORMATS)}")
     if form != "text" and noun != "graph":
         raise UsageError(f"--format {form}: only a graph has formats")
-    value = ask(instance_name(name), "show", noun)
+    value = request(instance_name(name), "show", noun)
     if noun == "graph" and not as_json:
         sys.stdout.write(draw(value, form))
     else:

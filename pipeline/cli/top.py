@@ -110,9 +110,9 @@ def _screen(name: str) -> App[PipelineError]:
 
 def sample(client: Client) -> Sample:
     """Request everything that the picture shows."""
-    status = client.ask("status")
-    counters, workers, links = (client.ask("show", noun) for noun in ("counters", "workers", "links"))
-    groups = client.ask("show", "groups") if status["groups_local"] <= GROUPS_MAX else None
+    status = client.request("status")
+    counters, workers, links = (client.request("show", noun) for noun in ("counters", "workers", "links"))
+    groups = client.request("show", "groups") if status["groups_local"] <= GROUPS_MAX else None
     return Sample(time.monotonic(), status, counters, workers, links, groups)
 
 

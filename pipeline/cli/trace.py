@@ -33,7 +33,7 @@ def follow(name: str, *, seconds: float | None, as_json: bool) -> None:
     try:
         with contextlib.suppress(KeyboardInterrupt):
             while True:
-                answer = client.ask("trace", "membership", arguments={"after": after})
+                answer = client.request("trace", "membership", arguments={"after": after})
                 after = str(answer["after"])
                 _print(answer, as_json=as_json)
                 left = REQUEST_INTERVAL_S if deadline is None else min(REQUEST_INTERVAL_S, deadline - time.monotonic())

@@ -77,22 +77,22 @@ class Instance:
         self.ip6 = f"fd77::{host.index:x}"
         self.process = host.spawn(command, label="launch")
         self._client: Client | None = None
-        host.at_close.append(self.forget)
+        host.close_callbacks.append(self.disconnect)
 
     def __repr__(self) -> str:
         return self.name
 
     # -- looking
 
-    def ask(self, verb: str, noun: str = "", *, timeout_s: float = 5.0) -> Any:
+    def request(self, verb: str, noun: str = "", *, timeout_s: float = 5.0) -> Any:
         """The value of `pipeline VERB NOUN --json`; PipelineError if it does not answer."""
         if self._client is None:
             self._client = Client(self.name)
-        return self._client.ask(verb, noun, timeout_s=timeout_s)
+        return self._client.request(verb, noun, timeout_s=timeout_s)
 
     def show(self, noun: str) -> Any:
         """The value of `pipeline show NOUN --json`."""
-        return self.ask("show", noun)
+        return self.request("show", noun)
 
     def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Until every process of it is ready; LabError with the end of its log if it ends or takes longer."""
@@ -104,7 +104,7 @@ class Instance:
         if running_pid(self.name) is None:
             return False
         with contextlib.suppress(PipelineError):
-            return bool(self.ask("status", timeout_s=1.0)["ready"])
+            return bool(self.request("status", timeout_s=1.0)["ready"])
         return False
 
     def is_linked_to(self, others: Sequence[Instance]) -> bool:
@@ -157,10 +157,10 @@ class Instance:
 
     def stop(self, timeout_s: float = 10.0) -> int:
         """SIGTERM and wait; the exit code."""
-        self.forget()
+        self.disconnect()
         return self.process.stop(timeout_s)
 
-    def forget(self) -> None:
+    def disconnect(self) -> None:
         """Close the connection to its control process."""
         if self._client is not None:
             self._client.close()

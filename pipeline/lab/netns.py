@@ -57,7 +57,7 @@ class Namespace:
         self.netns = netns
         self.log_dir = log_dir
         self.processes: list[Process] = []
-        self.at_close: list[Callable[[], None]] = []
+        self.close_callbacks: list[Callable[[], None]] = []
         """Called when the lab is removed, before its processes end: for what was opened to talk to them."""
 
     @contextlib.contextmanager
@@ -255,7 +255,7 @@ class Lab:
         self._open = False
         atexit.unregister(self.close)
         with _signals_held():
-            for callback in [callback for host in self.hosts for callback in host.at_close]:
+            for callback in [callback for host in self.hosts for callback in host.close_callbacks]:
                 callback()
             processes = [p for space in [*self.hosts, self.bridge] for p in space.processes]
             for process in processes:

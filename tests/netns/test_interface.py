@@ -57,4 +57,4 @@ def test_runtime_directory_is_restored(network: Network) -> None:
     os.kill(control, signal.SIGKILL)
     status = instance.host.run([program(), "status", "--name", instance.name, "--wait", "3"])
     assert "ready" in status.stdout
-    instance.forget()
+    instance.disconnect()

@@ -100,7 +100,7 @@ def test_mtu_fits_the_underlay(make_lab: MakeLab) -> None:
     nodes = [launch(host, key=network_key(lab), workers=1, peers=lab.hosts[: host.index - 1]) for host in lab.hosts]
     for node in nodes:
         node.wait_ready()
-        assert node.ask("status")["mtu"] == 1400 - 64
+        assert node.request("status")["mtu"] == 1400 - 64
 
 
 def test_ready_is_notified(make_lab: MakeLab) -> None:

@@ -36,7 +36,7 @@ def reports(kind: RecordType) -> list[bytes]:
 
 def processed_reports(instance: Instance) -> int:
     """Return the number of reports that control has processed so far."""
-    count: int = instance.ask("show", "counters", timeout_s=10)["membership"].get("reports_received", 0)
+    count: int = instance.request("show", "counters", timeout_s=10)["membership"].get("reports_received", 0)
     return count
 
 
@@ -66,10 +66,10 @@ def test_node_holds_65536_groups(
             full = resident_bytes(node)
     grown = resident_bytes(node) - full
     began = time.monotonic()
-    rows = node.ask("show", "groups", timeout_s=20)
+    rows = node.request("show", "groups", timeout_s=20)
     show_s = time.monotonic() - began
     assert len(rows) == GROUPS
-    assert sum(len(row["members"]) for row in other.ask("show", "groups", timeout_s=20)) == GROUPS
+    assert sum(len(row["members"]) for row in other.request("show", "groups", timeout_s=20)) == GROUPS
     counters = node.show("counters")
     assert (counters["drops"]["report_limit"], counters["drops"]["tun_queue"]) == (0, 0)
     measured(
@@ -81,6 +81,6 @@ def test_node_holds_65536_groups(
     assert max(behind_s.values()) < 5
     assert grown < 60e6  # a checkpoint that is being written takes some
     segment.send_at(reports(RecordType.TO_IN), RATE_PER_S)
-    wait_until(lambda: not node.ask("show", "groups", timeout_s=20), 20, "all groups have ended", every_s=0.2)
-    wait_until(lambda: not other.ask("show", "groups", timeout_s=20), 20, "the other node lists no group", every_s=0.2)
+    wait_until(lambda: not node.request("show", "groups", timeout_s=20), 20, "all groups have ended", every_s=0.2)
+    wait_until(lambda: not other.request("show", "groups", timeout_s=20), 20, "the other node lists no group", every_s=0.2)
     assert resident_bytes(node) < full + 60e6

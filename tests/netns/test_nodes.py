@@ -81,7 +81,7 @@ def test_addresses_are_derived_from_the_name(make_lab: MakeLab) -> None:
     for node in nodes:
         v4, v6 = (address.show(each) for each in address.derive_addresses(node.name, 0))
         assert sorted(interface_addresses(node)) == sorted([f"{v4}/16", f"{v6}/64"])
-        assert sorted(node.ask("status")["addresses"]) == sorted([f"{v4}/16", f"{v6}/64"])
+        assert sorted(node.request("status")["addresses"]) == sorted([f"{v4}/16", f"{v6}/64"])
     for target in interface_addresses(nodes[1]):
         command = [require("ping"), "-n", "-c", "2", "-i", "0.05", "-W", "2", target.partition("/")[0]]
         assert " 0% packet loss" in nodes[0].host.run(command).stdout

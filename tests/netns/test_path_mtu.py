@@ -110,7 +110,7 @@ def test_narrow_path_carries_full_packets_and_all_groups(
     wait_until(lambda: set(groups) <= groups_with_member(a, b), 5.0, "a has learnt the groups of b")
     receiver = Receiver(b.host, group := fresh_group())
     wait_route(a, group, [b])
-    size = a.ask("status")["mtu"] - HEADERS_V4
+    size = a.request("status")["mtu"] - HEADERS_V4
     sent = Sender(a.host, group, size=size, pps=500, count=PACKETS).sent()
     receiver.account().assert_perfect(sent)
 

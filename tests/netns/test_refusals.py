@@ -125,7 +125,7 @@ def test_name_in_use_is_named(make_lab: MakeLab) -> None:
     command = launch_command(lab.hosts[1], key=None)
     command[command.index("--name") + 1] = first.name
     assert_one_line(refused(lab.hosts[1], command), FAILURE, first.name)
-    assert first.ask("status")["ready"]
+    assert first.request("status")["ready"]
     assert first.stop() == 0
 
 

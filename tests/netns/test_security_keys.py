@@ -44,11 +44,11 @@ def test_sender_key_rotation_loses_nothing(
     group = fresh_group()
     receivers = [Receiver(member.host, group) for member in members]
     wait_route(source, group, members)
-    before = source.ask("status")["key_epoch"]
+    before = source.request("status")["key_epoch"]
     sent = Sender(source.host, group, mbit=20, seconds=8, flows=4).sent()
     for receiver in receivers:
         receiver.account().assert_perfect(sent)
-    rotations = (source.ask("status")["key_epoch"] - before) % 256
+    rotations = (source.request("status")["key_epoch"] - before) % 256
     measured(rotations=rotations, sent=sent)
     assert rotations >= 1
     for member in members:
@@ -75,7 +75,7 @@ def test_sender_key_rotation_survives_restarts(
     for role in ("control", "classify") * 3:
         time.sleep(1.1)
         os.kill(worker_pid(source, role), signal.SIGKILL)
-        wait_until(lambda: source.ask("status")["ready"], 3.0, "all workers are ready again")
+        wait_until(lambda: source.request("status")["ready"], 3.0, "all workers are ready again")
     sent = sender.sent()
     counts = receiver.account().stream()
     found = drops(member)
@@ -131,7 +131,7 @@ def test_network_key_rollover_excludes_a_node(
     from_outside = Receiver(staying[1].host, other)
     wait_route(staying[0], group, [*staying[1:], excluded])
     wait_route(excluded, other, [staying[1]])
-    epochs = [instance.ask("status")["key_epoch"] for instance in staying]
+    epochs = [instance.request("status")["key_epoch"] for instance in staying]
     sender = Sender(staying[0].host, group, mbit=10, seconds=60)
     pipeline(staying[0], "keygen", "--rotate", str(files[0]))
     for instance, path in zip(staying, files, strict=False):
@@ -157,7 +157,7 @@ def test_network_key_rollover_excludes_a_node(
     assert from_outside.stop().stream()["received"] == 0
 
     def are_renewed_twice() -> bool:
-        now = [each.ask("status")["key_epoch"] for each in staying]
+        now = [each.request("status")["key_epoch"] for each in staying]
         return all((new - old) % 256 == 2 for new, old in zip(now, epochs, strict=True))
 
     # The first renewal is immediate, the second follows when the other nodes no longer accept the old network key.
@@ -167,5 +167,5 @@ def test_network_key_rollover_excludes_a_node(
         receiver.account().assert_perfect(sent)
     assert outside.stop().stream()["received"] < sent * 0.9
     os.kill(worker_pid(staying[1], "control"), signal.SIGKILL)
-    wait_until(lambda: staying[1].ask("status")["ready"], 3.0, "control is restarted")
+    wait_until(lambda: staying[1].request("status")["ready"], 3.0, "control is restarted")
     wait_until(is_excluded, 5.0, "the restarted control accepts only the new key")

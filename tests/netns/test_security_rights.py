@@ -51,7 +51,7 @@ def test_processes_have_no_unneeded_rights(make_network: Callable[..., Network],
     children = [pid for pid in instance.pids() if pid != instance.process.pid]
     for pid in children:
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: instance.ask("status")["ready"], 5.0, "all workers are ready again")
+    wait_until(lambda: instance.request("status")["ready"], 5.0, "all workers are ready again")
     assert not set(children) & set(instance.pids())
     assert_no_unneeded_rights(instance, workers)
 
@@ -86,7 +86,7 @@ def test_forbidden_system_call_kills_the_worker(network: Network, role: str) -> 
         tracer.wait(5.0)
     assert "system call forbidden by its filter" in instance.process.log
     assert worker_pid(instance, role) != pid
-    wait_until(lambda: instance.ask("status")["ready"], 5.0, "all workers are ready again")
+    wait_until(lambda: instance.request("status")["ready"], 5.0, "all workers are ready again")
 
 
 def test_other_user_has_no_access(network: Network) -> None:
@@ -173,8 +173,8 @@ def test_addresses_move_without_rights_in_control(make_lab: Callable[..., Lab]) 
     second = launch(b, key=None, peers=lab.hosts, addresses=())
     first.wait_ready()
     second.wait_ready()
-    wait_until(lambda: second.ask("status")["addresses"][0] != f"{v4}/16", 5.0, "the second node has new addresses")
-    expected = {text.partition("/")[0] for text in second.ask("status")["addresses"]}
+    wait_until(lambda: second.request("status")["addresses"][0] != f"{v4}/16", 5.0, "the second node has new addresses")
+    expected = {text.partition("/")[0] for text in second.request("status")["addresses"]}
 
     def is_interface_updated() -> bool:
         text = b.run([require("ip"), "-j", "addr", "show", "dev", INTERFACE]).stdout

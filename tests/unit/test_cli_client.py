@@ -108,22 +108,22 @@ def test_looking_does_not_disturb_a_start(root):
 def test_asking(start):
     """Goal: values come as control gives them, its refusals as errors.  Method: both."""
     start("a")
-    assert client.ask("a", "show", "links") == [{"peer": "b"}]
+    assert client.request("a", "show", "links") == [{"peer": "b"}]
     with pytest.raises(PipelineError, match="nothing known of that"):
-        client.ask("a", "show", "rings")
+        client.request("a", "show", "rings")
 
 
 def test_nonsense_is_an_error(start):
     """Goal: an instance of another version is told apart.  Method: an answer that is no message."""
     start("a", behaviour="nonsense")
     with pytest.raises(PipelineError, match="another version"):
-        client.ask("a", "show", "links")
+        client.request("a", "show", "links")
 
 
 def test_question_outlives_a_restart_of_control(start):
     """Goal: a control process that comes late answers still.  Method: its socket appears after 0.5 s."""
     start("a", delay=0.5)
-    assert client.ask("a", "show", "links") == [{"peer": "b"}]
+    assert client.request("a", "show", "links") == [{"peer": "b"}]
 
 
 def test_wait_ready(start):

@@ -26,7 +26,7 @@ class Answers:
         ]
         self.asked: list[str] = []
 
-    def ask(self, verb: str, noun: str, *, arguments: Mapping[str, str]) -> Any:
+    def request(self, verb: str, noun: str, *, arguments: Mapping[str, str]) -> Any:
         assert (verb, noun) == ("trace", "membership")
         self.asked.append(arguments["after"])
         if not self.answers:
