@@ -39,7 +39,7 @@ def seeds() -> list[bytes]:
 def mutants(rng: random.Random) -> Iterator[bytes]:
     """Yield changed seeds without end: bits and bytes changed, cut, doubled, spliced; and scripts of a malicious
     peer."""
-    pool, scripts, lies = seeds(), overlay_node.scripts(rng), nemo.scripts(rng)
+    pool, scripts, nemo_scripts = seeds(), overlay_node.scripts(rng), nemo.scripts(rng)
     for number in itertools.count():
         data = bytearray(pool[number % len(pool)])
         for _ in range(rng.choice((0, 1, 1, 2, 5, 20))):
@@ -59,7 +59,7 @@ def mutants(rng: random.Random) -> Iterator[bytes]:
                     data[at:] = rng.choice(pool)[at:]
         yield bytes(data[:4096])
         yield next(scripts)
-        yield next(lies)
+        yield next(nemo_scripts)
 
 
 def run(seconds: float, seed: int = 0) -> int:

@@ -1,4 +1,4 @@
-"""Goal: control planes agree after any trouble; then each member gets each packet exactly once, other hosts none.
+"""Goal: control planes agree after any failures; then each member gets each packet exactly once, other hosts none.
 
 Method: clusters of the daemon's own cores on virtual time.  The network loses, doubles and reorders messages, and is
 partitioned; packets follow the forwarding entries.  Every run has one of a few fixed seeds.
@@ -127,7 +127,7 @@ def test_64_nodes_link_within_1_s_and_deliver() -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_members_are_known_within_2_s_after_any_trouble(seed: int) -> None:
+def test_members_are_known_within_2_s_after_a_bad_network(seed: int) -> None:
     cluster = started(5, seed=seed, impairment=BAD)
     generator, filters = random.Random(seed), Filters()
     sources = [address for host in cluster.hosts for address, _ in host.node.record.addresses]
@@ -184,7 +184,7 @@ def test_link_scope_goes_to_all_nodes_and_unicast_to_one() -> None:
         assert [host.delivered[packet] for host in others] == [0, 1, 0]
 
 
-# ---- trouble
+# ---- failures and restarts
 
 
 @pytest.mark.parametrize("away_s", [1.0, 10.0, 200.0])

@@ -1,4 +1,4 @@
-"""Goal: after any trouble, once the network is quiet, every member gets every packet of every source exactly once.
+"""Goal: after any failures, once the network is quiet, every member gets every packet of every source exactly once.
 
 Method: hypothesis writes a script of joins, leaves, sources, crashes, restarts, partitions and bad networks for a
 cluster of the daemon's own cores on virtual time.  Every engine must have the same properties: delivery once, no loops
@@ -55,7 +55,7 @@ def test_every_installed_engine_has_a_conduct() -> None:
 
 
 def play(cluster: Cluster, steps: list[Step]) -> set[tuple[str, bytes]]:
-    """Run the script; returns the memberships at its end as (host, group)."""
+    """Run the script, and return the memberships at its end as (host, group)."""
     members: set[tuple[str, bytes]] = set()
     for verb, index, number in steps:
         host, group = cluster.hosts[index], GROUPS[number % len(GROUPS)]
@@ -144,7 +144,7 @@ def check_nothing_remains(cluster: Cluster, conduct: Conduct) -> None:
     suppress_health_check=list(HealthCheck),
 )
 @given(steps=STEPS, seed=st.integers(0, 1000))
-def test_delivery_exactly_once_after_any_trouble(engine: str, steps: list[Step], seed: int) -> None:
+def test_delivery_exactly_once_after_any_failures(engine: str, steps: list[Step], seed: int) -> None:
     cluster = Cluster(SIZE, seed=seed, impairment=GOOD, engine=engine)
     cluster.start(spread_s=0.5)
     members = play(cluster, steps)

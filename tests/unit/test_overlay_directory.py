@@ -159,7 +159,7 @@ def test_explicit_address_has_precedence_then_the_lower_node_id() -> None:
     assert not owners.must_move(claim(2, "10.77.0.1"))
 
 
-def test_two_explicit_claims_of_an_address_stand() -> None:
+def test_explicit_addresses_in_conflict_are_both_kept() -> None:
     owners = AddressOwners()
     owners.set(claim(2, "10.77.0.1", explicit=True))
     own = claim(3, "10.77.0.1", explicit=True)

@@ -204,7 +204,7 @@ def test_forged_update_is_corrected_by_the_next_adverts() -> None:
     """Goal: a replica with versions that its owner does not have starts anew.  Method: two rounds of adverts."""
     source, replica = ReplicaSource(), Replica()
     source.set(b"key", b"value")
-    replica.apply(Update(0, HUGE, 0, 0, [(b"lie", b"")]))
+    replica.apply(Update(0, HUGE, 0, 0, [(b"forged", b"")]))
     for _ in range(2):
         if replica.differs(source.advert()):
             for update in source.updates(replica.pull()):

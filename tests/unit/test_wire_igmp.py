@@ -178,7 +178,8 @@ def test_wrong_checksum_is_refused() -> None:
     ],
 )
 def test_counts_beyond_the_message_are_refused(blank: bytes) -> None:
-    """Goal: no count is believed.  Method: counts of records, sources, auxiliary words, and of a query's sources."""
+    """Goal: no count in a message is trusted.
+    Method: too large counts of records, of their sources and auxiliary words, and of a query's sources."""
     assert refusal(with_checksum(blank)) == "igmp_truncated"
 
 
