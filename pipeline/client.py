@@ -1,8 +1,8 @@
-"""Running instances of this host: which there are, and asking one's control process.
+"""Running instances of this host: their names, requests to the control process of one, and their end.
 
-An instance runs if its supervisor holds the lock of its runtime directory (io/rundir.py); names are unique on a host,
-whatever the network namespace.  Control answers Request(verb, noun) with Reply(value): for the verb "show" the JSON
-value of the noun, for "status" an object that holds at least `ready`.  Nothing here knows what the values mean.
+An instance runs if its supervisor holds the lock of its runtime directory (io/rundir.py).  Names are unique on a host,
+whatever the network namespace.  Control replies to Request(verb, noun) with Reply(value): for the verb "show" the JSON
+value of the noun, for "status" an object with at least `ready`.  This module does not interpret the values.
 """
 
 from __future__ import annotations
@@ -27,24 +27,27 @@ if TYPE_CHECKING:
     from pipeline.messages import Request
 
 POLL_INTERVAL_S = 0.01
-"""Between looks at an instance that starts: a hundredth of the second it may take."""
-ANSWER_TIMEOUT_S = 5.0
-"""A control process that is restarted is back in a second; 65,536 groups take it less than another."""
+"""Interval at which an instance that starts is polled: a hundredth of the second that it may take."""
+REPLY_TIMEOUT_S = 5.0
+"""A restarted control process is ready within a second, and a reply with 65,536 groups takes less than another."""
 ATTEMPT_TIMEOUT_S = 1.5
-"""A request may have died with the control process that it reached: ask again."""
+"""Time after which a request is sent again: it may be lost with the control process that had received it."""
 
 
-# ---------------------------------------------------------------- which instances run
+# ---------------------------------------------------------------- running instances
 
 
 def running_pid(name: str) -> int | None:
-    """The supervisor's pid if that instance runs; PermissionDeniedError if we may not look."""
+    """Return the pid of the instance's supervisor, or None if it does not run.
+
+    PermissionDeniedError if this user may not read its lock.
+    """
     path = rundir.ROOT / name / "lock"
     try:
         with path.open("rb") as lock:
             text = lock.read(32).strip()
             pid = int(text) if text.isdigit() else 0
-            # A dead pid needs no look at the lock: trying it could get in the way of a supervisor that starts.
+            # The lock of a dead pid is not tried, as that could make a supervisor that starts at this moment fail.
             if not pid or not Path(f"/proc/{pid}").exists():
                 return None
             try:
@@ -55,11 +58,11 @@ def running_pid(name: str) -> int | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError:
-        raise PermissionDeniedError(f"{path.parent}: no permission to look at instance {name}: run as root") from None
+        raise PermissionDeniedError(f"{path.parent}: no permission to read it: run as root") from None
 
 
 def running_names() -> list[str]:
-    """Names of the instances that run on this host, as far as we may look; those that we may not are counted in."""
+    """Return the names of the instances that run on this host; one with an unreadable lock counts as running."""
     try:
         names = sorted(entry.name for entry in rundir.ROOT.iterdir() if entry.is_dir())
     except FileNotFoundError:
@@ -75,16 +78,16 @@ def _may_run(name: str) -> bool:
 
 
 def instance_name(flag: str | None, env: Mapping[str, str] = os.environ) -> str:
-    """The instance that a command means: --name, else the environment's, else the host name.
+    """Return the name of a command's instance: that of --name, else of the environment, else the host name.
 
-    If nobody said a name, the host name's instance does not run and one single other does, it is that one.
+    If no name is given, the instance of the host name does not run, and exactly one other runs, it is that one.
     """
-    given = flag or env.get("MCAST_PIPELINE_NODE_NAME") or env.get("MCAST_PIPELINE_NAME")
-    if given:
+    requested = flag or env.get("MCAST_PIPELINE_NODE_NAME") or env.get("MCAST_PIPELINE_NAME")
+    if requested:
         try:
-            return str(CHECKS["node.name"](given))
+            return str(CHECKS["node.name"](requested))
         except ValueError as error:
-            raise UsageError(f"--name {given}: {error}") from None
+            raise UsageError(f"--name {requested}: {error}") from None
     name = os.uname().nodename
     if running_pid(name) is None:
         running = running_names()
@@ -94,17 +97,17 @@ def instance_name(flag: str | None, env: Mapping[str, str] = os.environ) -> str:
 
 
 def not_running(name: str) -> NotRunningError:
-    """The error for an instance that does not run: it names those that do."""
+    """Return the error for an instance that does not run; it lists those that do."""
     others = running_names()
     hint = f"running here: {', '.join(others)}" if others else "none runs on this host; start one: pipeline launch"
     return NotRunningError(f"instance {name} is not running ({hint})")
 
 
-# ---------------------------------------------------------------- asking one
+# ---------------------------------------------------------------- requests
 
 
 class Client:
-    """One instance's control process, asked over its ipc socket."""
+    """Connection to the control process of one instance, over its ipc socket."""
 
     def __init__(self, name: str) -> None:
         import zmq
@@ -118,13 +121,13 @@ class Client:
         verb: str,
         noun: str = "",
         *,
-        timeout_s: float = ANSWER_TIMEOUT_S,
+        timeout_s: float = REPLY_TIMEOUT_S,
         arguments: Mapping[str, str] = MappingProxyType({}),
     ) -> Any:
-        """The value of the answer.
+        """Send a request and return the value of the reply.
 
-        NotRunningError if the instance is gone, PipelineError with control's own words if it refuses, or if it does
-        not answer in time.
+        NotRunningError if the instance has ended; PipelineError if control refuses, with its error, or does not reply
+        in time.
         """
         from pipeline.messages import Request
 
@@ -135,10 +138,10 @@ class Client:
                 return self._value(data)
             if running_pid(self._name) is None:
                 raise not_running(self._name)
-        raise PipelineError(f"instance {self._name} did not answer within {timeout_s:g} s; its log says why")
+        raise PipelineError(f"instance {self._name} did not reply within {timeout_s:g} s; its log says why")
 
     def close(self) -> None:
-        """Forget unanswered questions."""
+        """Close the connection; requests without a reply are dropped."""
         self._context.destroy(linger=0)
 
     def _attempt(self, request: Request, timeout_s: float) -> bytes | None:
@@ -148,7 +151,7 @@ class Client:
 
         socket: zmq.Socket[bytes] = self._context.socket(zmq.REQ)
         try:
-            socket.setsockopt(zmq.RECONNECT_IVL, 5)  # ms: a control process that starts is there in a moment
+            socket.setsockopt(zmq.RECONNECT_IVL, 5)  # ms: a control process that starts listens soon
             socket.connect(rundir.control_endpoint(self._name))
             socket.send(encode_local(request))
             return socket.recv() if socket.poll(round(timeout_s * 1000)) else None
@@ -163,14 +166,14 @@ class Client:
         except WireError as error:
             raise PipelineError(f"instance {self._name} is of another version: {error}") from error
         if not isinstance(reply, Reply):
-            raise PipelineError(f"instance {self._name} answered with a {type(reply).__name__}")
+            raise PipelineError(f"instance {self._name} replied with a {type(reply).__name__}")
         if not reply.ok:
             raise PipelineError(f"instance {self._name}: {reply.error}")
         return reply.value
 
 
 def request(name: str, verb: str, noun: str = "") -> Any:
-    """One question to a running instance."""
+    """Send one request to a running instance and return the value of the reply."""
     if running_pid(name) is None:
         raise not_running(name)
     client = Client(name)
@@ -181,7 +184,7 @@ def request(name: str, verb: str, noun: str = "") -> Any:
 
 
 def reload(name: str) -> None:
-    """Reads the instance's key file with the rights of the caller, and hands its keys over."""
+    """Read the instance's key file with the rights of the caller, and send the keys to control."""
     import base64
 
     from pipeline.keys import file as key_file
@@ -193,14 +196,14 @@ def reload(name: str) -> None:
         path = client.request("status")["key"]
         if path is None:
             raise PipelineError(f"instance {name} runs with --insecure: it has no key to read again")
-        found = [base64.b64encode(key).decode() for key in key_file.load_network_keys(path)]
-        client.request("reload", arguments={"keys": " ".join(found)})
+        keys = [base64.b64encode(key).decode() for key in key_file.load_network_keys(path)]
+        client.request("reload", arguments={"keys": " ".join(keys)})
     finally:
         client.close()
 
 
 def wait_ready(flag: str | None, timeout_s: float) -> dict[str, Any]:
-    """The status of an instance once it is ready; NotRunningError if it is not by then."""
+    """Wait until an instance is ready and return its status.  NotRunningError after the time."""
     deadline = time.monotonic() + timeout_s
     client: Client | None = None
     status: dict[str, Any] | None = None
@@ -227,16 +230,16 @@ def wait_ready(flag: str | None, timeout_s: float) -> dict[str, Any]:
 def _status(client: Client, timeout_s: float) -> dict[str, Any] | None:
     try:
         value = client.request("status", timeout_s=timeout_s)
-    except PipelineError:  # gone again, or not there yet: the caller's deadline decides
+    except PipelineError:  # ended, or not listening yet: the caller tries until its deadline
         return None
     return value if isinstance(value, dict) else None
 
 
-# ---------------------------------------------------------------- ending one
+# ---------------------------------------------------------------- end
 
 
 def stop(name: str, timeout_s: float) -> None:
-    """SIGTERM to the supervisor, and wait for its end; it has removed all it made by then."""
+    """Send SIGTERM to the supervisor and wait for its end; it removes everything that it has created before it ends."""
     pid = running_pid(name)
     if pid is None:
         raise not_running(name)
@@ -245,7 +248,7 @@ def stop(name: str, timeout_s: float) -> None:
     except ProcessLookupError:
         return
     try:
-        if running_pid(name) != pid:  # ended while we looked, so the pid may be another's by now
+        if running_pid(name) != pid:  # it has ended meanwhile, so the pid may belong to another process
             return
         signal.pidfd_send_signal(process, signal.SIGTERM)
         poller = select.poll()

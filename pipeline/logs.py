@@ -17,7 +17,7 @@ from pipeline.config import LogSection
 from pipeline.terminal import has_styles, one_line, printable
 
 LINES_MAX = 1024
-"""Distinct lines of a OnceLogger: what peers do can neither fill the disk nor the memory."""
+"""Bound of distinct lines of a OnceLogger, so that peers can fill neither the disk nor the memory."""
 
 
 class _Stderr:
@@ -37,7 +37,7 @@ class _Stderr:
 
 
 def _has_room() -> bool:
-    """Whether a line can be written without blocking."""
+    """Return whether a line can be written without blocking."""
     poll = select.poll()
     try:
         poll.register(sys.stderr.fileno(), select.POLLOUT)
@@ -66,7 +66,7 @@ def print_error(text: str) -> None:
 
 
 def _escape(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Escape control characters in the text and the fields of an event; the JSON renderer does so by itself."""
+    """Escape control characters in the text and the fields of an event; the JSON renderer has its own escapes."""
     return {key: printable(value) if isinstance(value, str) else value for key, value in event.items()}
 
 

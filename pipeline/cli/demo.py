@@ -26,9 +26,10 @@ import psutil
 
 from pipeline.cli import demo_view
 from pipeline.errors import PipelineError, UsageError
+from pipeline.lab.cleanup import NETNS_DIR
 from pipeline.lab.instance import Instance, launch_all, network_key
 from pipeline.lab.mpegts import StreamMeter
-from pipeline.lab.netns import NETNS_DIR, Host, Lab
+from pipeline.lab.netns import Host, Lab
 from pipeline.lab.programs import Process, require
 
 GROUP, PORT = "239.77.0.1", 5004

@@ -1,1 +1,1 @@
-"""The laboratory shared by demo, tests and perf: network namespaces and the programs in them."""
+"""Laboratory for demo, tests and perf: hosts as network namespaces, and the programs in them."""

@@ -1,8 +1,7 @@
-"""Instances of this project's daemon in the hosts of a laboratory: launch, look, stop.
+"""Instances of this project's daemon in the hosts of a laboratory: launch, query, stop.
 
-Host i is given the overlay addresses 10.77.0.i and fd77::i unless the caller says otherwise.  An instance is asked
-through the client of the command line, in this process: the demo asks each node every second, and starting a
-command each time would cost more than the nodes do.
+Host i has the overlay addresses 10.77.0.i and fd77::i unless the caller gives others.  Requests go through `client.py`
+in this process: the demo queries each node twice a second, and a command for each query would cost more than the nodes.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from pipeline.lab.programs import LabError, wait_until
 
 INTERFACE = "mcast0"
 READY_TIMEOUT_S = 10.0
-"""Ready takes a tenth of that; a host that is busy compiling may need more."""
+"""A node is ready within a tenth of this; on a busy host it may take longer."""
 
 
 def program() -> str:
-    """The `pipeline` command that belongs to this interpreter."""
+    """Return the path of the `pipeline` command of this interpreter's environment."""
     path = Path(sys.executable).with_name("pipeline")
     if not path.exists():
         raise LabError(f"there is no {path}: install this project into the environment of {sys.executable}")
@@ -38,7 +37,7 @@ def program() -> str:
 
 
 def network_key(lab: Lab) -> Path:
-    """A new network key in the lab's directory, as `pipeline keygen` makes it."""
+    """Return the file of the lab's network key; create it as `pipeline keygen` does if it does not exist."""
     path = lab.dir / "network.key"
     if not path.exists():
         key_file.write_network_key(path)
@@ -54,7 +53,7 @@ def launch_command(
     addresses: Sequence[str] | None = None,
     extra: Sequence[str] = (),
 ) -> list[str]:
-    """The command line that launches an instance on that host; without a key it is `--insecure`."""
+    """Return the command line that launches an instance on the host; without a key it has `--insecure`."""
     if addresses is None:
         addresses = (f"10.77.0.{host.index}/16", f"fd77::{host.index:x}/64")
     return [
@@ -68,7 +67,7 @@ def launch_command(
 
 
 class Instance:
-    """A launched daemon."""
+    """A launched daemon: requests to its control process, its processes, its end."""
 
     def __init__(self, host: Host, command: Sequence[str]) -> None:
         self.host = host
@@ -82,20 +81,20 @@ class Instance:
     def __repr__(self) -> str:
         return self.name
 
-    # -- looking
+    # -- requests
 
     def request(self, verb: str, noun: str = "", *, timeout_s: float = 5.0) -> Any:
-        """The value of `pipeline VERB NOUN --json`; PipelineError if it does not answer."""
+        """Return the value of `pipeline VERB NOUN --json`.  PipelineError if control does not reply."""
         if self._client is None:
             self._client = Client(self.name)
         return self._client.request(verb, noun, timeout_s=timeout_s)
 
     def show(self, noun: str) -> Any:
-        """The value of `pipeline show NOUN --json`."""
+        """Return the value of `pipeline show NOUN --json`."""
         return self.request("show", noun)
 
     def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
-        """Until every process of it is ready; LabError with the end of its log if it ends or takes longer."""
+        """Wait until all its processes are ready.  LabError with the end of its log if it ends, or after the time."""
         wait_until(self._is_ready, timeout_s, f"{self.name} is ready: {self.process.log[-500:]}", every_s=0.005)
 
     def _is_ready(self) -> bool:
@@ -108,23 +107,23 @@ class Instance:
         return False
 
     def is_linked_to(self, others: Sequence[Instance]) -> bool:
-        """Whether its links to all the others are up."""
+        """Return whether its links to all the others are up."""
         up = {link["peer"] for link in self.show("links") if link["state"] == "up"}
         return up >= {other.name for other in others if other is not self}
 
     def has_members(self, group: str, members: Sequence[Instance]) -> bool:
-        """Whether it knows (just) these remote members of the group."""
+        """Return whether it knows exactly these remote members of the group."""
         found: list[str] = next((row["members"] for row in self.show("groups") if row["group"] == group), [])
         return set(found) == {member.name for member in members if member is not self}
 
     def wait_members(self, group: str, members: Sequence[Instance], timeout_s: float = 10.0) -> None:
-        """Until it knows (just) these remote members of the group."""
+        """Wait until it knows exactly these remote members of the group."""
         wait_until(lambda: self.has_members(group, members), timeout_s, f"{self.name} has {members} in {group}")
 
-    # -- its processes
+    # -- processes
 
     def processes(self) -> list[psutil.Process]:
-        """The supervisor and everything under it."""
+        """Return the supervisor and its descendants."""
         try:
             supervisor = psutil.Process(self.process.pid)
             return [supervisor, *supervisor.children(recursive=True)]
@@ -132,11 +131,11 @@ class Instance:
             return []
 
     def pids(self) -> list[int]:
-        """The pids of the supervisor and everything under it."""
+        """Return the pids of the supervisor and its descendants."""
         return [process.pid for process in self.processes()]
 
     def cpu_s(self) -> float:
-        """CPU time of all its processes so far, in seconds, to the nanosecond (from schedstat)."""
+        """Return the CPU time of all its processes so far in seconds, exact to the nanosecond (from schedstat)."""
         total_ns = 0
         for pid in self.pids():
             for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
@@ -145,7 +144,7 @@ class Instance:
         return total_ns / 1e9
 
     def pss_bytes(self) -> int:
-        """Memory of all its processes, what they share counted once."""
+        """Return the memory of all its processes in bytes; shared pages count once."""
         total = 0
         for pid in self.pids():
             with contextlib.suppress(OSError):
@@ -153,15 +152,15 @@ class Instance:
                 total += int(found[1]) * 1024 if found else 0
         return total
 
-    # -- the end
+    # -- end
 
     def stop(self, timeout_s: float = 10.0) -> int:
-        """SIGTERM and wait; the exit code."""
+        """Send SIGTERM and wait; return the exit code."""
         self.disconnect()
         return self.process.stop(timeout_s)
 
     def disconnect(self) -> None:
-        """Close the connection to its control process."""
+        """Close the connection to its control process; the next request opens a new one."""
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -173,7 +172,7 @@ def launch(host: Host, **options: Any) -> Instance:
 
 
 def launch_all(lab: Lab, *, key: Path | None, workers: int = 4, extra: Sequence[str] = ()) -> list[Instance]:
-    """An instance on every host, each a peer of all others, ready and linked."""
+    """Launch an instance on every host, each a peer of all others; wait until all are ready and linked."""
     instances = [launch(host, key=key, peers=lab.hosts, workers=workers, extra=extra) for host in lab.hosts]
     for instance in instances:
         instance.wait_ready()
@@ -182,6 +181,6 @@ def launch_all(lab: Lab, *, key: Path | None, workers: int = 4, extra: Sequence[
 
 
 def wait_linked(instances: Sequence[Instance], timeout_s: float = 10.0) -> None:
-    """Until every instance has links to all others."""
+    """Wait until every instance has links to all others."""
     for instance in instances:
         wait_until(partial(instance.is_linked_to, instances), timeout_s, f"{instance.name} is linked to all")

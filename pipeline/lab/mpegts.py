@@ -1,6 +1,6 @@
-"""A meter for MPEG transport streams: what a receiver got, packet by packet (ISO/IEC 13818-1 §2.4.3).
+"""Meter of an MPEG transport stream at a receiver, packet by packet (ISO/IEC 13818-1 §2.4.3).
 
-It is fed bytes as they arrive, with the time, and counts per PID what the continuity counters give away.  It decodes
+Its input is the bytes as they arrive, with the time.  It counts losses per PID by the continuity counters.  It decodes
 nothing, knows no program tables and does no I/O.
 """
 
@@ -14,20 +14,20 @@ NULL_PID = 0x1FFF
 PCR_HZ = 27_000_000
 PCR_WRAP = (1 << 33) * 300
 JITTER_SHARE = 16
-"""RFC 3550 §6.4.1: the jitter is a running mean, a sixteenth of each new difference."""
+"""RFC 3550 §6.4.1: each new difference counts a sixteenth in the running mean that is the jitter."""
 
 
 @dataclass(slots=True)
 class StreamMeter:
-    """The counts of one stream from its first byte."""
+    """Counts of one stream from its first byte."""
 
     packets: int = 0
     byte_count: int = 0
     continuity_errors: int = 0
     packets_lost: int = 0
-    """At least so many: a counter of four bits cannot tell 16 lost packets from none."""
+    """Lower bound: to a counter of four bits 16 lost packets look like none."""
     jitter_s: float = 0.0
-    """Of the arrival of clock references against their values, as RFC 3550 defines it."""
+    """Jitter of the arrival of clock references against their values, as RFC 3550 defines it."""
     first_at: float | None = None
     last_at: float | None = None
     longest_gap_s: float = 0.0
@@ -38,7 +38,7 @@ class StreamMeter:
     _reference_pid: int | None = None
 
     def feed(self, data: bytes, now: float) -> None:
-        """Takes the bytes that arrived at `now` (seconds, monotonic)."""
+        """Meter the bytes that arrived at `now` (seconds, monotonic)."""
         if self.first_at is None:
             self.first_at = now
         elif self.last_at is not None:
@@ -51,17 +51,17 @@ class StreamMeter:
             if data[at] != SYNC:
                 at = self._resynchronise(data, at)
                 continue
-            self._take(data, at, now)
+            self._count_packet(data, at, now)
             at += PACKET_BYTES
         self._rest = data[at:]
 
     def _resynchronise(self, data: bytes, at: int) -> int:
-        """Bytes that are no packet are an error; the stream goes on at the next sync byte."""
+        """Count one error for bytes that are no packet; return the position of the next sync byte."""
         self.continuity_errors += 1
         found = data.find(SYNC, at + 1)
         return len(data) if found < 0 else found
 
-    def _take(self, data: bytes, at: int, now: float) -> None:
+    def _count_packet(self, data: bytes, at: int, now: float) -> None:
         self.packets += 1
         pid = (data[at + 1] & 0x1F) << 8 | data[at + 2]
         if pid == NULL_PID:
@@ -71,12 +71,12 @@ class StreamMeter:
         if flags & 0x80:  # discontinuity_indicator
             self._counters.pop(pid, None)
         if flags & 0x10:
-            self._measure(pid, _clock_reference(data, at + 6), now)
+            self._update_jitter(pid, _clock_reference(data, at + 6), now)
         if has_payload:
-            self._follow(pid, data[at + 3] & 0x0F)
+            self._check_continuity(pid, data[at + 3] & 0x0F)
 
-    def _follow(self, pid: int, counter: int) -> None:
-        """The counter grows by one with each packet that has a payload; one repetition is legal (§2.4.3.3)."""
+    def _check_continuity(self, pid: int, counter: int) -> None:
+        """Count losses.  The counter grows by 1 with each packet with payload; one repetition is legal (§2.4.3.3)."""
         previous = self._counters.get(pid)
         self._counters[pid] = counter
         if previous is None:
@@ -91,7 +91,7 @@ class StreamMeter:
             self.continuity_errors += 1
             self.packets_lost += (step - 1) & 0x0F
 
-    def _measure(self, pid: int, reference: int, now: float) -> None:
+    def _update_jitter(self, pid: int, reference: int, now: float) -> None:
         if self._reference_pid is None:
             self._reference_pid = pid
         if pid != self._reference_pid:
@@ -104,6 +104,6 @@ class StreamMeter:
 
 
 def _clock_reference(data: bytes, at: int) -> int:
-    """The 42 bits of a PCR in units of 27 MHz: 33 of base, 6 reserved, 9 of extension."""
+    """Return a PCR of 42 bits in units of 1/27 MHz: 33 bits of base, 6 reserved, 9 of extension."""
     field_ = int.from_bytes(data[at : at + 6], "big")
     return (field_ >> 15) * 300 + (field_ & 0x1FF)

@@ -1,15 +1,15 @@
-"""A laboratory: n hosts as network namespaces, joined by a bridge that carries no IP multicast.
+"""Laboratory: hosts as network namespaces, connected by a bridge that carries no IP multicast.
 
     h1 u0 10.99.0.1 ──┐
     h2 u0 10.99.0.2 ──┼── br0 in a namespace of its own: drops multicast, counts bytes per pair of hosts,
-    h3 u0 10.99.0.3 ──┘       loses packets, cuts hosts off and limits rates on demand
+    h3 u0 10.99.0.3 ──┘       and on request loses packets, cuts hosts off and limits rates
 
-The demo, the tests in namespaces and the measurements of perf/ stand on it.  It knows nothing of overlays: what
-gets a multicast packet from host to host is the caller's business (`instance.py` for this project's daemon).
+The demo, the tests in namespaces and the measurements of perf/ use it.  It knows no overlay: the caller runs the
+program that carries multicast between the hosts (`instance.py` runs this project's daemon).
 
-Lifecycle: `with Lab(3) as lab` builds it in some tens of milliseconds; the end of the block, an exception, a SIGINT
-or the end of the interpreter removes it with every process in it.  What a lab of a killed process left is removed
-by the next lab that is built.  Names carry the pid of the builder, so labs stand side by side.
+Lifecycle: `with Lab(3) as lab` builds it in some tens of milliseconds.  The end of the block, an exception, a SIGINT or
+the end of the interpreter removes it with every process in it.  The next lab that is built removes the labs
+of killed builders.  Names contain the pid of the builder, so several labs can exist at once.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ import ctypes
 import itertools
 import json
 import os
-import re
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -32,14 +30,21 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.errors import PermissionDeniedError
-from pipeline.io import rundir
-from pipeline.lab.programs import COMMAND_TIMEOUT_S, STOP_TIMEOUT_S, LabError, Process, require, run_program
+from pipeline.lab.cleanup import NETNS_DIR, processes_in, remove_lab, remove_stale_labs
+from pipeline.lab.programs import (
+    COMMAND_TIMEOUT_S,
+    STOP_TIMEOUT_S,
+    LabError,
+    Process,
+    require,
+    run_ip_batch,
+    run_program,
+)
 
 HOSTS_MAX = 200
 """Host i has the address 10.99.0.i, and the pair counters grow with the square."""
 
 UNDERLAY_PORT = "u0"
-NETNS_DIR = Path("/run/netns")
 
 _CLONE_NEWNET = 0x40000000
 _OFFLOADS = ("tso", "gso", "gro", "tx-udp-segmentation")
@@ -51,18 +56,18 @@ _numbers = itertools.count(1)
 
 
 class Namespace:
-    """A named network namespace and the ways to do something in it."""
+    """A named network namespace, with methods that run programs and change settings in it."""
 
     def __init__(self, netns: str, log_dir: Path) -> None:
         self.netns = netns
         self.log_dir = log_dir
         self.processes: list[Process] = []
         self.close_callbacks: list[Callable[[], None]] = []
-        """Called when the lab is removed, before its processes end: for what was opened to talk to them."""
+        """Called before the lab's processes are stopped, to close connections to them."""
 
     @contextlib.contextmanager
     def enter(self) -> Iterator[None]:
-        """This thread is in the namespace: sockets and processes it makes here belong to it for good."""
+        """Move this thread into the namespace; sockets and processes that it creates in the block stay there."""
         home = os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             there = os.open(NETNS_DIR / self.netns, os.O_RDONLY | os.O_CLOEXEC)
@@ -86,26 +91,26 @@ class Namespace:
         stdin: str | None = None,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program to its end; LabError with its complaint if it fails and `check` is set."""
+        """Run a program to its end.  LabError with its first line of output if it fails and `check` is set."""
         with self.enter():
             return run_program(args, check=check, timeout_s=timeout_s, stdin=stdin, env=env)
 
     def spawn(
         self, args: Sequence[str], *, label: str, pipe: bool = False, env: Mapping[str, str] | None = None
     ) -> Process:
-        """Start a program; the end of the lab ends it if nothing does before."""
+        """Start a program; it is stopped at the latest when the lab is removed."""
         with self.enter():
             process = Process(args, label=label, log_dir=self.log_dir, pipe=pipe, env=env)
         self.processes.append(process)
         return process
 
     def sysctl(self, name: str, value: int | str) -> None:
-        """Set a network setting of this namespace: `net.ipv4.igmp_max_memberships`, 4000."""
+        """Set a kernel parameter of this namespace, such as `net.ipv4.igmp_max_memberships` to 4000."""
         with self.enter():
             Path("/proc/sys", *name.split(".")).write_text(f"{value}\n")
 
     def interface(self, name: str) -> dict[str, Any] | None:
-        """`ip -s -d -j link show` of one interface; None if there is none of that name."""
+        """Return `ip -s -d -j link show` of one interface, or None if it does not exist."""
         done = self.run([require("ip"), "-s", "-d", "-j", "link", "show", "dev", name], check=False)
         if done.returncode != 0 or not done.stdout.strip():
             return None
@@ -113,7 +118,7 @@ class Namespace:
         return found[0]
 
     def routes(self) -> list[str]:
-        """Every route of every table, IPv4 and IPv6, as `ip route` writes them."""
+        """Return all routes of all tables, IPv4 and IPv6, as `ip route` prints them."""
         lines: list[str] = []
         for family in ("-4", "-6"):
             done = self.run([require("ip"), family, "route", "show", "table", "all"], check=False)
@@ -121,12 +126,12 @@ class Namespace:
         return lines
 
     def pids(self) -> list[int]:
-        """Every process in the namespace."""
-        return _processes_in([self.netns])
+        """Return the pids of all processes in the namespace."""
+        return processes_in([self.netns])
 
 
 class Host(Namespace):
-    """One host of a lab: a namespace with a port into the underlay."""
+    """One host of a lab: a namespace with a port to the underlay."""
 
     def __init__(self, index: int, *, tag: str, log_dir: Path) -> None:
         super().__init__(f"{tag}-h{index}", log_dir)
@@ -144,10 +149,10 @@ class Host(Namespace):
 
 
 class Lab:
-    """The hosts and what joins them; a context manager.
+    """Hosts and the bridge between them; a context manager.
 
-    `offloads=False` takes segmentation and receive offloads off the underlay, so that each datagram crosses the
-    bridge alone (byte counts and losses are then those of a real network); with them a super-packet counts as one.
+    `offloads=False` turns segmentation and receive offloads of the underlay off, so that each datagram crosses the
+    bridge alone.  Byte counts and losses are then those of a real network; with offloads a super-packet counts as one.
     """
 
     def __init__(self, hosts: int, *, offloads: bool = True, mtu: int = 1500) -> None:
@@ -186,7 +191,7 @@ class Lab:
             require("ethtool")
         spaces: list[Namespace] = [self.bridge, *self.hosts]
         try:
-            _batch(None, [f"netns add {space.netns}" for space in spaces])
+            run_ip_batch(None, [f"netns add {space.netns}" for space in spaces])
         except LabError as error:
             if "not permitted" in str(error) or "denied" in str(error):
                 raise PermissionDeniedError(f"a laboratory of network namespaces needs root: {error}") from None
@@ -198,9 +203,9 @@ class Lab:
                 f" peer name {UNDERLAY_PORT} mtu {self.mtu} netns {host.netns}"
             )
             ports.append(f"link set {host.bridge_port} master br0 up")
-        _batch(self.bridge.netns, ports)
+        run_ip_batch(self.bridge.netns, ports)
         for host in self.hosts:
-            _batch(host.netns, self._host_commands(host))
+            run_ip_batch(host.netns, self._host_commands(host))
         if not self.offloads:
             self.disable_offloads()
         self.bridge.run([nft, "-f", "-"], stdin=self._ruleset())
@@ -221,7 +226,7 @@ class Lab:
             self.bridge.run([require("ethtool"), "-K", host.bridge_port, *switches])
 
     def _ruleset(self) -> str:
-        """The bridge's rules: one look-up per packet, whatever the number of hosts.
+        """Return the rules of the bridge: one look-up per packet, whatever the number of hosts.
 
         Neighbour discovery is multicast too, and IPv6 has no underlay without it.
         """
@@ -249,7 +254,7 @@ class Lab:
     # -- removing
 
     def close(self) -> None:
-        """End every process in the lab and remove it; safe to call twice.  A SIGINT waits until it is done."""
+        """Stop every process in the lab and remove it, once.  SIGINT and SIGTERM wait until it is done."""
         if not self._open:
             return
         self._open = False
@@ -265,12 +270,12 @@ class Lab:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.popen.wait(max(0.0, deadline - time.monotonic()))
                 process.kill()
-            _remove(self.tag, [space.netns for space in [*self.hosts, self.bridge]])
+            remove_lab(self.tag, [space.netns for space in [*self.hosts, self.bridge]])
 
     # -- measuring the underlay
 
     def pair_bytes(self) -> dict[tuple[int, int], int]:
-        """Bytes of IP that the bridge has taken from host i to host j so far, by (i, j)."""
+        """Return the bytes of IP that the bridge has forwarded from host i to host j so far, by (i, j)."""
         return {
             (int(words[1]), int(words[2])): count["bytes"]
             for name, count in self._counters().items()
@@ -278,11 +283,11 @@ class Lab:
         }
 
     def bytes_between(self, source: Host, target: Host) -> int:
-        """Bytes of IP that the bridge has taken from one host to another so far."""
+        """Return the bytes of IP that the bridge has forwarded from one host to another so far."""
         return self.pair_bytes()[source.index, target.index]
 
     def multicast_packets(self) -> int:
-        """Native multicast packets that the bridge has dropped so far."""
+        """Return the number of native multicast packets that the bridge has dropped so far."""
         packets: int = self._counters()["multicast"]["packets"]
         return packets
 
@@ -295,18 +300,18 @@ class Lab:
     # -- impairing the underlay
 
     def loss(self, target: Host, percent: float, *, source: Host | None = None) -> None:
-        """Lose that share of the IP packets to `target` (from `source` only, if given); 0 ends it."""
+        """Drop this share of the IP packets to `target` (if given, only those from `source`); 0 drops none."""
         key = (source.bridge_port if source else None, target.bridge_port)
         self._losses[key] = percent
         self._load_impairments()
 
     def partition(self, island: Collection[Host]) -> None:
-        """Cut these hosts off from all others, ARP included."""
+        """Drop every frame between these hosts and all others, ARP included."""
         self._islands.append(tuple(host.bridge_port for host in island))
         self._load_impairments()
 
     def rate(self, target: Host, mbit: float) -> None:
-        """Limit what reaches `target` to that many Mbit/s, with a queue of 50 ms; 0 ends it."""
+        """Limit the rate to `target`, in Mbit/s, with a queue of 50 ms; 0 removes the limit."""
         tc = require("tc")
         if target.bridge_port in self._limited:
             self.bridge.run([tc, "qdisc", "del", "dev", target.bridge_port, "root"])
@@ -317,11 +322,11 @@ class Lab:
             self._limited.add(target.bridge_port)
 
     def plug(self, host: Host, *, connected: bool) -> None:
-        """Pull or plug in a host's cable: its carrier goes, its addresses stay."""
-        _batch(self.bridge.netns, [f"link set {host.bridge_port} {'up' if connected else 'down'}"])
+        """Connect or disconnect the cable of a host: it loses the carrier and keeps its addresses."""
+        run_ip_batch(self.bridge.netns, [f"link set {host.bridge_port} {'up' if connected else 'down'}"])
 
     def heal(self) -> None:
-        """End every loss, partition and limit."""
+        """Remove every loss, partition and limit."""
         self._losses.clear()
         self._islands.clear()
         self._load_impairments()
@@ -343,52 +348,7 @@ class Lab:
         self.bridge.run([require("nft"), "-f", "-"], stdin="\n".join(rules) + "\n")
 
 
-# ---------------------------------------------------------------- what labs leave and how it goes
-
-
-def remove_stale_labs() -> None:
-    """Remove what labs of processes that no longer exist have left: processes, namespaces and files."""
-    found: dict[str, list[str]] = {}
-    names = os.listdir(NETNS_DIR) if NETNS_DIR.exists() else []
-    for name in [*names, *os.listdir(tempfile.gettempdir())]:
-        match = re.match(r"(lab(\d+)x\d+)-", name)
-        if match and not os.path.exists(f"/proc/{match[2]}"):
-            spaces = found.setdefault(match[1], [])
-            if name in names:
-                spaces.append(name)
-    for tag, spaces in found.items():
-        _remove(tag, spaces)
-
-
-def _remove(tag: str, spaces: Sequence[str]) -> None:
-    """Kill what runs in the namespaces, delete them and the files that carry the lab's tag."""
-    for pid in _processes_in(spaces):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    existing = [name for name in spaces if (NETNS_DIR / name).exists()]
-    if existing:
-        with contextlib.suppress(LabError):
-            _batch(None, [f"netns del {name}" for name in existing], force=True)
-    places = (Path(tempfile.gettempdir()), rundir.ROOT, Path("/dev/shm"))  # noqa: S108
-    for path in [path for place in places for path in place.glob(f"*{tag}-*")]:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _processes_in(spaces: Sequence[str]) -> list[int]:
-    inodes = set()
-    for name in spaces:
-        with contextlib.suppress(OSError):
-            inodes.add(os.stat(NETNS_DIR / name).st_ino)
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) != os.getpid():
-            with contextlib.suppress(OSError):
-                if os.stat(f"/proc/{entry}/ns/net").st_ino in inodes:
-                    found.append(int(entry))
-    return found
+# ---------------------------------------------------------------- system calls and commands
 
 
 @contextlib.contextmanager
@@ -398,15 +358,6 @@ def _signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
-
-
-# ---------------------------------------------------------------- commands
-
-
-def _batch(netns: str | None, commands: Sequence[str], *, force: bool = False) -> None:
-    """Several `ip` commands in one process."""
-    args = [require("ip"), *(["-n", netns] if netns else []), *(["-force"] if force else []), "-batch", "-"]
-    run_program(args, stdin="\n".join(commands) + "\n")
 
 
 def _setns(fd: int) -> None:

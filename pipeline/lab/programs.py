@@ -1,6 +1,6 @@
-"""Programs of other people, run by the laboratory: found by name, run to their end or kept in the background.
+"""External programs of a laboratory: found by name, run to their end or in the background.
 
-Knows nothing of namespaces: a program runs where the calling thread is (`Namespace.enter` of lab.py).
+This module knows no namespaces: a program runs in the namespace of the calling thread (`Namespace.enter` of netns.py).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import IO, TypeVar
 from pipeline.errors import PipelineError
 
 COMMAND_TIMEOUT_S = 20.0
-"""No command of the laboratory takes a second; one that hangs must not hang the tests."""
+"""No command of the laboratory takes a second; the bound keeps a hanging command from hanging the tests."""
 
 STOP_TIMEOUT_S = 3.0
-"""Between SIGTERM and SIGKILL."""
+"""Time between SIGTERM and SIGKILL."""
 
 _PACKAGES = {
     "bridge": "iproute2",
@@ -33,7 +33,7 @@ _PACKAGES = {
     "tc": "iproute2",
     "unshare": "util-linux",
 }
-"""Debian packages, where they are not called as the program."""
+"""Debian packages with another name than their program."""
 
 _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin"
 _numbers = itertools.count(1)
@@ -45,7 +45,7 @@ class LabError(PipelineError):
 
 
 def require(program: str) -> str:
-    """The path of a program; LabError with the package to install if there is none."""
+    """Return the path of a program.  LabError with the package to install if it does not exist."""
     path = shutil.which(program, path=_PATH)
     if path is None:
         package = _PACKAGES.get(program, program)
@@ -61,7 +61,7 @@ def run_program(
     stdin: str | None = None,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end; LabError with the first line of its complaint if it fails and `check` is set."""
+    """Run a program to its end.  LabError with its first line of output if it fails and `check` is set."""
     try:
         done = subprocess.run(
             list(args),
@@ -77,14 +77,20 @@ def run_program(
     except subprocess.TimeoutExpired:
         raise LabError(f"{' '.join(args)} still ran after {timeout_s} s") from None
     if check and done.returncode != 0:
-        complaint = (done.stderr or done.stdout).strip().splitlines()
-        first = complaint[0] if complaint else f"exit code {done.returncode}"
+        output = (done.stderr or done.stdout).strip().splitlines()
+        first = output[0] if output else f"exit code {done.returncode}"
         raise LabError(f"{Path(args[0]).name} {' '.join(args[1:])}: {first}")
     return done
 
 
+def run_ip_batch(netns: str | None, commands: Sequence[str], *, force: bool = False) -> None:
+    """Run several `ip` commands in one process."""
+    args = [require("ip"), *(["-n", netns] if netns else []), *(["-force"] if force else []), "-batch", "-"]
+    run_program(args, stdin="\n".join(commands) + "\n")
+
+
 class Process:
-    """A program running in a host, in a session of its own, with its output in files (or stdout in a pipe)."""
+    """A running program, in a session of its own, with its output in files (or stdout in a pipe)."""
 
     def __init__(
         self,
@@ -112,50 +118,50 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The pid of the program itself: nothing stands between."""
+        """The pid of the program itself; no shell runs between."""
         return self.popen.pid
 
     @property
     def output(self) -> str:
-        """What it has written to stdout so far (nothing if stdout is a pipe)."""
+        """Its output on stdout so far; empty if stdout is a pipe."""
         return self.out_path.read_text(errors="replace")
 
     @property
     def log(self) -> str:
-        """What it has written to stderr so far."""
+        """Its output on stderr so far."""
         return self.err_path.read_text(errors="replace")
 
     @property
     def pipe(self) -> IO[bytes]:
-        """The reading end of its stdout, for a process spawned with `pipe=True`."""
+        """The reading end of the pipe from its stdout; only with `pipe=True`."""
         assert self.popen.stdout is not None, "spawned without pipe=True"
         return self.popen.stdout
 
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Return whether the program still runs."""
         return self.popen.poll() is None
 
     def signal(self, number: int) -> None:
-        """Send a signal; nothing happens if it has ended."""
+        """Send a signal, unless the program has ended."""
         if self.alive():
             self.popen.send_signal(number)
 
     def wait(self, timeout_s: float) -> int:
-        """Its exit code; LabError with the end of its log if it still runs after that time."""
+        """Return the exit code.  LabError with the end of its log if it still runs after this time."""
         try:
             return self.popen.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise LabError(f"{self.label} still runs after {timeout_s} s: {self.log[-500:]}") from None
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
-        """SIGTERM, and SIGKILL to its whole session if it does not end in time; the exit code."""
+        """Send SIGTERM, and SIGKILL to its session after the time; return the exit code."""
         self.signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.popen.wait(timeout_s)
         return self.kill()
 
     def kill(self) -> int:
-        """SIGKILL to it and to what is left of its session; the exit code."""
+        """Send SIGKILL to all processes of its session; return the exit code."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         code = self.popen.wait()
@@ -165,7 +171,7 @@ class Process:
 
 
 def wait_until(condition: Callable[[], _Value], timeout_s: float, what: str, *, every_s: float = 0.02) -> _Value:
-    """Call `condition` until it returns something true and return that; LabError after the time."""
+    """Call `condition` until its value is true, and return the value.  LabError after the time."""
     deadline = time.monotonic() + timeout_s
     while True:
         value = condition()

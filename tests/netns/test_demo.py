@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.lab.cleanup import NETNS_DIR
 from pipeline.lab.instance import Instance, network_key, program, wait_linked
-from pipeline.lab.netns import NETNS_DIR, Lab
+from pipeline.lab.netns import Lab
 from pipeline.lab.programs import run_program
 from tests.netns.network import wait_route
 from tests.netns.traffic import Receiver, Sender

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from pipeline.lab.netns import NETNS_DIR, Host, Lab
+from pipeline.lab.cleanup import NETNS_DIR
+from pipeline.lab.netns import Host, Lab
 from pipeline.lab.programs import require, wait_until
 from tests.netns.sockets import BUFFER_BYTES, SO_RCVBUFFORCE, Sockets, read_datagrams
 from tests.netns.traffic import Receiver, Sender

@@ -82,5 +82,5 @@ def test_node_holds_65536_groups(
     assert grown < 60e6  # a checkpoint that is being written takes some
     segment.send_at(reports(RecordType.TO_IN), RATE_PER_S)
     wait_until(lambda: not node.request("show", "groups", timeout_s=20), 20, "all groups have ended", every_s=0.2)
-    wait_until(lambda: not other.request("show", "groups", timeout_s=20), 20, "the other node lists no group", every_s=0.2)
+    wait_until(lambda: not other.request("show", "groups", timeout_s=20), 20, "the other lists no group", every_s=0.2)
     assert resident_bytes(node) < full + 60e6
