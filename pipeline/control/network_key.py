@@ -57,7 +57,7 @@ class NetworkKeys:
         if keystore.is_moving(self._store):
             self._rollover.begin(now, is_alone=True)  # peers that have moved connect at once and start the grace again
         elif len(keys) > 1:
-            log.warning("two network keys are good", mend="when all have the first: pipeline keygen --retire FILE")
+            log.warning("two network keys are valid", remedy="when all have the first: pipeline keygen --retire FILE")
         for number, key in zip(range(len(keys), 0, -1), keys, strict=True):
             self._sockets.add(number, key)
             self._keys.append((number, key))

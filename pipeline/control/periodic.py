@@ -6,8 +6,8 @@
     sources       each 30 s: groups to which local programs no longer send                   forwarding/sources.py
     adopted       once, 3 s after a restart: entries of a predecessor that were not set again
 
-Each tick feeds the cores, and then control carries out their outputs.  A tick that raises is a bug of ours; the next
-one comes all the same.  Inputs are handled in control/process.py.
+Each tick feeds the cores, and then control carries out their outputs.  A tick that raises shows a bug in this
+program; the next one runs all the same.  Inputs are handled in control/process.py.
 """
 
 from __future__ import annotations

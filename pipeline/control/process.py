@@ -59,7 +59,7 @@ SOCKETS_MAX = 5 * limits.NODES_MAX
 """A DEALER for each of 2,048 endpoints and of at most two keys (io/peers.py), and some more.  ZeroMQ's own limit of
 1,023 is reached when a member invents that many nodes."""
 TIMER_RETRY_S = 1.0
-"""Delay after a core raised in its timer, which is a bug of ours; a restarted control would meet the same."""
+"""Delay after a core raised in its timer, which is a bug in this program; a restart of control would not help."""
 TIMER_MAX_S = 60.0
 """Longest delay of the timer when no core has anything due."""
 LINGER_MS = 300
@@ -123,7 +123,7 @@ class _Control:
     # ---------------------------------------------------------------- lifecycle
 
     async def main(self) -> None:
-        """Start everything, wait for SIGTERM, and say goodbye to the peers."""
+        """Start everything, wait for SIGTERM, and send Goodbye to the peers."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
         self._loop.set_exception_handler(_log_exception)
@@ -381,6 +381,6 @@ class _Control:
 
 
 def _log_exception(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log in one line that an input made a core raise, which is a bug of ours; the loop goes on with the next input."""
+    """Log in one line that a core raised, which is a bug in this program; the loop goes on with the next input."""
     error = context.get("exception")
     log.error(context["message"], reason=f"{type(error).__name__}: {error}" if error else "")

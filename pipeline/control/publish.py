@@ -176,7 +176,7 @@ class Publisher:
         stored = key._replace(via=link)
         before = self._stored.get(key)
         if before is not None and before != stored:
-            self._fib.delete(before)  # the peer has come back with another index
+            self._fib.delete(before)  # the peer has returned with another index
         self._stored[key] = stored
         self._adopted.discard(stored)
         return stored
@@ -245,7 +245,7 @@ class Publisher:
     def probed_peers(self) -> Iterator[tuple[NodeId, LinkFigures, bool]]:
         """Yield the peers whose probes or echoes have arrived since the last call.
 
-        With each come the figures of its link, and whether this node's own probes are answered.
+        Each comes with the figures of its link, and whether this node's own probes are answered.
         """
         for link, published in self._links.items():
             if not published.is_up:

@@ -55,14 +55,16 @@ def open_data_sockets(listen: str, lanes: int, *, busy_poll_us: int = 0) -> list
 def open_listener(flag: str, listen: str, *, backlog: int) -> socket.socket:
     """Return a non-blocking TCP socket that listens on "ADDR:PORT", the value of `flag`."""
     host, port = split_endpoint(listen)
-    sock = socket.socket(_family(host), socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    sock: socket.socket | None = None
     try:
+        sock = socket.socket(_family(host), socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_BYTES_MAX)
         sock.bind((host, port))
         sock.listen(backlog)
     except OSError as error:
-        sock.close()
+        if sock is not None:
+            sock.close()
         raise _bind_error(flag, listen, "TCP", error) from None
     return sock
 
@@ -117,6 +119,8 @@ def _bind_error(flag: str, listen: str, protocol: str, error: OSError) -> Pipeli
         return PipelineError(f"{where}: no interface {host.partition('%')[2]} on this host")
     if error.errno == errno.EINVAL and "%" not in host:  # the kernel needs the interface of a link-local address
         return PipelineError(f"{where}: {host} is valid on one link only: name its interface: {host}%eth0")
+    if error.errno == errno.EAFNOSUPPORT:
+        return PipelineError(f"{where}: the kernel has no IPv6: give an IPv4 address")
     if error.errno == errno.EADDRINUSE:
         return PipelineError(f"{where}: {protocol} port {port} is in use: stop the other program or choose another")
     if error.errno == errno.EADDRNOTAVAIL:

@@ -4,7 +4,7 @@ Keys are FibKey of pipeline.forwarding with one difference: `via` is the *index*
 indices too.  The table holds IPv4 addresses as ::ffff:a.b.c.d.  This module decides nothing: the entries come from
 forwarding/table.py.
 
-There is one writer at a time.  A new writer repairs the table that a dead one left; the entries survive.
+There is one writer at a time.  A new writer repairs the table after a killed one; the entries stay.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Links, sender keys of peers and own sender keys in shared memory: control writes them here, stages copy them in C.
 
 This module allocates the places of keys and their replay windows; overlay/ allocates link indices.  A writer that
-follows a dead one adopts the keys in the table.  A key that is set again unchanged keeps its windows, so that no
+follows a killed one adopts the keys in the table.  A key that is set again unchanged keeps its windows, so that no
 datagram is accepted twice.
 """
 

@@ -183,7 +183,7 @@ class Region:
             _allocate(self._fd, self.instance, start, end - start)
 
     def lock_keys(self) -> bool:
-        """Keep the pages with keys out of swap as long as this process lives; return whether that is allowed."""
+        """Keep the pages with keys out of swap until this process ends; return whether that is allowed."""
         return bool(lib.mp_keys_lock(self.native) == 0)
 
     def wipe_keys(self) -> None:

@@ -3,12 +3,23 @@ Method: read the options of the sockets; tests/netns/test_path_mtu.py has such a
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
+from collections.abc import Callable
 
 import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.io import sockets
+
+
+def open_metrics_listener(listen: str) -> object:
+    return sockets.open_listener("--metrics", listen, backlog=1)
+
+
+def open_two_data_sockets(listen: str) -> object:
+    return sockets.open_data_sockets(listen, 2)
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:19478", "[::]:19478"])
@@ -23,9 +34,23 @@ def test_data_sockets_never_set_dont_fragment(listen: str, lanes: int) -> None:
 
 
 def test_absent_interface_of_a_scope_id_is_named() -> None:
-    """Goal: the error is one line with the interface.  Method: an interface that no host has."""
+    """Goal: one line that says what is wrong.  Method: a link-local address on an interface that no host has."""
     with pytest.raises(PipelineError, match=r"--metrics \[fe80::1%none0\]:9100: no interface none0 on this host"):
         sockets.open_listener("--metrics", "[fe80::1%none0]:9100", backlog=1)
+
+
+@pytest.mark.parametrize("open_sockets", [open_metrics_listener, open_two_data_sockets])
+def test_kernel_without_ipv6_is_explained(
+    monkeypatch: pytest.MonkeyPatch, open_sockets: Callable[[str], object]
+) -> None:
+    """Goal: one line with the remedy.  Method: the error of a kernel without IPv6 at the creation of a socket."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    with pytest.raises(PipelineError, match=r"\[::\]:19480: the kernel has no IPv6: give an IPv4 address"):
+        open_sockets("[::]:19480")
 
 
 def test_link_local_address_without_interface_is_explained() -> None:
