@@ -34,7 +34,7 @@ def test_data_sockets_never_set_dont_fragment(listen: str, lanes: int) -> None:
 
 
 def test_absent_interface_of_a_scope_id_is_named() -> None:
-    """Goal: one line that says what is wrong.  Method: a link-local address on an interface that no host has."""
+    """Goal: the error is one line with the interface.  Method: an interface that no host has."""
     with pytest.raises(PipelineError, match=r"--metrics \[fe80::1%none0\]:9100: no interface none0 on this host"):
         sockets.open_listener("--metrics", "[fe80::1%none0]:9100", backlog=1)
 
