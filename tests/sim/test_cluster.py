@@ -83,6 +83,8 @@ def agreement(cluster: Cluster, filters: Filters) -> Callable[[], bool]:
 
 @pytest.mark.parametrize("size", [2, 3, 12])
 def test_cluster_started_together_is_linked_at_once(size: int) -> None:
+    """Goal: nodes that start at the same time are linked within 0.5 s.
+    Method: clusters of three sizes with a delay of 20 ms."""
     cluster = Cluster(size, seed=1, impairment=Impairment(delay_s=0.02))
     cluster.start()
     assert cluster.run_until_linked(limit_s=10) < 0.5
@@ -90,12 +92,15 @@ def test_cluster_started_together_is_linked_at_once(size: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_gossip_through_one_seed_over_a_bad_network(seed: int) -> None:
+    """Goal: ten nodes with one seed are linked within 10 s despite loss and reordering.
+    Method: three seeds of the random numbers."""
     cluster = Cluster(10, seed=seed, impairment=BAD)
     cluster.start(spread_s=1.0)
     cluster.run_until_linked(limit_s=10)
 
 
 def test_chain_of_seeds_links_all_nodes() -> None:
+    """Goal: any connected graph of seeds is enough.  Method: each of eight nodes names only the one before it."""
     peers: dict[int, tuple[int, ...]] = {index: (index - 1,) if index else () for index in range(8)}
     cluster = Cluster(8, seed=1, peers=peers)
     cluster.start(spread_s=2.0)
@@ -103,12 +108,15 @@ def test_chain_of_seeds_links_all_nodes() -> None:
 
 
 def test_links_stay_up_on_a_lossy_network() -> None:
+    """Goal: 2 % loss takes no link down.  Method: five nodes for two minutes."""
     cluster = started(5, impairment=Impairment(delay_s=0.05, jitter_s=0.05, loss=0.02, duplicate=0.05))
     cluster.run(120)
     assert sum(host.flaps for host in cluster.hosts) == 0
 
 
 def test_64_nodes_link_within_1_s_and_deliver() -> None:
+    """Goal: a larger overlay needs no more time, and loses no packet.
+    Method: 63 members of one group, one packet, and the drops of all nodes."""
     cluster = Cluster(64, seed=1)
     cluster.start()
     assert cluster.run_until_linked(limit_s=10) < 1.0
@@ -128,6 +136,8 @@ def test_64_nodes_link_within_1_s_and_deliver() -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_members_are_known_within_2_s_after_a_bad_network(seed: int) -> None:
+    """Goal: every node knows all members 2 s after the network works again.
+    Method: 200 joins and leaves on a bad network; then members and delivery are compared."""
     cluster = started(5, seed=seed, impairment=BAD)
     generator, filters = random.Random(seed), Filters()
     sources = [address for host in cluster.hosts for address, _ in host.node.record.addresses]
@@ -152,6 +162,7 @@ def test_members_are_known_within_2_s_after_a_bad_network(seed: int) -> None:
 
 
 def test_join_is_in_remote_tables_after_one_network_delay() -> None:
+    """Goal: a join is sent at once.  Method: a delay of 10 ms, and a look at the other node after 11 ms."""
     cluster = started(3, impairment=Impairment(delay_s=0.01))
     filters: Filters = {}
     join(cluster.hosts[1], GROUPS[0], ANY_SOURCE, filters)
@@ -161,6 +172,8 @@ def test_join_is_in_remote_tables_after_one_network_delay() -> None:
 
 
 def test_only_accepted_sources_are_sent() -> None:
+    """Goal: a node sends a packet only to hosts whose source filter accepts its source.
+    Method: INCLUDE and EXCLUDE filters in both families."""
     cluster = started(4)
     filters: Filters = {}
     addresses = [{len(each): each for each, _ in host.node.record.addresses} for host in cluster.hosts]
@@ -172,6 +185,8 @@ def test_only_accepted_sources_are_sent() -> None:
 
 
 def test_link_scope_goes_to_all_nodes_and_unicast_to_one() -> None:
+    """Goal: link-scope groups are flooded, and an overlay address leads to its node alone.
+    Method: one packet to each, without members."""
     cluster = started(4)
     sender, *others = cluster.hosts
     for group in (parse("224.0.0.251"), parse("ff02::fb")):
@@ -189,6 +204,8 @@ def test_link_scope_goes_to_all_nodes_and_unicast_to_one() -> None:
 
 @pytest.mark.parametrize("away_s", [1.0, 10.0, 200.0])
 def test_healed_partition_delivers_again(away_s: float) -> None:
+    """Goal: both sides link again and agree, however long they were separated.
+    Method: a join on one side and a leave on the other side of a partition of 1, 10 and 200 s."""
     cluster = started(6)
     filters: Filters = {}
     for host in cluster.hosts[::2]:
@@ -207,6 +224,8 @@ def test_healed_partition_delivers_again(away_s: float) -> None:
 
 @pytest.mark.parametrize("is_polite", [True, False])
 def test_node_that_ends_and_starts_again_is_linked(is_polite: bool) -> None:
+    """Goal: a node that ends, with or without a Goodbye, takes only its own memberships with it.
+    Method: one of four nodes ends, and starts again."""
     cluster = started(4)
     filters: Filters = {}
     for host in cluster.hosts:
@@ -226,6 +245,8 @@ def test_node_that_ends_and_starts_again_is_linked(is_polite: bool) -> None:
 
 
 def test_quick_restart_is_noticed_before_the_timeout() -> None:
+    """Goal: memberships of the former incarnation end although no link has timed out.
+    Method: crash and start at the same time."""
     cluster = started(4)
     filters: Filters = {}
     join(cluster.hosts[2], GROUPS[0], ANY_SOURCE, filters)
@@ -239,6 +260,8 @@ def test_quick_restart_is_noticed_before_the_timeout() -> None:
 
 
 def test_no_packet_is_lost_while_control_is_away() -> None:
+    """Goal: the data plane goes on without control, and the next control process changes nothing.
+    Method: two streams while control is away, and after it was restored from its checkpoint."""
     cluster = started(4)
     filters: Filters = {}
     for host in cluster.hosts:
@@ -302,6 +325,8 @@ def test_no_packet_arrives_before_its_key() -> None:
 
 
 def test_run_depends_on_its_seed_only() -> None:
+    """Goal: a failing run can be repeated.  Method: the same seed twice, and another one."""
+
     def trace(seed: int) -> list[object]:
         cluster = started(5, seed=seed, impairment=BAD)
         cluster.hosts[1].join(GROUPS[0], ANY_SOURCE)

@@ -51,6 +51,7 @@ STEPS = st.lists(
 
 
 def test_every_installed_engine_has_a_conduct() -> None:
+    """Goal: no installed engine is left out.  Method: the names of CONDUCT and of the entry points."""
     assert set(CONDUCT) == set(engines.names())
 
 
@@ -145,6 +146,8 @@ def check_nothing_remains(cluster: Cluster, conduct: Conduct) -> None:
 )
 @given(steps=STEPS, seed=st.integers(0, 1000))
 def test_delivery_exactly_once_after_any_failures(engine: str, steps: list[Step], seed: int) -> None:
+    """Goal: as above.
+    Method: a random script; then packets from every host to every group, and the state after all leaves."""
     cluster = Cluster(SIZE, seed=seed, impairment=GOOD, engine=engine)
     cluster.start(spread_s=0.5)
     members = play(cluster, steps)
@@ -157,6 +160,7 @@ def test_delivery_exactly_once_after_any_failures(engine: str, steps: list[Step]
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("engine", engines.names())
 def test_delivery_exactly_once_to_twenty_members(engine: str) -> None:
+    """Goal: the same with more nodes than one cluster of nemo has.  Method: 19 members, three sources, no failures."""
     cluster = Cluster(20, seed=1, impairment=GOOD, engine=engine)
     cluster.start(spread_s=2)
     members = set()

@@ -75,6 +75,7 @@ class Net:
 
 
 def test_new_mesh_has_no_outputs() -> None:
+    """Goal: an engine without inputs costs nothing.  Method: poll a new one."""
     engine = mesh(1)
     assert engine.poll_timeout() is None
     assert engine.poll_output() is None
@@ -94,6 +95,8 @@ FILTERS = st.builds(SourceFilter, st.sampled_from(FilterMode), st.frozensets(st.
     )
 )
 def test_packets_go_to_exactly_the_nodes_whose_filter_accepts_the_source(steps: list[tuple[object, ...]]) -> None:
+    """Goal: the routes of every node are those that the filters of the reachable members require.
+    Method: random joins, leaves, link changes and losses on four nodes."""
     net = Net(4)
     filters: dict[NodeId, SourceFilter] = {}
     down: set[NodeId] = set()
@@ -128,6 +131,8 @@ def test_packets_go_to_exactly_the_nodes_whose_filter_accepts_the_source(steps: 
 
 
 def test_source_specific_routes_exist_only_where_they_differ() -> None:
+    """Goal: one route serves all sources that have the same members.
+    Method: members with any source, with EXCLUDE and with INCLUDE."""
     net = Net(3)
     net.meshes[2].join(GROUP, ANY_SOURCE, 0)
     net.meshes[3].join(GROUP, SourceFilter(FilterMode.EXCLUDE, frozenset(SOURCES[:1])), 0)
@@ -144,6 +149,7 @@ def test_source_specific_routes_exist_only_where_they_differ() -> None:
 
 
 def test_source_that_all_members_exclude_has_an_empty_route() -> None:
+    """Goal: such a source is dropped on its own node.  Method: the only member excludes it."""
     net = Net(2)
     net.meshes[2].join(GROUP, SourceFilter(FilterMode.EXCLUDE, frozenset(SOURCES[:1])), 0)
     net.pump()
@@ -151,6 +157,8 @@ def test_source_that_all_members_exclude_has_an_empty_route() -> None:
 
 
 def test_source_on_another_node_has_no_route() -> None:
+    """Goal: a node has no routes for sources that other nodes own.
+    Method: owners of two sources are set, and removed again."""
     net = Net(3)
     net.meshes[2].join(GROUP, include(SOURCES[:2]), 0)
     net.pump()
@@ -164,6 +172,7 @@ def test_source_on_another_node_has_no_route() -> None:
 
 
 def test_link_scope_groups_have_members_but_no_routes() -> None:
+    """Goal: flooded groups are listed, but need no route.  Method: a member of the mDNS group."""
     net, mdns = Net(2), parse("224.0.0.251")
     net.meshes[2].join(mdns, ANY_SOURCE, 0)
     net.pump()
@@ -173,6 +182,7 @@ def test_link_scope_groups_have_members_but_no_routes() -> None:
 
 
 def test_two_thousand_joins_travel_in_one_message() -> None:
+    """Goal: joins at the same time share a message.  Method: 2,000 joins before the outputs are drained."""
     net = Net(2)
     net.messages.clear()
     for number in range(2000):
@@ -184,6 +194,8 @@ def test_two_thousand_joins_travel_in_one_message() -> None:
 
 
 def test_change_among_65536_groups_costs_one_short_message() -> None:
+    """Goal: the cost of a change does not depend on the number of groups.
+    Method: one leave among 65,536 groups: messages, routes and time."""
     net = Net(2)
     for number in range(65536):
         net.meshes[2].join(bytes([239, 1]) + number.to_bytes(2), ANY_SOURCE, 0)
@@ -202,6 +214,7 @@ def test_change_among_65536_groups_costs_one_short_message() -> None:
 
 
 def test_sources_are_replicated_without_routes() -> None:
+    """Goal: a source is no member and makes no route on other nodes.  Method: register and deregister it."""
     net = Net(2)
     net.meshes[2].register_source(GROUP, 0)
     net.pump()
@@ -212,6 +225,7 @@ def test_sources_are_replicated_without_routes() -> None:
 
 
 def test_state_of_a_gone_node_is_dropped() -> None:
+    """Goal: no state of a forgotten node remains.  Method: a look into the engine after its link is gone."""
     net = Net(2)
     net.meshes[2].join(GROUP, include(SOURCES), 0)
     net.pump()
@@ -225,6 +239,8 @@ def test_state_of_a_gone_node_is_dropped() -> None:
 
 
 def test_restored_mesh_routes_as_before() -> None:
+    """Goal: a restart of control changes no route, even before the first message.
+    Method: restore a snapshot while all messages are lost, then without loss."""
     net = Net(3)
     net.meshes[2].join(GROUP, ANY_SOURCE, 0)
     net.meshes[1].join(GROUP, include(SOURCES[:1]), 0)
@@ -259,6 +275,7 @@ def test_restored_mesh_routes_as_before() -> None:
     ],
 )
 def test_malformed_update_is_refused_as_a_whole(message: bytes) -> None:
+    """Goal: no part of a malformed update has an effect.  Method: updates with one fault each."""
     each = mesh(1)
     sound = bytes.fromhex("96a17500010000" + "91" + "92" + "c4054def010203" + "c40101")
     assert mesh(1).handle_message(2, sound, 0) is None

@@ -42,6 +42,7 @@ def settle(source: ReplicaSource, replica: Replica, *, rounds: int = 4) -> None:
 @settings(max_examples=400, deadline=None)
 @given(steps=st.lists(STEP, max_size=60), small=st.booleans())
 def test_replica_converges_after_loss_reordering_and_restore(steps: list[Any], small: bool) -> None:
+    """Goal: as above.  Method: random steps, with the usual bounds and with small ones."""
     with pytest.MonkeyPatch.context() as patch:
         if small:
             patch.setattr(limits, "TOMBSTONES_MAX", 2)
@@ -74,6 +75,7 @@ def test_replica_converges_after_loss_reordering_and_restore(steps: list[Any], s
 
 
 def test_update_holds_only_what_has_changed() -> None:
+    """Goal: an update is as long as the change.  Method: one change among 10,000 entries."""
     source = ReplicaSource()
     for number in range(10_000):
         source.set(number.to_bytes(4), b"x")
@@ -84,6 +86,8 @@ def test_update_holds_only_what_has_changed() -> None:
 
 
 def test_large_map_is_split_into_parts_that_apply_alone() -> None:
+    """Goal: no message exceeds its bound, and a missing part is noticed.
+    Method: 65,536 entries, first without the first part."""
     source, replica = ReplicaSource(), Replica()
     for number in range(65536):
         source.set(number.to_bytes(4), b"\1")
@@ -96,6 +100,8 @@ def test_large_map_is_split_into_parts_that_apply_alone() -> None:
 
 
 def test_reset_never_empties_the_replica() -> None:
+    """Goal: while a replica starts anew, entries that are still valid stay.
+    Method: a source that was restored from an older state."""
     source = ReplicaSource()
     for key in KEYS:
         source.set(key, b"1")
@@ -111,6 +117,7 @@ def test_reset_never_empties_the_replica() -> None:
 
 
 def test_replica_with_another_digest_is_sent_everything() -> None:
+    """Goal: a difference that no version shows is repaired.  Method: a wrong entry is written into the replica."""
     source, replica = ReplicaSource(), Replica()
     source.set(b"a", b"1")
     settle(source, replica)
@@ -120,6 +127,7 @@ def test_replica_with_another_digest_is_sent_everything() -> None:
 
 
 def test_number_of_tombstones_is_bounded() -> None:
+    """Goal: entries that come and go do not fill the memory.  Method: three times the bound."""
     source = ReplicaSource()
     for number in range(3 * limits.TOMBSTONES_MAX):
         source.set(number.to_bytes(4), b"")

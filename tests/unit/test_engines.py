@@ -47,12 +47,14 @@ def load_error(name: str) -> str:
 
 
 def test_engine_of_another_package_is_loaded(install: Install) -> None:
+    """Goal: an installed package can bring an engine.  Method: a package that declares one."""
     install("good", "gossip = engine_of_good:Gossip", "from pipeline.engines.mesh import Mesh as Gossip")
     assert engines.load("gossip") is Mesh
     assert "gossip" in engines.names()
 
 
 def test_unknown_name_is_refused_with_the_nearest_name() -> None:
+    """Goal: a misspelt name has a hint.  Method: two letters changed."""
     assert "did you mean mesh" in load_error("mehs")
     assert "mesh" in engines.names()
 
@@ -64,6 +66,7 @@ def test_one_engine_declared_twice_is_no_conflict(install: Install) -> None:
 
 
 def test_one_name_of_two_packages_is_refused(install: Install) -> None:
+    """Goal: the error names both packages.  Method: two packages with one name."""
     for name in ("one", "two"):
         install(name, f"gossip = engine_of_{name}:Gossip", "Gossip = object")
     error = load_error("gossip")
@@ -72,6 +75,7 @@ def test_one_name_of_two_packages_is_refused(install: Install) -> None:
 
 
 def test_name_of_a_built_in_engine_is_refused(install: Install) -> None:
+    """Goal: no package replaces a built-in engine unnoticed.  Method: a package that declares nemo."""
     install("other", "nemo = engine_of_other:Nemo", "Nemo = object")
     error = load_error("nemo")
     assert "engine_of_other:Nemo of other" in error
@@ -91,6 +95,7 @@ def test_name_of_a_built_in_engine_is_refused(install: Install) -> None:
     ],
 )
 def test_any_failure_to_load_is_one_line(install: Install, source: str, word: str) -> None:
+    """Goal: the error has engine, entry point and reason in one line.  Method: modules with one fault each."""
     install("bad", "bad = engine_of_bad:Bad", source)
     error = load_error("bad")
     assert error.startswith("overlay engine 'bad' cannot be loaded from engine_of_bad:Bad: ")
@@ -140,6 +145,7 @@ def test_function_that_makes_an_engine_is_loaded(install: Install) -> None:
 
 
 def test_function_that_makes_no_engine_is_refused(install: Install) -> None:
+    """Goal: a wrong function is an error of one line.  Method: a function that returns an object."""
     install("none", "none = engine_of_none:make", "def make(context, now): return object()")
     with pytest.raises(ConfigError, match="makes no subclass"):
         engines.load("none")(EngineContext(node_id=1, random=lambda: 0.5), 0.0)
@@ -147,4 +153,5 @@ def test_function_that_makes_no_engine_is_refused(install: Install) -> None:
 
 @pytest.mark.parametrize("name", engines.BUILT_IN)
 def test_built_in_engines_declare_their_abilities(name: str) -> None:
+    """Goal: only nemo repairs and supports partial views.  Method: load each."""
     assert (engines.load(name).repairs, engines.load(name).supports_partial_view) == (name == "nemo", name == "nemo")

@@ -67,16 +67,19 @@ LOCAL_MESSAGES = [
 
 @pytest.mark.parametrize("message", NODE_MESSAGES, ids=lambda message: type(message).__name__)
 def test_node_message_is_decoded_as_encoded(message: messages.AnyNodeMessage) -> None:
+    """Goal: decoding is the inverse of encoding.  Method: a message of each kind between nodes."""
     assert messages.decode_node(messages.encode_node(message)) == message
 
 
 @pytest.mark.parametrize("message", LOCAL_MESSAGES, ids=repr)
 def test_local_message_is_decoded_as_encoded(message: messages.AnyLocalMessage) -> None:
+    """Goal: decoding is the inverse of encoding.  Method: a message of each kind between processes."""
     assert messages.decode_local(messages.encode_local(message)) == message
 
 
 @pytest.mark.parametrize("message", NODE_MESSAGES, ids=lambda message: type(message).__name__)
 def test_truncated_or_extended_message_is_refused(message: messages.AnyNodeMessage) -> None:
+    """Goal: only whole messages are accepted.  Method: every prefix, and one byte too many."""
     data = messages.encode_node(message)
     for end in range(len(data)):
         with pytest.raises(WireError, match=MessageRefusal.MESSAGE_MALFORMED):
@@ -87,6 +90,7 @@ def test_truncated_or_extended_message_is_refused(message: messages.AnyNodeMessa
 
 @given(st.binary(max_size=200))
 def test_random_bytes_are_refused(data: bytes) -> None:
+    """Goal: no bytes raise another error than WireError.  Method: hypothesis."""
     with pytest.raises(WireError):
         messages.decode_node(bytes([messages.PROTOCOL_VERSION]) + data)
     with pytest.raises(WireError):
@@ -94,12 +98,14 @@ def test_random_bytes_are_refused(data: bytes) -> None:
 
 
 def test_another_protocol_version_has_a_reason_of_its_own() -> None:
+    """Goal: an operator can tell another version from garbage.  Method: the first byte changed."""
     data = messages.encode_node(NODE_MESSAGES[2])
     with pytest.raises(WireError, match=MessageRefusal.PROTOCOL_VERSION):
         messages.decode_node(bytes([messages.PROTOCOL_VERSION + 1]) + data[1:])
 
 
 def test_too_long_message_is_refused_before_decoding() -> None:
+    """Goal: a huge message costs no decoding.  Method: one byte above the bound."""
     with pytest.raises(WireError, match=MessageRefusal.MESSAGE_TOO_LONG):
         messages.decode_node(bytes([messages.PROTOCOL_VERSION]) + bytes(limits.MESSAGE_BYTES_MAX))
 
@@ -125,6 +131,7 @@ def test_too_long_message_is_refused_before_decoding() -> None:
     ids=repr,
 )
 def test_record_out_of_bounds_is_refused(changes: dict[str, Any]) -> None:
+    """Goal: no field of a record exceeds its bound or contradicts the header.  Method: one fault each."""
     bad = Hello(number=1, record=record(**changes), **HEADER)
     with pytest.raises(WireError, match=MessageRefusal.MESSAGE_MALFORMED):
         messages.decode_node(messages.encode_node(bad))
@@ -145,6 +152,7 @@ def test_fields_have_the_names_of_protocol_version_1() -> None:
 
 
 def test_unknown_field_is_refused() -> None:
+    """Goal: a message with further fields is malformed.  Method: a Goodbye with one."""
     fields = {"type": "goodbye", **HEADER, "number": 1, "surprise": 1}
     with pytest.raises(WireError, match=MessageRefusal.MESSAGE_MALFORMED):
         messages.decode_node(bytes([messages.PROTOCOL_VERSION]) + msgspec.msgpack.encode(fields))

@@ -55,6 +55,7 @@ def merge(directory: Directory, each: NodeRecord, *, is_alive: bool = False, is_
 
 
 def test_newest_record_wins_in_every_order() -> None:
+    """Goal: nodes that get the same records in any order agree.  Method: three records in all orders."""
     records = [
         record(2, incarnation=1, version=9),
         record(2, incarnation=2, version=1),
@@ -69,6 +70,8 @@ def test_newest_record_wins_in_every_order() -> None:
 
 @given(st.lists(st.tuples(st.integers(2, 5), st.integers(0, 2), st.integers(0, 2)), max_size=20), st.randoms())
 def test_equal_directories_have_equal_digests(ages: list[tuple[int, int, int]], generator: object) -> None:
+    """Goal: equal digests mean that nothing has to be exchanged, and different ones name the difference.
+    Method: random records in two orders, then one more."""
     records = [record(node, incarnation=incarnation, version=version) for node, incarnation, version in ages]
     one, other = Directory(record(1)), Directory(record(1))
     for each in records:
@@ -85,6 +88,8 @@ def test_equal_directories_have_equal_digests(ages: list[tuple[int, int, int]], 
 
 
 def test_older_node_keeps_its_name_while_it_is_alive() -> None:
+    """Goal: a second node of the same name does not replace a live one.
+    Method: the same name from another host, from the same host, and after the death of the first."""
     directory = Directory(record(1))
     merge(directory, record(2, incarnation=1))
     namesake = record(2, incarnation=2, host="192.0.2.7")
@@ -94,6 +99,7 @@ def test_older_node_keeps_its_name_while_it_is_alive() -> None:
 
 
 def test_smaller_name_keeps_a_node_id_in_every_order() -> None:
+    """Goal: all nodes agree which of two nodes keeps the id.  Method: two names in both orders."""
     records = [record(2, name="alpha", incarnation=1), record(2, name="beta", incarnation=5)]
     for order in itertools.permutations(records):
         directory = Directory(record(1))
@@ -105,6 +111,8 @@ def test_smaller_name_keeps_a_node_id_in_every_order() -> None:
 
 
 def test_forgotten_record_returns_only_from_its_own_node_until_the_tombstone_expires() -> None:
+    """Goal: an old record that peers still send does not revive a forgotten node.
+    Method: merge it from others and from the node itself, before and after the expiry."""
     directory, old = Directory(record(1)), record(2)
     merge(directory, old)
     digest = directory.digest
@@ -119,6 +127,7 @@ def test_forgotten_record_returns_only_from_its_own_node_until_the_tombstone_exp
 
 
 def test_number_of_tombstones_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: nodes that come and go do not fill the directory.  Method: a lowered bound."""
     monkeypatch.setattr(limits, "NODES_MAX", 2)
     directory = Directory(record(1))
     for node in range(2, 9):
@@ -130,6 +139,7 @@ def test_number_of_tombstones_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_number_of_nodes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: above the bound no node is added, and known ones are still updated.  Method: a lowered bound."""
     monkeypatch.setattr(limits, "NODES_MAX", 2)
     directory = Directory(record(1))
     assert [merge(directory, record(node)) for node in (2, 3, 4)] == [Merge.NEW, Merge.NEW, Merge.FULL]
@@ -138,6 +148,7 @@ def test_number_of_nodes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.text(min_size=1, max_size=63), st.integers(0, 9))
 def test_derived_node_id_is_stable_and_never_zero(name: str, attempt: int) -> None:
+    """Goal: a node has the same id at each start; 0 means no node.  Method: random names."""
     assert 0 < derive_node_id(name, attempt) < 1 << 32
     assert derive_node_id(name, attempt) == derive_node_id(name, attempt)
 
@@ -146,6 +157,8 @@ def test_derived_node_id_is_stable_and_never_zero(name: str, attempt: int) -> No
 
 
 def test_explicit_address_has_precedence_then_the_lower_node_id() -> None:
+    """Goal: all nodes agree on the owner, and the others move.
+    Method: three records with one address; the owner leaves."""
     owners = AddressOwners()
     address = parse("10.77.0.1")
     for each in (claim(3, "10.77.0.1"), claim(2, "10.77.0.1"), claim(9, "10.77.0.1", explicit=True)):
@@ -160,6 +173,8 @@ def test_explicit_address_has_precedence_then_the_lower_node_id() -> None:
 
 
 def test_explicit_addresses_in_conflict_are_both_kept() -> None:
+    """Goal: a configured address never moves; the other node is reported.
+    Method: two records with one configured address."""
     owners = AddressOwners()
     owners.set(claim(2, "10.77.0.1", explicit=True))
     own = claim(3, "10.77.0.1", explicit=True)
@@ -168,6 +183,8 @@ def test_explicit_addresses_in_conflict_are_both_kept() -> None:
 
 
 def test_derived_addresses_avoid_those_of_other_nodes() -> None:
+    """Goal: a node derives its next addresses if one of the first is in use.
+    Method: a record with its first IPv4 address."""
     owners = AddressOwners()
     v4, v6 = derive_addresses("a", 0)
     owners.set(msgspec.structs.replace(record(5), addresses=((v4, 16),)))
@@ -182,6 +199,8 @@ def test_derived_addresses_avoid_those_of_other_nodes() -> None:
 
 
 def test_released_link_index_is_used_again_last() -> None:
+    """Goal: counters of a link are not mixed with those of its predecessor, and indices survive a restart.
+    Method: allocate, release and restore."""
     links = LinkTable()
     assert [links.allocate(node) for node in (7, 8, 7)] == [0, 1, 0]
     assert links.release(7) == 0
@@ -194,6 +213,7 @@ def test_released_link_index_is_used_again_last() -> None:
 
 
 def test_no_link_index_beyond_nodes_max() -> None:
+    """Goal: no index exceeds the tables in shared memory.  Method: one allocation too many."""
     links = LinkTable()
     assert [links.allocate(node) for node in range(1, limits.NODES_MAX + 1)] == list(range(limits.NODES_MAX))
     assert links.allocate(5000) is None
@@ -218,12 +238,15 @@ def test_no_link_index_beyond_nodes_max() -> None:
     ],
 )
 def test_finding_for_a_record_with_our_node_id(theirs: dict[str, object], finding: Finding) -> None:
+    """Goal: each kind of conflict has its finding.
+    Method: records that differ in name, incarnation, version and host."""
     own = record(1, name="b", incarnation=7, version=5)
     received = record(1, **{"name": "b", "incarnation": 7, "version": 5, **theirs})  # type: ignore[arg-type]
     assert IdConflicts().judge(own, received, 0.0, has_links=False) is finding
 
 
 def test_name_is_taken_when_an_older_node_is_reported_for_longer_than_a_dead_one() -> None:
+    """Goal: a node gives up its name only if a live node has it.  Method: reports by time, with and without links."""
     own, older = record(1, incarnation=7), record(1, incarnation=6, host="192.0.2.8")
     oldest = msgspec.structs.replace(older, incarnation=5)
     conflicts, late = IdConflicts(), limits.NAME_TAKEN_S
@@ -287,6 +310,8 @@ def test_partial_view_evicts_peers_silent_for_longest(monkeypatch: pytest.Monkey
 
 
 def test_hello_is_in_flight_for_half_a_second_of_one_incarnation() -> None:
+    """Goal: a record is not sent again while its Hello may still be acknowledged.
+    Method: times after a Hello, after a restart of the peer, and after the acknowledgement."""
     table = peer_table(FullView)
     table.learn(record(2), 0.0, is_direct=True)
     peer, own = table.peers[2], table.own.stamp

@@ -27,7 +27,7 @@ from tests.unit.overlay_net import Net, key_of, linked_peers
 GROUP = parse("239.1.2.3")
 HUGE = (1 << 63) - 1
 Pair = tuple[OverlayNode, OverlayNode]
-LIAR = Header(sender=99, incarnation=1, endpoint="192.0.2.99:4747")
+FORGER = Header(sender=99, incarnation=1, endpoint="192.0.2.99:4747")
 
 
 def send_to(node: OverlayNode, message: messages.AnyNodeMessage, now: float) -> str | None:
@@ -65,13 +65,15 @@ def test_forged_counts_do_not_make_the_own_record_overflow(net: Net, pair: Pair,
     a, b = pair
     try:
         forged = record_of(a, **{field: value})
-        send_to(a, DirectoryUpdate(records=[forged], **LIAR), net.now)
+        send_to(a, DirectoryUpdate(records=[forged], **FORGER), net.now)
     except WireError:
         return
     assert_still_linked(net, a, b)
 
 
 def test_acknowledgement_of_a_version_never_sent_is_not_followed(net: Net, pair: Pair) -> None:
+    """Goal: a node does not raise its version to a forged one.
+    Method: a Heartbeat with a huge acknowledged version."""
     a, b = pair
     head = Header(sender=b.record.node_id, incarnation=b.record.incarnation, endpoint=b.record.endpoint)
     forged = (a.record.incarnation, HUGE)
@@ -85,7 +87,7 @@ def test_reported_older_namesake_does_not_stop_a_linked_node(net: Net, pair: Pai
     a, b = pair
     older = record_of(a, incarnation=0, endpoint="192.0.2.99:4747")
     for _ in range(20):
-        send_to(a, DirectoryUpdate(records=[older], **LIAR), net.now)
+        send_to(a, DirectoryUpdate(records=[older], **FORGER), net.now)
         net.run(limits.NAME_TAKEN_S / 10)
     assert NoticeKind.NAME_TAKEN not in net.notices(a)
     assert_still_linked(net, a, b)
@@ -118,9 +120,10 @@ def test_reported_older_namesake_does_not_stop_a_linked_node(net: Net, pair: Pai
     ],
 )
 def test_record_that_no_node_makes_is_malformed(net: Net, pair: Pair, changes: dict[str, Any]) -> None:
+    """Goal: names are printable, endpoints numeric, keys and addresses valid.  Method: records with one fault each."""
     a, b = pair
     assert (
-        send_to(a, DirectoryUpdate(records=[invented(7, **changes)], **LIAR), net.now)
+        send_to(a, DirectoryUpdate(records=[invented(7, **changes)], **FORGER), net.now)
         == MessageRefusal.MESSAGE_MALFORMED
     )
     assert [record.name for record in a.records()] == ["b"]
@@ -131,7 +134,7 @@ def test_record_without_a_key_is_refused_where_datagrams_are_sealed(net: Net, pa
     """Goal: no host of the underlay can send in the name of a node.  Method: records without key."""
     a, b = pair
     unsealed = record_of(b, version=b.record.version + 1, sender_key=b"")
-    assert send_to(a, DirectoryUpdate(records=[unsealed], **LIAR), net.now) == MessageRefusal.RECORD_UNSEALED
+    assert send_to(a, DirectoryUpdate(records=[unsealed], **FORGER), net.now) == MessageRefusal.RECORD_UNSEALED
     hello = Hello(number=1, record=invented(7, sender_key=b""), sender=7, incarnation=1, endpoint="192.0.2.7:1")
     assert send_to(a, hello, net.now) == MessageRefusal.RECORD_UNSEALED
     assert [record.sender_key for record in a.records()] == [b.record.sender_key]
@@ -149,7 +152,7 @@ def test_node_that_sends_for_itself_gets_a_place_in_a_full_directory(net: Net, p
     """Goal: invented nodes keep no real one out.  Method: a directory is filled with them, then a node starts."""
     a, b = pair
     records = [invented(1000 + number) for number in range(small_overlay + 20)]
-    send_to(a, DirectoryUpdate(records=records, **LIAR), net.now)
+    send_to(a, DirectoryUpdate(records=records, **FORGER), net.now)
     assert len(a.records()) == small_overlay
     c = net.add("c", peers=(a.record.endpoint,))
     net.run(1)
@@ -161,11 +164,12 @@ def test_node_that_sends_for_itself_gets_a_place_in_a_full_directory(net: Net, p
 
 
 def test_notices_about_invented_nodes_are_bounded(net: Net, pair: Pair, small_overlay: int) -> None:
+    """Goal: the log does not grow with invented nodes.  Method: three series of 40 nodes."""
     a, _ = pair
     for number in range(3):
         net.run(limits.NODE_FORGET_S + 1)
         records = [invented(1000 + number * 1000 + each, engine=f"e{each}") for each in range(40)]
-        send_to(a, DirectoryUpdate(records=records, **LIAR), net.now)
+        send_to(a, DirectoryUpdate(records=records, **FORGER), net.now)
     net.pump()
     assert 40 < len(net.events_of(a, Notice)) <= small_overlay
 
@@ -192,6 +196,7 @@ def test_weight_of_replicas_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pull_beyond_all_versions_is_answered_but_not_followed() -> None:
+    """Goal: a forged version does not change the source.  Method: a pull with a huge version."""
     source, replica = ReplicaSource(), Replica()
     source.set(b"key", b"value")
     parts = source.updates(Pull(HUGE, 0, anew=False))
@@ -213,6 +218,7 @@ def test_forged_update_is_corrected_by_the_next_adverts() -> None:
 
 
 def test_list_of_sources_is_bounded(net: Net, pair: Pair) -> None:
+    """Goal: a filter above the bound of sources is malformed.  Method: the bound, and one source more."""
     a, b = pair
     sources: list[Address] = [number.to_bytes(4) for number in range(limits.SOURCES_PER_GROUP_MAX + 1)]
     for count, verdict in ((limits.SOURCES_PER_GROUP_MAX, None), (limits.SOURCES_PER_GROUP_MAX + 1, "mesh_malformed")):
@@ -229,6 +235,7 @@ def test_list_of_sources_is_bounded(net: Net, pair: Pair) -> None:
 
 
 def test_nemo_keeps_a_bounded_number_of_sources_and_groups(monkeypatch: pytest.MonkeyPatch, small_overlay: int) -> None:
+    """Goal: sources and groups that a member invents are bounded.  Method: 200 of each."""
     monkeypatch.setattr(limits, "GROUPS_MAX", 100)
     engine = Nemo(EngineContext(node_id=1, random=lambda: 0.5), 0.0)
     engine.join(GROUP, ANY_SOURCE, 0.0)

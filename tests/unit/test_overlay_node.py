@@ -35,10 +35,12 @@ Pair = tuple[OverlayNode, OverlayNode]
 
 
 def test_state_table_has_a_row_for_each_state_and_signal() -> None:
+    """Goal: the state machine of a peer is complete.  Method: compare the keys of the table."""
     assert set(TRANSITIONS) == {(state, signal) for state in PeerState for signal in Signal}
 
 
 def test_key_of_a_peer_is_known_before_its_link_is_up(net: Net, pair: Pair) -> None:
+    """Goal: the data plane can open a datagram before it may arrive.  Method: order of the events on both nodes."""
     for node, other in (pair, pair[::-1]):
         assert linked_peers(node) == {other.record.name}
         events = [event for event in net.events[node.record.endpoint] if isinstance(event, RecordChanged | PeerChanged)]
@@ -48,6 +50,7 @@ def test_key_of_a_peer_is_known_before_its_link_is_up(net: Net, pair: Pair) -> N
 
 
 def test_link_is_up_only_when_the_peer_has_acknowledged_the_key(net: Net) -> None:
+    """Goal: no datagram is sent to a peer that cannot open it.  Method: the first messages one by one."""
     a = net.add("a")
     b = net.add("b", peers=("192.0.2.1:4747",))
     transmit = b.poll_transmit()
@@ -64,6 +67,7 @@ def test_link_is_up_only_when_the_peer_has_acknowledged_the_key(net: Net) -> Non
 
 
 def test_seed_that_starts_later_is_found(net: Net) -> None:
+    """Goal: the order of starts does not matter.  Method: the seed starts after 30 s."""
     b = net.add("b", at="192.0.2.2:4747", peers=("192.0.2.1:4747",))
     net.run(30)
     assert [(link.name, link.endpoint, link.is_up) for link in b.links()] == [("", "192.0.2.1:4747", False)]
@@ -84,6 +88,7 @@ def test_seed_that_does_not_answer_causes_one_notice(net: Net) -> None:
 
 
 def test_node_recognises_itself_as_a_seed(net: Net) -> None:
+    """Goal: all nodes may have the same list of seeds.  Method: a node that names itself sends one message."""
     a = net.add("a", at="0.0.0.0:4747", peers=("192.0.2.1:4747",))
     net.nodes["192.0.2.1:4747"] = net.nodes.pop("0.0.0.0:4747")
     net.events["192.0.2.1:4747"] = []
@@ -93,6 +98,7 @@ def test_node_recognises_itself_as_a_seed(net: Net) -> None:
 
 
 def test_gossip_through_one_seed_links_all_nodes(net: Net) -> None:
+    """Goal: one common seed is enough.  Method: five nodes."""
     nodes = [net.add("a"), *(net.add(name, peers=("192.0.2.1:4747",)) for name in "bcde")]
     net.run(0.3)
     for node in nodes:
@@ -100,6 +106,7 @@ def test_gossip_through_one_seed_links_all_nodes(net: Net) -> None:
 
 
 def test_cut_link_is_down_within_3_s_and_comes_back(net: Net, pair: Pair) -> None:
+    """Goal: a failed link is noticed, and tried again in intervals that grow.  Method: no messages for 23 s."""
     a, b = pair
     net.run(5)
     net.cut = {b.record.endpoint}
@@ -112,6 +119,7 @@ def test_cut_link_is_down_within_3_s_and_comes_back(net: Net, pair: Pair) -> Non
 
 
 def test_one_way_loss_takes_the_link_down_on_both_sides(net: Net, pair: Pair) -> None:
+    """Goal: a link is up in both directions or in none.  Method: one node ignores all messages for some time."""
     a, b = pair
     net.run(2)
     original = a.handle_message
@@ -124,6 +132,7 @@ def test_one_way_loss_takes_the_link_down_on_both_sides(net: Net, pair: Pair) ->
 
 
 def test_goodbye_takes_the_link_down_at_once(net: Net, pair: Pair) -> None:
+    """Goal: an ended node is noticed without a timeout.  Method: stop one of two nodes."""
     a, b = pair
     b.stop(net.now)
     net.pump()
@@ -131,6 +140,8 @@ def test_goodbye_takes_the_link_down_at_once(net: Net, pair: Pair) -> None:
 
 
 def test_goodbye_that_was_overtaken_is_ignored(net: Net, pair: Pair) -> None:
+    """Goal: an old Goodbye does not end a new session.
+    Method: Goodbyes of the former incarnation and with an old number."""
     a, b = pair
     old = Goodbye(sender=b.record.node_id, incarnation=b.record.incarnation - 1, endpoint=b.record.endpoint, number=999)
     overtaken = Goodbye(sender=b.record.node_id, incarnation=b.record.incarnation, endpoint=b.record.endpoint, number=1)
@@ -140,6 +151,7 @@ def test_goodbye_that_was_overtaken_is_ignored(net: Net, pair: Pair) -> None:
 
 
 def test_restarted_node_begins_without_memberships(net: Net, pair: Pair) -> None:
+    """Goal: memberships of the former incarnation end.  Method: a member is replaced by a new incarnation."""
     a, b = pair
     b.join(GROUP, ANY_SOURCE, net.now)
     net.pump()
@@ -153,6 +165,8 @@ def test_restarted_node_begins_without_memberships(net: Net, pair: Pair) -> None
 
 
 def test_node_whose_clock_stepped_back_is_linked_again(net: Net, pair: Pair) -> None:
+    """Goal: a node with an older incarnation than its predecessor chooses a newer one.
+    Method: start it with incarnation 0."""
     a, b = pair
     del net.nodes[b.record.endpoint]
     again = net.add("b", at=b.record.endpoint, incarnation=0, peers=("192.0.2.1:4747",))
@@ -162,6 +176,7 @@ def test_node_whose_clock_stepped_back_is_linked_again(net: Net, pair: Pair) -> 
 
 
 def test_node_that_stays_away_is_forgotten_and_its_link_index_released(net: Net, pair: Pair) -> None:
+    """Goal: a dead node takes up no place for ever.  Method: wait for the time after which it is forgotten."""
     a, b = pair
     del net.nodes[b.record.endpoint]
     net.run(limits.NODE_FORGET_S + 2 * limits.LINK_TIMEOUT_S)
@@ -170,6 +185,7 @@ def test_node_that_stays_away_is_forgotten_and_its_link_index_released(net: Net,
 
 
 def test_peer_on_a_wildcard_endpoint_is_known_by_its_source_address(net: Net) -> None:
+    """Goal: a node that listens on all addresses needs no configured one.  Method: a node on 0.0.0.0."""
     a = net.add("a", at="192.0.2.1:4747")
     b = OverlayNode(
         NodeConfig(name="b", endpoint="0.0.0.0:4747", incarnation=1, sender_key=key_of("b"), peers=("192.0.2.1:4747",)),
@@ -203,6 +219,8 @@ def test_link_follows_a_peer_on_a_wildcard_endpoint_to_its_new_address(net: Net)
 
 
 def test_second_node_of_a_name_is_refused_while_the_first_is_alive(net: Net) -> None:
+    """Goal: the second node is reported the conflict, and the first one keeps its link.
+    Method: a second node of the same name on another host."""
     a = net.add("a")
     old = net.add("b", incarnation=1, peers=("192.0.2.1:4747",))
     net.run(1)
@@ -216,6 +234,7 @@ def test_second_node_of_a_name_is_refused_while_the_first_is_alive(net: Net) -> 
 
 
 def test_node_on_another_host_is_accepted_once_the_old_one_is_silent(net: Net) -> None:
+    """Goal: a node can move to another host.  Method: the old one ends before the new one starts."""
     a = net.add("a")
     old = net.add("b", incarnation=1, peers=("192.0.2.1:4747",))
     net.run(1)
@@ -228,6 +247,8 @@ def test_node_on_another_host_is_accepted_once_the_old_one_is_silent(net: Net) -
 
 @pytest.mark.parametrize("order", ["ab", "ba"])
 def test_greater_of_two_names_with_one_node_id_takes_another_id(net: Net, order: str) -> None:
+    """Goal: nodes whose names have the same hash are both linked.
+    Method: a derivation with a collision, in both orders."""
     ids = {("a", 0): 5, ("b", 0): 5, ("b", 1): 6, ("c", 0): 7}
 
     def derive_id(name: str, attempt: int) -> int:
@@ -245,6 +266,8 @@ def test_greater_of_two_names_with_one_node_id_takes_another_id(net: Net, order:
 
 
 def test_derived_address_gives_way_to_an_explicit_one(net: Net) -> None:
+    """Goal: a configured address wins, and the other node takes its next one.
+    Method: one node is configured with the address that the other one derives."""
     a = net.add("a")
     v4, v6 = derive_addresses("a", 0)
     b = net.add("b", peers=("192.0.2.1:4747",), addresses=((v4, 16),))
@@ -259,6 +282,8 @@ def test_derived_address_gives_way_to_an_explicit_one(net: Net) -> None:
 
 
 def test_conflict_of_explicit_addresses_causes_one_notice_on_each_side(net: Net) -> None:
+    """Goal: an operator is informed, and all nodes agree on the owner.
+    Method: two nodes with one configured address."""
     address = parse("10.77.0.1")
     a = net.add("a", addresses=((address, 16),))
     b = net.add("b", peers=("192.0.2.1:4747",), addresses=((address, 16),))
@@ -273,6 +298,7 @@ def test_conflict_of_explicit_addresses_causes_one_notice_on_each_side(net: Net)
 
 @pytest.mark.parametrize("data", [b"", b"\xff" * 100, b"GET / HTTP/1.1\r\n", bytes(1000)])
 def test_malformed_message_is_refused_and_changes_nothing(net: Net, pair: Pair, data: bytes) -> None:
+    """Goal: garbage has a drop reason and no effect.  Method: the snapshots before and after."""
     a, _ = pair
     before = a.snapshot(net.now)
     assert a.handle_message("192.0.2.66", data, net.now) in {
@@ -283,6 +309,7 @@ def test_malformed_message_is_refused_and_changes_nothing(net: Net, pair: Pair, 
 
 
 def test_malformed_engine_message_is_refused_with_the_engines_reason(net: Net, pair: Pair) -> None:
+    """Goal: the engine's own check decides.  Method: a body that the mesh cannot decode."""
     a, b = pair
     header = {"sender": b.record.node_id, "incarnation": b.record.incarnation, "endpoint": b.record.endpoint}
     message = messages.EngineMessage(engine="mesh", body=b"nonsense", **header)  # type: ignore[arg-type]
@@ -290,6 +317,7 @@ def test_malformed_engine_message_is_refused_with_the_engines_reason(net: Net, p
 
 
 def test_peer_with_another_engine_causes_one_notice(net: Net, pair: Pair) -> None:
+    """Goal: an operator is informed once.  Method: two Hellos of such a peer."""
     a, _ = pair
     other = msgspec.structs.replace(a.record, node_id=99, name="z", endpoint="192.0.2.99:4747", engine="tree")
     hello = Hello(
@@ -307,6 +335,7 @@ def test_peer_with_another_engine_causes_one_notice(net: Net, pair: Pair) -> Non
 
 
 def test_forged_record_of_this_node_is_superseded(net: Net, pair: Pair) -> None:
+    """Goal: a forged record does not cut a node off.  Method: a record with a newer version and another key."""
     a, b = pair
     forged = msgspec.structs.replace(a.record, version=a.record.version + 5, sender_key=key_of("forged"))
     update = DirectoryUpdate(sender=77, incarnation=1, endpoint="192.0.2.77:4747", records=[forged])
@@ -321,6 +350,8 @@ def test_forged_record_of_this_node_is_superseded(net: Net, pair: Pair) -> None:
 
 
 def test_peers_do_not_notice_a_restart_of_the_control_process(net: Net, pair: Pair) -> None:
+    """Goal: key, incarnation, link indices and memberships survive a restart.
+    Method: restore the checkpoint one second later."""
     a, b = pair
     b.join(GROUP, include([parse("10.77.9.9")]), net.now)
     net.run(2)
@@ -341,6 +372,8 @@ def test_peers_do_not_notice_a_restart_of_the_control_process(net: Net, pair: Pa
 
 
 def test_membership_changed_after_the_checkpoint_is_corrected(net: Net, pair: Pair) -> None:
+    """Goal: peers do not keep a membership that the restarted process no longer has.
+    Method: a join after the checkpoint."""
     a, b = pair
     checkpoint = b.snapshot(net.now)
     b.join(GROUP, ANY_SOURCE, net.now)
@@ -357,6 +390,7 @@ def test_membership_changed_after_the_checkpoint_is_corrected(net: Net, pair: Pa
 
 
 def test_other_data_than_a_checkpoint_of_this_node_is_refused(net: Net, pair: Pair) -> None:
+    """Goal: a damaged or foreign checkpoint is an error.  Method: empty, malformed, and of another node."""
     a, b = pair
     for data in (b"", b"nonsense", b.snapshot(net.now)):
         config = NodeConfig(name="a", endpoint=a.record.endpoint, incarnation=5, sender_key=key_of("b"))

@@ -44,6 +44,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_sdist_has_configs_and_documents(sdist: Path) -> None:
+    """Goal: the sdist has all sources, the example configuration and the documents.  Method: list its files."""
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     expected = {f"configs/{name}" for name in CONFIGS} | MODULES | C_FILES

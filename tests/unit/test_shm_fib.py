@@ -52,6 +52,8 @@ KEYS = [
 
 
 def test_each_kind_of_key_is_looked_up(region: Region) -> None:
+    """Goal: every kind of key has an entry of its own, with all its values.
+    Method: set one of each, and look all of them up."""
     table = ForwardingTableWriter(region)
     for number, key in enumerate(KEYS):
         table.set(key, {number, 64 + number, 1023}, stream=number, local=number % 2 == 1, stripes=3)
@@ -65,6 +67,7 @@ def test_each_kind_of_key_is_looked_up(region: Region) -> None:
 
 
 def test_set_replaces_and_delete_removes(region: Region) -> None:
+    """Goal: a key has one entry at a time.  Method: set twice, delete twice."""
     table = ForwardingTableWriter(region)
     assert not table.delete(GROUP)
     table.set(GROUP, {1023}, repairs=True)
@@ -104,6 +107,7 @@ def test_entries_with_repair_are_counted(region: Region) -> None:
 
 
 def test_addresses_are_mapped_as_in_c() -> None:
+    """Goal: IPv4 addresses have the mapped form that the stages look up.  Method: both directions, both families."""
     assert mapped(bytes(4)) == bytes(10) + b"\xff\xff" + bytes(4)
     assert mapped(bytes(16)) == bytes(16)
     assert unmapped(mapped(parse("239.1.2.3"))) == parse("239.1.2.3")
@@ -111,6 +115,7 @@ def test_addresses_are_mapped_as_in_c() -> None:
 
 
 def test_link_out_of_bounds_is_refused(region: Region) -> None:
+    """Goal: no link exceeds the bit set of an entry.  Method: the first index beyond it."""
     table = ForwardingTableWriter(region)
     with pytest.raises(ValueError, match="1023"):
         table.set(GROUP, {1024})
@@ -118,6 +123,7 @@ def test_link_out_of_bounds_is_refused(region: Region) -> None:
 
 
 def test_full_table_is_reported_and_stays_usable(region: Region) -> None:
+    """Goal: the error names the bound; present entries can be replaced and deleted.  Method: one entry too many."""
     table = ForwardingTableWriter(region)
     keys = [FibKey(Side.HOST, Kind.GROUP, bytes([239, 0, n >> 8, n & 255])) for n in range(256)]
     for key in keys[:255]:
@@ -132,6 +138,7 @@ def test_full_table_is_reported_and_stays_usable(region: Region) -> None:
 
 
 def test_used_entries_are_returned_once(region: Region) -> None:
+    """Goal: control learns which sources still send.  Method: mark entries as the stages do."""
     table = ForwardingTableWriter(region)
     for key in KEYS:
         table.set(key, {1})
@@ -147,6 +154,7 @@ def test_used_entries_are_returned_once(region: Region) -> None:
 
 
 def test_new_writer_adopts_all_entries(region: Region) -> None:
+    """Goal: a restarted control process continues with the table.  Method: a second writer on the same region."""
     before = ForwardingTableWriter(region)
     for number, key in enumerate(KEYS):
         before.set(key, {number}, stream=number)
@@ -169,6 +177,8 @@ def test_new_writer_adopts_all_entries(region: Region) -> None:
 def test_random_changes_match_a_dictionary(
     region: Region, changes: list[tuple[FibKey, frozenset[int] | None, bool]]
 ) -> None:
+    """Goal: any sequence of changes has the result of the last ones.
+    Method: random changes, with new writers between them."""
     table = ForwardingTableWriter(region)
     for entry in list(table.entries()):
         table.delete(entry.key)

@@ -55,6 +55,8 @@ def stored_keys(region: Region) -> dict[tuple[int, int], tuple[int, int, int, by
 
 
 def test_links_are_read_as_set(region: Region) -> None:
+    """Goal: a link is read as it was written, and an index beyond the table is an error.
+    Method: links of both families, without endpoint, and cleared."""
     tables = LinksKeysWriter(region)
     assert tables.link(5) is None
     tables.set_link(5, node=0xFFFFFFFF, up=True, endpoint=(parse("10.0.0.7"), 4747))
@@ -77,6 +79,7 @@ def test_links_are_read_as_set(region: Region) -> None:
 
 
 def test_link_figures_begin_at_zero(region: Region) -> None:
+    """Goal: a new link has no traffic.  Method: read its figures."""
     figures = LinksKeysWriter(region).link_figures(3)
     assert (figures.tx_bytes, figures.rx_bytes, figures.rtt_ns, figures.loss_ppm) == (0, 0, 0, 0)
 
@@ -85,6 +88,7 @@ def test_link_figures_begin_at_zero(region: Region) -> None:
 
 
 def test_keys_have_windows_of_their_own(region: Region) -> None:
+    """Goal: no two keys share a replay window.  Method: 101 keys with one to four lanes."""
     tables = LinksKeysWriter(region)
     for origin in range(1, 101):
         tables.set_key(origin, 0, key=KEY, lanes=1 + origin % 4)
@@ -98,6 +102,8 @@ def test_keys_have_windows_of_their_own(region: Region) -> None:
 
 
 def test_unchanged_key_keeps_its_window(region: Region) -> None:
+    """Goal: a key that is written again accepts no replay.
+    Method: the same key by the same writer and by a new one."""
     tables = LinksKeysWriter(region)
     tables.set_key(9, 3, key=KEY, lanes=1)
     stored = stored_keys(region)
@@ -107,6 +113,7 @@ def test_unchanged_key_keeps_its_window(region: Region) -> None:
 
 
 def test_changed_key_gets_fresh_windows(region: Region) -> None:
+    """Goal: the sequence numbers of a new key start anew.  Method: replace the key of an epoch."""
     tables = LinksKeysWriter(region)
     tables.set_key(9, 3, key=KEY, lanes=1)
     before = stored_keys(region)[9, 3]
@@ -118,6 +125,8 @@ def test_changed_key_gets_fresh_windows(region: Region) -> None:
 
 
 def test_freed_windows_rest_before_reuse(region: Region) -> None:
+    """Goal: stages that still use a freed window do not mark the numbers of another key.
+    Method: new keys before and after the rest."""
     clock = Clock()
     tables = LinksKeysWriter(region, clock=clock)
     tables.set_key(1, 0, key=KEY, lanes=1)
@@ -131,6 +140,7 @@ def test_freed_windows_rest_before_reuse(region: Region) -> None:
 
 
 def test_new_writer_adopts_keys_and_windows(region: Region) -> None:
+    """Goal: a restarted control process uses no window twice.  Method: a second writer on the same region."""
     before = LinksKeysWriter(region)
     before.set_key(1, 0, key=KEY, lanes=4)
     before.set_key(2, 0, key=None, lanes=1)
@@ -143,6 +153,8 @@ def test_new_writer_adopts_keys_and_windows(region: Region) -> None:
 
 
 def test_missing_windows_are_reported(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: the error names the lanes, and resting windows are used as the last ones.
+    Method: as many keys as there are windows."""
     monkeypatch.setattr(Region, "reserve", lambda *_: None)
     monkeypatch.setattr("pipeline.shm.links_keys.lib", LibraryWithoutKeys())
     clock = Clock()
@@ -165,6 +177,7 @@ class LibraryWithoutKeys:
 
 
 def test_bad_keys_are_refused(region: Region) -> None:
+    """Goal: a refused key takes up no window.  Method: a short key, and too many lanes."""
     tables = LinksKeysWriter(region)
     with pytest.raises(ValueError, match="32 bytes"):
         tables.set_key(1, 0, key=b"short", lanes=1)
@@ -185,6 +198,8 @@ def sender(region: Region) -> tuple[int, int, tuple[int, int], int]:
 
 
 def test_sender_keys_stand_by_parity(region: Region) -> None:
+    """Goal: two epochs of different parity are present at a time.
+    Method: one key, two keys, none; then wrong combinations."""
     tables = LinksKeysWriter(region)
     tables.set_sender(77, {0: KEY}, active=0)
     assert sender(region) == (77, 1, (0, 0), 0)

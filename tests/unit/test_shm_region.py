@@ -38,6 +38,8 @@ def region() -> Iterator[Region]:
 
 
 def test_slot_size_follows_mtu() -> None:
+    """Goal: a slot holds a packet of the MTU's size, its header and tag.
+    Method: MTUs around the bounds; the default numbers."""
     assert Geometry.of(lanes=1, mtu=1436).host_slot_bytes == 2048
     assert Geometry.of(lanes=1, mtu=1728).host_slot_bytes == 2048
     assert Geometry.of(lanes=1, mtu=1729).host_slot_bytes == 4096
@@ -61,10 +63,12 @@ def test_stages_of_seccomp_are_those_of_c() -> None:
 
 
 def test_hash_seeds_differ() -> None:
+    """Goal: no sender can choose groups that collide in the forwarding table.  Method: twenty geometries."""
     assert len({Geometry.of(lanes=1, mtu=1436).seed for _ in range(20)}) > 1
 
 
 def test_created_region_is_private_and_formatted(region: Region) -> None:
+    """Goal: only its user can open a region, and C accepts it.  Method: mode, size and check."""
     assert stat.S_IMODE(PATH.stat().st_mode) == 0o600
     assert PATH.stat().st_size == region.size == lib.mp_region_size(ffi.addressof(region.native.geometry))
     assert region.geometry == SMALL
@@ -72,6 +76,8 @@ def test_created_region_is_private_and_formatted(region: Region) -> None:
 
 
 def test_pages_have_memory_when_reserved(region: Region) -> None:
+    """Goal: a full /dev/shm is an error at the reservation, not a SIGBUS later.
+    Method: blocks of the file before and after."""
     eager = lib.mp_region_lazy_at(ffi.addressof(region.native.geometry))
     assert eager <= PATH.stat().st_blocks * 512 < eager + 65536
     region.reserve(region.size - 10_000, region.size + 10_000)
@@ -80,6 +86,7 @@ def test_pages_have_memory_when_reserved(region: Region) -> None:
 
 
 def test_name_in_use_is_refused(region: Region) -> None:
+    """Goal: one line with the name, and the region of the other instance stays.  Method: create it twice."""
     with pytest.raises(PipelineError, match=NAME) as caught:
         Region.create(NAME, SMALL)
     assert "\n" not in str(caught.value)
@@ -88,6 +95,8 @@ def test_name_in_use_is_refused(region: Region) -> None:
 
 
 def test_full_dev_shm_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: one line with the size that is needed, and no file is left.  Method: posix_fallocate fails."""
+
     def refuse(_fd: int, _start: int, _length: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -99,12 +108,14 @@ def test_full_dev_shm_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_bad_geometry_creates_no_region() -> None:
+    """Goal: a geometry out of bounds is an error before a file exists.  Method: 17 lanes."""
     with pytest.raises(PipelineError, match="out of bounds"):
         Region.create(NAME, Geometry.of(lanes=17, mtu=1436))
     assert not PATH.exists()
 
 
 def test_attached_region_shares_memory(region: Region) -> None:
+    """Goal: an attached region has the same memory.  Method: write at either side."""
     region.set_process_pid(3, 99)
     other = Region.attach(NAME)
     assert other.process(3).pid == 99
@@ -115,12 +126,14 @@ def test_attached_region_shares_memory(region: Region) -> None:
 
 
 def test_attach_without_instance_is_refused() -> None:
+    """Goal: the error shows that no instance runs.  Method: a name without region."""
     with pytest.raises(PipelineError, match="not running"):
         Region.attach(NAME)
 
 
 @pytest.mark.parametrize(("size", "word"), [(0, "no region"), (65536, "another version")])
 def test_attach_to_foreign_memory_is_refused(size: int, word: str) -> None:
+    """Goal: memory of another version or program is not used.  Method: files of other contents."""
     PATH.write_bytes(bytes(size))
     try:
         with pytest.raises(PipelineError, match=word):
@@ -131,6 +144,7 @@ def test_attach_to_foreign_memory_is_refused(size: int, word: str) -> None:
 
 
 def test_children_share_the_mapping(region: Region) -> None:
+    """Goal: a forked process uses the region without attaching.  Method: a child writes, its parent reads."""
     pid = os.fork()
     if pid == 0:
         region.set_process_state(1, ProcessState.READY)
@@ -141,6 +155,8 @@ def test_children_share_the_mapping(region: Region) -> None:
 
 
 def test_process_table_holds_values_set(region: Region) -> None:
+    """Goal: state, pid, stages and restarts of a process are kept.
+    Method: set and read each; an index beyond the table."""
     assert region.process(8).state is ProcessState.ABSENT
     region.set_process_stages(8, 0b1000)
     region.set_process_pid(8, 4321)
@@ -153,6 +169,7 @@ def test_process_table_holds_values_set(region: Region) -> None:
 
 
 def test_counters_begin_at_zero(region: Region) -> None:
+    """Goal: every counter exists from the start.  Method: the totals of a new region."""
     found = counters.totals(region)
     assert set(found) == {*counters.EVENTS, "drops"}
     assert set(found["drops"]) == set(counters.DROPS)
@@ -166,6 +183,7 @@ def test_counters_begin_at_zero(region: Region) -> None:
 
 
 def test_ring_levels_begin_empty(region: Region) -> None:
+    """Goal: a new ring has no slots in use.  Method: the levels of two lanes."""
     rows = ring.levels(region)
     assert [(row["ring"], row["lane"]) for row in rows] == [("host", 0), ("overlay", 0), ("host", 1), ("overlay", 1)]
     assert [(row["slots"], row["used"], row["published"]) for row in rows] == [(64, 0, 0), (8, 0, 0)] * 2
