@@ -1,4 +1,4 @@
-"""`pipeline demo` from outside: what it says, what it leaves, and that it can be interrupted."""
+"""`pipeline demo` as a command: its report, its end, and the configuration files in configs/demo."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Measured = Callable[..., None]
 CONFIGS = Path(__file__).resolve().parents[2] / "configs/demo"
 
 
-def test_demo_as_json(measured: Measured) -> None:
-    """Goal: the demonstration delivers a real stream without a continuity error and removes everything (item 10).
-    Method: 12 s of it with --json: one object; both viewers served, the one that left and joined again twice."""
+def test_demo_delivers_a_stream_and_removes_everything(measured: Measured) -> None:
+    """Goal: the demonstration delivers a real stream without a continuity error and removes everything.
+    Method: 12 s with --json.  Both viewers receive the stream; one leaves, joins and receives it again."""
     began = time.monotonic()
     done = run_program([program(), "demo", "--seconds", "12", "--json"], check=False, timeout_s=40)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -41,8 +41,8 @@ def test_demo_as_json(measured: Measured) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_demo_is_interrupted(number: int, tmp_path: Path) -> None:
-    """Goal: Ctrl-C (or a SIGTERM) in the middle of it removes everything, without a traceback.
+def test_interrupted_demo_removes_everything(number: int, tmp_path: Path) -> None:
+    """Goal: Ctrl-C or SIGTERM ends the demonstration without a traceback and removes everything.
     Method: a signal once the stream runs; exit code, and namespaces of its pid."""
     with (tmp_path / "out").open("w+") as output:
         with subprocess.Popen([program(), "demo"], stdout=output, stderr=subprocess.STDOUT) as demo:
@@ -58,10 +58,10 @@ def test_demo_is_interrupted(number: int, tmp_path: Path) -> None:
     assert not [name for name in os.listdir(NETNS_DIR) if name.startswith(f"lab{demo.pid}x")]
 
 
-def test_demo_by_hand(make_lab: Callable[..., Lab]) -> None:
-    """Goal: the configuration files of the demonstration by hand work as they stand.
-    Method: launch the three in hosts with the addresses that they name (key and name are the laboratory's); a stream
-    from the studio reaches both viewers."""
+def test_demo_configuration_files_work_by_hand(make_lab: Callable[..., Lab]) -> None:
+    """Goal: the files in configs/demo work unchanged.
+    Method: launch the three nodes on hosts with the addresses in the files; key and name are the laboratory's.  A
+    stream from the studio reaches both viewers."""
     lab = make_lab(3)
     nodes = []
     for host, name in zip(lab.hosts, ("studio", "viewer-1", "viewer-2"), strict=True):

@@ -1,4 +1,4 @@
-"""The instruments themselves: that the laboratory carries what it should and nothing else, and counts it."""
+"""The laboratory itself: it carries unicast and no multicast, impairs packets as requested, and counts exactly."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.netns.traffic import Receiver, Sender
 MakeLab = Callable[..., Lab]
 
 
-def vxlan(lab: Lab) -> None:
-    """The kernel's own overlay: a copy of each multicast frame to every other host."""
+def connect_by_vxlan(lab: Lab) -> None:
+    """Connect the hosts by kernel VXLAN, which sends a copy of each multicast frame to every other host."""
     for host in lab.hosts:
         ip = [require("ip"), "-n", host.netns]
         link = ["vxlan", "id", "77", "dstport", "4789", "local", host.underlay, "dev", "u0", "nolearning"]
@@ -37,7 +37,7 @@ def vxlan(lab: Lab) -> None:
 
 
 def delivered(sockets: Sockets, source: Host, target: Host, count: int = 1, *, size: int = 1) -> int:
-    """How many of `count` unicast datagrams over the underlay arrive."""
+    """Send `count` unicast datagrams over the underlay; return the number that arrive."""
     sender = sockets.open(source, socket.AF_INET, socket.SOCK_DGRAM)
     with sockets.open(target, socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
@@ -50,9 +50,9 @@ def delivered(sockets: Sockets, source: Host, target: Host, count: int = 1, *, s
 def test_underlay_carries_unicast_and_no_multicast(
     make_lab: MakeLab, sockets: Sockets, measured: Callable[..., None]
 ) -> None:
-    """Goal: what arrives by multicast came through an overlay.
-    Method: unicast between two hosts arrives and is counted; a stream to a group on the underlay's port does not, and
-    the bridge says that it has dropped every packet of it."""
+    """Goal: every multicast packet that arrives has come through an overlay.
+    Method: unicast between two hosts arrives and is counted.  A stream to a group on the underlay's interface does not
+    arrive, and the bridge has counted every packet of it as dropped."""
     began = time.monotonic()
     lab = make_lab(3)
     measured(build_ms=(time.monotonic() - began) * 1e3)
@@ -66,8 +66,8 @@ def test_underlay_carries_unicast_and_no_multicast(
     assert lab.multicast_packets() - before >= 200
 
 
-def test_impairments_work_and_end(make_lab: MakeLab, sockets: Sockets) -> None:
-    """Goal: loss, partition, a rate limit and a pulled cable do what they say, and heal.
+def test_impairments_have_effect_until_they_end(make_lab: MakeLab, sockets: Sockets) -> None:
+    """Goal: loss, partition, rate limit and a pulled cable have their effect until they end.
     Method: unicast datagrams between three hosts before, during and after each."""
     lab = make_lab(3)
     a, b, c = lab.hosts
@@ -82,7 +82,7 @@ def test_impairments_work_and_end(make_lab: MakeLab, sockets: Sockets) -> None:
     assert delivered(sockets, a, c) == 1
     lab.heal()
     assert delivered(sockets, a, b) == 1
-    lab.rate(b, 1)  # the bucket holds 64 KiB and the queue 50 ms: 80 of 400 datagrams at the most
+    lab.rate(b, 1)  # the bucket holds 64 KiB and the queue 50 ms: at most 80 of 400 datagrams
     assert 20 < delivered(sockets, a, b, 400, size=1400) < 120
     lab.heal()
     assert delivered(sockets, a, b, 400, size=1400) == 400
@@ -93,11 +93,11 @@ def test_impairments_work_and_end(make_lab: MakeLab, sockets: Sockets) -> None:
 
 
 def test_traffic_tool_counts_exactly(make_lab: MakeLab) -> None:
-    """Goal: the tool's account can be trusted.
-    Method: over kernel VXLAN a stream arrives whole; with 10 % loss the account agrees with the sender's number; of
-    two sources a source-specific receiver counts one."""
+    """Goal: the account of the traffic tool is exact.
+    Method: over kernel VXLAN a stream arrives complete.  With 10 % loss the account agrees with the number sent.  A
+    source-specific receiver counts one of two sources."""
     lab = make_lab(3)
-    vxlan(lab)
+    connect_by_vxlan(lab)
     a, b, c = lab.hosts
     receivers = [Receiver(host, "239.1.2.3") for host in (b, c)]
     sent = Sender(a, "239.1.2.3", mbit=20, seconds=0.5).sent()
@@ -120,9 +120,9 @@ def test_traffic_tool_counts_exactly(make_lab: MakeLab) -> None:
 
 
 def test_interrupted_and_killed_labs_leave_nothing(make_lab: MakeLab) -> None:
-    """Goal: a laboratory cannot be forgotten.
-    Method: programs that hold a lab with a process in it; one gets SIGINT, one ends without closing, one SIGKILL; the
-    first two clean up themselves, the third is cleaned up by the next lab."""
+    """Goal: no laboratory is left on the machine.
+    Method: programs that hold a laboratory with a process in it.  One gets SIGINT, one ends without closing it: both
+    remove it themselves.  One gets SIGKILL: the next laboratory removes it."""
     code = """
         import sys, time
         from pipeline.lab.netns import Lab

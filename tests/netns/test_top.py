@@ -1,4 +1,4 @@
-"""`pipeline top` on a terminal."""
+"""`pipeline top` on a pseudo-terminal, and without one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.netns.traffic import Receiver, Sender
 
 
 class Terminal:
-    """A program on a terminal of 160 × 50 characters, and all that it has written."""
+    """Program on a terminal of 160 × 50 characters, with all its output."""
 
     def __init__(self, *command: str) -> None:
         self._master, slave = pty.openpty()
@@ -31,7 +31,7 @@ class Terminal:
         self.written = ""
 
     def read(self) -> str:
-        """What has been written so far."""
+        """Return the output so far."""
         while select.select([self._master], [], [], 0)[0]:
             try:
                 self.written += os.read(self._master, 65536).decode(errors="replace")
@@ -40,17 +40,17 @@ class Terminal:
         return self.written
 
     def press(self, keys: str) -> None:
-        """Type them."""
+        """Type these keys."""
         os.write(self._master, keys.encode())
 
     def wait(self, timeout_s: float) -> int:
-        """Its exit code; what it writes meanwhile is read, for a full terminal would hold it up."""
+        """Wait for the end and return the exit code; output is read meanwhile, since a full terminal would block it."""
         wait_until(lambda: self.read() is None or self.process.poll() is not None, timeout_s, "the program has ended")
         self.read()
         return self.process.wait(timeout_s)
 
     def close(self) -> None:
-        """End it if it has not ended."""
+        """Kill the program if it still runs."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -66,9 +66,9 @@ def terminal(*command: str) -> Iterator[Terminal]:
         shown.close()
 
 
-def test_top_shows_what_passes_and_ends(make_network: Callable[..., Network]) -> None:
-    """Goal: `top` draws the node's traffic, workers, links and groups on a terminal and ends by q.
-    Method: two nodes with a stream between them, top on a pseudo-terminal at the receiver; q; exit code 0."""
+def test_top_shows_traffic_and_ends_on_q(make_network: Callable[..., Network]) -> None:
+    """Goal: `top` draws the node's traffic, workers, links and groups on a terminal, and q ends it.
+    Method: two nodes with a stream between them, top on the receiver's node; then q, and exit code 0."""
     network = make_network(2)
     sending, receiving = network.instances
     group = fresh_group()
@@ -85,7 +85,7 @@ def test_top_shows_what_passes_and_ends(make_network: Callable[..., Network]) ->
 
 
 def test_top_ends_with_its_node(make_network: Callable[..., Network]) -> None:
-    """Goal: when the node ends, so does top, with 69 and one line.
+    """Goal: top ends with its node, with exit code 69 and one line.
     Method: SIGTERM to the supervisor while top runs."""
     network = make_network(1)
     with terminal(program(), "top", "--name", network.instances[0].name) as shown:
@@ -95,8 +95,8 @@ def test_top_ends_with_its_node(make_network: Callable[..., Network]) -> None:
         assert f"pipeline: instance {network.instances[0].name} is not running" in shown.written
 
 
-def test_top_without_a_terminal(make_network: Callable[..., Network]) -> None:
-    """Goal: on a pipe top says in one line what a script asks instead.
+def test_top_without_a_terminal_names_other_commands(make_network: Callable[..., Network]) -> None:
+    """Goal: without a terminal top ends with one line that names the commands for scripts.
     Method: run it with a pipe for stdout."""
     name = make_network(1).instances[0].name
     done = subprocess.run([program(), "top", "--name", name], capture_output=True, text=True, timeout=20, check=False)

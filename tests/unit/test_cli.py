@@ -1,4 +1,4 @@
-"""Goal: what scripts rely on: exit codes, one line of error, JSON on stdout.  Method: the command as a process."""
+"""Goal: scripts can rely on exit codes, errors of one line, and JSON on stdout.  Method: run the command."""
 
 import json
 import os
@@ -15,7 +15,7 @@ NAME = f"absent-{os.getpid()}"
 
 
 def run(*words, env=None, **options):
-    """The finished process of `pipeline WORDS`; the environment has no settings of ours but `env`."""
+    """Run `pipeline WORDS` to its end; of the project's variables the environment has only those of `env`."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MCAST_PIPELINE_")}
     return subprocess.run(
         [*COMMAND, *map(str, words)], capture_output=True, text=True, timeout=30, check=False,
@@ -24,7 +24,7 @@ def run(*words, env=None, **options):
 
 
 def assert_error(done, code, *words):
-    """That code, nothing on stdout, and one line on stderr with those words."""
+    """Check for this exit code, an empty stdout, and one line on stderr with these words."""
     lines = done.stderr.splitlines()
     assert (done.returncode, len(lines), done.stdout) == (code, 1, ""), done.stderr
     assert "Traceback" not in done.stderr and "Usage:" not in done.stderr
@@ -63,13 +63,13 @@ def assert_error(done, code, *words):
         (["demo", "--workers", "5"], ["--workers", "5"]),
     ],
 )
-def test_usage_errors(words, named):
-    """Goal: 2, one line, the value in it.  Method: wrong words."""
+def test_usage_error_names_the_wrong_value(words, named):
+    """Goal: exit code 2, and one line with the value.  Method: wrong words."""
     assert_error(run(*words), 2, *named)
 
 
-def test_help_and_version():
-    """Goal: help is data, not an error.  Method: --help of every command lists what it takes; --version."""
+def test_help_and_version_are_written_to_stdout():
+    """Goal: help is data, not an error.  Method: --help of the overview lists every command; -h of each; --version."""
     overview = run("--help")
     assert overview.returncode == 0 and overview.stderr == ""
     for command in ("launch", "keygen", "status", "show", "stop", "check", "config", "demo"):
@@ -81,13 +81,13 @@ def test_help_and_version():
 # ---------------------------------------------------------------- configuration and keys
 
 
-def test_launch_without_key():
-    """Goal: 78 and both ways out.  Method: neither flag."""
+def test_launch_without_key_names_both_flags():
+    """Goal: exit code 78, and one line with --key and --insecure.  Method: neither flag."""
     assert_error(run("launch"), 78, "--key", "--insecure")
 
 
-def test_launch_with_unusable_key(tmp_path):
-    """Goal: 78, and the line names the path.  Method: keys that are missing, open to others, malformed."""
+def test_launch_with_unusable_key_names_the_path(tmp_path):
+    """Goal: exit code 78, and one line with the path.  Method: a missing, a readable and a malformed one."""
     missing, open_key, bad = tmp_path / "none", tmp_path / "open", tmp_path / "bad"
     assert run("keygen", open_key).returncode == 0
     open_key.chmod(0o644)
@@ -98,8 +98,9 @@ def test_launch_with_unusable_key(tmp_path):
     assert_error(run("launch", "--key", bad), 78, bad)
 
 
-def test_launch_with_bad_file(tmp_path):
-    """Goal: 78, path and key.  Method: an unknown key, a missing file, a wrong environment."""
+def test_launch_with_bad_configuration_names_its_origin(tmp_path):
+    """Goal: exit code 78, and one line with path and key, or with the variable.
+    Method: an unknown key, a missing file, bad variables."""
     path = tmp_path / "p.toml"
     path.write_text("[workers]\ncuont = 4\n")
     assert_error(run("launch", "--insecure", "--config", path), 78, path, "workers.cuont", "workers.count")
@@ -110,14 +111,15 @@ def test_launch_with_bad_file(tmp_path):
 
 @pytest.mark.parametrize("words", [["launch", "--insecure", "--config"], ["config", "check"]])
 def test_absent_cpu_is_refused_before_the_start(tmp_path, words):
-    """Goal: 78 and a line with key and CPU, instead of workers that never start.  Method: a CPU that no host has."""
+    """Goal: exit code 78 and a line with key and CPU, instead of workers that never start.
+    Method: a CPU that no host has."""
     path = tmp_path / "p.toml"
     path.write_text("[workers]\naffinity = [1023]\n")
     assert_error(run(*words, path), 78, path, "workers.affinity", "1023")
 
 
-def test_keygen(tmp_path):
-    """Goal: a private file, never overwritten; or stdout.  Method: the command in an empty directory."""
+def test_keygen_writes_a_private_file_once(tmp_path):
+    """Goal: the file is private and never overwritten; "-" is stdout.  Method: the command in an empty directory."""
     assert run("keygen", cwd=tmp_path).returncode == 0
     path = tmp_path / "network.key"
     assert path.stat().st_mode & 0o777 == 0o600
@@ -127,8 +129,9 @@ def test_keygen(tmp_path):
     assert printed.returncode == 0 and len(printed.stdout.splitlines()) == 2
 
 
-def test_config_check(tmp_path):
-    """Goal: 0 for a good file, 78 for what the RFCs forbid, an unknown engine and an unusable key.  Method: files."""
+def test_config_check_accepts_good_and_names_bad_values(tmp_path):
+    """Goal: exit code 0 for a good file, 78 and one line for a bad one.
+    Method: values that the RFCs forbid, unknown engines and options, an unusable key, lists that are too long."""
     path = tmp_path / "p.toml"
     path.write_text("[membership]\nrobustness = 8\nquery_interval_s = 2.5\nquery_response_interval_s = 1\n")
     done = run("config", "check", path)
@@ -152,8 +155,9 @@ def test_config_check(tmp_path):
         assert_error(run("config", "check", path), 78, path.parent, word)
 
 
-def test_config_show(tmp_path):
-    """Goal: what it prints is a configuration; origins on demand.  Method: feed its output back; JSON."""
+def test_config_show_prints_a_configuration(tmp_path):
+    """Goal: the output is a configuration, with origins if they are requested.
+    Method: use its output as a file again; read its JSON."""
     path = tmp_path / "p.toml"
     path.write_text("[node]\nname = 'a'\n[tun]\nmtu = 1400\n")
     shown = run("config", "show", path)
@@ -170,8 +174,8 @@ def test_config_show(tmp_path):
 # ---------------------------------------------------------------- the host
 
 
-def test_check_finds_every_probe():
-    """Goal: `check` tries all and says so.  Method: its JSON and its table agree with its exit code."""
+def test_check_lists_every_requirement():
+    """Goal: `check` tries and lists every requirement.  Method: its JSON and its table agree with its exit code."""
     done = run("check", "--json", "--listen", "127.0.0.1:47470")
     rows = json.loads(done.stdout)["check"]
     assert {"kernel", "library", "tun", "udp offload", "shared memory", "port"} <= {row["name"] for row in rows}
@@ -182,7 +186,7 @@ def test_check_finds_every_probe():
 
 
 def test_check_names_a_port_in_use():
-    """Goal: 1, and the row says which port.  Method: bind it first."""
+    """Goal: exit code 1, and the row names the port.  Method: bind it first."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -192,8 +196,8 @@ def test_check_names_a_port_in_use():
     assert done.returncode == 1 and row["state"] == "missing" and str(port) in row["detail"]
 
 
-def test_check_without_rights():
-    """Goal: 77 when the right to make interfaces is missing, whoever we are.  Method: drop every capability."""
+def test_check_without_rights_exits_with_77():
+    """Goal: exit code 77 without the right to make interfaces, for every user.  Method: drop every capability."""
     code = """
 import ctypes, sys
 libc = ctypes.CDLL(None)
@@ -213,35 +217,35 @@ sys.exit(main(["check", "--json"]))
 
 
 @pytest.mark.parametrize("words", [["status"], ["status", "--json"], ["show", "links"], ["stop"]])
-def test_not_running(words):
-    """Goal: 69, and the line names the instance.  Method: a name that nobody has."""
+def test_command_names_the_instance_that_does_not_run(words):
+    """Goal: exit code 69, and the line names the instance.  Method: a name that no instance has."""
     assert_error(run(*words, "--name", NAME), 69, NAME)
 
 
-def test_status_waits_as_long_as_told():
-    """Goal: --wait S ends after S.  Method: time it."""
+def test_status_waits_for_the_given_time():
+    """Goal: `status --wait S` ends after S seconds.  Method: measure the time."""
     begin = time.monotonic()
     assert_error(run("status", "--wait", "0.5", "--name", NAME), 69, NAME)
     assert 0.5 <= time.monotonic() - begin < 3
 
 
 def test_interrupt_is_silent():
-    """Goal: Ctrl-C ends with 130 and no words.  Method: SIGINT to a waiting status."""
-    old = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would pass on SIG_IGN
+    """Goal: Ctrl-C ends a command with 130 and without output.  Method: SIGINT to a waiting status."""
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)  # in a shell's background job SIGINT is ignored
     try:
         process = subprocess.Popen(
             [*COMMAND, "status", "--wait", "20", "--name", NAME], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
     finally:
         signal.signal(signal.SIGINT, old)
-    time.sleep(1)  # its imports take a tenth of that
+    time.sleep(1)  # its imports take about 0.1 s
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=10)
     assert (process.returncode, out, err) == (130, b"", b"")
 
 
 def test_closed_pipe_is_silent():
-    """Goal: `pipeline config show | head -0` says nothing.  Method: a pipe whose reader has gone."""
+    """Goal: `pipeline config show | head -0` prints no error.  Method: a pipe without a reader."""
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -254,8 +258,8 @@ def test_closed_pipe_is_silent():
 
 
 def test_full_disk_changes_no_exit_code():
-    """Goal: output that cannot be written is an error of one line, an error that cannot be said keeps its code.
-    Method: /dev/full as either, and either closed."""
+    """Goal: output that cannot be written is an error of one line; an error that cannot be written keeps its exit code.
+    Method: stdout or stderr is /dev/full, or closed."""
     shell = ["sh", "-c", 'exec "$@" >/dev/full', "sh", *COMMAND]
     done = subprocess.run([*shell, "config", "show"], capture_output=True, text=True, check=False, timeout=30)
     assert_error(done, 1, "no space left on device")
@@ -269,7 +273,7 @@ def test_full_disk_changes_no_exit_code():
 
 
 def test_unexpected_error_is_one_line(tmp_path):
-    """Goal: even a bug is one line and 1, and its traceback on demand.  Method: break a module."""
+    """Goal: a bug causes one line and exit code 1, and a traceback on request.  Method: break a module."""
     code = (
         "import sys, pipeline.keys.file\n"
         "def broken(path): raise ZeroDivisionError('two\\nlines')\n"

@@ -1,5 +1,6 @@
-"""Goal: finding an instance, asking it and ending it.  Method: a stand-in instance: a process that holds a lock as the
-supervisor does and answers as control does, in a runtime directory of the test's own."""
+"""Goal: a client finds an instance, sends it requests, and ends it.
+Method: a process in place of an instance, which holds a lock as the supervisor does and replies as control does, in a
+runtime directory of the test's own."""
 
 import fcntl
 import os
@@ -29,18 +30,18 @@ STAND_IN = textwrap.dedent(
     time.sleep(delay)
     socket = zmq.Context().socket(zmq.REP)
     socket.bind(rundir.control_endpoint(sys.argv[2]))
-    born = time.monotonic()
+    started = time.monotonic()
     while True:
         request = decode_local(socket.recv())
         if behaviour == "nonsense":
             socket.send(b"nonsense")
         elif request.verb == "status":
-            ready = behaviour == "ready" or behaviour == "late" and time.monotonic() - born > 0.3
+            ready = behaviour == "ready" or behaviour == "late" and time.monotonic() - started > 0.3
             socket.send(encode_local(Reply(ok=True, value={"name": sys.argv[2], "ready": ready})))
         elif request.noun == "links":
             socket.send(encode_local(Reply(ok=True, value=[{"peer": "b"}])))
         else:
-            socket.send(encode_local(Reply(ok=False, error=f"{request.noun}: nothing known of that")))
+            socket.send(encode_local(Reply(ok=False, error=f"{request.noun}: no such noun")))
     """
 )
 
@@ -54,7 +55,7 @@ def root(tmp_path, monkeypatch):
 
 @pytest.fixture
 def start(root):
-    """start(name, delay=…, behaviour=…) → the stand-in's process, locked by then."""
+    """Function that starts a stand-in: start(name, delay=…, behaviour=…) returns its process, which holds the lock."""
     processes = []
 
     def starter(name, *, delay=0.0, behaviour="ready"):
@@ -71,9 +72,9 @@ def start(root):
         process.stdout.close()
 
 
-def test_running_or_left_behind(root, start):
-    """Goal: a directory whose lock is free is no instance.  Method: none, a running one, the same one killed, a
-    directory with the pid of a living process that is not its supervisor."""
+def test_directory_with_a_free_lock_is_no_instance(root, start):
+    """Goal: only an instance that runs is found.
+    Method: no instance, a running one, the same one killed, and a directory with the pid of another live process."""
     assert client.running_pid("a") is None and client.running_names() == []
     process = start("a")
     assert client.running_pid("a") == process.pid and client.running_names() == ["a"]
@@ -85,50 +86,50 @@ def test_running_or_left_behind(root, start):
     assert client.running_pid("b") is None
 
 
-def test_looking_does_not_disturb_a_start(root):
-    """Goal: `status --wait` never makes a launch fail with “name in use”.  Method: while another process looks all the
-    time, take and give back the lock as a starting supervisor does, many times."""
+def test_search_for_an_instance_does_not_disturb_its_start(root):
+    """Goal: `status --wait` never makes a launch fail with “name in use”.
+    Method: take and release the lock many times as a starting supervisor does, while another process searches."""
     code = (
         "import sys; from pathlib import Path; from pipeline.io import rundir; rundir.ROOT = Path(sys.argv[1])\n"
-        "from pipeline import client; print('looking', flush=True)\n"
+        "from pipeline import client; print('searching', flush=True)\n"
         "while True: client.running_pid('a')"
     )
-    looker = subprocess.Popen([sys.executable, "-c", code, root], stdout=subprocess.PIPE)
-    looker.stdout.readline()
+    searcher = subprocess.Popen([sys.executable, "-c", code, root], stdout=subprocess.PIPE)
+    searcher.stdout.readline()
     try:
         for _ in range(300):
             rundir.RuntimeDirectory("a").remove()
             (root).mkdir(exist_ok=True)
     finally:
-        looker.kill()
-        looker.wait()
-        looker.stdout.close()
+        searcher.kill()
+        searcher.wait()
+        searcher.stdout.close()
 
 
-def test_asking(start):
-    """Goal: values come as control gives them, its refusals as errors.  Method: both."""
+def test_request_returns_the_value_or_raises_the_refusal(start):
+    """Goal: a value is returned as control sends it, a refusal is an error.  Method: one of each."""
     start("a")
     assert client.request("a", "show", "links") == [{"peer": "b"}]
-    with pytest.raises(PipelineError, match="nothing known of that"):
+    with pytest.raises(PipelineError, match="no such noun"):
         client.request("a", "show", "rings")
 
 
-def test_nonsense_is_an_error(start):
-    """Goal: an instance of another version is told apart.  Method: an answer that is no message."""
+def test_malformed_reply_is_an_error(start):
+    """Goal: the error for an instance of another version names the reason.  Method: a reply that is no message."""
     start("a", behaviour="nonsense")
     with pytest.raises(PipelineError, match="another version"):
         client.request("a", "show", "links")
 
 
-def test_question_outlives_a_restart_of_control(start):
-    """Goal: a control process that comes late answers still.  Method: its socket appears after 0.5 s."""
+def test_request_survives_a_restart_of_control(start):
+    """Goal: a request waits for a control process that is restarted.  Method: its socket appears after 0.5 s."""
     start("a", delay=0.5)
     assert client.request("a", "show", "links") == [{"peer": "b"}]
 
 
-def test_wait_ready(start):
-    """Goal: it returns as soon as the instance is ready, and 69 if it is not in time.  Method: one that becomes ready
-    after 0.3 s, one that never does, one whose control never answers."""
+def test_wait_ready_ends_when_ready_or_too_late(start):
+    """Goal: the wait ends as soon as the instance is ready, and with an error if it is not ready in time.
+    Method: an instance that is ready after 0.3 s, one that never is, and one that never replies."""
     start("late", delay=0.2, behaviour="late")
     begin = time.monotonic()
     assert client.wait_ready("late", 10)["ready"]
@@ -143,8 +144,8 @@ def test_wait_ready(start):
     assert time.monotonic() - begin < 3
 
 
-def test_waiting_for_one_that_starts_later(root, start):
-    """Goal: `status --wait` may come before `launch`.  Method: start in the middle of the wait."""
+def test_status_waits_for_an_instance_that_starts_later(root, start):
+    """Goal: `status --wait` may be called before `launch`.  Method: start the instance during the wait."""
     code = (
         "import sys; from pathlib import Path; from pipeline.io import rundir; rundir.ROOT = Path(sys.argv[1])\n"
         "from pipeline.cli import main; sys.exit(main(['status', '--wait', '10', '--name', 'a', '--json']))"
@@ -156,8 +157,8 @@ def test_waiting_for_one_that_starts_later(root, start):
     assert status.returncode == 0 and out == '{"schema": 1, "status": {"name": "a", "ready": true}}\n'
 
 
-def test_name_of_the_only_instance(start):
-    """Goal: no --name needed where there is no doubt.  Method: no, one and two instances; flag and environment win."""
+def test_name_is_optional_for_a_single_instance(start):
+    """Goal: --name is not needed if one instance runs.  Method: none, one and two; the flag and the variable win."""
     host = os.uname().nodename
     assert client.instance_name(None, {}) == host
     start("a")
@@ -171,8 +172,8 @@ def test_name_of_the_only_instance(start):
         client.instance_name("a b", {})
 
 
-def test_stop(start):
-    """Goal: SIGTERM, and back when it has ended.  Method: stop one; a second time it is not running."""
+def test_stop_returns_after_the_end(start):
+    """Goal: SIGTERM ends the instance, and `stop` waits for its end.  Method: stop it twice."""
     process = start("a")
     client.stop("a", 5)
     assert process.wait(1) == -signal.SIGTERM
@@ -180,8 +181,8 @@ def test_stop(start):
         client.stop("a", 5)
 
 
-def test_stop_gives_up(root):
-    """Goal: one that does not end is told.  Method: a supervisor that ignores SIGTERM."""
+def test_stop_reports_an_instance_that_does_not_end(root):
+    """Goal: the error has the pid.  Method: a supervisor that ignores SIGTERM."""
     code = (
         "import signal, sys, time; from pathlib import Path; from pipeline.io import rundir\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN); rundir.ROOT = Path(sys.argv[1])\n"
@@ -198,8 +199,8 @@ def test_stop_gives_up(root):
         process.stdout.close()
 
 
-def test_lock_is_only_looked_at(start):
-    """Goal: looking leaves no lock behind.  Method: after the instance's death the lock can be taken."""
+def test_search_for_an_instance_keeps_no_lock(start):
+    """Goal: a search keeps no lock.  Method: the lock can be taken after the instance is killed."""
     process = start("a")
     client.running_pid("a")
     process.kill()

@@ -74,6 +74,7 @@ def instance() -> Iterator[str]:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_words_are_completed(shell: str) -> None:
+    """Goal: commands, nouns, engines, formats and options complete.  Method: a beginning of each."""
     assert completed(shell, "sh") == ["show"]
     assert completed(shell, "config", "") == ["check", "show"]
     assert completed(shell, "show", "r") == ["routes", "rings"]
@@ -89,6 +90,7 @@ def test_instances_are_completed(shell: str, instance: str) -> None:
 
 
 def test_file_names_are_left_to_the_shell() -> None:
+    """Goal: the shell completes paths itself.  Method: the argument of `config check`."""
     variables = {"_PIPELINE_COMPLETE": "bash_complete", "COMP_WORDS": "pipeline config check x", "COMP_CWORD": "3"}
     done = subprocess.run(COMMAND, env=environment(**variables), capture_output=True, text=True, check=True)
     assert done.stdout == "file,x\n"
@@ -100,6 +102,7 @@ def test_unknown_words_have_no_candidates() -> None:
 
 
 def test_unknown_shell_is_a_usage_error() -> None:
+    """Goal: one line with the known names.  Method: a shell without completion."""
     done = subprocess.run(
         COMMAND, env=environment(_PIPELINE_COMPLETE="tcsh_source"), capture_output=True, text=True, check=False
     )

@@ -39,16 +39,19 @@ TURNS = {
 }
 
 
-def test_text() -> None:
+def test_text_shows_links_and_hops() -> None:
+    """Goal: the text has nodes, link states, groups and next hops.  Method: compare the whole text."""
     text = draw(GRAPH, "text")
     assert text == "a\n├─ b\n└─ c (down)\n\n239.1.2.3: mesh: members\n└▶ sent: b\n"
 
 
-def test_text_of_a_lone_node() -> None:
+def test_text_of_a_single_node_is_its_name() -> None:
+    """Goal: a node without links is drawn.  Method: one node."""
     assert draw({"nodes": ["a"], "edges": [], "trees": [], "relays": []}, "text") == "a\n"
 
 
-def test_text_says_once_what_goes_the_same_way() -> None:
+def test_text_joins_stripes_with_the_same_hops() -> None:
+    """Goal: stripes that take the same next hops share a line.  Method: three stripes, two of which are equal."""
     assert draw(TURNS, "text").split("\n\n")[1].splitlines() == [
         "239.1.2.3: nemo: crew in layer 0; nemo: not to the sender's crew",
         "├▶ sent, relayed, turn 0, 2: b",
@@ -57,7 +60,8 @@ def test_text_says_once_what_goes_the_same_way() -> None:
     ]
 
 
-def test_dot() -> None:
+def test_dot_shows_links_and_hops() -> None:
+    """Goal: the graph of Graphviz has links and next hops.  Method: read its lines."""
     text = draw(GRAPH, "dot")
     assert text.startswith("digraph overlay {")
     assert '"a" -> "b" [label="239.1.2.3"];' in text
@@ -65,7 +69,8 @@ def test_dot() -> None:
     assert text.endswith("}\n")
 
 
-def test_mermaid() -> None:
+def test_mermaid_shows_links_and_hops() -> None:
+    """Goal: the graph of Mermaid has links and next hops.  Method: read its lines."""
     text = draw(GRAPH, "mermaid")
     assert text.startswith("graph LR\n")
     assert "n0 --- n1" in text
@@ -75,8 +80,8 @@ def test_mermaid() -> None:
 @pytest.mark.parametrize(
     ("form", "arrow", "line_break"), [("dot", '"a" -> "c" [label=', "\\n"), ("mermaid", "n0 -->", "<br/>")]
 )
-def test_one_arrow_to_each_node(form: str, arrow: str, line_break: str) -> None:
-    """Goal: many groups are many lines at an arrow, not many arrows; a turn stands there if others go elsewhere."""
+def test_node_has_one_arrow_for_all_groups(form: str, arrow: str, line_break: str) -> None:
+    """Goal: many groups are many lines at one arrow; a stripe is named there if others take another way."""
     groups = [f"239.1.2.{number}" for number in range(30)]
     text = draw({**GRAPH, "trees": [tree(group, turn, "c") for group in groups for turn in range(3)]}, form)
     assert text.count(arrow) == 1
@@ -85,5 +90,6 @@ def test_one_arrow_to_each_node(form: str, arrow: str, line_break: str) -> None:
 
 
 def test_other_formats_are_refused() -> None:
+    """Goal: the error names the value.  Method: a format that does not exist."""
     with pytest.raises(UsageError, match="--format png"):
-        run(["show", "graph", "--format", "png", "--name", "nobody"])
+        run(["show", "graph", "--format", "png", "--name", "absent"])

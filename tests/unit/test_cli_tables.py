@@ -1,4 +1,4 @@
-"""Goal: values as people read them.  Method: render() on values of the shapes that control gives."""
+"""Goal: values are printed in a form that people read.  Method: render() with values as control sends them."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def rendered(capsys, noun, value, *, detail=False):
     return capsys.readouterr().out
 
 
-def test_links(capsys):
+def test_links_have_units_and_brief_columns(capsys):
     """Goal: brief columns with units, no trailing blanks; every column with --detail."""
     text = rendered(capsys, "links", LINKS)
     assert "10.77.0.2/16, fd77::2/64" in text and "0.21 ms" in text and "1.2 %" in text and "2.0 KiB" in text
@@ -27,15 +27,15 @@ def test_links(capsys):
     assert len(text.splitlines()) == 3
 
 
-def test_nothing_is_taken_for_markup(capsys):
-    """Goal: what looks like a style or an emoji is shown as it is.  Method: an endpoint and names of that kind."""
+def test_markup_is_shown_as_it_is(capsys):
+    """Goal: text that looks like a style or an emoji is not changed.  Method: an endpoint and names of that kind."""
     row = LINKS[0] | {"endpoint": "[fd99::1]:4747", "addresses": ["fd77:a:b::1/64"]}
     text = rendered(capsys, "links", [row])
     assert "[fd99::1]:4747" in text and "fd77:a:b::1/64" in text
     assert rendered(capsys, "graph", {"nodes": ["[b]", "x:a:y"]}) == "nodes: [b], x:a:y\n"
 
 
-def test_groups_with_nothing_known_locally(capsys):
+def test_absent_values_are_dashes_and_long_lists_are_cut(capsys):
     """Goal: nulls are dashes, long lists are cut."""
     row = {"group": "239.1.1.1", "filter_mode": None, "sources": [], "compatibility": None, "expires_s": None,
            "local": False, "members": [f"n{i}" for i in range(9)]}  # fmt: skip
@@ -43,8 +43,8 @@ def test_groups_with_nothing_known_locally(capsys):
     assert "239.1.1.1" in text and " - " in text and "n4 and 4 more" in text
 
 
-def test_counters(capsys):
-    """Goal: only what is not zero, drops by reason.  Method: a nested object; all zero; --detail."""
+def test_counters_omit_zeros(capsys):
+    """Goal: only counters above zero, and drops by reason.  Method: a nested object; all zero; --detail."""
     value = {"tun_rx_packets": 12, "drops": {"replay": 3, "bad_tag": 0}}
     text = rendered(capsys, "counters", value)
     assert "tun_rx_packets" in text and "drops.replay" in text and "bad_tag" not in text
@@ -53,22 +53,22 @@ def test_counters(capsys):
 
 
 def test_status_is_one_line(capsys):
-    """Goal: one line that says it all."""
+    """Goal: one line with everything.  Method: compare it."""
     status = {"name": "a", "ready": True, "state": "ready", "interface": "mcast0", "addresses": ["10.77.0.1/16"],
               "workers": 4, "peers_up": 1, "peers_known": 1, "groups_local": 12, "uptime_s": 7500.0}  # fmt: skip
     text = rendered(capsys, "status", status)
     assert text == "a: ready, mcast0 10.77.0.1/16, 4 workers, 1 of 1 peer up, 12 groups, up 2 h 5 min\n"
 
 
-def test_graph_is_parts(capsys):
+def test_object_of_lists_becomes_tables(capsys):
     """Goal: an object of lists becomes tables under their names."""
     value = {"nodes": ["a", "b"], "edges": [{"from": "a", "to": "b", "state": "up"}], "trees": []}
     text = rendered(capsys, "graph", value)
     assert text.splitlines() == ["nodes: a, b", "edges", "from  to  state", "a     b   up", "trees: -"]
 
 
-def test_nothing(capsys):
-    """Goal: an empty list is said, not shown as an empty table."""
+def test_empty_list_is_a_sentence(capsys):
+    """Goal: an empty list is a sentence, not an empty table."""
     assert rendered(capsys, "links", []) == "no links\n"
 
 
@@ -76,13 +76,13 @@ def test_nothing(capsys):
     ("seconds", "text"),
     [(0, "0 s"), (4.25, "4.2 s"), (60, "1 min"), (185, "3 min 5 s"), (7500, "2 h 5 min"), (360000, "4 d 4 h")],
 )
-def test_durations(seconds, text):
-    """Goal: the two largest units."""
+def test_duration_has_its_two_largest_units(seconds, text):
+    """Goal: a duration is short.  Method: examples of each unit."""
     assert duration(seconds) == text
 
 
-def test_sizes():
-    """Goal: binary units."""
+def test_size_has_binary_units():
+    """Goal: sizes are in powers of 1,024.  Method: an example of each unit."""
     assert [size(n) for n in (0, 1023, 1536, 5 << 30, 3 << 40)] == ["0 B", "1023 B", "1.5 KiB", "5.0 GiB", "3.0 TiB"]
 
 
@@ -97,7 +97,7 @@ ROUTES = [
 
 @pytest.fixture
 def narrow(monkeypatch):
-    """narrow(columns): stdout is a terminal of that width, without styles."""
+    """Function that makes stdout a terminal of a width, without styles: narrow(columns)."""
 
     def set_width(columns):
         for name, value in {"FORCE_COLOR": "1", "NO_COLOR": "1", "TERM": "xterm", "COLUMNS": str(columns),

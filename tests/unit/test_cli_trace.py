@@ -1,5 +1,5 @@
-"""Goal: `pipeline trace` prints every event once, for people and for machines, says what was lost, and ends as told.
-Method: a client that answers from a list; the node's side is test_membership_trace.py, both together tests/netns."""
+"""Goal: `pipeline trace` prints every event once, as text or JSON, reports lost events, and ends on request.
+Method: a client that replies from a list.  test_membership_trace.py has the node's side, tests/netns both together."""
 
 from __future__ import annotations
 
@@ -16,34 +16,36 @@ from pipeline.errors import NotRunningError, UsageError
 EVENT = {"time_s": 1_700_000_000.9996, "group": "239.1.2.3", "host": None, "rule": "timers ran out"}
 
 
-class Answers:
-    """A control process with two answers; then somebody presses Ctrl-C."""
+class ReplyingClient:
+    """Client of a control process with two replies; the third request is interrupted by Ctrl-C."""
 
     def __init__(self, _name: str) -> None:
-        self.answers = [
+        self.replies = [
             {"events": [], "after": 7, "lost": 0},
             {"events": [EVENT, EVENT], "after": 12, "lost": 3},
         ]
-        self.asked: list[str] = []
+        self.requested: list[str] = []
 
     def request(self, verb: str, noun: str, *, arguments: Mapping[str, str]) -> Any:
         assert (verb, noun) == ("trace", "membership")
-        self.asked.append(arguments["after"])
-        if not self.answers:
+        self.requested.append(arguments["after"])
+        if not self.replies:
             raise KeyboardInterrupt
-        return self.answers.pop(0)
+        return self.replies.pop(0)
 
     def close(self) -> None:
-        assert self.asked == ["", "7", "12"]
+        assert self.requested == ["", "7", "12"]
 
 
 @pytest.fixture
 def node(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trace, "Client", Answers)
+    monkeypatch.setattr(trace, "Client", ReplyingClient)
     monkeypatch.setattr(trace, "running_pid", lambda _name: 1)
 
 
-def test_lines_for_people(node: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_has_one_line_for_each_event(node: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """Goal: a line has time, group, host and rule; lost events are reported on stderr.
+    Method: two events, three lost ones."""
     trace.follow("a", seconds=None, as_json=False)
     printed = capsys.readouterr()
     clock, *words = printed.out.splitlines()[0].split()
@@ -53,16 +55,18 @@ def test_lines_for_people(node: None, capsys: pytest.CaptureFixture[str]) -> Non
     assert "3 events lost" in printed.err
 
 
-def test_lines_for_machines(node: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_one_object_for_each_event(node: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """Goal: a line is one JSON object.  Method: the same events."""
     trace.follow("a", seconds=None, as_json=True)
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [{"schema": 1, "trace": EVENT}] * 2
 
 
-def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trace_is_refused_without_instance_or_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: the error names the instance or the value.  Method: an absent instance, and a word as time."""
     monkeypatch.setattr(trace, "running_pid", lambda _name: None)
     with pytest.raises(NotRunningError):
-        run(["trace", "--membership", "--name", "nobody"])
+        run(["trace", "--membership", "--name", "absent"])
     with pytest.raises(NotRunningError):
-        run(["trace", "--name", "nobody"])
+        run(["trace", "--name", "absent"])
     with pytest.raises(UsageError, match="--seconds soon"):
         run(["trace", "--membership", "--seconds", "soon"])

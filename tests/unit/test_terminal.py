@@ -39,6 +39,7 @@ def test_unprintable_characters_are_escaped(text: str, shown: str) -> None:
 
 
 def test_one_line_joins_lines() -> None:
+    """Goal: a text with line breaks is one line.  Method: breaks, a tab and an escape code."""
     assert one_line(f" two\r\nlines\t{RED}") == r"two lines \x1b[31m"
 
 
