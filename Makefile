@@ -1,4 +1,4 @@
-# The two commands of this project are `make demo` and `make test`; both run `make setup` first where it is missing.
+# The two commands of this project are `make demo` and `make test`; both run `make setup` first if needed.
 # Debian 12 or later, Python ≥ 3.11, root (the demo and the tests make network namespaces).
 
 SHELL := /bin/bash
@@ -20,12 +20,12 @@ REPORTS ?= .venv
 help:
 	@echo "make demo    three namespaced hosts, a real stream, a live table (30 s)"
 	@echo "make test    lint and every test (at most $(MINUTES) minutes)"
-	@echo "make setup   what the two need: Debian packages, .venv, the C extension"
+	@echo "make setup   install Debian packages, make .venv and the C extension"
 	@echo "make lint    ruff, mypy --strict, import layers, C warnings"
 	@echo "make unit    the tests that need no rights"
 	@echo "make fuzz    five fuzzers, FUZZ_SECONDS each (default $(FUZZ_SECONDS))"
 	@echo "make perf    measurements, see perf/README.md"
-	@echo "make clean   remove what was built"
+	@echo "make clean   remove all build products"
 
 # ---------------------------------------------------------------- setup
 
@@ -56,7 +56,7 @@ setup: .venv/.native
 demo: setup
 	@$(BIN)/pipeline demo
 
-# What runs on one core goes two at a time; what is in namespaces measures times and has the machine for itself.
+# Tests that use one core run two at a time.  Tests in namespaces measure times, so nothing else runs beside them.
 test: setup
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=recurse apart
 	@timeout --foreground --kill-after=30 $(MINUTES)m $(BIN)/pytest --ignore=tests/unit --ignore=tests/sim \
@@ -67,7 +67,7 @@ apart: unit lint fuzz
 unit: native
 	@timeout --foreground --kill-after=30 $(MINUTES)m $(BIN)/pytest --junit-xml=$(REPORTS)/unit.xml tests/unit tests/sim
 
-# Built before those that use it: a unit test asks for the guard while `lint` runs the others.
+# Built before `unit` and `lint`, which run at the same time: a unit test uses the guard, `lint` the other programs.
 native: setup
 	@if [ -f tests/native/Makefile ]; then $(MAKE) --no-print-directory -C tests/native guard build; fi
 

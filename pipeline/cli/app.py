@@ -24,7 +24,7 @@ from pipeline.errors import UsageError
 from pipeline.terminal import printable
 
 STOP_TIMEOUT_S = 10.0
-"""An instance ends within tenths of a second: goodbyes, workers, netlink.  The rest is for a busy host."""
+"""An instance ends within tenths of a second: farewells to peers, workers, netlink.  The rest is for a busy host."""
 TOPOLOGIES = ("plane", "transit-stub", "power-law")
 EXAMPLE = Path(sysconfig.get_path("data"), "share/mcast-pipeline/pipeline.toml")
 """The commented configuration file of an installed package; in the repository it is configs/pipeline.toml."""
@@ -67,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
 @click.group(
     cls=_App,
     context_settings=SETTINGS,
-    epilog=f'Shell completion: eval "$({completion.VARIABLE}=bash_source pipeline)", and alike for zsh and fish.',
+    epilog=f'Shell completion: eval "$({completion.VARIABLE}=bash_source pipeline)", or zsh_source, fish_source.',
 )
 @click.version_option(__version__, prog_name="mcast-pipeline", message="%(prog)s %(version)s")
 def app() -> None:
@@ -98,7 +98,7 @@ _config_flag = click.option(
 )
 
 
-# ---------------------------------------------------------------- the daemon
+# ---------------------------------------------------------------- launch and keys
 
 
 @app.command()
@@ -146,12 +146,12 @@ def _parameters(flags: Any) -> dict[str, str]:
 )
 @click.option("--retire", is_flag=True, help="Remove all keys but the newest from a file, after the move.")
 def keygen(*, path: str, rotate: bool, retire: bool) -> int:
-    """Make a network key, mode 0600 (default: network.key here).
+    """Make a file with a network key, mode 0600 (default: network.key in this directory).
 
-    Copy it to every node of the overlay.  A file that exists is never overwritten; "-" writes the key to stdout.
+    Copy it to every node of the overlay.  An existing file is never overwritten; "-" writes the key to stdout.
 
     To move a running overlay to a new key, or to exclude a node: `keygen --rotate FILE` once, copy the file to every
-    node that is to stay, `pipeline reload` there.  When all have moved the old key ends by itself.
+    node that is to stay, `pipeline reload` there.  When all have moved, the old key ends by itself.
     """
     from pipeline.keys import file as key_file
 
@@ -247,10 +247,7 @@ def top(name: str | None) -> int:
 @app.command()
 @_instance_flag
 def reload(name: str | None) -> int:
-    """Read the key file again and move to its first key.
-
-    See `keygen --rotate`.
-    """
+    """Read the key file again and move to its first key; see `keygen --rotate`."""
     from pipeline import client
 
     client.reload(client.instance_name(name))
@@ -260,24 +257,24 @@ def reload(name: str | None) -> int:
 @app.command()
 @_instance_flag
 def stop(name: str | None) -> int:
-    """End a node; return when all that it made is removed."""
+    """End a node; return when everything that it has created is removed."""
     from pipeline import client
 
     client.stop(client.instance_name(name), STOP_TIMEOUT_S)
     return 0
 
 
-# ---------------------------------------------------------------- before it runs
+# ---------------------------------------------------------------- checks, configuration, demo, simulation
 
 
 @app.command()
 @_config_flag
-@click.option("--listen", metavar="ADDR:PORT", help="The port to try (default 0.0.0.0:4747).")
+@click.option("--listen", metavar="ADDR:PORT", help="Port that must be free (default 0.0.0.0:4747).")
 @_json_flag
 def check(config: str | None, listen: str | None, as_json: bool) -> int:
     """Check whether this host can run a node.
 
-    Tries the kernel, rights, /dev/shm and the port.  Exit code 0: it can; 77: rights are missing; 1: anything else is.
+    Checks the kernel, rights, /dev/shm and the port.  Exit code 0: it can; 77: a right is missing; 1: other faults.
     """
     from pipeline.cli.settings import effective
     from pipeline.io import preflight

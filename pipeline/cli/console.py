@@ -20,3 +20,8 @@ def make_console(*, stderr: bool = False, width: int | None = None) -> Console:
         markup=False,
         emoji=False,
     )
+
+
+def style(name: str) -> str:
+    """Return a style of rich, or none where styles are off: for text that another console draws, as in `top`."""
+    return name if allows_styles() else ""

@@ -1,12 +1,12 @@
-"""`pipeline demo`: a studio streams video by multicast to two viewers over an underlay that carries none.
+"""`pipeline demo`: a studio streams video by multicast to two viewers over an underlay without multicast.
 
     studio    ffmpeg ── mcast0 ─┐                                    ┌─ mcast0 ── ffmpeg    viewer-1
                                 ├─ UDP unicast, sealed, over br0 ────┤
                                                                      └─ mcast0 ── ffmpeg    viewer-2
 
-Three hosts of a laboratory (lab.py), a node in each (instance.py), plain ffmpeg at every end.  The viewers' ffmpeg
-passes the transport stream on unchanged, so that its continuity counters (stream.py) tell what the overlay lost.
-While it runs, viewer-2 leaves and joins again.  What is shown is demo_view.py's business.
+Each of three hosts of a laboratory (lab/netns.py) runs a node (lab/instance.py) and plain ffmpeg.  The viewers' ffmpeg
+writes the transport stream unchanged, so that its continuity counters (lab/mpegts.py) show what the overlay has lost.
+During the stream viewer-2 leaves the group and joins again.  The output is written by demo_view.py.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ STREAM_MBIT = 11
 NAMES = ("studio", "viewer-1", "viewer-2")
 SECONDS_MIN, SECONDS_MAX = 8, 3600
 OVERHEAD_S = 3.0
-"""Of the whole time: building, launching and removing; they take half of it."""
+"""Part of the whole time for building, launching and removing, which take half of it."""
 LEAVE_AT, REJOIN_AT = 0.35, 0.6
-"""Shares of the playing time: the two seconds in which a leave is asked back (RFC 9776 §8.8) lie between."""
+"""Shares of the playing time.  Between them lie the two seconds of the Last Member Query Time (RFC 9776 §8.10)."""
 TICK_S = 0.5
 END_TIMEOUT_S = 0.5
 READ_BYTES = 1 << 16
@@ -49,15 +49,15 @@ _ENCODER = (
     " -c:v mpeg2video -b:v 10M -minrate 10M -maxrate 10M -bufsize 2M -g 12 -bf 2 -c:a mp2 -b:a 192k"
     f" -muxrate {STREAM_MBIT}M -f mpegts"
 ).split()
-"""A constant rate, so that a gap in it is a loss and not a quiet scene; encoding it live takes a tenth of a core."""
+"""The rate is constant, so that a gap is a loss and not a quiet scene.  Live encoding takes a tenth of a core."""
 _SEND_URL = f"udp://{GROUP}:{PORT}?pkt_size=1316&bitrate={STREAM_MBIT * 1_100_000}&burst_bits=42112"
-"""ffmpeg paces what it sends, four datagrams at once at the most; unpaced, a picture's datagrams leave in one burst."""
+"""ffmpeg sends at most four datagrams at once; without pacing all datagrams of a picture leave in one burst."""
 _RECEIVE_URL = f"udp://{GROUP}:{PORT}?fifo_size=50000&overrun_nonfatal=1"
 
 
 @dataclass(slots=True)
 class Session:
-    """One time that a viewer was in the group: what ffmpeg handed on, metered by a thread of its own."""
+    """One membership of a viewer, from join to leave: its ffmpeg, whose output a thread meters."""
 
     process: Process
     started_at: float
@@ -65,13 +65,13 @@ class Session:
     thread: threading.Thread | None = None
 
     def read(self) -> None:
-        """Meter what comes until the pipe ends."""
+        """Meter the output of ffmpeg until the pipe ends."""
         fd = self.process.pipe.fileno()
         while data := os.read(fd, READ_BYTES):
             self.meter.feed(data, time.monotonic())
 
     def end(self) -> None:
-        """Leave the group: ffmpeg ends, and what it had received is metered.  Without data it heeds no SIGTERM."""
+        """Leave the group: end ffmpeg and meter the rest of its output.  Without data ffmpeg ignores SIGTERM."""
         self.process.signal(signal.SIGTERM)
         try:
             self.process.popen.wait(END_TIMEOUT_S)
@@ -82,7 +82,7 @@ class Session:
         self.process.kill()
 
     def first_data_ms(self, source_started_at: float) -> int | None:
-        """From the start of ffmpeg (or of the source, if that was later) to the first bytes that it handed on."""
+        """Return the time from the start of ffmpeg, or of the source if that was later, to the first output."""
         if self.meter.first_at is None:
             return None
         return round((self.meter.first_at - max(self.started_at, source_started_at)) * 1e3)
@@ -98,7 +98,7 @@ class Viewer:
         self.is_watching = False
 
     def join(self) -> None:
-        """Start ffmpeg.  Its `data` formats take the datagrams as they are and write them so."""
+        """Start ffmpeg.  Its `data` formats copy the datagrams unchanged."""
         formats = ["-f", "data", "-i", _RECEIVE_URL, "-map", "0", "-c", "copy", "-f", "data", "-flush_packets", "1"]
         command = [require("ffmpeg"), "-nostdin", "-v", "warning", *formats, "pipe:1"]
         session = Session(self.host.spawn(command, label="ffmpeg", pipe=True), time.monotonic())
@@ -119,7 +119,7 @@ class Viewer:
         return sum(session.meter.byte_count for session in self.sessions)
 
     def report(self, source_started_at: float) -> demo_view.Row:
-        """The viewer's line of the summary."""
+        """Return the viewer's row of the summary."""
         meters = [session.meter for session in self.sessions]
         seconds = sum(m.last_at - m.first_at for m in meters if m.first_at is not None and m.last_at is not None)
         return {
@@ -135,15 +135,15 @@ class Viewer:
 
     @property
     def is_served(self) -> bool:
-        """Whether each session got the stream, and got all of it."""
+        """Whether each session received the stream without a loss."""
         return all(s.meter.packets > 0 and s.meter.continuity_errors == 0 for s in self.sessions)
 
 
-# ---------------------------------------------------------------- what the nodes say of themselves
+# ---------------------------------------------------------------- samples of the nodes
 
 
 class Observer:
-    """Samples the nodes: rates are differences between two looks."""
+    """Sampler of the nodes; rates are the differences between two samples."""
 
     def __init__(self, instances: list[Instance], viewers: list[Viewer]) -> None:
         self.instances = instances
@@ -152,7 +152,7 @@ class Observer:
         self._cpu: dict[int, psutil.Process] = {}
 
     def sample(self) -> list[demo_view.Row]:
-        """One row a node: stages with rate and CPU, links, and the received stream for a viewer."""
+        """Return a row for each node: stages with rate and CPU, links, and for a viewer the received stream."""
         return [self._node(i, name) for i, name in enumerate(NAMES)]
 
     def _node(self, index: int, name: str) -> demo_view.Row:
@@ -195,11 +195,11 @@ class Observer:
             return 0.0
 
 
-# ---------------------------------------------------------------- the course of events
+# ---------------------------------------------------------------- course of the demonstration
 
 
 class Demonstration:
-    """The stream, its viewers and what happens to them, on a laboratory whose nodes are ready."""
+    """The stream, its viewers and their leaves and joins, in a laboratory of ready nodes."""
 
     def __init__(self, lab: Lab, instances: list[Instance], screen: demo_view.Screen) -> None:
         self.lab = lab
@@ -212,14 +212,14 @@ class Demonstration:
         self._changed_at = 0.0
 
     def play(self, seconds: float) -> None:
-        """Stream for that long; viewer-2 leaves and joins again meanwhile."""
+        """Stream for this time; meanwhile viewer-2 leaves and joins again."""
         for viewer in self.viewers:
             viewer.join()
         self.studio.wait_members(GROUP, self.observer.instances[1:])
         encoder = [require("ffmpeg"), "-nostdin", "-v", "warning", "-re", *_ENCODER, _SEND_URL]
         source = self.studio.host.spawn(encoder, label="ffmpeg")
         self.started_at = time.monotonic()
-        self.screen.event(0, f"studio sends MPEG-TS, {STREAM_MBIT} Mbit/s, to {GROUP}:{PORT}; two viewers are there")
+        self.screen.event(0, f"studio sends MPEG-TS, {STREAM_MBIT} Mbit/s, to {GROUP}:{PORT}; two viewers receive it")
         last = self.viewers[-1]
         while (elapsed := time.monotonic() - self.started_at) < seconds:
             if last.is_watching and len(last.sessions) == 1 and elapsed >= LEAVE_AT * seconds:
@@ -243,7 +243,7 @@ class Demonstration:
         self.screen.event(self._changed_at - self.started_at, text)
 
     def _watch_members(self) -> None:
-        """Say when the studio's node knows of a leave or a join."""
+        """Show an event when the studio's node has learnt of a leave or a join."""
         if self._members_expected is None:
             return
         found: list[str] = next((row["members"] for row in self.studio.show("groups") if row["group"] == GROUP), [])
@@ -254,7 +254,7 @@ class Demonstration:
             self.screen.event(now - self.started_at, f"studio sends to {count} from now on")
 
     def report(self) -> demo_view.Row:
-        """The summary, without what only the end can tell."""
+        """Return the summary, except for the values that are known only after the removal."""
         viewers = [viewer.report(self.started_at) for viewer in self.viewers]
         nodes = [
             {"name": name, "pss_mb": round(instance.pss_bytes() / 1e6, 1), "cpu_s": round(instance.cpu_s(), 2)}
@@ -271,17 +271,17 @@ class Demonstration:
 
 
 def run(*, seconds: float = 30, workers: int = 4, json: bool = False) -> int:
-    """The whole demonstration in that many seconds; 1 if a viewer missed any of the stream."""
+    """Run the demonstration for this time; return 1 if a viewer has missed any of the stream, else 0."""
     if not SECONDS_MIN <= seconds <= SECONDS_MAX:
         raise UsageError(f"--seconds {seconds:g}: a demonstration takes {SECONDS_MIN} to {SECONDS_MAX} seconds")
     began = time.monotonic()
     require("ffmpeg")
-    with _terminated_like_interrupted():
+    with _sigterm_unwinds():
         with Lab(len(NAMES)) as lab, demo_view.Screen(silent=json, seconds=seconds - OVERHEAD_S) as screen:
             launched = time.monotonic()
             instances = launch_all(lab, key=network_key(lab), workers=workers)
             ready_s = time.monotonic() - launched
-            screen.event(0, f"three hosts stand; their nodes were ready and linked after {ready_s:.2f} s")
+            screen.event(0, f"three hosts; their nodes were ready and linked after {ready_s:.2f} s")
             demonstration = Demonstration(lab, instances, screen)
             demonstration.play(seconds - OVERHEAD_S)
             report = demonstration.report()
@@ -295,8 +295,8 @@ def run(*, seconds: float = 30, workers: int = 4, json: bool = False) -> int:
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM unwinds the stack as SIGINT does, so that nothing stays behind."""
+def _sigterm_unwinds() -> Iterator[None]:
+    """Make SIGTERM unwind the stack as SIGINT does, so that everything is removed."""
 
     def leave(number: int, _: Any) -> None:
         sys.exit(128 + number)

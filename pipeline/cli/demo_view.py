@@ -1,6 +1,6 @@
 """Output of the demonstration: a live table on a terminal, a line a second on a pipe, a summary or one JSON object.
 
-Its input are plain rows; it knows neither hosts nor streams.
+Its input is plain rows; it knows neither hosts nor streams.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Checked configuration of a command, from flags and files, and its text for `config show`.
 
-Three checks are here because config.py cannot make them: the engine exists, the CPUs exist, and the key file can be
-used.
+Three checks are here because config.py cannot make them: the engine exists, the CPUs exist, and the key file is
+usable.
 """
 
 from __future__ import annotations
@@ -90,4 +90,5 @@ def _toml(value: Any) -> str:
         return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, bool):
         return str(value).lower()
-    return msgspec.json.encode(value).decode()  # strings and numbers are written alike in JSON and TOML
+    text = msgspec.json.encode(value).decode()  # strings and numbers have the same form in JSON and TOML
+    return "".join(character if character.isprintable() else f"\\U{ord(character):08x}" for character in text)

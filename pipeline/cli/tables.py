@@ -1,4 +1,4 @@
-"""Values of `status`, `show` and `check` for people, in the manner of `ip` and `wg show`.
+"""Tables of `status`, `show` and `check`, in the manner of `ip` and `wg show`.
 
 A noun's brief columns are declared in control/nouns.py, how a cell is written here.  A key without a declaration is
 shown under --detail: nothing that the JSON has is out of reach.  Where a table is wider than the terminal, lists and
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.cli.console import make_console
+from pipeline.cli.console import make_console, style
 from pipeline.control.nouns import Noun
 from pipeline.terminal import printable
 
@@ -26,11 +26,11 @@ Row = Mapping[str, Any]
 
 COLUMN_GAP = 2
 INDENT = " " * 4
-"""Of the second and later lines of a row that is a paragraph."""
+"""Indent of the second and later lines of a row that is a paragraph."""
 LIST_BRIEF = 6
 """Items of a long list in a brief table: sources and members can be hundreds."""
 WIDTH_MAX = 400
-"""Columns on a pipe: no line of ours is wider."""
+"""Width on a pipe: more than any line needs."""
 
 
 def render(noun: str, value: Any, *, detail: bool) -> None:
@@ -70,7 +70,7 @@ def status_line(status: Row) -> Text:
         _count(status["groups_local"], "group"),
         f"up {duration(status['uptime_s'])}",
     ]
-    return Text.assemble((printable(str(status["name"])), "bold"), ": ", printable(", ".join(parts)))
+    return Text.assemble((printable(str(status["name"])), style("bold")), ": ", printable(", ".join(parts)))
 
 
 def _count(number: int, noun: str) -> str:
@@ -101,7 +101,7 @@ def size(count: float) -> str:
 
 
 def _rate(value: float) -> str:
-    """Megabits a second, with three digits where they are few."""
+    """Return Mbit/s as text, with three significant digits below 100."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -120,7 +120,7 @@ def _cell(value: Any) -> str:
 
 
 def _brief_list(value: Any) -> str:
-    """A list's first items and the number of the others."""
+    """Return the first items of a list and the number of the others."""
     if isinstance(value, (list, tuple)) and len(value) > LIST_BRIEF:
         return f"{_cell(value[: LIST_BRIEF - 1])} and {len(value) - LIST_BRIEF + 1} more"
     return _cell(value)
@@ -198,7 +198,7 @@ def _table(console: Console, noun: str, rows: Sequence[Any], *, detail: bool) ->
 
 def table_of(noun: str, rows: Sequence[Row], *, detail: bool = False) -> Table:
     """Return rows as a table with the columns of their noun."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style=style("bold"))
     columns = _columns(noun, rows, detail=detail)
     for key in columns:
         is_numeric = all(_is_number(row.get(key)) for row in rows)
@@ -253,7 +253,7 @@ def _text(key: str, value: Any, *, detail: bool) -> str:
 
 
 def _styled(key: str, text: str) -> Text:
-    return Text(text, style=_STATE_STYLES.get(text, "red") if key == "state" else "")
+    return Text(text, style=style(_STATE_STYLES.get(text, "red")) if key == "state" else "")
 
 
 def _is_number(value: Any) -> bool:

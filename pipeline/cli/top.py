@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from pipeline.cli.console import style
 from pipeline.cli.tables import status_line, table_of
 from pipeline.client import Client, not_running, running_pid
 from pipeline.errors import PipelineError
@@ -120,7 +121,9 @@ def picture(before: Sample, now: Sample) -> RenderableType:
     """Return the rates between two samples, and the state at the second one."""
     parts: list[RenderableType] = [status_line(now.status), "", table_of("traffic", traffic(before, now))]
     if lost := drops(before, now):
-        parts.append(Text("dropped: " + ", ".join(f"{reason} {count:,.0f}/s" for reason, count in lost), style="red"))
+        parts.append(
+            Text("dropped: " + ", ".join(f"{reason} {count:,.0f}/s" for reason, count in lost), style=style("red"))
+        )
     parts += ["", table_of("worker rates", workers(before, now))]
     if now.links:
         parts += ["", table_of("link rates", links(before, now))]

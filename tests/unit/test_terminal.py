@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 import structlog
+from rich.text import Text
 
 from pipeline import logs
-from pipeline.cli.tables import render
+from pipeline.cli.tables import render, table_of
 from pipeline.config import LogSection
 from pipeline.terminal import has_styles, one_line, printable
 
@@ -83,6 +86,29 @@ def test_config_commands_escape_paths(tmp_path: object) -> None:
         done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=30, check=True)
         assert "\x1b" not in done.stdout
         assert r"a\x1b[31m\nb.toml" in done.stdout
+
+
+def test_config_show_escapes_values(tmp_path: Path) -> None:
+    """Goal: `config show` prints TOML that has no control characters and gives the same configuration.
+    Method: a key file whose name has control characters of 7 and 8 bits; the output is read again."""
+    key = tmp_path / "k\x1b\x7f\x9b"
+    subprocess.run([*COMMAND, "keygen", str(key)], timeout=30, check=True)
+    path = tmp_path / "a.toml"
+    path.write_text(f'[node]\nkey = "{tmp_path}/k\\u001b\\u007f\\u009b"\n')
+    shown = subprocess.run([*COMMAND, "config", "show", path], capture_output=True, text=True, timeout=30, check=True)
+    assert shown.stdout.replace("\n", "").isprintable()
+    assert tomllib.loads(shown.stdout)["node"]["key"] == str(key)
+
+
+def test_top_has_no_styles_with_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: what textual draws for `top` has no styles under NO_COLOR.  Method: a table, with and without it."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for value, expected in (("1", {""}), ("", {"bold", "green"})):
+        monkeypatch.setenv("NO_COLOR", value)
+        table = table_of("links", [LINK])
+        state = next(iter(table.columns[3].cells))
+        assert isinstance(state, Text)
+        assert {str(table.header_style), str(state.style)} == expected
 
 
 def test_log_lines_have_no_escape_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
