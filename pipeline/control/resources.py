@@ -47,5 +47,5 @@ class ControlResources:
 
     @property
     def is_sealed(self) -> bool:
-        """Whether the instance has a network key."""
+        """True if the instance has a network key."""
         return not self.config.node.insecure

@@ -313,7 +313,7 @@ def _stream(row: Row) -> tuple[Any, ...]:
 
 
 def _differs(row: Row, plain: Mapping[tuple[Any, ...], set[str]]) -> bool:
-    """Whether an entry by `via` has other next hops than the entry for packets from any node."""
+    """Return whether an entry by `via` has other next hops than the entry for packets from any node."""
     return set(row["next_hops"]) != plain.get(_stream(row), set()) - {row["via"]}
 
 

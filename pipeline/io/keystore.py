@@ -64,7 +64,7 @@ def load(fd: int) -> list[bytes]:
 
 
 def is_moving(fd: int) -> bool:
-    """Whether a rollover is under way, with which a restarted control process goes on."""
+    """Return whether a rollover is under way, with which a restarted control process goes on."""
     return os.pread(fd, 2, 0)[1:] == b"\1"
 
 

@@ -78,7 +78,7 @@ def usable(interface: str, networks: Iterable[str]) -> list[str]:
 
 
 def is_up(interface: str) -> bool:
-    """Whether the interface is up."""
+    """Return whether the interface is up."""
     with IPRoute() as ip, _plain_errors(interface):
         return bool(ip.get_links(ip.link_lookup(ifname=interface)[0])[0]["flags"] & IFF_UP)
 

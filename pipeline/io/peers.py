@@ -81,7 +81,7 @@ class PeerSockets:
     # ---------------------------------------------------------------- keys
 
     def add(self, number: int, network_key: bytes | None) -> None:
-        """Accept and call nodes with that key from now on; None: nodes without a key."""
+        """Accept connections by that key, and connect by it, from now on; None: without a key."""
         curve = bus.derive_curve_keys(network_key) if network_key else None
         domain = f"{bus.DOMAIN}.{number}"
         if curve is not None:

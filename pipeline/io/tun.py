@@ -72,7 +72,7 @@ def _attach_queue(queue: int, interface: str, more_flags: int) -> None:
 
 
 def takes_super_packets(queue: int) -> bool:
-    """Whether UDP super-packets can be written into the TUN (USO, Linux ≥ 6.2).
+    """Return whether UDP super-packets can be written into the TUN (USO, Linux ≥ 6.2).
 
     It is tried by switching USO on for reading, and off again so that packets of programs are read one by one.
     """
