@@ -98,7 +98,7 @@ def test_random_bytes_are_refused(data: bytes) -> None:
 
 
 def test_another_protocol_version_has_a_reason_of_its_own() -> None:
-    """Goal: an operator can tell another version from garbage.  Method: the first byte changed."""
+    """Goal: an operator can distinguish another version from garbage.  Method: the first byte changed."""
     data = messages.encode_node(NODE_MESSAGES[2])
     with pytest.raises(WireError, match=MessageRefusal.PROTOCOL_VERSION):
         messages.decode_node(bytes([messages.PROTOCOL_VERSION + 1]) + data[1:])
