@@ -32,7 +32,7 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 class _App(click.Group):
-    """Group of commands whose error for an unknown command names the nearest one."""
+    """Group of commands; the error for an unknown command names the nearest one."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

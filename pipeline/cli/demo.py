@@ -57,7 +57,7 @@ _RECEIVE_URL = f"udp://{GROUP}:{PORT}?fifo_size=50000&overrun_nonfatal=1"
 
 @dataclass(slots=True)
 class Session:
-    """One membership of a viewer, from join to leave: its ffmpeg, whose output a thread meters."""
+    """One membership of a viewer, from join to leave: its ffmpeg, and a thread that meters the output."""
 
     process: Process
     started_at: float
@@ -135,7 +135,7 @@ class Viewer:
 
     @property
     def is_served(self) -> bool:
-        """Whether each session received the stream without a loss."""
+        """True if each session received the stream without a loss."""
         return all(s.meter.packets > 0 and s.meter.continuity_errors == 0 for s in self.sessions)
 
 

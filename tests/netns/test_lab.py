@@ -119,7 +119,7 @@ def test_traffic_tool_counts_exactly(make_lab: MakeLab) -> None:
     other.sent()
 
 
-def test_interrupted_and_killed_labs_leave_nothing(make_lab: MakeLab) -> None:
+def test_interrupted_and_killed_labs_are_removed(make_lab: MakeLab) -> None:
     """Goal: no laboratory is left on the machine.
     Method: programs that hold a laboratory with a process in it.  One gets SIGINT, one ends without closing it: both
     remove it themselves.  One gets SIGKILL: the next laboratory removes it."""

@@ -16,7 +16,7 @@ from pipeline import client
 from pipeline.errors import NotRunningError, PipelineError, UsageError
 from pipeline.io import rundir
 
-STAND_IN = textwrap.dedent(
+SUBSTITUTE = textwrap.dedent(
     """
     import fcntl, os, sys, time
     from pathlib import Path
@@ -59,7 +59,7 @@ def start(root):
     processes = []
 
     def starter(name, *, delay=0.0, behaviour="ready"):
-        command = [sys.executable, "-c", STAND_IN, root, name, str(delay), behaviour]
+        command = [sys.executable, "-c", SUBSTITUTE, root, name, str(delay), behaviour]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         processes.append(process)
         assert process.stdout.readline() == "locked\n"

@@ -1,6 +1,6 @@
-"""Goal: a graph is drawn in each format with all its nodes, links and hops, and any other format is refused.
+"""`show graph` as text, DOT and Mermaid: all nodes, links and hops are drawn, and another format is refused.
 
-Method: one small graph by hand.
+Method: a small graph, and one with three stripes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def relay(group: str, turn: int, *to: str, via: str | None = None) -> dict[str, 
     return {**row, "turn": turn, "at": "a", "to": list(to), "why": "nemo: not to the sender's crew" if via else WHY}
 
 
-TURNS = {
+STRIPES = {
     **GRAPH,
     "trees": [tree("239.1.2.3", turn, *to) for turn, to in enumerate((["b"], ["b", "c"], ["b"]))],
     "relays": [
@@ -52,7 +52,7 @@ def test_text_of_a_single_node_is_its_name() -> None:
 
 def test_text_joins_stripes_with_the_same_hops() -> None:
     """Goal: stripes that take the same next hops share a line.  Method: three stripes, two of which are equal."""
-    assert draw(TURNS, "text").split("\n\n")[1].splitlines() == [
+    assert draw(STRIPES, "text").split("\n\n")[1].splitlines() == [
         "239.1.2.3: nemo: crew in layer 0; nemo: not to the sender's crew",
         "├▶ sent, relayed, turn 0, 2: b",
         "├▶ sent, relayed, turn 1: b, c",
@@ -86,7 +86,7 @@ def test_node_has_one_arrow_for_all_groups(form: str, arrow: str, line_break: st
     text = draw({**GRAPH, "trees": [tree(group, turn, "c") for group in groups for turn in range(3)]}, form)
     assert text.count(arrow) == 1
     assert line_break.join(groups) in text
-    assert line_break.join(["239.1.2.3 turn 1", "239.1.2.3 from d turn 1"]) in draw(TURNS, form)
+    assert line_break.join(["239.1.2.3 turn 1", "239.1.2.3 from d turn 1"]) in draw(STRIPES, form)
 
 
 def test_other_formats_are_refused() -> None:

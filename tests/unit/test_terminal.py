@@ -78,7 +78,7 @@ def test_error_lines_have_no_escape_codes(words: list[str]) -> None:
 
 def test_config_commands_escape_paths(tmp_path: object) -> None:
     """Goal: `config check` and `config show --origin` show a path without obeying it.
-    Method: a file whose name has an escape code and a newline, which could end the comment that the path is in."""
+    Method: a file with an escape code and a newline in its name, which could end the comment that the path is in."""
     path = f"{tmp_path}/a{RED}\nb.toml"
     with open(path, "w") as file:
         file.write("[tun]\nmtu = 1400\n")
@@ -90,7 +90,7 @@ def test_config_commands_escape_paths(tmp_path: object) -> None:
 
 def test_config_show_escapes_values(tmp_path: Path) -> None:
     """Goal: `config show` prints TOML that has no control characters and gives the same configuration.
-    Method: a key file whose name has control characters of 7 and 8 bits; the output is read again."""
+    Method: a key file with control characters of 7 and 8 bits in its name; the output is read again."""
     key = tmp_path / "k\x1b\x7f\x9b"
     subprocess.run([*COMMAND, "keygen", str(key)], timeout=30, check=True)
     path = tmp_path / "a.toml"
