@@ -1,4 +1,4 @@
-"""Deadlines by key: set, move, clear and expire at a cost that does not grow with their number (a lazy heap).
+"""Deadlines and lifetimes by key.  Reads no clock.
 
 The heap holds one valid entry for each key, which comes up at the key's deadline or before it.  A deadline that moves
 to a later time, as most do, leaves its entry in place; the entry is put back at the real deadline when it comes up.
@@ -93,3 +93,28 @@ class Deadlines(Generic[K]):
         self._early.clear()
         self._heap = [(due, next(self._ticket), key) for key, due in self._due.items()]
         heapq.heapify(self._heap)
+
+
+class TtlMap(Generic[K]):
+    """Keys that expire, each at a time of its own in the caller's seconds.
+
+    `add` removes all expired keys, so that the map holds no more than the keys added within the longest lifetime.
+    """
+
+    __slots__ = ("_expires_at",)
+
+    def __init__(self) -> None:
+        self._expires_at: dict[K, float] = {}
+
+    def add(self, key: K, expires_at: float, now: float) -> None:
+        """Add a key, or replace the time at which it expires."""
+        self._expires_at = {each: at for each, at in self._expires_at.items() if at > now}
+        self._expires_at[key] = expires_at
+
+    def has(self, key: K, now: float) -> bool:
+        """Return whether the key has been added and has not expired."""
+        return self._expires_at.get(key, now) > now
+
+    def discard(self, key: K) -> None:
+        """Remove a key, if it is there."""
+        self._expires_at.pop(key, None)

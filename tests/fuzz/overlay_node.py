@@ -233,7 +233,7 @@ def bodies() -> list[bytes]:
         nemo_messages.Heartbeat(GROUP, 0, own, 3, crew, 5.0, 4.0, 1.0, {9: 3.0}),
         nemo_messages.Source(GROUP, 9, 3),
         nemo_messages.Nack(GROUP, own, (1, 2, 3), 9),
-        nemo_messages.NackReply(GROUP, own, (1, 2, 3), crew, is_yours=False),
+        nemo_messages.NackReply(GROUP, own, (1, 2, 3), crew, is_circular=False),
     ]
     sources = parse("10.77.0.9") + parse("10.77.0.7")
     mesh = [

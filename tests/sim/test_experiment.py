@@ -81,12 +81,12 @@ def test_engines_are_given_the_round_trip_time_of_every_link() -> None:
     experiment = Experiment(small(engine="nemo"))
     experiment.run()
     for station in experiment.stations:
-        desk = station.node._engine._desk  # type: ignore[attr-defined]
-        assert desk.up
-        for peer in desk.up:
+        context = station.node._engine._context  # type: ignore[attr-defined]
+        assert context.up
+        for peer in context.up:
             other = next(each for each in experiment.stations if each.node_id == peer)
             rtt_s = 2 * experiment.underlay.delay_s(station.index, other.index)
-            assert desk.rtt(peer) == pytest.approx(rtt_s, rel=0.01)
+            assert context.rtt(peer) == pytest.approx(rtt_s, rel=0.01)
 
 
 @pytest.mark.parametrize("back_at_s", [13.0, 25.0])
@@ -117,9 +117,12 @@ def test_stream_that_stalls_is_repaired_in_time(crew_size: int) -> None:
         Scenario(engine="nemo", options=options, nodes=24, view=PartialView, warmup_s=30.0, join_s=5.0, duration_s=80.0)
     )
     experiment.clock.run_until(40.05)
-    seats = {each.node_id: each.node._engine._groups[GROUP].seats for each in experiment.stations}  # type: ignore[attr-defined]
-    leads = [node for node, held in seats.items() if held[0].leader == node and len(held[0].members) > crew_size]
-    lost = next(seats[node][0] for node in leads if experiment.stations[0].node_id not in seats[node][0].members)
+    clusters = {
+        each.node_id: each.node._engine._groups[GROUP].hierarchy.memberships[0]  # type: ignore[attr-defined]
+        for each in experiment.stations
+    }
+    led = [each for node, each in clusters.items() if each.leader == node and len(each.members) > crew_size]
+    lost = next(each for each in led if experiment.stations[0].node_id not in each.members)
     for station in experiment.stations:
         if station.node_id in lost.crew:
             experiment.fail_host(station.index)

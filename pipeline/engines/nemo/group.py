@@ -1,524 +1,345 @@
-"""One group at one node: its seats in the clusters, and what is done when a message about them comes.
+"""One group at one node: hands each input to the part that handles it, and runs the periodic work.
 
-The leader of a cluster alone decides who is in it and tells all by a View; of two views of one layer the greater
-version wins.  A member that knows better than what it is told says so (Leave, Redirect), so that any two nodes agree
-after a few heartbeats whatever was lost.  Timers and operations on clusters are in maintenance.py, what follows for
-packets in routes.py.
-
-    no seat ── Join ──▶ member ── a View makes it leader ──▶ leader, and member one layer above (Join there)
-                          │  leader silent: the first of the crew that is alive takes over
-                          └─ leaves; a leader first makes a successor
+Hierarchy   memberships by layer           Leader, Operations   in clusters that this node leads
+JoinSearch  way to a missing membership    Member, Refinement   in clusters that another node leads
+Recovery    missing packets                FailureDetector      suspects
+Routes      next hops                      SourceTable          announced sources
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Collection, Sequence
 
 from pipeline.address import Address, NodeId
 from pipeline.engines.nemo import forwarding
-from pipeline.engines.nemo.clusters import Crew, Seat, choose_crew
 from pipeline.engines.nemo.context import Context
-from pipeline.engines.nemo.expiring import TtlMap
-from pipeline.engines.nemo.failure_detector import SILENT_WAIT_S, FailureDetector
-from pipeline.engines.nemo.join import JoinSearch, Phase
+from pipeline.engines.nemo.failure_detector import FailureDetector
+from pipeline.engines.nemo.hierarchy import Hierarchy
+from pipeline.engines.nemo.join import Phase
+from pipeline.engines.nemo.leader import Leader
+from pipeline.engines.nemo.member import CLAIM_S, Member
 from pipeline.engines.nemo.messages import (
-    CLUSTER_MAX,
-    LAYERS_MAX,
-    TOP_MAX,
-    VERSION_SANE,
     Answer,
     Heartbeat,
     Join,
     Leave,
+    Message,
     Nack,
+    NackReply,
     Query,
     Redirect,
+    RootQuery,
+    RootReply,
+    Source,
     View,
-    named,
 )
+from pipeline.engines.nemo.operations import Operations
 from pipeline.engines.nemo.recovery import Recovery
+from pipeline.engines.nemo.refinement import Refinement
+from pipeline.engines.nemo.rendezvous import Rendezvous
 from pipeline.engines.nemo.routes import Routes
-
-TOLD_S = 1.0
-GIVEN_S = 1.0
-"""Whoever leads tells all members: who is made a leader without end would make all of them talk."""
-DISMISSED_S = 1.0
-"""More than a heartbeat is under way."""
-NOT_DRAWN = -1.0
-"""The chance of no event."""
-CROWD = 16
-"""In a cluster with more members, twice what is split, all hear of newcomers at the next check: many join at once."""
+from pipeline.engines.nemo.schedule import Schedule
+from pipeline.engines.nemo.sources import SourceTable
 
 
 class Group:
-    """The seats of this node in one group's hierarchy."""
+    """This node's part in one group."""
 
-    def __init__(self, group: Address, desk: Context, now: float) -> None:
-        self.group = group
-        self.desk = desk
-        self.own = desk.own
-        self.seats: dict[int, Seat] = {}
-        """By layer; 0 … n without gaps: this node leads all but perhaps the last."""
-        self.unsaid: set[int] = set()
-        """Layers whose members have not been told of all newcomers."""
+    def __init__(self, address: Address, context: Context, rendezvous: Rendezvous, now: float) -> None:
+        self.address = address
         self.is_member = False
         self.is_source = False
-        self.descent = JoinSearch(group, desk, self._arrive)
-        self.recovery = Recovery(group, desk, self._providers, self.suspect)
-        self.doubts = FailureDetector(group, desk)
-        self._told: TtlMap[NodeId] = TtlMap()
-        """Peers whose leader has been told that they do not answer: it is not told again so soon."""
-        self.beat_at = now
-        self.check_at = now
-        self.announce_at = now
-        """When this node says again that it is a source, where nodes know each other only by mention."""
-        self.refine_at = now
-        """When this node looks whether another leader is closer, if its chance to do so is still `refine_chance`."""
-        self.refine_chance = NOT_DRAWN
-        """In each check, as it was when `refine_at` was drawn."""
-        self.operation_at: dict[int, float] = {}
-        """When each layer's cluster may be operated on again."""
-        self.exchange_at = now
-        self.followed: NodeId = 0
-        """Whose lead this node has taken over last."""
-        self.buried: TtlMap[NodeId] = TtlMap()
-        """Leaders that have been followed: no word of theirs or of them is believed."""
-        self.claims: dict[int, tuple[NodeId, View]] = {}
-        """By layer: who claims our leader's place, and its view; the leader has been asked whether it lives."""
-        self.petitions: dict[int, dict[NodeId, tuple[Join, float]]] = {}
-        """By layer: who says that our leader is dead and wants the place of one of its, and until when that is worth an
-        answer: as soon as somebody else leads."""
-        self._dismissed: TtlMap[tuple[int, NodeId]] = TtlMap()
-        """By layer: members that have been given another leader.  A heartbeat of theirs may be one of before, and is no
-        wish to come back."""
-        self._given: TtlMap[int] = TtlMap()
-        """Layers in which this node does not take the lead again because somebody says so."""
-        self.replaces: dict[int, NodeId] = {}
-        """By layer: whose place there this node's next Join takes."""
-        self.routes = Routes(group, desk)
-        self.is_changed = False
+        self._context = context
+        self._rendezvous = rendezvous
+        self.hierarchy = Hierarchy(address, context)
+        self.schedule = Schedule(now)
+        self.failure_detector = FailureDetector(self.hierarchy)
+        self.leader = Leader(self.hierarchy, self.failure_detector)
+        self.member = Member(self.hierarchy, self.leader, self.failure_detector, self.schedule, rendezvous)
+        self.join_search = self.member.join_search
+        self.operations = Operations(self.hierarchy, self.leader, self.member, self.schedule)
+        self.refinement = Refinement(self.hierarchy, self.join_search, now)
+        self.recovery = Recovery(address, context, self._providers, self.failure_detector.suspect)
+        self.sources = SourceTable(self.hierarchy, now)
+        self.routes = Routes(address, context)
 
-    # ---- where this node stands
+    # ---- this node
 
-    def leads(self, layer: int) -> bool:
-        """Whether this node leads its cluster of that layer."""
-        seat = self.seats.get(layer)
-        return seat is not None and seat.leader == self.own
+    def set_member(self, *, is_member: bool) -> None:
+        """This host has joined or left the group."""
+        self.is_member = is_member
 
-    @property
-    def missing_layer(self) -> int | None:
-        """The layer in which this node needs a seat and has none: above the last it leads, if that is not the top."""
-        layer = len(self.seats)
-        if layer == 0:
-            return 0
-        return layer if self.leads(layer - 1) and self.seats[layer - 1].super_crew else None
+    def set_source(self, now: float, *, is_source: bool) -> None:
+        """A program of this host has begun or ceased to send to the group."""
+        self.is_source = is_source
+        if is_source:
+            self.sources.announce(now)
 
-    @property
-    def is_root(self) -> bool:
-        """Whether this node leads the top cluster."""
-        top = len(self.seats) - 1
-        return top >= 0 and self.leads(top) and not self.seats[top].super_crew
+    def restore(self, *, is_member: bool, is_source: bool) -> None:
+        """Take over the state of a checkpoint."""
+        self.is_member, self.is_source = is_member, is_source
 
-    @property
-    def height(self) -> int:
-        """Of the hierarchy that this node leads: its layers; 0 if nobody else is in them."""
-        return len(self.seats) if len(self.seats) > 1 or len(self.seats[0].members) > 1 else 0
+    def leave(self) -> None:
+        """Leave all clusters, and withdraw from the rendezvous if this node was alone."""
+        memberships = self.hierarchy.memberships
+        is_last = self.hierarchy.is_root and len(memberships[0].members) == 1
+        self.hierarchy.leave_from(0)
+        self.routes.update(memberships)
+        rendezvous = self._rendezvous.node_for(self.address)
+        if is_last and rendezvous == self._context.own:
+            self._rendezvous.withdraw(self.address, self._context.own)
+        elif is_last:
+            self._context.send(rendezvous, RootReply(self.address, 0))
 
-    def crew_below(self, layer: int) -> Crew:
-        """The crew of the cluster by which this node sits in that layer."""
-        return self.seats[layer - 1].crew if layer and layer - 1 in self.seats else ()
+    # ---- messages
 
-    # ---- who lives
+    def handle_message(self, peer: NodeId, message: Message, now: float) -> None:
+        """Hand a message to the part that it is for."""
+        match message:
+            case Heartbeat():
+                self._handle_heartbeat(peer, message, now)
+            case View():
+                self._handle_view(peer, message, now)
+            case Join():
+                self.leader.handle_join(peer, message, now)
+                self.sources.send_to(peer)
+            case Leave():
+                self.leader.handle_leave(peer, message, now)
+            case Redirect():
+                self.member.handle_redirect(peer, message, now)
+            case Query():
+                self.leader.handle_query(peer, message)
+            case Answer():
+                self.join_search.handle_answer(peer, message, now)
+            case RootReply(root=root):
+                self._handle_root(root, now)
+            case Nack():
+                self.recovery.handle_nack(peer, message, now)
+            case NackReply():
+                self._handle_alive(peer, now)
+                self.recovery.handle_nack_reply(peer, message, now)
+            case Source():
+                self.sources.handle_source(peer, message, now)
+
+    def _handle_view(self, peer: NodeId, view: View, now: float) -> None:
+        self.member.handle_view(peer, view, now)
+        if self.hierarchy.missing_layer is not None:
+            self.schedule.set_check(now)
+
+    def _handle_heartbeat(self, peer: NodeId, heartbeat: Heartbeat, now: float) -> None:
+        own, layer = self._context.own, heartbeat.layer
+        membership = self.hierarchy.memberships.get(layer)
+        if heartbeat.echo and heartbeat.stamp:
+            self._context.record_rtt(peer, max(0.0, now - (heartbeat.echo + heartbeat.held) / 1e3))
+        if membership is None or (heartbeat.leader == own and membership.leader != own):
+            if heartbeat.leader == own:
+                self.leader.redirect(peer, layer)
+            return
+        if membership.leader == own and heartbeat.leader == own:
+            self.leader.handle_heartbeat(membership, peer, heartbeat, now)
+        if peer in membership.members:
+            membership.record_heartbeat(peer, heartbeat.stamp, now)
+
+    def _handle_alive(self, peer: NodeId, now: float) -> None:
+        """A peer has answered a probe."""
+        self.failure_detector.handle_alive(peer, now)
+        for membership in self.hierarchy.memberships.values():
+            if peer in membership.members:
+                membership.mark_alive(peer, now)
+            if peer == membership.leader:
+                self.member.handle_leader_alive(membership)
+
+    def handle_blocked(self, node: NodeId, now: float) -> None:
+        """A node that wants to join cannot reach this one, its root."""
+        self.operations.make_way(node, now)
+
+    # ---- links and losses
+
+    def handle_link_up(self, peer: NodeId, now: float) -> bool:
+        """Use a link that has come up: repeat requests that had no way.  Returns whether anything was due.
+
+        The rendezvous is sent this node's registration as well: other nodes may be registered there.
+        """
+        if self.member.handle_link_up(peer, now):
+            return True
+        if self._rendezvous.node_for(self.address) != peer:
+            return False
+        if self.join_search.phase is Phase.FINDING:
+            self.join_search.find(self.join_search.target, now)
+            return True
+        if self.hierarchy.is_root:
+            self.schedule.set_heartbeat(now)
+            return True
+        return False
+
+    def handle_link_down(self, peer: NodeId, now: float) -> bool:
+        """The link to a node is down.  Returns whether it is a member of this node's clusters."""
+        if not any(peer in membership.members for membership in self.hierarchy.memberships.values()):
+            return False
+        self._handle_dead(peer, now)
+        return True
+
+    def _handle_dead(self, node: NodeId, now: float) -> None:
+        for layer in list(self.hierarchy.memberships):
+            membership = self.hierarchy.memberships.get(layer)
+            if membership is None or node not in membership.members:
+                continue
+            if membership.leader == self._context.own:
+                self.leader.remove_dead(membership, node)
+            else:
+                self.member.handle_dead(membership, node, now)
+
+    def handle_gap(self, origin: NodeId, numbers: Collection[int], via: NodeId | None, now: float) -> None:
+        """The missing packets of a stream have changed."""
+        self.recovery.handle_gap(origin, numbers, via, now)
+
+    def handle_stream_stall(self, now: float) -> None:
+        """A steady stream has stopped: no later packet shows a gap."""
+        self.failure_detector.suspect_leader(now)
 
     def _providers(self, origin: NodeId, number: int, vias: Sequence[NodeId]) -> list[NodeId]:
-        stripe = number % self.desk.parameters.crew_size
-        return forwarding.providers(self.own, self.seats, stripe, origin, vias)
+        stripe = number % self._context.options.crew_size
+        return forwarding.providers(self._context.own, self.hierarchy.memberships, stripe, origin, vias)
 
-    def suspect(self, node: NodeId, now: float) -> None:
-        """Somebody has not answered: who can replace it finds out whether it lives, others tell the leader."""
-        for seat in self.seats.values():
-            if node not in seat.members or node == self.own:
-                continue
-            if seat.leader in (self.own, node):
-                self.doubts.begin(node, now)
-            elif not self._told.has(node, now):
-                self._told.add(node, now + TOLD_S, now)
-                self.desk.send(seat.leader, Nack(self.group, 0, (), node), (node,))
+    # ---- rendezvous
 
-    def ask_leader(self, now: float) -> None:
-        """Find out whether who leads the highest of our clusters lives."""
-        if self.seats and self.seats[max(self.seats)].leader != self.own:
-            self.doubts.begin(self.seats[max(self.seats)].leader, now, wait_s=SILENT_WAIT_S)
-
-    def hear(self, peer: NodeId, now: float) -> None:
-        """A peer lives."""
-        self.doubts.end(peer, now)
-        for seat in self.seats.values():
-            if peer in seat.members:
-                seat.heard[peer] = now
-            if peer == seat.leader and seat.layer in self.claims:
-                self._decline(*self.claims.pop(seat.layer), seat)
-
-    def bury(self, seat: Seat, node: NodeId, now: float) -> None:
-        """A member of another's cluster is dead; if it led, who has claimed its place has it."""
-        seat.heard[node] = now - self.desk.parameters.grace_s
-        self.check_at = now
-        if node == seat.leader and seat.layer in self.claims:
-            self.handle_view(*self.claims.pop(seat.layer), now)
-
-    # ---- leading
-
-    def found(self, now: float) -> None:
-        """Be the first of the group."""
-        self.descent.stop()
-        self.lead(Seat(0, self.own, 1, {self.own: ()}, (self.own,)), now)
-
-    def lead(self, seat: Seat, now: float) -> None:
-        """Take the lead of a cluster and tell all its members."""
-        seat.leader = self.own
-        seat.members[self.own] = self.crew_below(seat.layer)
-        seat.heard = dict.fromkeys(seat.members, now)
-        self.seats[seat.layer] = seat
-        self.publish(seat.layer)
-        self._answer_petitions(seat.layer, now)
-
-    def publish(self, layer: int) -> None:
-        """A cluster that this node leads has changed: choose its crew, tell its members and those above and below."""
-        seat = self.seats[layer]
-        self.unsaid.discard(layer)
-        crew = choose_crew(seat, self.own, self.desk.parameters.crew_size, self.desk.rtt)
-        is_new_crew = crew != seat.crew
-        seat.crew = crew
-        seat.version += 1
-        self.tell(layer)
-        above = self.seats.get(layer + 1)
-        if above is not None and is_new_crew:
-            if above.leader == self.own:
-                above.members[self.own] = crew
-                self.publish(layer + 1)
+    def _handle_root(self, root: NodeId, now: float) -> None:
+        """The rendezvous has named the root of the group; 0: it will be known soon."""
+        if not root:
+            return
+        own, hierarchy, search = self._context.own, self.hierarchy, self.join_search
+        if search.phase is Phase.FINDING:
+            if root != own and self._context.can_reach(root):
+                search.descend(root, search.target, now)
+            elif root != own:
+                search.report_unreachable(root, now)
             else:
-                self.send_beat(layer + 1, above.leader)
-        if layer:
-            self._inherit(layer)
-        self.is_changed = True
+                search.stop()
+                self._become_root(now)
+        elif hierarchy.is_root and root != own:
+            # Another node is root: a membership above this node's top layer is missing.
+            hierarchy.memberships[hierarchy.top].set_super_crew((own,))
+            self.schedule.set_check(now)
 
-    def _inherit(self, layer: int) -> None:
-        """The crew of a layer is the super crew of the one below that this node leads."""
-        seat, below = self.seats[layer], self.seats.get(layer - 1)
-        if below is not None and below.leader == self.own and below.super_crew != seat.crew:
-            below.super_crew = seat.crew
-            below.version += 1
-            self.tell(layer - 1)
-            self.is_changed = True
+    def _become_root(self, now: float) -> None:
+        hierarchy, top = self.hierarchy, self.hierarchy.top
+        if not hierarchy.memberships:
+            self.leader.found(0, now)
+        elif hierarchy.leads(top):
+            hierarchy.memberships[top].set_super_crew(())
+            self.leader.publish(top)
 
-    def tell(self, layer: int) -> None:
-        """The present view to all members."""
-        self.send_view(layer, *(node for node in self.seats[layer].members if node != self.own))
+    def register_root(self, now: float) -> None:
+        """Another node has registered as root: if this one is root, register at once."""
+        if self.hierarchy.is_root:
+            self.schedule.set_heartbeat(now)
+            self.schedule.set_check(now)
 
-    def send_view(self, layer: int, *peers: NodeId) -> None:
-        """The present view to some."""
-        seat = self.seats[layer]
-        view = View(self.group, layer, seat.version, seat.leader, seat.members, seat.crew, seat.super_crew)
-        self.desk.send_all(peers, view, named(view))
-
-    # ---- being told
-
-    def handle_view(self, peer: NodeId, view: View, now: float) -> None:
-        """A leader's view of a cluster, perhaps this node's own."""
-        if view.version > VERSION_SANE:
+    def _use_own_rendezvous(self, now: float) -> None:
+        """Query or register at the rendezvous, if it is this node."""
+        own = self._context.own
+        is_root = self.hierarchy.is_root
+        if not (self.join_search.phase is Phase.FINDING or is_root) or self._rendezvous.node_for(self.address) != own:
             return
-        seat = self.seats.get(view.layer)
-        is_above = view.layer == len(self.seats) <= TOP_MAX and (view.layer == 0 or self.leads(view.layer - 1))
-        if self.own not in view.members:
-            if seat is not None and peer == seat.leader and view.leader == peer and view.version > seat.version:
-                self.unseat(view.layer)
-            return
-        if not view.crew or view.leader not in view.members or (seat is None and not is_above):
-            self._refuse(peer, view, now)
-            return
-        if seat is not None and not self._is_newer(view, seat):
-            if seat.leader != view.leader:
-                self._decline(peer, view, seat)
-            return
-        if seat is not None and self._is_claim(peer, view, seat, now):
-            self._examine(peer, view, seat, now)
-            return
-        if view.leader == self.own:
-            if self._given.has(view.layer, now):
-                return
-            self._given.add(view.layer, now + GIVEN_S, now)
-        self._take_seat(peer, view, seat, now)
-
-    def _refuse(self, peer: NodeId, view: View, now: float) -> None:
-        """There is no seat to take; if this node was to lead, the members have been told so and go back."""
-        self.desk.send(peer, Leave(self.group, view.layer, 0, ()))
-        if view.leader == self.own and not self._given.has(view.layer, now):
-            self._given.add(view.layer, now + GIVEN_S, now)
-            others = [node for node in view.members if node not in (self.own, peer)]
-            self.desk.send_all(others, Redirect(self.group, view.layer, peer), (peer,))
-
-    def _is_claim(self, peer: NodeId, view: View, seat: Seat, now: float) -> bool:
-        """Whether somebody follows our leader, which has said nothing of it and lives as far as this node knows."""
-        is_told = seat.leader in (self.own, peer, view.leader, *view.members)
-        is_asked_for = self.descent.phase is Phase.JOINING and self.descent.target == view.layer
-        return not (is_told or is_asked_for) and now - seat.heard[seat.leader] < self.desk.parameters.grace_s
-
-    def _examine(self, peer: NodeId, view: View, seat: Seat, now: float) -> None:
-        """Follow an heir only if the leader is dead: one who alone does not reach it would draw the others away."""
-        if self.doubts.is_good(seat.leader, now):
-            self._decline(peer, view, seat)
+        if self.join_search.phase is Phase.FINDING:
+            root = self._rendezvous.find_root(self.address, own, now, is_root=False)
         else:
-            self.claims[view.layer] = peer, view
-            self.doubts.begin(seat.leader, now)
+            superseded, layers = self.member.previous_leader, self.hierarchy.height
+            root = self._rendezvous.find_root(
+                self.address, own, now, is_root=True, superseded=superseded, layers=layers
+            )
+        self._handle_root(root, now)
 
-    def _is_newer(self, view: View, seat: Seat) -> bool:
-        is_asked_for = self.descent.phase is Phase.JOINING and self.descent.target == view.layer
-        if is_asked_for and seat.leader not in (self.own, view.leader):
-            return True
-        return (view.version, -view.leader) > (seat.version, -seat.leader)
+    # ---- time
 
-    def _decline(self, peer: NodeId, view: View, seat: Seat) -> None:
-        """Another leader counts this node in: it has been overtaken, and is told so if it is in the newer view."""
-        if seat.leader == self.own and view.leader in seat.members:
-            self.send_view(view.layer, peer)
-        else:
-            self.desk.send(peer, Leave(self.group, view.layer, 0, ()))
+    def poll_timeout(self) -> float:
+        """Return the time at which `handle_timeout` is due."""
+        due = min(self.schedule.heartbeat_at, self._next_check())
+        for other in (self.join_search.due, self.recovery.due, self.failure_detector.due):
+            if other is not None and other < due:
+                due = other
+        return due
 
-    def _take_seat(self, peer: NodeId, view: View, seat: Seat | None, now: float) -> None:
-        """Sit where the view says."""
-        layer = view.layer
-        if self.descent.phase is Phase.JOINING and self.descent.target == layer:
-            self.descent.stop()
-            self.descent.failures = 0
-        if seat is not None and seat.leader not in (self.own, view.leader) and seat.leader not in view.members:
-            self.desk.send(seat.leader, Leave(self.group, layer, 0, ()))
-        led = list(seat.members) if seat is not None and seat.leader == self.own else []
-        new = Seat(layer, view.leader, view.version, dict(view.members), view.crew, view.super_crew)
-        new.inherit(seat, now)
-        new.heard[view.leader] = now
-        self.seats[layer] = new
-        self.replaces.pop(layer, None)
-        self.is_changed = True
-        if view.leader == self.own:
-            self.followed = peer
-            self.beat_at = now
-            self.lead(new, now)
-        elif led:
-            left = [node for node in led if node not in view.members]
-            self.desk.send_all(left, Redirect(self.group, layer, view.leader), (view.leader,))
-            self.leave_from(layer + 1, successor=view.leader, crew=view.crew)
-        if view.leader != self.own:
-            self._answer_petitions(layer, now)
-        if layer:
-            self._inherit(layer)
-            if view.leader != self.own and view.members[self.own] != self.crew_below(layer):
-                self.send_beat(layer, view.leader)
-        if layer in self.claims:
-            self.handle_view(*self.claims.pop(layer), now)
+    def _next_check(self) -> float:
+        """Return the time of the next check that may find anything.
 
-    # ---- members come and go (at the leader)
-
-    def handle_join(self, peer: NodeId, join: Join, now: float) -> None:
-        """Somebody wants to be in our cluster."""
-        layer, top = join.layer, len(self.seats) - 1
-        if layer == top + 1 <= TOP_MAX and self.is_root:
-            # The hierarchy of the newcomer is as high as ours: a layer above both is needed.
-            self.lead(Seat(layer, self.own, 1, {self.own: self.crew_below(layer)}, (self.own,)), now)
-        if not self.leads(layer):
-            seat = self.seats.get(layer)
-            leader = seat.leader if seat is not None and seat.leader != peer else 0
-            if leader and leader == join.replaces:
-                self._examine_death(peer, join, now)
-            else:
-                self.desk.send(peer, Redirect(self.group, layer, leader), (leader,))
-            return
-        seat = self.seats[layer]
-        if join.replaces not in (0, self.own, peer):
-            if join.replaces in self.desk.up:
-                self.suspect(join.replaces, now)  # it may have been apart from the heir, and live
-            else:
-                seat.forget(join.replaces)
-        self._admit(seat, peer, join.crew, now)
-
-    def _examine_death(self, peer: NodeId, join: Join, now: float) -> None:
-        """Our leader has died one layer below, says its heir there: if so, who follows it here answers."""
-        waiting = self.petitions.setdefault(join.layer, {})
-        if peer in waiting or len(waiting) < CLUSTER_MAX:
-            waiting[peer] = join, now + self.desk.parameters.retry_s
-        self.suspect(join.replaces, now)
-
-    def _answer_petitions(self, layer: int, now: float) -> None:
-        for peer, (join, until) in self.petitions.pop(layer, {}).items():
-            if now < until:
-                self.handle_join(peer, join, now)
-
-    def _admit(self, seat: Seat, peer: NodeId, crew: Crew, now: float) -> None:
-        is_new, is_same = peer not in seat.members, seat.members.get(peer) == crew
-        if is_new and len(seat.members) >= CLUSTER_MAX:
-            return
-        seat.heard[peer] = now
-        seat.members[peer] = crew
-        if is_same or (is_new and len(seat.members) > CROWD):
-            self.send_view(seat.layer, peer)
-        if is_new and len(seat.members) > CROWD:
-            self.unsaid.add(seat.layer)
-            self.is_changed = True
-        elif not is_same:
-            self.publish(seat.layer)
-
-    def dismiss(self, seat: Seat, nodes: Iterable[NodeId], now: float) -> None:
-        """Members are to have another leader."""
-        for node in nodes:
-            seat.forget(node)
-            self._dismissed.add((seat.layer, node), now + DISMISSED_S, now)
-
-    def handle_leave(self, peer: NodeId, leave: Leave, now: float) -> None:
-        """Somebody is no longer in our cluster; or its lead is handed over."""
-        seat = self.seats.get(leave.layer)
-        if seat is None or peer not in seat.members or not self.leads(leave.layer):
-            return
-        seat.forget(peer)
-        if leave.successor not in (0, self.own):
-            seat.members[leave.successor] = leave.crew
-            seat.heard[leave.successor] = now
-        self.publish(leave.layer)
-
-    def handle_redirect(self, peer: NodeId, redirect: Redirect, now: float) -> None:
-        """Who we took for a leader is none."""
-        layer = redirect.layer
-        seat = self.seats.get(layer)
-        if self.descent.phase is Phase.JOINING and self.descent.target == layer and not self.descent.is_refinement:
-            is_dead = self.buried.has(redirect.leader, now)
-            if redirect.leader in (0, self.own) or is_dead or self.descent.redirects >= LAYERS_MAX:
-                self.descent.retry(now)  # or they send us round in circles
-            else:
-                self.descent.redirects += 1
-                self.send_join(redirect.leader, layer, now)
-            return
-        if seat is None or seat.leader != peer:
-            return
-        self.unseat(layer)
-        if redirect.leader not in (0, self.own):
-            self.send_join(redirect.leader, layer, now)
-
-    def send_join(self, leader: NodeId, layer: int, now: float) -> None:
-        """Ask to be taken into a cluster."""
-        self.descent.target = layer
-        self.descent.joining(now)
-        crew = self.crew_below(layer)
-        self.desk.send(leader, Join(self.group, layer, crew, self.replaces.get(layer, 0)), crew)
-
-    def _arrive(self, leader: NodeId, layer: int, top: int, now: float) -> None:
-        """The search has found the nearest leader of the layer."""
-        if self.descent.is_refinement:
-            seat = self.seats.get(layer)
-            self.descent.stop()
-            if seat is None or seat.leader in (self.own, leader) or layer != len(self.seats) - 1:
-                return
-            if self.desk.is_better(self.desk.rtt(leader), self.desk.rtt(seat.leader)):
-                self.send_join(leader, layer, now)
-            return
-        target = self.descent.target
-        if target <= top + 1:
-            self.send_join(leader, target, now)
-        else:
-            self.descent.stop()
-            if self.leads(target - 1):
-                self.disband(target - 1)
-
-    # ---- giving up seats
-
-    def unseat(self, layer: int) -> None:
-        """We have no seat in that layer any more, and so none above."""
-        self.leave_from(layer + 1)
-        self.seats.pop(layer, None)
-        self.is_changed = True
-
-    def disband(self, layer: int) -> None:
-        """Our cluster ends, and those above it that we lead: its members look for places by themselves."""
-        self.leave_from(layer + 1)
-        seat = self.seats[layer]
-        others = (node for node in seat.members if node != self.own)
-        self.desk.send_all(others, Redirect(self.group, layer, 0))
-        self.seats.pop(layer)
-        if layer - 1 in self.seats:
-            self.seats[layer - 1].super_crew = (self.own,)
-        self.is_changed = True
-
-    def leave_from(self, lowest: int, *, successor: NodeId = 0, crew: Crew = ()) -> None:
-        """Give up all seats from that layer on, from below: who is led gets another leader, who leads is told.
-
-        `successor` with its `crew` takes our place in the lowest.
+        A member of one cluster that leads nobody and searches nothing skips the checks until its leader has been silent
+        for the grace period or a refinement is due.
         """
-        for layer in sorted(layer for layer in self.seats if layer >= lowest):
-            seat = self.seats.pop(layer)
-            if seat.leader != self.own:
-                self.desk.send(seat.leader, Leave(self.group, layer, successor, crew), (successor, *crew))
+        memberships, options, check_at = self.hierarchy.memberships, self._context.options, self.schedule.check_at
+        is_busy = len(memberships) != 1 or self.is_source or self.join_search.phase is not Phase.IDLE
+        if is_busy or self.hierarchy.leads(0) or not self.refinement.is_drawn(memberships[0]):
+            return check_at
+        silent_at = memberships[0].last_heard.get(memberships[0].leader, 0.0) + options.grace_s
+        idle_s = min(silent_at, self.refinement.due) - check_at
+        return check_at + options.check_s * math.ceil(max(0.0, idle_s) / options.check_s)
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what is due."""
+        options = self._context.options
+        if self._context.view.announces_sources and self.is_source and self.sources.announce_at <= now:
+            self.sources.announce(now)
+        self.recovery.handle_timeout(now)
+        for node in self.failure_detector.handle_timeout(now):
+            self._handle_dead(node, now)
+        if self.join_search.due is not None and self.join_search.due <= now:
+            self.join_search.handle_timeout(now)
+        if self._next_check() <= now:
+            self.schedule.set_check(now + options.check_s)
+            self._check(now)
+        if self.schedule.heartbeat_at <= now:
+            self.schedule.set_heartbeat(now + options.heartbeat_s * (0.9 + 0.2 * self._context.random()))
+            self._send_heartbeats(now)
+        self._use_own_rendezvous(now)
+
+    def _send_heartbeats(self, now: float) -> None:
+        """Send heartbeats to all members, crew lists if they are due, and the registration of a root."""
+        hierarchy, own = self.hierarchy, self._context.own
+        for layer, membership in hierarchy.memberships.items():
+            for node in membership.members:
+                if node != own:
+                    hierarchy.send_heartbeat(layer, node, now)
+        if self.schedule.crew_list_at <= now:
+            self.schedule.set_crew_list(now + self._context.draw_interval(self._context.options.crew_exchange_s))
+            for layer in hierarchy.memberships:
+                if hierarchy.leads(layer):
+                    self.leader.send_view_to_all(layer)
+        rendezvous = self._rendezvous.node_for(self.address)
+        if hierarchy.is_root and rendezvous != own:
+            registration = RootQuery(self.address, own, self.member.previous_leader, hierarchy.height)
+            self._context.send(rendezvous, registration)
+
+    def _check(self, now: float) -> None:
+        """Look for silent nodes, a missing membership, operations on clusters, and a closer leader."""
+        hierarchy = self.hierarchy
+        for layer in list(hierarchy.memberships):
+            membership = hierarchy.memberships.get(layer)
+            if membership is None:
                 break
-            seat.forget(self.own)
-            if successor:
-                seat.members[successor] = crew
-            if not seat.members:
-                successor, crew = 0, ()
-                continue
-            heirs = [node for node in seat.crew if node in seat.members]
-            heir = heirs[0] if heirs else min(seat.members, key=lambda node: (self.desk.rtt(node), node))
-            heirs = [heir, *(node for node in heirs if node != heir)]
-            new_crew = tuple(heirs)
-            view = View(self.group, layer, seat.version + 2, heir, seat.members, new_crew, seat.super_crew)
-            self.desk.send_all(seat.members, view, named(view))
-            successor, crew = heir, new_crew
-        self.is_changed = True
+            if membership.leader == self._context.own:
+                self.leader.remove_silent(membership, now)
+            else:
+                self.member.check_leader(membership, now)
+        self.leader.publish_newcomers()
+        self.member.seek_membership(now)
+        if not hierarchy.memberships or self.schedule.heartbeat_at <= now + CLAIM_S:
+            return  # a new leader first sends heartbeats to the members that it claims
+        self.operations.check(now)
+        if hierarchy.top >= 0 and self.operations.is_allowed(hierarchy.top, now):
+            self.refinement.check(now)
 
-    # ---- heartbeats
+    # ---- views
 
-    def send_beat(self, layer: int, peer: NodeId, now: float | None = None) -> None:
-        """The heartbeat to one peer of the cluster; without `now` it does not measure."""
-        seat = self.seats[layer]
-        stamp, echo, held, distances = 0.0, 0.0, 0.0, {}
-        if now is not None:
-            stamp = now * 1e3
-            if peer in seat.stamps:
-                echo, came = seat.stamps[peer]
-                held = (now - came) * 1e3
-            if peer == seat.leader:
-                rtt = self.desk.rtt
-                others = [node for node in seat.members if node != self.own and self.desk.knows_rtt(node)]
-                distances = {node: float(round(rtt(node) * 1e3)) for node in others}
-        crew = self.crew_below(layer)
-        beat = Heartbeat(self.group, layer, seat.leader, seat.version, crew, stamp, echo, held, distances)
-        self.desk.send(peer, beat, crew if peer == seat.leader else ())
+    def peers(self) -> frozenset[NodeId]:
+        """Return the nodes to which this one needs a link: members of its clusters and nodes to which it sends.
 
-    def handle_beat(self, peer: NodeId, beat: Heartbeat, now: float) -> None:
-        """A peer of a cluster is alive."""
-        seat = self.seats.get(beat.layer)
-        if beat.echo and beat.stamp:
-            self.desk.measured(peer, max(0.0, now - (beat.echo + beat.held) / 1e3))
-        if seat is None or (beat.leader == self.own and seat.leader != self.own):
-            if beat.leader == self.own:
-                leader = seat.leader if seat is not None and seat.leader != peer else 0
-                self.desk.send(peer, Redirect(self.group, beat.layer, leader), (leader,))
-            return
-        if seat.leader == self.own and beat.leader == self.own:
-            if seat.members.get(peer) != beat.crew:
-                if not self._dismissed.has((beat.layer, peer), now):
-                    self._admit(seat, peer, beat.crew, now)
-            elif seat.version < beat.version <= VERSION_SANE:
-                seat.version = beat.version  # it has been told what we have never said, and would not believe less
-                self.publish(beat.layer)
-            elif beat.version != seat.version:
-                self.send_view(beat.layer, peer)
-            if beat.distances and peer in seat.members:
-                seat.distances[peer] = {node: each / 1e3 for node, each in beat.distances.items()}
-        if peer in seat.members:
-            seat.heard[peer] = now
-            if beat.stamp:
-                seat.stamps[peer] = beat.stamp, now
-
-    def handle_query(self, peer: NodeId, query: Query) -> None:
-        """Who is in our cluster of that layer?"""
-        led = [layer for layer in self.seats if self.leads(layer) and layer <= query.layer]
-        if led:
-            seat = self.seats[max(led)]
-            members = list(seat.members) if seat.layer > query.target else []
-            self.desk.send(peer, Answer(self.group, seat.layer, query.ticket, members, len(self.seats) - 1), members)
+        A crew member includes the crew above, to which it may have to send.  A node that only sends to this one
+        requests the link by itself.
+        """
+        memberships = self.hierarchy.memberships.values()
+        found = {node for membership in memberships for node in membership.members}
+        for membership in memberships:
+            if self._context.own in membership.crew:
+                found.update(membership.super_crew)
+        return frozenset((found | self.routes.nodes()) - {self._context.own})

@@ -1,7 +1,4 @@
-"""The parameters of Nemo, `[overlay.nemo]` of the configuration; the paper's values are the defaults.
-
-It knows the bounds of each and nothing of who uses them.
-"""
+"""Options of Nemo, section `[overlay.nemo]` of the configuration, with their bounds; the defaults are the paper's."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ Probability = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One node's parameters; those of all nodes had better be the same."""
+    """Options of one node; all nodes should have the same."""
 
     k: Annotated[int, Meta(ge=2, le=16)] = 3
     """Clusters have k … 3k - 1 peers."""
@@ -31,34 +28,33 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     grace_s: Seconds = 15.0
     """Silence after which a cluster peer is dead."""
     crew_exchange_s: Seconds = 30.0
-    """Mean of the exponential time between two crew lists; a change of the crew sends one at once."""
+    """Mean time between two crew lists; a change of the crew sends one at once."""
     check_s: Seconds = 1.0
-    """Between two looks at the clusters."""
+    """Time between two checks of the clusters."""
     operation_gap_s: Seconds = 5.0
-    """At least so long between two operations on a cluster."""
+    """Shortest time between two operations on a cluster."""
     merge_probability: Probability = 0.01
     split_probability: Probability = 1.0
     refine_probability: Probability = 0.01
     refine_undersized_probability: Probability = 0.001
     query_s: Seconds = 1.0
-    """How long a joining node waits for the answers of one layer, and then for its place."""
+    """Time for which a joining node waits for the answers of one layer, and then for its membership."""
     retry_s: Seconds = 3.0
-    """After a question to the rendezvous that it has not answered; as long the wish for a dead node's place is good."""
+    """Time after which an unanswered query to the rendezvous is repeated, and a Join in a dead node's place expires."""
     better_share: Annotated[float, Meta(gt=0, le=1)] = 0.8
-    """Another leader is closer, or a centre better, if its latency is at most this share of the present one's."""
+    """Another leader is closer, or a centre better, if its latency is at most this share of the present one's …"""
     better_floor_s: Seconds = 0.002
-    """And less by at least this: between hosts of one network the difference is how busy they are."""
+    """… and less by at least this: between hosts of one network the difference is only how busy they are."""
     repair: Literal["nack", "none"] = "nack"
     nack_tries: Annotated[int, Meta(ge=1, le=16)] = 8
     nack_floor_s: Seconds = 0.02
-    """The missing-packet timer is 2 RTT to the farthest crew member, and not less: for networks of a millisecond."""
+    """Lower bound of the missing-packet timer, which is 2 RTT: for networks with round-trip times of a millisecond."""
     rendezvous: Annotated[tuple[str, ...], Meta(max_length=limits.NODES_MAX)] = ()
-    """Names of the nodes that keep the entrance of every group.  By default each group has one of the nodes in reach,
-    by a hash of both."""
+    """Names of the nodes that are the rendezvous of every group.  By default a hash chooses one in reach."""
 
 
 def read(options: Mapping[str, object]) -> Options:
-    """The parameters in the engine's table of the configuration; ConfigError if one is not usable."""
+    """Return the options in the engine's table of the configuration; ConfigError if one is not valid."""
     kinds = {field.name: field.type for field in msgspec.structs.fields(Options)}
     values = {}
     for key, value in options.items():

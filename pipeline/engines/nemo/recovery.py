@@ -1,26 +1,27 @@
-"""Lateral recovery: what is missing is asked for after 2 RTT to who should have sent it, then of others of the crews.
+"""Lateral recovery: a missing packet is requested after 2 RTT from the node that should have sent it, then from others.
 
-    missing ──2 RTT──▶ asked of the parent in the tree of its turn (forwarding.providers: first of them)
-        it comes                          well
-        Lack: "I lack it too"             the parent is being served itself, and passes on what it gets: wait, then ask
-                                          again, and also for what else is missing by then
-        Lack without the number           it is on its way; if not, the next provider
-        nothing within 2 RTT              the parent is suspected (doubts.py), and passed over for SILENT_S;
-                                          the next provider is asked, and told of the suspicion
+    missing ──2 RTT──▶ Nack to the parent in the tree of the packet's stripe (the first of forwarding.providers)
+        packet arrives                    done
+        NackReply with the number         the parent lacks it too, and will pass it on: wait, then request again,
+                                          together with everything that is missing by then
+        NackReply without the number      the packet is under way; if it does not arrive, try the next provider
+        nothing within 2 RTT              the parent is suspected (failure_detector.py), and skipped for SILENT_S;
+                                          the next provider is tried, and the Nack names the suspect
 
-Who is asked and lacks it says whom it would ask itself, first those in the direction of the source: who stands for a
-cluster in another turn knows where its packets come from, and so who stands there in the turn of the missing ones.  So
-the search finds its way around a dead parent, although a node knows the clusters above and below only.  A packet is
-repaired once for each child of a dead node and goes down the trees below; who is further down waits for it.  What has
-just been passed on to a peer is not sent again when its question comes, which has crossed it.
+A node that lacks the packet itself replies with the providers that it would try, those towards the source first: a node
+that represents a cluster in another stripe knows where its packets come from, and so which node is there in the stripe
+of the missing ones.  So the search finds its way around a dead parent, although a node knows only the clusters next to
+its own.  A packet is repaired once for each child of a dead node and goes down the trees below; nodes further down wait
+for it.  A packet that has just been passed on to a peer is not sent again if the peer's Nack has crossed it.
 
-Trees of different turns differ in length, so packets overtake each other without any loss.  How late they come is
-learnt for each stream, and nothing is asked for sooner.  It sees no packets: they are resent by the data plane out of
-its own history.  With `repair = "none"` nothing is asked for, but the parent still has to answer that it lives.
+Trees of different stripes differ in depth, so packets overtake each other without any loss.  The delay is learnt for
+each stream, and nothing is requested before it has passed.  This file sees no packets: the data plane retransmits them
+from its history.  With `repair = "none"` no packet is requested, but the parent is still probed with an empty Nack.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -28,82 +29,87 @@ from pipeline import limits
 from pipeline.address import Address, NodeId
 from pipeline.engines.api import Resend
 from pipeline.engines.nemo.context import Context
-from pipeline.engines.nemo.expiring import TtlMap
 from pipeline.engines.nemo.messages import Crew, Nack, NackReply
+from pipeline.timers import TtlMap
 
 LATE_MAX_S = 0.5
+"""Upper bound of the learnt delay."""
 LATE_STEP_S = 0.01
 LATE_SHARE = 0.9
-"""Of the packets that come by themselves come within the time that is waited."""
+"""Share of the packets that arrive by themselves which arrive within the learnt delay."""
 VIAS_MAX = 4
-"""Remembered: one of each turn of the paper's crew, and who has repaired something."""
+"""Last senders remembered of a stream: one for each stripe of the paper's crew, and one that has repaired packets."""
 NUMBERS_MAX = 64
-"""Of one Nack: twice the paper's buffer."""
-LACKS_MAX = 3
-"""So often is a parent that lacks a packet itself asked again, after twice the time each, before others are."""
+"""Packets in one Nack: twice the paper's buffer."""
+PARENT_RETRIES_MAX = 3
+"""Repeated requests to a parent that lacks the packet itself, each after twice the time, before others are tried."""
 SILENT_S = 2.0
-"""How long nobody asks again who has not answered: by then its cluster has another in its place."""
+"""Time for which a node that has not answered is skipped: by then its cluster has replaced it."""
 RECOVERED_MAX = 256
 """Repaired packets whose time is remembered: eight buffers."""
 
 
 @dataclass(slots=True)
-class _Wanted:
+class _Missing:
+    """A missing packet."""
+
     due: float
+    """Time of the next request."""
     since: float
     tries: int = 0
-    asked: NodeId = 0
-    """Whose answer is outstanding; 0: nobody's."""
+    requested_from: NodeId = 0
+    """Node whose reply is outstanding; 0: none."""
     is_parent: bool = False
-    """Whether that is who should have sent it."""
-    lacks: int = 0
+    """Whether that node is the parent."""
+    parent_retries: int = 0
     answer_at: float = 0.0
-    """Before this it cannot be an answer to what was asked last."""
-    passed: set[NodeId] = field(default_factory=set)
-    """Those who have been asked in vain."""
+    """Earliest time at which the packet can be an answer to the last request."""
+    tried: set[NodeId] = field(default_factory=set)
+    """Nodes that have been tried in vain."""
     referred: Crew = ()
-    """Whom the last of them would ask."""
+    """Providers named in the last reply."""
 
 
 class Recovery:
-    """Of one group."""
+    """Missing packets of one group."""
 
     def __init__(
         self,
         group: Address,
-        desk: Context,
+        context: Context,
         providers: Callable[[NodeId, int, Sequence[NodeId]], list[NodeId]],
         suspect: Callable[[NodeId, float], None],
     ) -> None:
         self._group = group
-        self._desk = desk
+        self._context = context
         self._providers = providers
-        """Of an origin's packet with that number, if those are who sent the last ones."""
+        """Function (origin, stream sequence number, last senders) → nodes that may have the packet, parent first."""
         self._suspect = suspect
-        self._missing: dict[NodeId, dict[int, _Wanted]] = {}
+        self._missing: dict[NodeId, dict[int, _Missing]] = {}
+        """By origin and stream sequence number."""
         self._vias: dict[NodeId, tuple[NodeId, ...]] = {}
-        """Who has sent packets of each origin that lacks something, the last one first: each turn's come by another
-        way."""
+        """By origin with missing packets: its last senders, the latest first."""
         self._late_s: dict[NodeId, float] = {}
+        """By origin: learnt delay of packets that overtake each other."""
         self._silent: TtlMap[NodeId] = TtlMap()
-        """Those who have not answered: they are not asked."""
-        self._lacking: dict[tuple[NodeId, NodeId], tuple[float, int]] = {}
-        """By origin and parent: until when a parent that lacks packets too is not asked for more, and how often it has
-        been."""
+        """Nodes that have not answered; they are skipped."""
+        self._parent_backoff: dict[tuple[NodeId, NodeId], tuple[float, int]] = {}
+        """By origin and parent that lacks packets too: time of its next request, and the number of its retries."""
         self._recovered: dict[tuple[NodeId, int], float] = {}
+        """By origin and number: time at which the packet arrived after all."""
         self.due: float | None = None
 
     @property
     def _repairs(self) -> bool:
-        return self._desk.parameters.repair == "nack"
+        return self._context.options.repair == "nack"
 
-    # ---- what is missing
+    # ---- missing packets
 
     def handle_gap(self, origin: NodeId, numbers: Collection[int], via: NodeId | None, now: float) -> None:
-        """What of the origin's stream is missing now."""
-        held = self._missing.get(origin, {})
-        self._learn(origin, held, numbers, now)
-        for number in held:
+        """The missing packets of an origin's stream are now these; `via` has sent the last packet."""
+        present = self._missing.get(origin, {})
+        self._learn_delay(origin, present, numbers, now)
+        for number in present:
             if number not in numbers:
                 if len(self._recovered) >= RECOVERED_MAX:
                     del self._recovered[next(iter(self._recovered))]
@@ -112,125 +118,127 @@ class Recovery:
             if via is not None:
                 others = (node for node in self._vias.get(origin, ()) if node != via)
                 self._vias[origin] = (via, *others)[:VIAS_MAX]
-            due = now + self._patience(origin, via)
-            self._missing[origin] = {number: held.get(number) or _Wanted(due, now) for number in numbers}
+            due = now + self._patience_s(origin, via)
+            self._missing[origin] = {number: present.get(number) or _Missing(due, now) for number in numbers}
         else:
             self._missing.pop(origin, None)
             self._vias.pop(origin, None)
-        self._plan()
+        self._set_due()
 
-    def _learn(self, origin: NodeId, held: dict[int, _Wanted], numbers: Collection[int], now: float) -> None:
-        """What has come by itself was only late."""
+    def _learn_delay(self, origin: NodeId, present: dict[int, _Missing], numbers: Collection[int], now: float) -> None:
+        """Packets that have arrived without a request were only late."""
         oldest = min(numbers, default=0)
-        for number, each in held.items():
+        for number, each in present.items():
             if number not in numbers and number >= oldest and (not each.tries or now < each.answer_at):
                 old_s = self._late_s.get(origin, 0.0)
                 step_s = LATE_STEP_S * (LATE_SHARE if now - each.since > old_s else LATE_SHARE - 1)
                 self._late_s[origin] = min(max(0.0, old_s + step_s), LATE_MAX_S)
 
-    def _patience(self, origin: NodeId, peer: NodeId | None) -> float:
-        """The missing-packet timer, in seconds."""
-        rtt_s = self._desk.rtt(peer) if peer else 0.0
-        return max(2 * rtt_s, self._late_s.get(origin, 0.0), self._desk.parameters.nack_floor_s)
+    def _patience_s(self, origin: NodeId, peer: NodeId | None) -> float:
+        """Return the missing-packet timer."""
+        rtt_s = self._context.rtt(peer) if peer else 0.0
+        return max(2 * rtt_s, self._late_s.get(origin, 0.0), self._context.options.nack_floor_s)
 
-    # ---- asking
+    # ---- requests
 
     def handle_timeout(self, now: float) -> None:
-        """Ask for what is due."""
+        """Send the requests that are due."""
         if self.due is None or now < self.due:
             return
-        asks: dict[tuple[NodeId, NodeId, NodeId], list[int]] = {}
-        for origin, wanted in self._missing.items():
-            for number, each in wanted.items():
+        requests: dict[tuple[NodeId, NodeId, NodeId], list[int]] = {}
+        for origin, missing in self._missing.items():
+            for number, each in missing.items():
                 if each.due <= now:
-                    self._ask(origin, number, each, asks, now)
-        for (peer, origin, instead), numbers in asks.items():
+                    self._choose_provider(origin, number, each, requests, now)
+        for (peer, origin, suspect), numbers in requests.items():
             named = tuple(sorted(numbers)[-NUMBERS_MAX:]) if self._repairs else ()
-            self._desk.send(peer, Nack(self._group, origin, named, instead), (instead,))
-        self._plan()
+            self._context.send(peer, Nack(self._group, origin, named, suspect), (suspect,))
+        self._set_due()
 
-    def _ask(
+    def _choose_provider(
         self,
         origin: NodeId,
         number: int,
-        each: _Wanted,
-        asks: dict[tuple[NodeId, NodeId, NodeId], list[int]],
+        each: _Missing,
+        requests: dict[tuple[NodeId, NodeId, NodeId], list[int]],
         now: float,
     ) -> None:
-        """Choose whom to ask for a packet now."""
-        if each.asked:
-            self._silent.add(each.asked, now + SILENT_S, now)
-            self._suspect(each.asked, now)
-            each.passed.add(each.asked)
-            each.asked = 0
+        """Add one packet to the requests, by (provider, origin, suspect), or move it to a later time."""
+        if each.requested_from:
+            self._silent.add(each.requested_from, now + SILENT_S, now)
+            self._suspect(each.requested_from, now)
+            each.tried.add(each.requested_from)
+            each.requested_from = 0
         parent, *others = self._providers(origin, number, self._vias.get(origin, ())) or [0]
         is_silent = self._silent.has(parent, now)
-        peers = [parent, *each.referred, *others]
-        free = [node for node in peers if node not in each.passed and not self._silent.has(node, now)]
-        free = [node for node in free if node not in (0, self._desk.own)]
-        until, lacks = self._lacking.get((origin, parent), (now, 0))
-        if until > now and each.lacks < lacks and free[:1] == [parent]:
-            each.lacks, each.due = lacks, until
+        candidates = [parent, *each.referred, *others]
+        usable = [node for node in candidates if node not in each.tried and not self._silent.has(node, now)]
+        usable = [node for node in usable if node not in (0, self._context.own)]
+        backoff_until, retries = self._parent_backoff.get((origin, parent), (now, 0))
+        if backoff_until > now and each.parent_retries < retries and usable[:1] == [parent]:
+            each.parent_retries, each.due = retries, backoff_until
             return
-        tries_max = self._desk.parameters.nack_tries if self._repairs else 1
+        tries_max = self._context.options.nack_tries if self._repairs else 1
         each.tries += 1
         if each.tries > tries_max:
-            each.due = float("inf")
-        elif not free:
-            each.passed.clear()
-            each.due = now + self._patience(origin, parent) * (1 + each.tries)
+            each.due = math.inf
+        elif not usable:
+            each.tried.clear()
+            each.due = now + self._patience_s(origin, parent) * (1 + each.tries)
         else:
-            each.asked, each.is_parent = free[0], free[0] == parent
-            each.due = now + self._answer_s(free[0])
-            each.answer_at = now + 0.8 * self._desk.rtt(free[0])
-            asks.setdefault((free[0], origin, parent if is_silent else 0), []).append(number)
+            provider = usable[0]
+            each.requested_from, each.is_parent = provider, provider == parent
+            each.due = now + self._answer_s(provider)
+            each.answer_at = now + 0.8 * self._context.rtt(provider)
+            requests.setdefault((provider, origin, parent if is_silent else 0), []).append(number)
 
     def _answer_s(self, peer: NodeId) -> float:
-        """How long an answer may take."""
-        return max(2 * self._desk.rtt(peer), self._desk.parameters.nack_floor_s)
+        """Return the time for which a reply is awaited."""
+        return max(2 * self._context.rtt(peer), self._context.options.nack_floor_s)
 
-    # ---- answers
+    # ---- replies
 
-    def handle_lack(self, peer: NodeId, lack: NackReply, now: float) -> None:
-        """Who was asked lives, and says what it lacks too."""
+    def handle_nack_reply(self, peer: NodeId, reply: NackReply, now: float) -> None:
+        """A provider is alive, and has listed the requested packets that it lacks too."""
         self._silent.discard(peer)
-        lacking = set(lack.numbers)
-        for number, each in self._missing.get(lack.origin, {}).items():
-            if each.asked != peer:
+        lacking = set(reply.numbers)
+        for number, each in self._missing.get(reply.origin, {}).items():
+            if each.requested_from != peer:
                 continue
-            each.asked = 0
+            each.requested_from = 0
             if number not in lacking:
-                each.passed.add(peer)
+                each.tried.add(peer)
                 each.due = now + self._answer_s(peer) / 2
-            elif each.is_parent and not lack.is_yours and each.lacks < LACKS_MAX:
-                each.lacks += 1
-                each.due = now + self._patience(lack.origin, peer) * 2**each.lacks
-                self._lacking = {key: held for key, held in self._lacking.items() if held[0] > now}
-                self._lacking[lack.origin, peer] = each.due, each.lacks
+            elif each.is_parent and not reply.is_circular and each.parent_retries < PARENT_RETRIES_MAX:
+                each.parent_retries += 1
+                each.due = now + self._patience_s(reply.origin, peer) * 2**each.parent_retries
+                self._parent_backoff = {key: held for key, held in self._parent_backoff.items() if held[0] > now}
+                self._parent_backoff[reply.origin, peer] = each.due, each.parent_retries
             else:
-                each.passed.add(peer)
-                each.referred = lack.crew
+                each.tried.add(peer)
+                each.referred = reply.providers
                 each.due = now
-        self._plan()
+        self._set_due()
 
     def handle_nack(self, peer: NodeId, nack: Nack, now: float) -> None:
-        """A peer lacks packets: the data plane may have them; or it asks only whether this node lives."""
-        if nack.instead not in (0, self._desk.own):
-            self._suspect(nack.instead, now)
-        held = self._missing.get(nack.origin, {})
-        lacks = tuple(number for number in nack.numbers if number in held)
-        since = now - self._desk.rtt(peer)
-        given = tuple(
+        """A peer requests packets, which the data plane may have; without any, it probes whether this node is alive."""
+        if nack.suspect not in (0, self._context.own):
+            self._suspect(nack.suspect, now)
+        missing = self._missing.get(nack.origin, {})
+        lacking = tuple(number for number in nack.numbers if number in missing)
+        since = now - self._context.rtt(peer)
+        resent = tuple(
             number
             for number in nack.numbers
-            if number not in held and self._recovered.get((nack.origin, number), since) <= since
+            if number not in missing and self._recovered.get((nack.origin, number), since) <= since
         )
-        if given and self._repairs:
-            self._desk.outputs.append(Resend(peer, self._group, nack.origin, given))
-        asked = self._providers(nack.origin, lacks[-1], self._vias.get(nack.origin, ())) if lacks else []
-        crew = tuple(node for node in (*asked[1:], *asked[:1]) if node not in (0, peer))[: limits.STRIPES_MAX]
-        self._desk.send(peer, NackReply(self._group, nack.origin, lacks, crew, is_yours=asked[:1] == [peer]), crew)
+        if resent and self._repairs:
+            self._context.outputs.append(Resend(peer, self._group, nack.origin, resent))
+        found = self._providers(nack.origin, lacking[-1], self._vias.get(nack.origin, ())) if lacking else []
+        named = tuple(node for node in (*found[1:], *found[:1]) if node not in (0, peer))[: limits.STRIPES_MAX]
+        is_circular = found[:1] == [peer]
+        self._context.send(peer, NackReply(self._group, nack.origin, lacking, named, is_circular=is_circular), named)
 
-    def _plan(self) -> None:
-        due = min((each.due for wanted in self._missing.values() for each in wanted.values()), default=None)
-        self.due = None if due == float("inf") else due
+    def _set_due(self) -> None:
+        due = min((each.due for missing in self._missing.values() for each in missing.values()), default=None)
+        self.due = None if due == math.inf else due

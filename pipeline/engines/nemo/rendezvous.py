@@ -1,11 +1,11 @@
-"""Where groups begin: each group has a node that knows who leads its top cluster, the rendezvous.
+"""Rendezvous: for each group one node knows the root, the leader of the top cluster.
 
-The leader says so with each heartbeat; who asks first of a group that nobody leads becomes its leader.  Two leaders of
-one group, after a partition or when the rendezvous has moved, are found here: the one that was first stays, unless the
-other has followed it or leads more layers; and who does not stay is told at once.
+The root registers with each of its heartbeats.  The first node that queries a group without a root becomes its root.
+The rendezvous detects two roots of one group, after a partition or after it has moved: the one that registered first
+stays, unless the other one has replaced it or leads more layers; the one that does not stay is notified at once.
 
-The paper leaves the rendezvous open.  Here it is one of the nodes within reach, the one with the greatest hash of both
-(so that groups are spread and all nodes choose alike), or the first within reach of those that the configuration names.
+The paper leaves the rendezvous open.  Here it is the node in reach with the greatest hash of node and group, so that
+groups spread over the nodes and all nodes choose alike; or the first in reach of those that the configuration names.
 """
 
 from __future__ import annotations
@@ -19,95 +19,99 @@ from pipeline.address import Address, NodeId, derive_node_id
 from pipeline.engines.nemo import messages
 from pipeline.engines.nemo.context import Context
 
-GRACES = 2
-"""A leader that has not been heard for so many grace periods leads no more; for one, if another says that it leads."""
-HEIRS_S = 3.0
-"""How long a group whose leader is gone waits for who follows it; then whoever asks begins it anew."""
+ROOT_GRACES = 2
+"""Grace periods after which a root that does not register expires; one, if another node registers as root."""
+SUCCESSOR_WAIT_S = 3.0
+"""Time for which the place of a dead root is kept for its successor; then the next node that queries is the root."""
 
 
 class _Root(NamedTuple):
-    """Who leads a group's top cluster."""
+    """Registered root of a group."""
 
     node: NodeId
-    """0: an heir of whom nothing has been heard yet."""
-    until: float
-    """When that is not believed any more."""
+    """0: a successor that has not registered yet."""
+    expires_at: float
     layers: int
-    """That it leads."""
-    outlived: NodeId
-    """Who led before: if it says from fewer layers that it follows this one, both live and were apart; or 0."""
+    """Layers that it leads."""
+    previous: NodeId
+    """Root before it, or 0.  If that one registers with fewer layers as the successor of this one, both are alive and
+    were separated.
+    """
 
 
 class Rendezvous:
-    """This node as the entrance of groups, and the way to those of others."""
+    """This node as the rendezvous of groups, and its choice of the rendezvous of others."""
 
-    def __init__(self, desk: Context) -> None:
-        self._desk = desk
-        self.named = [derive_node_id(name, 0) for name in desk.parameters.rendezvous]
-        """First choice first; one that is not linked is tried all the same."""
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.named = [derive_node_id(name, 0) for name in context.options.rendezvous]
+        """Nodes of the configuration, first choice first; if no link to one is up, the first is tried all the same."""
         self._roots: dict[Address, _Root] = {}
 
-    def of(self, group: Address) -> NodeId:
-        """The group's entrance as this node sees it."""
-        desk = self._desk
+    def node_for(self, group: Address) -> NodeId:
+        """Return the group's rendezvous as this node sees it."""
+        own, up = self._context.own, self._context.up
         if self.named:
-            return next((node for node in self.named if node == desk.own or node in desk.up), self.named[0])
-        return max((desk.own, *desk.up), key=lambda node: _weight(group, node))
+            return next((node for node in self.named if node == own or node in up), self.named[0])
+        return max((own, *up), key=lambda node: _weight(group, node))
 
     def roots(self) -> Iterator[NodeId]:
-        """All whom this node names to those who ask."""
+        """Return the registered roots."""
         return (root.node for root in self._roots.values() if root.node)
 
-    def root(
-        self, group: Address, asker: NodeId, now: float, *, is_root: bool, instead: NodeId = 0, layers: int = 0
+    def find_root(
+        self, group: Address, peer: NodeId, now: float, *, is_root: bool, superseded: NodeId = 0, layers: int = 0
     ) -> NodeId:
-        """Who leads the group's top cluster; the asker if nobody does, or nobody of so many layers; 0: ask again.
+        """Return the root of a group; 0: query again later.
 
-        `instead`: whom the asker has followed.
+        The peer itself is registered and returned if there is no root, or if it is a root (`is_root`) that has replaced
+        the registered one (`superseded`) or leads more `layers`.
         """
-        known = self._roots.get(group)
-        grace_s = self._desk.parameters.grace_s
-        if known is not None and known.until - (GRACES - 1) * grace_s * is_root <= now:
-            known = None
-        if known is not None and known.node != asker:
-            may_follow = layers >= known.layers or known.outlived != asker
-            is_heir = known.node == 0 or (known.node == instead and may_follow)
-            if not is_root or not (is_heir or layers > known.layers):
-                return known.node
-        outlived = 0 if known is None else known.outlived if known.node == asker else known.node
-        if known is not None and known.node not in (0, asker, self._desk.own):
-            # It may live.  Of fewer layers it need not heed: it says again that it leads.
-            self._desk.send(known.node, messages.RootReply(group, asker if layers >= known.layers else 0), (asker,))
+        present = self._roots.get(group)
+        grace_s = self._context.options.grace_s
+        if present is not None and present.expires_at - (ROOT_GRACES - 1) * grace_s * is_root <= now:
+            present = None
+        if present is not None and present.node != peer:
+            may_replace = layers >= present.layers or present.previous != peer
+            is_successor = present.node == 0 or (present.node == superseded and may_replace)
+            if not is_root or not (is_successor or layers > present.layers):
+                return present.node
+        previous = 0 if present is None else present.previous if present.node == peer else present.node
+        if present is not None and present.node not in (0, peer, self._context.own):
+            # It may be alive.  With 0, because it leads more layers, it stays root and registers again.
+            root = peer if layers >= present.layers else 0
+            self._context.send(present.node, messages.RootReply(group, root), (peer,))
         self._roots.pop(group, None)
         if len(self._roots) >= limits.GROUPS_MAX:
-            del self._roots[next(iter(self._roots))]  # the one of which nothing has been heard for longest
-        self._roots[group] = _Root(asker, now + GRACES * grace_s, layers, outlived)
-        return asker
+            del self._roots[next(iter(self._roots))]  # the root whose last registration is the oldest
+        self._roots[group] = _Root(peer, now + ROOT_GRACES * grace_s, layers, previous)
+        return peer
 
-    def forget(self, node: NodeId, now: float) -> None:
-        """A node is no more, or knows nothing any more.  Who followed it has the first claim to its places."""
+    def handle_gone(self, node: NodeId, now: float) -> None:
+        """A node is dead or has lost its state.  Its successors have the first claim to its places."""
         for group, root in list(self._roots.items()):
             if root.node == node:
-                self._vacate(group, root, now)
+                self._keep_for_successor(group, root, now)
 
-    def _vacate(self, group: Address, root: _Root, now: float) -> None:
-        self._roots[group] = _Root(0, now + HEIRS_S if root.layers else now, root.layers, 0)
-
-    def complain(self, group: Address, node: NodeId, asker: NodeId, now: float) -> None:
-        """Somebody does not reach who leads the group: if this node does not either it is no more, else it is told."""
+    def handle_unreachable(self, group: Address, node: NodeId, peer: NodeId, now: float) -> None:
+        """A peer cannot reach the root: it counts as dead if this node cannot either, else it is notified."""
         root = self._roots.get(group)
         if root is None or root.node != node:
             return
-        if self._desk.is_reachable(node):
-            self._desk.send(node, messages.Blocked(group, asker), (asker,))
-        elif node != self._desk.own:
-            self._vacate(group, root, now)
+        if self._context.can_reach(node):
+            self._context.send(node, messages.Blocked(group, peer), (peer,))
+        elif node != self._context.own:
+            self._keep_for_successor(group, root, now)
 
     def withdraw(self, group: Address, node: NodeId) -> None:
-        """A node leads the group no more."""
+        """A node is not the root of the group any more, and has no successor."""
         root = self._roots.get(group)
         if root is not None and root.node == node:
             del self._roots[group]
+
+    def _keep_for_successor(self, group: Address, root: _Root, now: float) -> None:
+        expires_at = now + SUCCESSOR_WAIT_S if root.layers else now  # a root that was alone has no successor
+        self._roots[group] = _Root(0, expires_at, root.layers, 0)
 
 
 def _weight(group: Address, node: NodeId) -> bytes:
