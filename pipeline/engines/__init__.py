@@ -1,4 +1,4 @@
-"""Overlay engines by name: the built-in ones and those of installed packages (entry points `mcast_pipeline.engines`).
+"""Overlay engines by name, from the entry points `mcast_pipeline.engines` of this package and of others.
 
 An entry point names a subclass of Engine, or a function that makes one from context and now.  Only the engine that the
 configuration names is loaded, so one that cannot be loaded is a configuration error.  A name that stands for two
@@ -19,17 +19,10 @@ from pipeline.errors import ConfigError
 
 ENTRY_POINT_GROUP = "mcast_pipeline.engines"
 
-BUILT_IN = {
-    "mesh": "pipeline.engines.mesh:Mesh",
-    "flood": "pipeline.engines.flood:Flood",
-    "nemo": "pipeline.engines.nemo.engine:Nemo",
-}
-"""Used when the package runs without its metadata; pyproject.toml has the same engines."""
-
 
 def names() -> list[str]:
     """Return the names of all engines that can be configured."""
-    return sorted({*BUILT_IN, *(entry.name for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))})
+    return sorted({entry.name for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)})
 
 
 @functools.cache
@@ -87,7 +80,4 @@ def _class_of_factory(factory: Callable[[EngineContext, float], object]) -> type
 def _targets(name: str) -> dict[str, str]:
     """Return the entry points of an engine's name, each with the package that declares it."""
     entries = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP, name=name)
-    found = {entry.value: entry.dist.name if entry.dist else "a package without a name" for entry in entries}
-    if name in BUILT_IN:
-        found.setdefault(BUILT_IN[name], "mcast-pipeline")
-    return found
+    return {entry.value: entry.dist.name if entry.dist else "a package without a name" for entry in entries}
