@@ -123,7 +123,7 @@ class Engine(abc.ABC):
     """
 
     repairs: ClassVar[bool] = False
-    """True if the engine's routes may ask for repair, so that the data plane keeps a history."""
+    """True if the engine's routes may request repair, so that the data plane keeps a history."""
     supports_partial_view: ClassVar[bool] = False
     """True if the engine works where nodes know only the nodes that it links or mentions."""
 

@@ -151,7 +151,7 @@ class Group:
                 self.member.handle_leader_alive(membership)
 
     def handle_blocked(self, node: NodeId, now: float) -> None:
-        """A node that wants to join cannot reach this one, its root."""
+        """A joining node cannot reach this one, the root of the group."""
         self.operations.make_way(node, now)
 
     # ---- links and losses
@@ -264,7 +264,7 @@ class Group:
     def _next_check(self) -> float:
         """Return the time of the next check that may find anything.
 
-        A member of one cluster that leads nobody and searches nothing skips the checks until its leader has been silent
+        A member of one cluster that does not lead and does not search skips the checks until its leader has been silent
         for the grace period or a refinement is due.
         """
         memberships, options, check_at = self.hierarchy.memberships, self._context.options, self.schedule.check_at

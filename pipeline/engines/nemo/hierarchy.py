@@ -111,7 +111,7 @@ class Hierarchy:
     def leave_from(self, lowest: int, *, successor: NodeId = 0, crew: Crew = ()) -> None:
         """Give up all memberships from the lowest layer up: clusters that this node leads get another leader.
 
-        `successor` with its `crew` takes this node's place in the lowest layer; 0: nobody does.
+        `successor` with its `crew` takes this node's place in the lowest layer; 0: no node does.
         """
         for layer in sorted(layer for layer in self.memberships if layer >= lowest):
             membership = self._remove(layer)

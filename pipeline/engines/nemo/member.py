@@ -28,7 +28,7 @@ CLAIM_S = 0.3
 that the new leader claims only what it has.
 """
 SUPERSEDED_S = 30.0
-"""Time for which nobody is believed that names a dead leader as leader."""
+"""Time for which redirects to a dead leader are ignored."""
 LEADERSHIP_COOLDOWN_S = 1.0
 """Shortest time between two appointments: each one makes this node send a view to all members."""
 

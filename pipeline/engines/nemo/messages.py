@@ -65,7 +65,7 @@ class RootReply(_Message, frozen=True, tag="r"):
 
 
 class Blocked(_Message, frozen=True, tag="x"):
-    """From the rendezvous to the root: a node that wants to join cannot reach the root."""
+    """From the rendezvous to the root: a joining node cannot reach the root."""
 
     node: Node
 

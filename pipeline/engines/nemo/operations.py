@@ -134,7 +134,7 @@ class Operations:
         return True
 
     def make_way(self, blocked: NodeId, now: float) -> None:
-        """Hand the top cluster over, because a node that wants to join the group cannot reach this one, its root.
+        """Hand the top cluster over, because a joining node cannot reach this one, the root of the group.
 
         This node leaves the crew too: its crew would have to send to the blocked node.
         """

@@ -1,7 +1,7 @@
 """Refinement: a member looks from time to time whether another leader of its layer is closer.
 
 The paper has a probability for each check (1 %; 0.1 % from an undersized cluster).  The check in which it happens is
-drawn in advance, so that a member that leads nobody can skip the checks before it.
+drawn in advance, so that a member without a cluster of its own can skip the checks before it.
 """
 
 from __future__ import annotations
