@@ -223,10 +223,12 @@ class _Control:
     def _handle_punts(self, batch: list[list[zmq.Frame]]) -> None:
         now = time.monotonic()
         for parts in batch:
-            with contextlib.suppress(WireError):
+            try:
                 punt = decode_local(parts[-1].bytes)
                 if isinstance(punt, Punt):
                     self._handle_punt(punt, now)
+            except WireError:
+                continue  # malformed punt
         self._drain(now)
         self._log_alarms(now)
 

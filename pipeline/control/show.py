@@ -126,20 +126,22 @@ def groups(control: ControlState) -> list[Row]:
 
     Fields of the local querier are null for a group without local members.
     """
+    node = control.cores.node
     rows: dict[Address, Row] = {}
     for view in control.cores.membership.groups(time.monotonic()):
         rows[view.group] = {
             "group": show(view.group),
             "filter_mode": view.filter_mode.value,
-            "sources": sorted(map(show, view.sources)),
-            "requested": sorted(map(show, view.requested)),
+            "sources": sorted(map(show, view.sources)) if view.sources else [],
+            "requested": sorted(map(show, view.requested)) if view.requested else [],
             "compatibility": view.compatibility,
             "expires_s": round(view.expires_s, 3),
-            "members": control.cores.node.members(view.group),
+            "members": node.members(view.group),
             "local": True,
         }
-    for group in control.cores.node.groups() - rows.keys():
-        members = control.cores.node.members(group)
+    local_count = len(rows)
+    for group in node.groups() - rows.keys():
+        members = node.members(group)
         if members:
             rows[group] = {
                 "group": show(group),
@@ -151,6 +153,8 @@ def groups(control: ControlState) -> list[Row]:
                 "members": members,
                 "local": False,
             }
+    if len(rows) == local_count:
+        return list(rows.values())  # sorted, as the router lists its groups in the order of addresses
     return [rows[group] for group in sorted(rows, key=lambda address: (len(address), address))]
 
 

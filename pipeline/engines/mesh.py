@@ -280,7 +280,8 @@ class Mesh(Engine):
 
     def members(self, group: Address) -> frozenset[NodeId]:
         """Return the other nodes with a link up that have joined the group."""
-        return frozenset(self._filters.get(group, {})) & self._up
+        filters = self._filters.get(group)
+        return frozenset(filters) & self._up if filters else frozenset()
 
     def groups(self) -> Iterable[Address]:
         """Return the groups that this node or one with a link up has joined."""

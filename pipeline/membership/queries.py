@@ -45,7 +45,7 @@ def compose(state: GroupState, *, sources_max: int, now: float) -> list[Query]:
     timing = querier.timing
     limit = now + timing.last_member_query_time_s
     queries: list[Query] = []
-    raised, lowered = _take_sources(state, pending, limit)
+    raised, lowered = _take_sources(state, pending, limit) if pending.source_repeats else ([], [])
     if pending.group_repeats and state.mode is FilterMode.EXCLUDE:
         suppress = state.group_deadline > limit
         queries.append(querier.query(state.group, timing.last_member_query_interval_s, suppress=suppress))

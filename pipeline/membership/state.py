@@ -93,9 +93,21 @@ class GroupState:
 
         Returns whether `source_filter` may have changed, and the sources that the row queries.
         """
+        is_changed = rule.mode is not self.mode
+        queried: Sources = _NOTHING
+        membership_until = now + self.querier.timing.membership_s
+        if sources or self.requested or self.excluded:  # otherwise every set of the row is empty
+            are_lists_changed, queried = self._apply_to_lists(rule, sources, membership_until)
+            is_changed |= are_lists_changed
+        self.mode = rule.mode
+        if rule.restarts_group_timer:
+            self.group_deadline = membership_until
+        return is_changed, queried
+
+    def _apply_to_lists(self, rule: Rule, sources: frozenset[Address], membership_until: float) -> tuple[bool, Sources]:
+        """Execute the part of a row that changes the two lists; the results are those of `apply`."""
         requested = self.requested
         keys, excluded = requested.keys(), self.excluded
-        membership_until = now + self.querier.timing.membership_s
         deleted = rule.deleted(keys, excluded, sources) if rule.deleted else _NOTHING
         refreshed = rule.refreshed(keys, excluded, sources) if rule.refreshed else _NOTHING
         inherited = rule.inherited(keys, excluded, sources) if rule.inherited else _NOTHING
@@ -108,13 +120,10 @@ class GroupState:
             requested[source] = self.group_deadline
         for source in refreshed:
             requested[source] = membership_until
-        is_changed = bool(deleted) or len(requested) != count_before or rule.mode is not self.mode
+        is_changed = bool(deleted) or len(requested) != count_before
         if new_excluded != excluded:
             self.excluded = frozenset(new_excluded)
             is_changed = True
-        self.mode = rule.mode
-        if rule.restarts_group_timer:
-            self.group_deadline = membership_until
         return is_changed, queried
 
     def lower_group_timer(self, deadline: float) -> None:

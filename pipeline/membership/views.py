@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from pipeline.address import Address, FilterMode, SourceFilter
 
 
-@dataclass(frozen=True, slots=True)
-class MembershipChanged:
+class MembershipChanged(msgspec.Struct, frozen=True):
     """The merged state of a group on the link has changed; the filter is None when the group has no member left."""
 
     group: Address
     source_filter: SourceFilter | None
 
 
-@dataclass(frozen=True, slots=True)
-class GroupView:
+class GroupView(msgspec.Struct, frozen=True):
     """One group as `show groups` lists it; lists are sorted.
 
     `sources` are the requested sources in INCLUDE and the excluded ones (Y) in EXCLUDE; `requested` is X in EXCLUDE.
@@ -31,8 +29,7 @@ class GroupView:
     expires_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class TraceEvent:
+class TraceEvent(msgspec.Struct, frozen=True):
     """A rule that fired: a row of the RFCs' state tables, a timer or a query; `host` is the sender of the report."""
 
     now: float

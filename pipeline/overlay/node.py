@@ -448,7 +448,7 @@ class OverlayNode:
 
     def members(self, group: Address) -> list[str]:
         """Return the names of the members of the group that the engine knows of, without this node."""
-        return sorted(self.name_of(node_id) for node_id in self._engine.members(group))
+        return sorted(map(self.name_of, self._engine.members(group)))
 
     def groups(self) -> set[Address]:
         """Return the groups that the engine knows of."""

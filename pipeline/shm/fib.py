@@ -109,8 +109,7 @@ class ForwardingTableWriter:
         for i in range(words):
             value.links[i] = bits >> 64 * i & _WORD
         value.words, value.stream, value.stripes = words, stream, stripes
-        flags = {lib.MP_ENTRY_LOCAL: local, lib.MP_ENTRY_REPAIR: repairs}
-        value.flags = sum(flag for flag, is_set in flags.items() if is_set)
+        value.flags = (lib.MP_ENTRY_LOCAL if local else 0) | (lib.MP_ENTRY_REPAIR if repairs else 0)
         status = lib.mp_fib_set(self._writer, self._fill(key), value)
         if status == -errno.ENOSPC:
             raise TableFullError(f"the forwarding table is full: {len(self)} entries")

@@ -37,6 +37,8 @@ class GroupList:
 
     def allows(self, group: Address) -> bool:
         """Return whether this host may receive the group, as mp_policy_delivers() decides."""
+        if not self._allow and not self._deny:
+            return True
         address = ipaddress.ip_address(group)
         if any(address in network for network in self._deny):
             return False

@@ -8,6 +8,7 @@ messages and of records are ignored silently, as §4 requires.
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterable
 
@@ -109,16 +110,21 @@ def build(message: Message) -> bytes:
 def _build_query(query: Query) -> bytes:
     """Build a query: codes are 0 in version 1, linear in version 2, floating point in version 3 (RFC 9776 §7.3.1)."""
     group = query.group or _UNSPECIFIED
-    tenths = ticks(query.max_response_s, 10)
     if query.version == 1:
         return _with_checksum(_SHORT.pack(TYPE_QUERY, 0, 0, group))
     if query.version == 2:
-        return _with_checksum(_SHORT.pack(TYPE_QUERY, min(tenths, 255), 0, group))
+        return _with_checksum(_SHORT.pack(TYPE_QUERY, min(ticks(query.max_response_s, 10), 255), 0, group))
     flags = query.suppress << 3 | (query.robustness if query.robustness <= QRV_MAX else 0)
-    interval = encode_code(ticks(query.query_interval_s, 1) if query.query_interval_s else 0, _MANTISSA_BITS)
-    code = encode_code(tenths, _MANTISSA_BITS)
+    code, interval = _codes(query.max_response_s, query.query_interval_s)
     head = _QUERY.pack(TYPE_QUERY, code, 0, group, flags, interval, len(query.sources))
     return _with_checksum(head + b"".join(query.sources))
+
+
+@functools.lru_cache(maxsize=16)  # a router uses few intervals, in a query for each group
+def _codes(max_response_s: float, query_interval_s: float) -> tuple[int, int]:
+    """Return the Max Resp Code and the QQIC of a version 3 query (RFC 9776 §4.1.1, §4.1.7)."""
+    tenths, seconds = ticks(max_response_s, 10), ticks(query_interval_s, 1) if query_interval_s else 0
+    return encode_code(tenths, _MANTISSA_BITS), encode_code(seconds, _MANTISSA_BITS)
 
 
 def build_report(records: Iterable[Record]) -> bytes:

@@ -8,7 +8,8 @@ A packet that is refused raises a `WireError` with the drop reason as its text.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+
+import msgspec
 
 from pipeline.address import Address
 from pipeline.drop_reasons import MembershipCounter
@@ -38,8 +39,7 @@ _V4 = struct.Struct("!BBHHHBBH4s4s")
 _V6 = struct.Struct("!IHBB16s16s")
 
 
-@dataclass(frozen=True, slots=True)
-class IpPacket:
+class IpPacket(msgspec.Struct, frozen=True, gc=False):
     """One inner packet; `hop_limit` is the TTL in IPv4, `protocol` the type after the last extension header."""
 
     source: Address

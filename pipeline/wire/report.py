@@ -7,8 +7,9 @@ message (igmp.py, mld.py) nor its effect on state (membership/rules.py).
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 from pipeline.address import Address, show
 from pipeline.errors import WireError
@@ -25,8 +26,7 @@ class RecordType(enum.IntEnum):
     BLOCK = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One group record of an IGMPv3 or MLDv2 report; its sources are as sent and not yet checked."""
 
     kind: RecordType
@@ -34,8 +34,7 @@ class Record:
     sources: tuple[Address, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(msgspec.Struct, frozen=True, gc=False):
     """A query of any version; `group` is None in a general query.
 
     `robustness` (QRV) and `query_interval_s` (QQI) are 0 where a message does not have them, as in older versions.
@@ -56,23 +55,20 @@ class Query:
         return f"Q({show(self.group) if self.group else ''}{listed})" + (" S" if self.suppress else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True, gc=False):
     """An IGMPv3 or MLDv2 report."""
 
     records: tuple[Record, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class OldReport:
+class OldReport(msgspec.Struct, frozen=True, gc=False):
     """A report of IGMPv1, IGMPv2 or MLDv1, for one group and any source."""
 
     version: int
     group: Address
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(msgspec.Struct, frozen=True, gc=False):
     """An IGMPv2 leave or an MLDv1 done."""
 
     group: Address
