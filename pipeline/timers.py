@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
@@ -35,28 +36,27 @@ class Deadlines(Generic[K]):
     def set(self, key: K, due: float) -> None:
         """Set a deadline, or move it to an earlier or a later time."""
         old = self._due.get(key)
-        if old is not None and due > old:
-            self._due[key] = due
-            self._early.setdefault(key, old)
-        else:
-            self.bring_forward(key, due)
-
-    def bring_forward(self, key: K, due: float) -> None:
-        """Set a deadline, or move it to an earlier time; a later time than the present one changes nothing."""
-        old = self._due.get(key)
-        if old is not None and due >= old:
-            return
         self._due[key] = due
-        early = self._early.get(key)
-        if early is not None:
-            if due > early:
+        if old is not None:
+            if due > old:
+                self._early.setdefault(key, old)
+            if due >= old:
                 return
-            del self._early[key]
-            if due == early:
-                return
+            early = self._early.get(key)
+            if early is not None:
+                if due > early:
+                    return
+                del self._early[key]
+                if due == early:
+                    return
         heapq.heappush(self._heap, (due, next(self._ticket), key))
         if len(self._heap) > _STALE_MIN + 2 * len(self._due):
             self._rebuild()
+
+    def bring_forward(self, key: K, due: float) -> None:
+        """Set a deadline, or move it to an earlier time; a later time than the present one changes nothing."""
+        if due < self._due.get(key, math.inf):
+            self.set(key, due)
 
     def clear(self, key: K) -> None:
         """Remove a deadline, if there is one."""
