@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import signal
@@ -58,6 +59,9 @@ VNET_HEADER = bytes(10)
 SOCKETS_MAX = 5 * limits.NODES_MAX
 """A DEALER for each of 2,048 endpoints and of at most two keys (io/peers.py), and some more.  ZeroMQ's own limit of
 1,023 is reached when a member invents that many nodes."""
+GC_THRESHOLDS = (10_000, 20, 20)
+"""The state of a group lives long.  With the default thresholds the search for cycles took 40 % of the time of `show
+groups` for 65,536 groups, and 8 % of the time of a join."""
 TIMER_RETRY_S = 1.0
 """Delay after a core raised in its timer, which is a bug in this program; a restart of control would not help."""
 TIMER_MAX_S = 60.0
@@ -77,6 +81,7 @@ def run(resources: ControlResources) -> None:
     """Run the control process from the fork to SIGTERM."""
     if not seccomp.install_for_control():
         log.warning("no filter of system calls for this machine", worker="control")
+    gc.set_threshold(*GC_THRESHOLDS)
     asyncio.run(_Control(resources).main())
 
 
