@@ -32,7 +32,9 @@ KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT = 60, 10, 3
 """A caller that vanished without closing its connection holds a descriptor for 90 s."""
 SEND_QUEUE = 4096
 """Messages to one peer that wait for the network; further ones are dropped, and anti-entropy makes up for them."""
-PUNT_QUEUE = 16384
+PUNT_QUEUE = 32768
+"""Punts in the worker's half and in control's half of the queue.  Together they hold a report of each of GROUPS_MAX
+groups, so that no report of a burst is lost while control is busy.  With an MTU of 1,500 bytes that is 100 MB."""
 BATCH = 256
 """Messages read from a socket before other descriptors are served."""
 DOMAIN = "mcast-pipeline"
