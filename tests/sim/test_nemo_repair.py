@@ -186,6 +186,7 @@ def test_dead_forwarder_is_replaced_long_before_its_grace_period() -> None:
     assert 0 < found["outage_s"] < 5, "the grace period is 15 s"
 
 
+@pytest.mark.timeout(180)  # four simulations
 def test_packets_of_a_dead_forwarder_are_repaired_once() -> None:
     runs = [run_with_death_of_the_busiest(seed=seed) for seed in range(1, 5)]
     assert all(found["delivery"] > 0.9995 for found in runs)
