@@ -178,18 +178,18 @@ class Nemo(Engine):
 
     def poll_timeout(self) -> float | None:
         """Return the time at which the next group is due."""
-        self._settle()
+        if self._touched:
+            self._settle()
         return self._due.next_due()
 
     def poll_output(self) -> Output | None:
         """Return the next output; requests for links come first."""
-        self._settle()
+        if self._touched:
+            self._settle()
         return self._context.outputs.popleft() if self._context.outputs else None
 
     def _settle(self) -> None:
         """Put out routes and links of the groups that an input may have changed, and read their next due time."""
-        if not self._touched:
-            return
         touched, self._touched = self._touched, {}
         for address in touched:
             group = self._groups[address]
