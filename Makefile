@@ -9,6 +9,7 @@ APT := build-essential python3-venv python3-dev libssl-dev iproute2 iputils-ping
        ffmpeg tcpdump util-linux valgrind strace clang libclang-rt-dev \
        $(if $(filter x86_64,$(shell uname -m)),libipsec-mb-dev)
 
+PYTHON_FILES := $(shell find pipeline cffi_build -name '*.py')
 C_FILES := $(wildcard cffi_build/src/*.[ch]) $(wildcard cffi_build/*.py) $(wildcard cffi_build/cdef.h)
 MINUTES := 15
 FUZZ_SECONDS ?= 7
@@ -29,7 +30,7 @@ help:
 
 # ---------------------------------------------------------------- setup
 
-setup: .venv/.native
+setup: .venv/.bytecode
 
 .venv/.apt: Makefile
 	@missing=$$(dpkg-query -W -f '$${db:Status-Abbrev} $${Package}\n' $(APT) 2>/dev/null | awk '$$1 == "ii" { print $$2 }' | \
@@ -49,6 +50,11 @@ setup: .venv/.native
 
 .venv/.native: .venv/.installed $(C_FILES)
 	$(BIN)/python -W ignore -c 'from setuptools import setup; setup()' --quiet build_ext --inplace
+	@touch $@
+
+# A daemon that runs as a service user cannot write bytecode: without it, a start takes a quarter of a second longer.
+.venv/.bytecode: .venv/.native $(PYTHON_FILES)
+	@$(BIN)/python -m compileall -q pipeline cffi_build
 	@touch $@
 
 # ---------------------------------------------------------------- use

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-import sysconfig
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from pipeline.terminal import printable
 STOP_TIMEOUT_S = 10.0
 """An instance ends within tenths of a second: farewells to peers, workers, netlink.  The rest is for a busy host."""
 TOPOLOGIES = ("plane", "transit-stub", "power-law")
-EXAMPLE = Path(sysconfig.get_path("data"), "share/mcast-pipeline/pipeline.toml")
+EXAMPLE = Path(sys.prefix, "share/mcast-pipeline/pipeline.toml")
 """The commented configuration file of an installed package; in the repository it is configs/pipeline.toml."""
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
