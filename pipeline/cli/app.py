@@ -129,7 +129,7 @@ def launch(config: str | None, **flags: Any) -> int:
         return supervisor.launch(settings)
     from pipeline.control.metrics import Endpoint
 
-    return supervisor.launch(settings, Endpoint(settings.metrics.listen))
+    return supervisor.launch(settings, Endpoint(settings.metrics.listen, name=settings.node.name))
 
 
 def _parameters(flags: Any) -> dict[str, str]:

@@ -4,12 +4,18 @@
     control  attaches it to the event loop; each scrape reads values of `show` and writes them as text
 
 It counts nothing itself, and it is imported only when metrics are configured.  It does not know shared memory, and of
-HTTP only the request line, which decides between a response and an error.
+HTTP only the request line and the field Host.
+
+A web page whose name resolves to 127.0.0.1 can make a browser of this host send it requests and read the responses (DNS
+rebinding).  Its requests have the page's name in Host, so a connection to a loopback address gets a response only for
+an IP address, `localhost` or the name of the node.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,16 +24,20 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 
 from pipeline.control.nouns import Noun
 from pipeline.io import sockets
+from pipeline.endpoint import split_endpoint
 from pipeline.shm import counters
 
 PREFIX = "mcast"
 REQUEST_BYTES_MAX = 8192
 """Usual limit of HTTP servers; the request of a scraper has some 300 bytes."""
 REQUEST_TIMEOUT_S = 5.0
-"""Time for a whole request, so that slow connections do not use up CONNECTIONS_MAX."""
+"""Time for a whole request, until the last byte of the response has left."""
 BACKLOG = 16
 CONNECTIONS_MAX = 32
-"""Connections at once; several scrapers need few."""
+"""Connections at once; several scrapers need few.  A further one takes the place of the oldest, so a scrape, which
+takes milliseconds, is not kept out by connections that stay silent."""
+PORT = 80
+"""Port of a Host without one; the value is not used."""
 GROUPS_MAX = 1000
 """Groups with time series of their own.  All 65,536 would be too many for a server of metrics; sums have all."""
 
@@ -37,10 +47,12 @@ _LINK_COUNTERS = ("tx_bytes", "rx_bytes", "tx_datagrams", "rx_datagrams", "tx_er
 class Endpoint:
     """Server of the metrics: opened by the launching process, served by control, also after control's restart."""
 
-    def __init__(self, listen: str) -> None:
-        """Listen on "ADDR:PORT"; PipelineError if that is not possible."""
+    def __init__(self, listen: str, *, name: str) -> None:
+        """Listen on "ADDR:PORT" for the node of that name; PipelineError if that is not possible."""
         self._socket = sockets.open_listener("--metrics", listen, backlog=BACKLOG)
-        self._connections = 0
+        self._names = frozenset({"localhost", name.lower()})
+        self._open: dict[asyncio.StreamWriter, None] = {}
+        """Open connections, the oldest first; those with a request after those without."""
 
     def fileno(self) -> int:
         """Return the listening descriptor, which workers close."""
@@ -56,29 +68,60 @@ class Endpoint:
         registry.register(Collector(view))
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            if self._connections < CONNECTIONS_MAX:
-                self._connections += 1
-                try:
-                    await _answer(registry, reader, writer)
-                finally:
-                    self._connections -= 1
-            writer.close()
+            while len(self._open) >= CONNECTIONS_MAX:
+                self._abort(next(iter(self._open)))
+            self._open[writer] = None
+            try:
+                await self._answer(registry, reader, writer)
+            finally:
+                self._abort(writer)
 
         await asyncio.start_server(answer, sock=self._socket.dup(), limit=REQUEST_BYTES_MAX)
 
 
-async def _answer(registry: CollectorRegistry, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        async with asyncio.timeout(REQUEST_TIMEOUT_S):
-            head = await reader.readuntil(b"\r\n\r\n")
-            writer.write(respond(registry, head))
-            await writer.drain()
-    except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+    async def _answer(
+        self, registry: CollectorRegistry, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        is_loopback = _is_loopback(writer.get_extra_info("sockname"))
+        with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+                self._open[writer] = self._open.pop(writer)  # silent ones give way first
+                writer.write(respond(registry, head, names=self._names if is_loopback else None))
+                writer.close()
+                await writer.wait_closed()
+
+    def _abort(self, writer: asyncio.StreamWriter) -> None:
+        """End a connection; without effect if it has ended."""
+        self._open.pop(writer, None)
         writer.transport.abort()
 
 
-def respond(registry: CollectorRegistry, head: bytes) -> bytes:
-    """Return the HTTP response to the head of a request."""
+def _is_loopback(sockname: tuple[Any, ...] | None) -> bool:
+    """Return whether the local address of a connection is one of the loopback interface."""
+    address = ipaddress.ip_address(sockname[0] if sockname else "::")
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+def _is_host_allowed(head: bytes, names: frozenset[str]) -> bool:
+    """Return whether every Host of a request is an IP address or one of the names, with or without a port."""
+    fields = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
+    hosts = [value.strip().decode("latin-1").lower() for name, _, value in fields if name.strip().lower() == b"host"]
+    return all(_is_address(host) or host.partition(":")[0] in names for host in hosts)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        split_endpoint(host, default_port=PORT)
+    except ValueError:
+        return False
+    return True
+
+
+def respond(registry: CollectorRegistry, head: bytes, *, names: frozenset[str] | None = None) -> bytes:
+    """Return the HTTP response to the head of a request; with `names` Host must be one of them or an IP address."""
+    if names is not None and not _is_host_allowed(head, names):
+        return _response("403 Forbidden", "text/plain", b"Host is not a name of this node\n", with_body=True)
     words = head.partition(b"\r\n")[0].split(b" ")
     path = words[1].partition(b"?")[0] if len(words) == 3 else b""
     if words[0] not in (b"GET", b"HEAD") or path not in (b"/metrics", b"/"):

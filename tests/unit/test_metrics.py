@@ -72,11 +72,34 @@ def test_other_requests_are_refused(registry: CollectorRegistry, head: bytes) ->
 def test_head_has_no_body(registry: CollectorRegistry) -> None:
     """Goal: the response to HEAD has no body.  Method: one request."""
     assert metrics.respond(registry, b"HEAD /metrics HTTP/1.1\r\n").endswith(b"\r\n\r\n")
+NAMES = frozenset({"localhost", "n1"})
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *(
+            (host, 200)
+            for host in ("127.0.0.1", "127.0.0.1:9477", "[::1]:9477", "[::1]", "192.0.2.1", "LOCALHOST:9477")
+        ),
+        *((host, 200) for host in ("localhost", "n1", "N1:9477")),
+        *((host, 403) for host in ("attacker.example", "attacker.example:9477", "127.0.0.1.attacker.example", "")),
+        *((host, 403) for host in ("localhost.attacker.example", "x\r\nHost: localhost", "localhost\r\nhost:x", "[x]")),
+    ],
+)
+def test_request_for_the_name_of_a_web_page_is_refused(registry: CollectorRegistry, host: str, status: int) -> None:
+    """Goal: a web page whose name resolves to 127.0.0.1 reads no metrics through a browser of this host.
+    Method: the names that Host may have on a loopback address, others, and two of them in one request."""
+    head = f"GET /metrics HTTP/1.1\r\nAccept: */*\r\nHost: {host}\r\n\r\n".encode()
+    assert metrics.respond(registry, head, names=NAMES).startswith(f"HTTP/1.1 {status} ".encode())
+    assert metrics.respond(registry, head).startswith(b"HTTP/1.1 200 ")
+
+
 
 
 def test_port_in_use_is_one_line() -> None:
     """Goal: a port in use is an error that names the flag.  Method: two endpoints on one port."""
-    first = metrics.Endpoint("127.0.0.1:19477")
+    first = metrics.Endpoint("127.0.0.1:19477", name="n1")
     with pytest.raises(PipelineError, match=r"--metrics 127\.0\.0\.1:19477: TCP port 19477 is in use"):
-        metrics.Endpoint("127.0.0.1:19477")
+        metrics.Endpoint("127.0.0.1:19477", name="n1")
     first.close()
