@@ -126,3 +126,23 @@ STRIPES_MAX = 8
 
 STREAMS_MAX = 65535
 """Stream numbers of one node: MP_STREAMS without the shared stream 0."""
+
+LOG_SUBJECT_BURST, LOG_SUBJECT_INTERVAL_S = 10, 60.0
+"""Log lines of one kind about one peer: all its honest changes, but 1,440 a day of a link that always flaps."""
+
+LOG_KIND_BURST, LOG_KIND_INTERVAL_S = 128, 2.0
+"""Log lines of one kind about all peers: a network of 64 nodes that goes and returns, and its half once more.  A kind
+has at most 43,200 lines a day, some 8 MB."""
+
+LOG_SUMMARY_S = 60.0
+"""Time for which lines that are not written are summed up in one line."""
+
+LOG_KINDS_MAX = 256
+"""Kinds of log lines with a limit of their own; the program has some forty."""
+
+LOG_SUBJECTS_MAX = 2 * NODES_MAX
+"""Limits of single peers that are kept: a link of each node that goes up and down.  One that is evicted is full again,
+and the limit of its kind remains."""
+
+LOG_SUMMARY_SUBJECTS_MAX = 64
+"""Peers that are counted for a summary, which names the one with the most lines."""

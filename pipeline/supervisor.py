@@ -46,6 +46,8 @@ RESTART_PAUSES_S = (0.0, 0.0, 0.05, 0.2, 0.5)
 """Pauses before the restarts of a streak, so that a child that always ends at once does not keep a core busy."""
 STEADY_S = 5.0
 """Run time after which a restart begins a new streak."""
+FAILURES_LOGGED = 5
+"""Failures of a streak that are logged.  A child's limits of the log end with it, so the supervisor counts them."""
 FAILURE_CODE = 70
 """Exit code (EX_SOFTWARE) of a child after an error in the program: it is restarted.  Any other code but 0 ends the
 instance, because a restart would not help."""
@@ -278,6 +280,7 @@ class _Supervisor:
         code = FAILURE_CODE
         try:
             process.become_child(parent, f"mp-{child.role}-{child.lane}")
+            logs.configure(self._config.log)
             if child.cpu is not None and not process.pin(child.cpu):
                 log.warning("CPU is absent, worker runs on any CPU", worker=child.role, lane=child.lane, cpu=child.cpu)
             self._close_all_but(child.keep)
@@ -289,7 +292,9 @@ class _Supervisor:
             logs.print_error(str(error))
             code = error.exit_code
         except Exception as error:  # noqa: BLE001  boundary of the process: one log line, then a restart
-            log.warning("process failed", worker=child.role, lane=child.lane, error=f"{type(error).__name__}: {error}")
+            if child.restart_streak < FAILURES_LOGGED:
+                text = f"{type(error).__name__}: {error}"
+                log.warning("process failed", worker=child.role, lane=child.lane, error=text)
             if os.environ.get("MCAST_PIPELINE_DEBUG"):
                 sys.excepthook(*sys.exc_info())
         finally:
@@ -320,6 +325,7 @@ class _Supervisor:
             self._announce_ready()
             self._move_addresses()
             self._resources.interface.repair()
+            logs.write_summaries()
             self._poll.poll(self._poll_timeout_ms())
 
     def _drain(self) -> None:
@@ -342,7 +348,7 @@ class _Supervisor:
             log.warning("addresses not moved", reason=str(error))
 
     def _poll_timeout_ms(self) -> float | None:
-        due = [child.due for child in self._children if child.due is not None]
+        due = [at for at in (*(child.due for child in self._children), logs.next_summary_at()) if at is not None]
         return max(0.0, min(due) - time.monotonic()) * 1000 + 1 if due else None
 
     @staticmethod
@@ -412,6 +418,7 @@ class _Supervisor:
         for sock in [*res.data, res.control_socket, *res.moves]:
             sock.close()
         res.interface.close()
+        logs.write_summaries(is_end=True)
         if self._ready:
             log.info("stopped", name=self._config.node.name)
 

@@ -62,8 +62,9 @@ def _render(console: Console, noun: str, value: Any, *, detail: bool) -> None:
 
 def status_line(status: Row) -> Text:
     """Return “a: ready, mcast0 10.77.0.1/16, 4 workers, 3 of 3 peers up, 12 groups, up 2 h 5 min”."""
+    reasons = "; ".join(map(str, status.get("degraded", {}).values()))
     parts = [
-        str(status["state"]),
+        f"{status['state']} ({reasons})" if reasons else str(status["state"]),
         " ".join([status["interface"], *status["addresses"]]),
         _count(status["workers"], "worker"),
         f"{status['peers_up']} of {_count(status['peers_known'], 'peer')} up",

@@ -29,6 +29,9 @@ SAVE_DELAY_S = 0.2
 SAVE_SHARE = 20
 """A checkpoint waits this many times as long as the last one took, so that saving costs at most 1/20 of a core."""
 
+SAVE_RETRY_S = 5.0
+"""Delay before a checkpoint that could not be written is tried again."""
+
 log = structlog.get_logger()
 
 
@@ -52,6 +55,8 @@ class Cores:
         self._checkpoint = Checkpoint(resources.checkpoint)
         self._save_timer: asyncio.TimerHandle | None = None
         self._save_took_s = 0.0
+        self.save_fault = ""
+        """Why the last checkpoint could not be written, or an empty text."""
 
     @classmethod
     def load(cls, resources: ControlResources, now: float) -> Cores:
@@ -76,7 +81,7 @@ class Cores:
     def save_soon(self) -> None:
         """Save the state after a delay, unless that is due already."""
         if self._save_timer is None:
-            delay_s = max(SAVE_DELAY_S, SAVE_SHARE * self._save_took_s)
+            delay_s = max(SAVE_DELAY_S, SAVE_SHARE * self._save_took_s, SAVE_RETRY_S if self.save_fault else 0.0)
             self._save_timer = asyncio.get_running_loop().call_later(delay_s, self.save)
 
     def save(self) -> None:
@@ -84,7 +89,13 @@ class Cores:
         self._save_timer = None
         now = time.monotonic()
         state = _State(self.membership.snapshot(now), self.node.snapshot(now), self.addresses)
-        self._checkpoint.save(msgspec.msgpack.encode(state))
+        try:
+            self._checkpoint.save(msgspec.msgpack.encode(state))
+        except OSError as error:
+            self.save_fault = f"the checkpoint of control cannot be written: {(error.strerror or str(error)).lower()}"
+            self.save_soon()
+        else:
+            self.save_fault = ""
         self._save_took_s = time.monotonic() - now
 
 

@@ -22,9 +22,10 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
+from pipeline.control.health import Fault
 from pipeline.control.nouns import Noun
-from pipeline.io import sockets
 from pipeline.endpoint import split_endpoint
+from pipeline.io import sockets
 from pipeline.shm import counters
 
 PREFIX = "mcast"
@@ -78,7 +79,6 @@ class Endpoint:
 
         await asyncio.start_server(answer, sock=self._socket.dup(), limit=REQUEST_BYTES_MAX)
 
-
     async def _answer(
         self, registry: CollectorRegistry, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
@@ -102,6 +102,7 @@ def _is_loopback(sockname: tuple[Any, ...] | None) -> bool:
     address = ipaddress.ip_address(sockname[0] if sockname else "::")
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback
+
 
 def _is_host_allowed(head: bytes, names: frozenset[str]) -> bool:
     """Return whether every Host of a request is an IP address or one of the names, with or without a port."""
@@ -157,6 +158,10 @@ class Collector:
         info = {key: str(status[key]) for key in ("name", "version", "interface", "overlay", "node_id")}
         yield InfoMetricFamily(f"{PREFIX}_node", "The node and its version.", value=info)
         yield GaugeMetricFamily(f"{PREFIX}_ready", "1 once all processes are ready.", value=int(status["ready"]))
+        degraded = GaugeMetricFamily(f"{PREFIX}_degraded", "1 while the fault lasts.", labels=["reason"])
+        for fault in Fault:
+            degraded.add_metric([fault.value], int(fault in status["degraded"]))
+        yield degraded
         yield GaugeMetricFamily(f"{PREFIX}_uptime_seconds", "Seconds since the launch.", value=status["uptime_s"])
 
     def _counters(self) -> Iterator[Metric]:

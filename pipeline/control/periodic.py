@@ -4,6 +4,7 @@
     probes        each PROBES_AGE_S: peers that were received from, and their distance       overlay/peer.py
     streams       each second: streams that have stalled                                     forwarding/stream_stall.py
     sources       each 30 s: groups to which local programs no longer send                   forwarding/sources.py
+    health        each second: faults that have begun or ended, what found no room, sums of the log   control/health.py
     adopted       once, 3 s after a restart: entries of a predecessor that were not set again
 
 Each tick feeds the cores, and then control carries out their outputs.  A tick that raises shows a bug in this
@@ -17,8 +18,9 @@ import dataclasses
 import time
 from collections.abc import Callable
 
-from pipeline import limits
+from pipeline import limits, logs
 from pipeline.address import NodeId
+from pipeline.control.health import Health
 from pipeline.control.network_key import NetworkKeys
 from pipeline.control.publish import Publisher
 from pipeline.forwarding import stream_stall
@@ -32,6 +34,8 @@ from pipeline.shm.region import Region
 
 KEYS_TICK_S, KEYS_ROTATION_TICK_S = 1.0, 0.05
 """Time between two ticks of the keys, in general and during a rotation of the sender key."""
+HEALTH_TICK_S = 1.0
+"""Time between two ticks of the health: early enough for a log."""
 SOURCES_TICK_S = 30.0
 """Time between two ticks of the sources: a group to which no packet was sent in between is deregistered."""
 ADOPTED_EXPIRE_S = 3.0
@@ -50,6 +54,7 @@ class PeriodicTasks:
     sources: LocalSources
     rotation: SenderKeyRotation
     network_keys: NetworkKeys
+    health: Health
     drain: Callable[[float], None]
     """Carry out all outputs of the cores."""
     save: Callable[[], None]
@@ -61,6 +66,7 @@ class PeriodicTasks:
         self.loop.call_later(limits.PROBES_AGE_S, self._tick_probes)
         self.loop.call_later(stream_stall.TICK_S, self._tick_streams, StreamStallDetector())
         self.loop.call_later(SOURCES_TICK_S, self._tick_sources)
+        self.loop.call_later(HEALTH_TICK_S, self._tick_health)
         self.loop.call_later(ADOPTED_EXPIRE_S, self._expire_adopted)
 
     def _tick_keys(self) -> None:
@@ -106,6 +112,13 @@ class PeriodicTasks:
         for group in self.sources.expire_idle(self.publisher.take_used_groups()):
             self.node.deregister_source(group, now)
         self.drain(now)
+
+    def _tick_health(self) -> None:
+        self.loop.call_later(HEALTH_TICK_S, self._tick_health)
+        if self.publisher.fault:
+            self.publisher.retry()
+        self.health.tick(time.monotonic())
+        logs.write_summaries()
 
     def _expire_adopted(self) -> None:
         self.table.expire_adopted()

@@ -19,32 +19,33 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 import zmq
 
-from pipeline import engines, limits
+from pipeline import engines, limits, logs
 from pipeline.address import Address, is_multicast, link_local, show_prefix
 from pipeline.control import show
 from pipeline.control.admission import PeerAdmission
 from pipeline.control.cores import Cores
+from pipeline.control.health import Fault, Health
 from pipeline.control.network_key import NetworkKeys
 from pipeline.control.periodic import PeriodicTasks
 from pipeline.control.publish import Publisher
 from pipeline.control.resources import ControlResources
-from pipeline.drop_reasons import MessageRefusal
+from pipeline.drop_reasons import MembershipCounter, MessageRefusal
 from pipeline.endpoint import unreachable_peers
 from pipeline.engines.api import Resend
 from pipeline.errors import PipelineError, WireError
 from pipeline.forwarding.route import RouteChanged
 from pipeline.forwarding.sources import LocalSources
 from pipeline.forwarding.table import ForwardingTable
-from pipeline.io import bus, rundir, seccomp
+from pipeline.io import bus, interface, rundir, seccomp
 from pipeline.io.peers import PeerSockets
 from pipeline.keys.sender import SenderKeyRotation
-from pipeline.logs import OnceLogger
-from pipeline.membership.log_alarms import LogAlarms
+from pipeline.membership import log_alarms
 from pipeline.membership.trace import TraceBuffer
 from pipeline.messages import Punt, Reply, Request, decode_local, encode_local
 from pipeline.overlay import events
@@ -103,11 +104,11 @@ class _Control:
         self.table.adopt(self.publisher.existing_entries())
         self.sources = LocalSources()
         self.trace = TraceBuffer(self.membership)
-        self._log_once = OnceLogger()
-        self.admission = PeerAdmission(self._log_once)
+        self.admission = PeerAdmission()
         self._rotation = self._new_rotation(now)
         self._receive_list = GroupList(resources.config.groups)
-        self._alarms = LogAlarms()
+        self._alarms = log_alarms.LogAlarms()
+        self.health = self._new_health()
         self._loop: asyncio.AbstractEventLoop
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
@@ -123,6 +124,26 @@ class _Control:
             random=random.random,
             draw=lambda: os.urandom(32),
             now=now,
+        )
+
+    def _new_health(self) -> Health:
+        config = self.resources.config
+        membership, flags = config.membership, interface.InterfaceFlags(config.tun.interface)
+        membership_s = membership.robustness * membership.query_interval_s + 2 * membership.query_response_interval_s
+
+        def limit_reached(counter: MembershipCounter) -> Callable[[float], str]:
+            """Return a check that lasts until a member without room would have reported again."""
+            text = log_alarms.STORMS[counter]
+            return lambda now: text if self._alarms.has_grown_within(counter, membership_s, now) else ""
+
+        return Health(
+            {
+                Fault.SHARED_MEMORY: lambda _: self.publisher.fault,
+                Fault.GROUPS_LIMIT: limit_reached(MembershipCounter.GROUPS_LIMIT),
+                Fault.SOURCES_LIMIT: limit_reached(MembershipCounter.SOURCES_LIMIT),
+                Fault.CHECKPOINT: lambda _: self.cores.save_fault,
+                Fault.INTERFACE: lambda _: flags.fault(),
+            }
         )
 
     # ---------------------------------------------------------------- lifecycle
@@ -185,6 +206,7 @@ class _Control:
             sources=self.sources,
             rotation=self._rotation,
             network_keys=self._network_keys,
+            health=self.health,
             drain=self._drain,
             save=self.cores.save,
         )
@@ -200,6 +222,7 @@ class _Control:
             self._send(*message)
         self._peers.close(linger_ms=LINGER_MS)
         self._context.destroy(linger=LINGER_MS)
+        logs.write_summaries(is_end=True)
 
     # ---------------------------------------------------------------- inputs: messages of peers
 
@@ -221,7 +244,7 @@ class _Control:
 
     def _handle_failed_handshakes(self, batch: list[list[zmq.Frame]]) -> None:
         for parts in batch:
-            self._log_once.warning("control connection refused", reason=bus.read_failure(parts))
+            log.warning("control connection refused", reason=bus.read_failure(parts))
 
     # ---------------------------------------------------------------- inputs: punts of the workers
 
@@ -257,12 +280,12 @@ class _Control:
             self.node.handle_gap(group, gap.origin, gap.numbers, now, via=via)
 
     def _log_alarms(self, now: float) -> None:
-        """Log membership storms and changes of the querier, each once."""
+        """Log membership storms and changes of the querier."""
         if not self._alarms.is_due(now):
             return
         counts = self.membership.counters | {"report_limit": counters.value(self.resources.region, "report_limit")}
         for notice in self._alarms.tick(counts, self.membership.roles(), now):
-            log.warning(notice.text, reason=notice.reason, count=notice.count)
+            log.warning(notice.text, kind=notice.reason, reason=notice.reason, count=notice.count)
 
     # ---------------------------------------------------------------- inputs: requests of the command line
 
@@ -349,8 +372,8 @@ class _Control:
             case events.Notice(kind=events.NoticeKind.NAME_TAKEN, text=text):
                 self._fatal_error = PipelineError(f"{text}: choose another --name")
                 self._stopping.set()
-            case events.Notice(kind=kind, text=text):
-                log.warning(text, reason=kind.value)
+            case events.Notice(kind=kind, peer=peer, text=text):
+                log.warning(text, kind=kind.value, peer=peer, reason=kind.value)
 
     def _move_addresses(self, moved: tuple[tuple[Address, int], ...]) -> None:
         new = tuple(show_prefix(address, prefix) for address, prefix in moved)
@@ -363,7 +386,7 @@ class _Control:
         try:
             self._peers.send(endpoint, data)
         except zmq.ZMQError as error:
-            self._log_once.warning("no connection to a peer", endpoint=endpoint, reason=str(error))
+            log.warning("no connection to a peer", endpoint=endpoint, reason=str(error))
 
     def _write_tun(self, packet: bytes) -> None:
         with contextlib.suppress(OSError):  # interface down, or its queue full: the next query makes up for it
@@ -390,4 +413,5 @@ class _Control:
 def _log_exception(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log in one line that a core raised, which is a bug in this program; the loop goes on with the next input."""
     error = context.get("exception")
-    log.error(context["message"], reason=f"{type(error).__name__}: {error}" if error else "")
+    name = type(error).__name__
+    log.error(context["message"], kind=f"exception {name}", reason=f"{name}: {error}" if error else "")

@@ -1,12 +1,13 @@
 """Writer of shared memory: forwarding entries, links, keys of peers, and this node's own key.
 
 It translates between the values of the cores and the tables that the stages read, and knows what each table holds at
-present.  An entry for which a table has no room is left out, logged once, and written when there is room again.
+present.  What finds no room is left out, makes the instance degraded (health.py), and is written when there is room.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from pipeline.endpoint import split_endpoint
 from pipeline.engines.api import Resend
 from pipeline.errors import PipelineError
 from pipeline.forwarding.route import FibDelete, FibEntry, FibKey, Kind, Side
-from pipeline.logs import OnceLogger
 from pipeline.messages import NodeRecord
 from pipeline.overlay.node import OverlayNode
 from pipeline.shm import repair
@@ -28,6 +28,8 @@ from pipeline.shm.region import Region
 
 Bells: TypeAlias = tuple[int, ...]
 """Eventfds of one stage, by lane."""
+RETRIES_MAX = 4096
+"""Entries that one call of `retry` writes, in some 50 ms."""
 NO_FIGURES = LinkFigures(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
@@ -55,11 +57,14 @@ class Publisher:
         self._ingress_bells, self._egress_bells = ingress_bells, egress_bells
         self._links: dict[int, _PublishedLink] = {}
         self._has_new_links_keys = self._has_new_requests = False
-        self._log_once = OnceLogger()
         self._stored: dict[FibKey, FibKey] = {}
         """Keys, as in shared memory, of the entries that depend on the incoming link."""
         self._left_out: dict[FibKey, FibEntry] = {}
-        """Entries for which there was no room; they are written when others are deleted."""
+        """Entries for which there was no room; they are written when there is room."""
+        self._incomplete: dict[int | None, NodeRecord] = {}
+        """Records by link, or None for this node's own, for whose keys or addresses there was no room."""
+        self._refusal = ""
+        """Why there was no room for the last entry or record that was left out."""
         present = [entry.key for entry in self._fib.entries()]
         self._sources: dict[FibKey, None] = {key: None for key in present if key.kind is Kind.SOURCE}
         """Entries in the table that allow a node to send from an address."""
@@ -77,17 +82,21 @@ class Publisher:
 
     def publish_own_addresses(self, record: NodeRecord) -> None:
         """Write the addresses from which programs of this host may send."""
-        self._publish_sources(Side.HOST, None, [address for address, _ in record.addresses])
+        self._incomplete.pop(None, None)
+        with self._keep_refused(None, record):
+            self._publish_sources(Side.HOST, None, [address for address, _ in record.addresses])
 
     def publish_record(self, record: NodeRecord, link: int) -> None:
         """Write a peer's keys, addresses and endpoint; the state of its link stays."""
         published = self._link(record, link)
         published.node_id, published.name = record.node_id, record.name
-        with self._log_refusals():
+        self._incomplete.pop(link, None)
+        with self._keep_refused(link, record):
             for epoch, key in _keys_of(record):
                 self._links_keys.set_key(record.node_id, epoch, key=key, lanes=record.lanes)
         self._clear_keys(record, but={epoch for epoch, _ in _keys_of(record)})
-        self._publish_sources(Side.OVERLAY, record.node_id, [address for address, _ in record.addresses])
+        with self._keep_refused(link, record):
+            self._publish_sources(Side.OVERLAY, record.node_id, [address for address, _ in record.addresses])
         self.publish_link(record, link, up=published.is_up)
 
     def publish_link(self, record: NodeRecord, link: int, *, up: bool) -> None:
@@ -118,6 +127,7 @@ class Publisher:
     def remove_record(self, record: NodeRecord, link: int) -> None:
         """Remove a peer with its link, keys and addresses."""
         self._links.pop(link, None)
+        self._incomplete.pop(link, None)
         self._links_keys.clear_link(link)
         self._publish_sources(Side.OVERLAY, record.node_id, [])
         self._clear_keys(record, but=set())
@@ -132,14 +142,13 @@ class Publisher:
     def _publish_sources(self, side: Side, origin: NodeId | None, addresses: Iterable[Address]) -> None:
         new = {FibKey(side, Kind.SOURCE, address, origin=origin): None for address in addresses}
         old = [key for key in self._sources if (key.side, key.origin) == (side, origin)]
-        with self._log_refusals():
-            for key in new.keys() - self._sources.keys():
-                self._fib.set(key, ())
-                self._sources[key] = None
         for key in old:
             if key not in new:
                 self._fib.delete(key)
                 del self._sources[key]
+        for key in new.keys() - self._sources.keys():
+            self._fib.set(key, ())
+            self._sources[key] = None
 
     # ---------------------------------------------------------------- writing: entries and requests
 
@@ -155,7 +164,7 @@ class Publisher:
         if key is None:
             return
         self._left_out[change.key] = change
-        with self._log_refusals():
+        try:
             self._fib.set(
                 key,
                 change.links,
@@ -165,6 +174,8 @@ class Publisher:
                 repairs=change.repairs,
             )
             del self._left_out[change.key]
+        except PipelineError as error:
+            self._refusal = str(error)
 
     def _stored_key(self, key: FibKey) -> FibKey | None:
         """Return the key as the table has it: with the incoming link's index in place of the peer; None without one."""
@@ -209,12 +220,39 @@ class Publisher:
             self._fib.delete(key)
             del self._sources[key]
 
+    # ---------------------------------------------------------------- what found no room
+
     @contextlib.contextmanager
-    def _log_refusals(self) -> Iterator[None]:
+    def _keep_refused(self, link: int | None, record: NodeRecord) -> Iterator[None]:
+        """Keep a record for `retry` if the block finds no room."""
         try:
             yield
         except PipelineError as error:
-            self._log_once.warning("shared memory", reason=str(error))
+            self._refusal = str(error)
+            self._incomplete[link] = record
+
+    @property
+    def fault(self) -> str:
+        """Return what is not written and why, or an empty text."""
+        if not self._left_out and not self._incomplete:
+            return ""
+        left_out, records = len(self._left_out), len(self._incomplete)
+        return f"{left_out} forwarding entries and {records} node records are not written: {self._refusal}"
+
+    def retry(self) -> None:
+        """Write what found no room before, until there is none: space in /dev/shm may be freed at any time."""
+        for link, record in list(self._incomplete.items()):
+            if link is None:
+                self.publish_own_addresses(record)
+            else:
+                self.publish_record(record, link)
+            if link in self._incomplete:  # and now the last one, so another is the first next time
+                break
+        for entry in list(itertools.islice(self._left_out.values(), RETRIES_MAX)):
+            self.publish_entry(entry)
+            if entry.key in self._left_out:
+                break
+        self.flush()
 
     # ---------------------------------------------------------------- reading
 

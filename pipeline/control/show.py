@@ -16,6 +16,7 @@ from pipeline import __version__
 from pipeline.address import Address, show, show_prefix
 from pipeline.control.admission import PeerAdmission
 from pipeline.control.cores import Cores
+from pipeline.control.health import Health
 from pipeline.control.nouns import Noun
 from pipeline.control.publish import Publisher
 from pipeline.control.resources import ControlResources
@@ -42,6 +43,7 @@ class ControlState(Protocol):
     sources: LocalSources
     admission: PeerAdmission
     trace: TraceBuffer
+    health: Health
 
 
 View: TypeAlias = Callable[[ControlState], Any]
@@ -72,12 +74,14 @@ def status(control: ControlState) -> Row:
     config, region = control.resources.config, control.resources.region
     links = control.cores.node.links()
     indices = [0, *(worker.process for worker in graph.workers(config.workers.count))]
+    faults = control.health.faults(time.monotonic())
     is_ready = all(region.process_state(index) is ProcessState.READY for index in indices)
     return {
         "name": config.node.name,
         "version": __version__,
         "ready": is_ready,
-        "state": "ready" if is_ready else "starting",
+        "state": ("degraded" if faults else "ready") if is_ready else "starting",
+        "degraded": faults,
         "pid": os.getppid(),
         "uptime_s": round(time.monotonic() - control.resources.started, 1),
         "interface": config.tun.interface,

@@ -46,12 +46,12 @@ class Checkpoint:
         return data if zlib.crc32(data) == self._crc else None
 
     def save(self, data: bytes) -> None:
-        """Replace the saved state."""
+        """Replace the saved state; OSError if there is no memory for it, and the state before stays."""
         slot = 1 - self._slot
         self._mapped(slot, len(data))[: len(data)] = data
-        self._generation, self._slot = self._generation + 1, slot
-        self._length, self._crc = len(data), zlib.crc32(data)
-        os.pwrite(self._fd, _HEADER.pack(self._generation, self._length, self._slot, self._crc), 0)
+        generation, length, crc = self._generation + 1, len(data), zlib.crc32(data)
+        os.pwrite(self._fd, _HEADER.pack(generation, length, slot, crc), 0)
+        self._generation, self._length, self._slot, self._crc = generation, length, slot, crc
 
     def _mapped(self, slot: int, length: int) -> mmap.mmap:
         """Return the mapping of a slot, with at least that length."""

@@ -10,6 +10,7 @@ The kernel reports changes, so nothing is checked in between.
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import struct
 from collections.abc import Sequence
@@ -24,6 +25,9 @@ RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 INDEX = struct.Struct("=20xi")
 """Interface index in the messages of all three groups: ifinfomsg and ifaddrmsg have it at the same offset."""
 MESSAGE_BYTES_MAX = 65536
+SIOCGIFFLAGS = 0x8913
+IFREQ = struct.Struct("16sH22x")
+"""Request for an interface's flags: struct ifreq."""
 
 log = structlog.get_logger()
 
@@ -123,6 +127,30 @@ class Interface:
             else:
                 is_unclear = not self._index or len(message) < INDEX.size
                 has_changed |= is_unclear or INDEX.unpack_from(message)[0] == self._index
+
+
+class InterfaceFlags:
+    """Reader of an interface's flags for processes without rights.
+
+    It holds its socket, so it works when the process has no descriptors left.
+    """
+
+    def __init__(self, interface: str) -> None:
+        self._name = interface
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+
+    def fault(self) -> str:
+        """Return why no packets pass through the interface, or an empty text."""
+        try:
+            found = fcntl.ioctl(self._socket, SIOCGIFFLAGS, IFREQ.pack(self._name.encode(), 0))
+        except OSError as error:
+            return f"interface {self._name} is missing: {(error.strerror or str(error)).lower()}"
+        flags: int = IFREQ.unpack(found)[1]
+        return "" if flags & netlink.IFF_UP else f"interface {self._name} is down: ip link set {self._name} up"
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
 
 
 def _index_of(interface: str) -> int:

@@ -54,6 +54,11 @@ class LogAlarms:
         """Return whether the time for the next tick has come."""
         return now >= self._due_at
 
+    def has_grown_within(self, counter: str, time_s: float, now: float) -> bool:
+        """Return whether a counter has grown within that time."""
+        grew_at = self._grew_at.get(counter)
+        return grew_at is not None and now - grew_at <= time_s
+
     def tick(self, counters: Mapping[str, int], roles: Mapping[str, bool], now: float) -> list[Notice]:
         """Return the new notices; `roles` has for each family's name whether this node is the querier."""
         self._due_at = now + TICK_S

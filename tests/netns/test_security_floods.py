@@ -12,8 +12,12 @@ import time
 from collections.abc import Callable
 
 import psutil
+import zmq
 
+from pipeline import limits
+from pipeline.io import bus
 from pipeline.lab.programs import wait_until
+from pipeline.messages import AnyNodeMessage, Goodbye, Heartbeat, Hello, NodeRecord, decode_node, encode_node
 from tests.netns.network import Network, fresh_group, wait_route, worker_pid
 from tests.netns.sockets import Sockets
 from tests.netns.traffic import Receiver, Sender
@@ -31,7 +35,7 @@ def test_exhausted_descriptors_harm_no_link(make_network: MakeNetwork, sockets: 
     """Goal: silent connections that take all file descriptors of control harm no link, and keep peers out only while
     they are open.
     Method: control may have 200 descriptors; 400 connections stay open during a stream.  The process of control stays,
-    its log has at most 4 lines more, the stream is complete and the link up.  A restarted peer links afterwards."""
+    its log has few lines more, the stream is complete and the link up.  A restarted peer links afterwards."""
     network = make_network(3)
     source, target, stranger = network.instances
     group = fresh_group()
@@ -52,7 +56,7 @@ def test_exhausted_descriptors_harm_no_link(make_network: MakeNetwork, sockets: 
     assert worker_pid(target, "control") == control
     assert target.is_linked_to([source, target])
     measured(log_lines=len(target.process.log.splitlines()) - lines)
-    assert len(target.process.log.splitlines()) - lines <= 4
+    assert len(target.process.log.splitlines()) - lines <= limits.LOG_SUBJECT_BURST + 4
     network.instances[2].stop()
     for connection in connections:
         connection.close()
@@ -135,3 +139,48 @@ def test_endless_joins_of_a_local_user_are_bounded(
     assert rss_mb(control) - before < 150
     wait_until(network.is_healthy, 5.0, "the links are up")
     listener.close()
+
+
+def test_flapping_member_writes_few_log_lines(make_network: MakeNetwork, measured: Measured) -> None:
+    """Goal: a member whose link goes up and down all the time does not fill the disk with the log of another node, and
+    the lines about other peers are written.
+    Method: a program sends 1,500 pairs of a Heartbeat, which takes its link up, and a Goodbye; meanwhile an honest node
+    is restarted.  The log of the target has the limited number of lines about the member, both changes of the honest
+    node, and at the end the number of the lines that are not written."""
+    network = make_network(2, sealed=False)
+    target, honest = network.instances
+    own = f"{honest.host.underlay}:4999"
+    record = NodeRecord(
+        node_id=99, name="flapping", incarnation=1, version=1, addresses=(), lanes=1, endpoint=own, key_epoch=0,
+        sender_key=b"", engine="mesh", explicit_addresses=False,
+    )  # fmt: skip
+    head = {"sender": 99, "incarnation": 1, "endpoint": own}
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    with honest.host.enter():
+        listener = socket.create_server((honest.host.underlay, 4999))
+        inbox = bus.peer_receiver(context, listener.detach(), own, None, "")
+        outbox = bus.peer_sender(context, f"{target.host.underlay}:4747", None)
+        hello: AnyNodeMessage = Hello(number=1, record=record, **head)
+        wait_until(lambda: bus.send(outbox, encode_node(hello)), 3, "the member has a connection")
+        while True:
+            assert inbox.poll(3000), "the target has sent its record"
+            reply = decode_node(inbox.recv_multipart()[-1])
+            if isinstance(reply, Hello):
+                break
+        for number in range(2, 3002, 2):
+            heartbeat = Heartbeat(number=number, acked_stamp=reply.record.stamp, directory_digest=b"", **head)
+            assert bus.send(outbox, encode_node(heartbeat))
+            assert bus.send(outbox, encode_node(Goodbye(number=number + 1, **head)))
+            time.sleep(0.001)
+    honest.stop()
+    network.relaunch(1)
+    context.destroy(linger=0)
+    lines = target.process.log.splitlines()
+    written = sum('"flapping"' in line for line in lines)
+    assert sum("link down" in line and honest.name in line for line in lines) >= 1
+    assert sum("link up" in line and honest.name in line for line in lines) >= 2
+    target.stop()
+    sums = [line for line in target.process.log.splitlines() if " more in " in line]
+    measured(lines=written, sums=len(sums))
+    assert written <= 2 * (limits.LOG_SUBJECT_BURST + 1)
+    assert any("link up" in line and "flapping" in line for line in sums)

@@ -58,6 +58,9 @@ def test_status_is_one_line(capsys):
               "workers": 4, "peers_up": 1, "peers_known": 1, "groups_local": 12, "uptime_s": 7500.0}  # fmt: skip
     text = rendered(capsys, "status", status)
     assert text == "a: ready, mcast0 10.77.0.1/16, 4 workers, 1 of 1 peer up, 12 groups, up 2 h 5 min\n"
+    faults = {"checkpoint": "no memory", "interface": "interface mcast0 is down"}
+    text = rendered(capsys, "status", status | {"state": "degraded", "degraded": faults})
+    assert text.startswith("a: degraded (no memory; interface mcast0 is down), mcast0 10.77.0.1/16, ")
 
 
 def test_object_of_lists_becomes_tables(capsys):

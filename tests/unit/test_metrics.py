@@ -19,7 +19,8 @@ from pipeline.shm import counters
 @pytest.fixture
 def registry() -> CollectorRegistry:
     """Return a registry whose collector reads values of the test."""
-    status = {"name": "a", "version": "1", "interface": "mcast0", "overlay": "mesh", "node_id": "1", "ready": True}
+    status = {"name": "a", "version": "1", "interface": "mcast0", "overlay": "mesh", "node_id": "1", "ready": True,
+              "degraded": {"interface": "interface mcast0 is down"}}  # fmt: skip
     worker = {"role": "classify", "lane": 1, "state": "ready", "restarts": 4, "packets": 5}
     traffic = dict.fromkeys(("tx_bytes", "rx_bytes", "tx_datagrams", "rx_datagrams", "tx_errors"), 9)
     link = {"peer": 'b"\n', "state": "up", "rtt_ms": 1.5, "loss": 0.25, **traffic}
@@ -57,6 +58,8 @@ def test_scrape_has_counters_workers_links_and_groups(registry: CollectorRegistr
     assert found["mcast_link_tx_bytes_total", ('b"\n',)] == 9
     assert found["mcast_groups", ("true",)] == found["mcast_groups", ("false",)] == 1
     assert found["mcast_group_members", ("239.1.2.3",)] == 2
+    assert found["mcast_degraded", ("interface",)] == 1
+    assert found["mcast_degraded", ("shared_memory",)] == 0
     assert all(re.match(r"mcast_[a-z_]+$", name) for name, _ in found)
 
 
@@ -69,9 +72,6 @@ def test_other_requests_are_refused(registry: CollectorRegistry, head: bytes) ->
     assert metrics.respond(registry, head).startswith(b"HTTP/1.1 404 ")
 
 
-def test_head_has_no_body(registry: CollectorRegistry) -> None:
-    """Goal: the response to HEAD has no body.  Method: one request."""
-    assert metrics.respond(registry, b"HEAD /metrics HTTP/1.1\r\n").endswith(b"\r\n\r\n")
 NAMES = frozenset({"localhost", "n1"})
 
 
@@ -95,6 +95,9 @@ def test_request_for_the_name_of_a_web_page_is_refused(registry: CollectorRegist
     assert metrics.respond(registry, head).startswith(b"HTTP/1.1 200 ")
 
 
+def test_head_has_no_body(registry: CollectorRegistry) -> None:
+    """Goal: the response to HEAD has no body.  Method: one request."""
+    assert metrics.respond(registry, b"HEAD /metrics HTTP/1.1\r\n").endswith(b"\r\n\r\n")
 
 
 def test_port_in_use_is_one_line() -> None:
