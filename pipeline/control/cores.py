@@ -1,6 +1,6 @@
 """Cores of the control process: created from the configuration, or restored from a predecessor's checkpoint.
 
-    load        the checkpoint if there is a usable one, else new cores
+    load        the checkpoint if there is a usable one, else new cores with an incarnation above the last one
     save_soon   after a change: several changes are saved together
     save        at once: before a new key is announced
 
@@ -20,6 +20,7 @@ import structlog
 from pipeline.address import parse_prefix
 from pipeline.control.resources import ControlResources
 from pipeline.io.checkpoint import Checkpoint
+from pipeline.io.state import IncarnationFile
 from pipeline.membership.querier_address import querier_addresses
 from pipeline.membership.router import MembershipRouter
 from pipeline.overlay.node import NodeConfig, OverlayNode
@@ -50,9 +51,11 @@ class Cores:
         """Create new cores; `load` prefers those of the checkpoint."""
         self.addresses = resources.addresses
         """Addresses of the interface, which a conflict with another node may change."""
-        self.node = _new_node(resources, now)
+        self._incarnations = IncarnationFile(resources.config.node.name)
+        self.node = _new_node(resources, self._incarnations.following(time.time_ns() // 1_000_000), now)
         self.membership = _new_membership(resources, now)
         self._checkpoint = Checkpoint(resources.checkpoint)
+        self._can_keep_incarnation = True
         self._save_timer: asyncio.TimerHandle | None = None
         self._save_took_s = 0.0
         self.save_fault = ""
@@ -63,13 +66,13 @@ class Cores:
         """Return cores that go on from the checkpoint; without a usable one, new cores."""
         cores = cls(resources, now)
         data = cores._checkpoint.load()
-        if data is None:
-            return cores
         try:
-            cores._restore(data, now)
+            if data is not None:
+                cores._restore(data, now)
         except (msgspec.DecodeError, ValueError) as error:  # a WireError is a ValueError
             log.warning("checkpoint not usable: starting without it", reason=str(error))
-            return cls(resources, now)
+            cores = cls(resources, now)
+        cores._keep_incarnation()
         return cores
 
     def _restore(self, data: bytes, now: float) -> None:
@@ -97,15 +100,27 @@ class Cores:
         else:
             self.save_fault = ""
         self._save_took_s = time.monotonic() - now
+        self._keep_incarnation()
+
+    def _keep_incarnation(self) -> None:
+        """Write the node's incarnation into the state directory if it is new; without the directory, log that once."""
+        if not self._can_keep_incarnation:
+            return
+        try:
+            self._incarnations.save(self.node.record.incarnation)
+        except OSError as error:
+            self._can_keep_incarnation = False
+            reason = f"{error.filename or 'state directory'}: {error.strerror}"
+            log.warning("incarnation not kept: after a clock is set back, links need 3 s more", reason=reason)
 
 
-def _new_node(resources: ControlResources, now: float) -> OverlayNode:
+def _new_node(resources: ControlResources, incarnation: int, now: float) -> OverlayNode:
     config = resources.config
     return OverlayNode(
         NodeConfig(
             name=config.node.name,
             endpoint=config.node.listen,
-            incarnation=time.time_ns() // 1_000_000,
+            incarnation=incarnation,
             sender_key=os.urandom(32) if resources.is_sealed else b"",
             key_epoch=os.urandom(1)[0],
             lanes=config.lanes,

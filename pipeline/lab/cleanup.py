@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.io import rundir
+from pipeline.io import rundir, state
 from pipeline.lab.programs import LabError, run_ip_batch
 
 NETNS_DIR = Path("/run/netns")
@@ -43,7 +43,7 @@ def remove_lab(tag: str, spaces: Sequence[str]) -> None:
     if existing:
         with contextlib.suppress(LabError):
             run_ip_batch(None, [f"netns del {name}" for name in existing], force=True)
-    places = (Path(tempfile.gettempdir()), rundir.ROOT, Path("/dev/shm"))  # noqa: S108
+    places = (Path(tempfile.gettempdir()), rundir.ROOT, state.ROOT, Path("/dev/shm"))  # noqa: S108
     for path in [path for place in places for path in place.glob(f"*{tag}-*")]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
