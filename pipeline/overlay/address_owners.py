@@ -1,9 +1,10 @@
 """Owner of each overlay address among the nodes whose link is up.
 
-An explicit address (`--address`) has precedence over a derived one; between equals the lower node id keeps the address.
-Every node applies this rule to the same records, so all agree without a message.  A node that loses a derived address
-takes its next one.  Two explicit claims both stand, and the unicast route leads to the owner.  This module knows no
-interfaces and sends nothing.
+An explicit address (`--address`) has precedence over a derived one.  Between equals the node that has started first
+keeps the address: the one with the lower incarnation, and if these are equal, with the lower node id.  The order in
+which a node receives the claims does not count.  Every node applies this rule to the same records, so all agree without
+a message, also after a partition.  A node that loses a derived address takes its next one.  Two explicit claims both
+stand, and the unicast route leads to the owner.  This module knows no interfaces and sends nothing.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class AddressOwners:
 
     def owners(self) -> dict[Address, NodeId]:
         """Return the owner of each address."""
-        return {address: min(claimants.values(), key=_rank).node_id for address, claimants in self._by_address.items()}
+        return {address: first_holder(*claimants.values()).node_id for address, claimants in self._by_address.items()}
 
     def rivals(self, own: NodeRecord) -> list[NodeRecord]:
         """Return the other nodes that claim an address of `own`, each once."""
@@ -64,7 +65,7 @@ class AddressOwners:
 
     def must_move(self, own: NodeRecord) -> bool:
         """Return whether another node owns a derived address of `own`."""
-        return not own.explicit_addresses and any(_rank(rival) < _rank(own) for rival in self.rivals(own))
+        return not own.explicit_addresses and first_holder(own, *self.rivals(own)) is not own
 
     def derive(self, name: str, own_id: NodeId, attempt: int) -> tuple[int, tuple[tuple[Address, int], ...]]:
         """Return the first pair of derived addresses, from number `attempt` on, that no other node claims.
@@ -81,9 +82,14 @@ class AddressOwners:
         return any(self._by_address.get(address, {}).keys() - {own_id} for address in addresses)
 
 
-def _rank(record: NodeRecord) -> tuple[bool, NodeId]:
-    return not record.explicit_addresses, record.node_id
+def first_holder(*claimants: NodeRecord) -> NodeRecord:
+    """Return the node that keeps an address that all of these claim."""
+    return min(claimants, key=_rank)
+
+
+def _rank(record: NodeRecord) -> tuple[bool, int, NodeId]:
+    return not record.explicit_addresses, record.incarnation, record.node_id
 
 
 def _claim(record: NodeRecord) -> tuple[object, ...]:
-    return record.addresses, record.explicit_addresses
+    return record.addresses, record.explicit_addresses, record.incarnation

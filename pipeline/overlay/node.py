@@ -24,7 +24,7 @@ from pipeline.drop_reasons import MessageRefusal
 from pipeline.engines.api import Engine, EngineContext, LinkState, LinkWanted, Resend, RouteChanged, Transmit
 from pipeline.errors import WireError
 from pipeline.messages import EngineMessage, NodeRecord
-from pipeline.overlay.address_owners import AddressOwners
+from pipeline.overlay.address_owners import AddressOwners, first_holder
 from pipeline.overlay.directory import Directory
 from pipeline.overlay.directory_view import DirectoryView, FullView
 from pipeline.overlay.events import (
@@ -50,7 +50,7 @@ class NodeConfig:
     endpoint: str
     """"ADDR:PORT" on which the node listens; peers replace a wildcard address by the one they see."""
     incarnation: int
-    """Greater at each start of the node; the wall clock in milliseconds serves."""
+    """Greater at each start of the node: the wall clock in milliseconds, or more if the clock was set back."""
     sender_key: bytes
     """32 random bytes; empty if packets are not sealed."""
     key_epoch: int = 0
@@ -393,7 +393,7 @@ class OverlayNode:
                 if rival.explicit_addresses:
                     theirs = dict(rival.addresses)
                     shared = ", ".join(show(address) for address, _ in own.addresses if address in theirs)
-                    owner = self.name_of(min(own.node_id, rival.node_id))
+                    owner = first_holder(own, rival).name
                     text = f"{own.name} and {rival.name} were both given {shared}: unicast goes to {owner}"
                     self._peer_table.notice(NoticeKind.ADDRESS_CONFLICT, rival.name, text)
             self._events.extend(self._peer_table.events)

@@ -305,11 +305,34 @@ def test_all_nodes_agree_on_owners_of_conflicting_addresses() -> None:
     assert (first.moves, [host.moves for host in others]) == (1, [0, 0, 0])
     assert [host.node.address_owners() for host in cluster.hosts] == [first.node.address_owners()] * 4
     assert first.node.address_owners()[taken] == others[0].node_id
-    assert first.node.address_owners()[shared] == min(others[1].node_id, others[2].node_id)
+    assert first.node.address_owners()[shared] == others[1].node_id, "it has started before the other"
     assert [[notice.kind for notice in host.notices] for host in others[1:]] == [[NoticeKind.ADDRESS_CONFLICT]] * 2
     packet = first.send(taken)
     cluster.run(0.1)
     assert [host.delivered[packet] for host in cluster.hosts] == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("holders", [(1, 4), (4, 1)], ids=str)
+def test_address_stays_with_its_first_holder_after_a_partition(holders: tuple[int, int]) -> None:
+    """Goal: when a partition heals, all nodes agree that a configured address belongs to the node that started first.
+    Method: n1 and n4 have one address, on two islands.  Either starts first; n4 has the lower node id."""
+    cluster = Cluster(5, seed=1, peers={3: (4, 0), 4: (3,)})
+    shared = parse("10.77.1.1")
+    cluster.network.partition([endpoint_of(index) for index in (0, 1, 2)])
+    for index in holders:
+        cluster.hosts[index].give_addresses((shared, 16))
+    for index in (*holders, 0, 2, 3):
+        cluster.hosts[index].start()
+        cluster.run(0.5)
+    cluster.run(5)
+    assert [host.node.address_owners()[shared] for host in cluster.hosts] == [
+        cluster.hosts[holder].node_id for holder in (1, 1, 1, 4, 4)
+    ]
+    cluster.network.heal()
+    cluster.run_until_linked(limit_s=20)
+    cluster.run(1)
+    owners = {host.node.address_owners()[shared] for host in cluster.hosts}
+    assert owners == {cluster.hosts[holders[0]].node_id}
 
 
 def test_no_packet_arrives_before_its_key() -> None:
