@@ -84,6 +84,10 @@ INCARNATION_MAX = 1 << 53
 """Largest incarnation, which is the start time in ms since 1970.  No clock reaches it; a larger one in a message could
 only serve to make a node's own incarnation overflow."""
 
+INCARNATION_STEP_MAX = 366 * 24 * 3600 * 1000
+"""Step to a higher incarnation that others report for this node: its clock may have been a year ahead.  280,000 such
+steps lead to INCARNATION_MAX, and a node with a link follows none."""
+
 DIRECTORY_SYNC_INTERVAL_S = 0.2
 """Time between two directory exchanges that a node begins, so that a hundred peers with other records do not cause a
 hundred exchanges at once."""

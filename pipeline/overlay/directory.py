@@ -4,11 +4,19 @@ Only a node itself makes new versions of its record, and the newest (incarnation
 by any path, in any order and any number of times.  A forgotten record leaves a tombstone for NODE_FORGET_S, so that
 gossip does not bring it back.  The directory knows no sessions, sends nothing and reads no clock.
 
-Result of `merge` for a record whose node id is held already:
+Any member can report a forged record of another node.  A node's own session therefore has precedence over reports.
 
-    same name, newer                            NEWER      taken
+Result of `merge` for a record whose node id is held already; the first row that applies counts:
+
+    received from its node itself, and the
+      held one was reported by others           NEWER      taken, even if older: the report may be forged
+    received from its node itself, and the
+      held node is silent                       NEWER      taken, even if older: the clock may have been set back
     same name, newer incarnation, another
       endpoint, and the older node is alive     NAMESAKE   refused: the older node keeps the name while it is alive
+    newer or with a smaller name, reported by
+      others, and the held node updates itself  REPORTED   refused: its own session brings what is new
+    same name, newer                            NEWER      taken
     same name, older                            OLDER      refused
     another name                                the smaller name keeps the id: NEWER or ID_TAKEN
 """
@@ -34,6 +42,7 @@ class Merge(enum.Enum):
     SAME = enum.auto()
     OLDER = enum.auto()
     NAMESAKE = enum.auto()
+    REPORTED = enum.auto()
     ID_TAKEN = enum.auto()
     FULL = enum.auto()
 
@@ -44,6 +53,8 @@ class Directory:
     def __init__(self, own: NodeRecord) -> None:
         self._own = own
         self._others: dict[NodeId, NodeRecord] = {}
+        self._reported: set[NodeId] = set()
+        """Nodes whose record was reported by others; those of the remaining ones came from the nodes themselves."""
         self._tombstones: dict[NodeId, tuple[Stamp, float]] = {}
         """Stamp of the removed record and expiry time, oldest first."""
         self._digest = _fingerprint(own.node_id, own.stamp)
@@ -77,28 +88,27 @@ class Directory:
         """Return the records of all other nodes."""
         return iter(self._others.values())
 
-    def merge(self, record: NodeRecord, *, is_alive: bool, is_direct: bool) -> Merge:
-        """Take a record of another node if it is newer than the one held.
+    def merge(self, record: NodeRecord, *, is_alive: bool, is_direct: bool, updates_itself: bool = False) -> Merge:
+        """Take a record of another node, as the table at the top of this file states.
 
-        `is_alive`: messages arrive from the node of the held record; `is_direct`: the record came from its node itself.
+        `is_alive`: messages arrive from the node of the held record; `is_direct`: the record came from its node itself;
+        `updates_itself`: the held node is alive and sends each new version of its record to this node.
         """
         assert record.node_id != self._own.node_id, "a record with this node's id goes to IdConflicts"
         held = self._others.get(record.node_id)
         if held is None:
             return self._merge_unknown(record, is_direct=is_direct)
-        if held.name != record.name:
-            if record.name > held.name:
-                return Merge.ID_TAKEN
-        elif record.stamp < held.stamp:
-            return Merge.OLDER
-        elif record.stamp == held.stamp:
-            # Equal versions can differ in the endpoint: receivers replace a wildcard address by the one they see.
-            if not is_direct or record == held:
-                return Merge.SAME
-        elif record.incarnation > held.incarnation and is_alive and record.endpoint != held.endpoint:
-            return Merge.NAMESAKE
-        self._put(record)
-        return Merge.NEWER
+        if is_direct and (not is_alive or held.node_id in self._reported):
+            verdict = Merge.SAME if record == held else Merge.NEWER
+        else:
+            verdict = _compare(held, record, is_alive=is_alive, is_direct=is_direct)
+        if verdict is Merge.NEWER and updates_itself and not is_direct:
+            return Merge.REPORTED
+        if verdict is Merge.NEWER:
+            self._put(record, is_direct=is_direct)
+        elif verdict is Merge.SAME and is_direct:
+            self._reported.discard(record.node_id)
+        return verdict
 
     def drop(self, node: NodeId) -> None:
         """Remove a record; it may be learnt again at once."""
@@ -143,23 +153,38 @@ class Directory:
         if self.is_full:
             return Merge.FULL
         self._remove_tombstone(record.node_id)
-        self._put(record)
+        self._put(record, is_direct=is_direct)
         return Merge.NEW
 
-    def _put(self, record: NodeRecord) -> None:
+    def _put(self, record: NodeRecord, *, is_direct: bool) -> None:
         self._remove(record.node_id)
         self._others[record.node_id] = record
+        if not is_direct:
+            self._reported.add(record.node_id)
         self._digest ^= _fingerprint(record.node_id, record.stamp)
 
     def _remove(self, node: NodeId) -> None:
         old = self._others.pop(node, None)
         if old is not None:
             self._digest ^= _fingerprint(node, old.stamp)
+            self._reported.discard(node)
 
     def _remove_tombstone(self, node: NodeId) -> None:
         tombstone = self._tombstones.pop(node, None)
         if tombstone is not None:
             self._digest ^= _fingerprint(node, tombstone[0])
+
+
+def _compare(held: NodeRecord, record: NodeRecord, *, is_alive: bool, is_direct: bool) -> Merge:
+    if record.name != held.name:
+        return Merge.ID_TAKEN if record.name > held.name else Merge.NEWER
+    if record.stamp == held.stamp:
+        # Equal versions can differ in the endpoint: receivers replace a wildcard address by the one they see.
+        return Merge.NEWER if is_direct and record != held else Merge.SAME
+    if record.stamp < held.stamp:
+        return Merge.OLDER
+    is_restarted = record.incarnation > held.incarnation
+    return Merge.NAMESAKE if is_restarted and is_alive and record.endpoint != held.endpoint else Merge.NEWER
 
 
 def _fingerprint(node: NodeId, stamp: Stamp) -> int:

@@ -88,8 +88,9 @@ class PeerTable:
             for idle in self.view.evictable(self.peers):
                 self.forget(idle, now)
         is_alive = peer is not None and peer.is_alive
+        updates_itself = is_alive and self.view.covers_all_nodes
         record = self._share(record)
-        match self.directory.merge(record, is_alive=is_alive, is_direct=is_direct):
+        match self.directory.merge(record, is_alive=is_alive, is_direct=is_direct, updates_itself=updates_itself):
             case Merge.NEW:
                 self.add(record, now)
             case Merge.NEWER:
@@ -98,6 +99,8 @@ class PeerTable:
             case Merge.SAME:
                 assert peer is not None, "a held record has a session"
                 self.view.refresh(peer, now)
+            case Merge.REPORTED:
+                pass
             case Merge.OLDER | Merge.NAMESAKE | Merge.ID_TAKEN as verdict:
                 return self._refuse(record, verdict, is_direct=is_direct)
             case Merge.FULL:
@@ -116,7 +119,7 @@ class PeerTable:
     def _refuse(self, record: NodeRecord, verdict: Merge, *, is_direct: bool) -> NodeRecord | None:
         """Return the held record if its sender is a node that would have to give way to it."""
         if verdict is Merge.NAMESAKE:
-            text = f"a second node {record.name} at {record.endpoint} is refused"
+            text = f"a second node {record.name} at {record.endpoint} is refused: give it another --name"
             self.notice(NoticeKind.NAMESAKE, record.name, text)
         held = self.directory.get(record.node_id)
         if held is None or not is_direct:

@@ -181,7 +181,7 @@ class Sessions:
         self._on_acknowledgement(peer, message.acked_stamp, now)
         if message.acked_stamp == self._peer_table.own.stamp:
             self._peer_table.view.answer_heartbeat(peer, message, now)
-        else:
+        elif not peer.holds(self._peer_table.own.stamp, now):
             self._transmitter.send_hello(peer, now)
 
     def _on_summary(self, peer: Peer, summary: DirectorySummary) -> None:
@@ -216,7 +216,7 @@ class Sessions:
     def _learn(self, record: NodeRecord, now: float, *, is_direct: bool) -> NodeRecord | None:
         """Take a record.  Returns the record for which it was refused, if the sender has to learn of that one."""
         if record.node_id == self._peer_table.own.node_id:
-            return self._on_own_id(record, now)
+            return self._on_own_id(record, now, is_direct=is_direct)
         return self._peer_table.learn(record, now, is_direct=is_direct)
 
     def _make_room(self, now: float) -> None:
@@ -225,24 +225,24 @@ class Sessions:
         if unconfirmed is not None:
             self._forget(unconfirmed, now)
 
-    def _on_own_id(self, record: NodeRecord, now: float) -> NodeRecord | None:
+    def _on_own_id(self, record: NodeRecord, now: float, *, is_direct: bool) -> NodeRecord | None:
         """Act on a record with this node's id.  Returns the own record if the sender has to learn of it."""
         own = self._peer_table.own
         has_links = any(peer.is_up for peer in self._peer_table.peers.values())
-        match self._id_conflicts.judge(own, record, now, has_links=has_links):
+        match self._id_conflicts.judge(own, record, now, has_links=has_links, is_direct=is_direct):
             case Finding.NOTHING:
                 pass
             case Finding.ID_IS_OURS:
                 return own
             case Finding.ID_IS_THEIRS:
-                self._move_id(now)
-                self._learn(record, now, is_direct=False)
+                if self._move_id(now):
+                    self._learn(record, now, is_direct=is_direct)
             case Finding.SENT_BEFORE_RESTORE:
                 self._peer_table.update_own(now, newer_than=record.version)
             case Finding.CLOCK_WAS_AHEAD:
                 self._peer_table.update_own(now, incarnation=record.incarnation + 1)
             case Finding.NAMESAKE:
-                text = f"another node {own.name} has been started at {record.endpoint}"
+                text = f"another node {own.name} has been started at {record.endpoint}: give it another --name"
                 self._peer_table.notice(NoticeKind.NAMESAKE, own.name, text)
                 return own
             case Finding.NAME_TAKEN:
@@ -250,20 +250,25 @@ class Sessions:
                 self._peer_table.notice(NoticeKind.NAME_TAKEN, own.name, text)
         return None
 
-    def _move_id(self, now: float) -> None:
-        """Take the next free node id, as another node keeps ours.  No peer knows this node by the new id yet."""
+    def _move_id(self, now: float) -> bool:
+        """Take the next free node id, as another node keeps ours.  No peer knows this node by the new id yet.
+
+        Returns False if none is free, which only forged records can cause.
+        """
         old_id, name = self._peer_table.own.node_id, self._peer_table.own.name
         taken = {old_id, *self._peer_table.peers}
-        self.stop()
         candidates = (self._derive_id(name, attempt) for attempt in range(1, limits.NODE_ID_ATTEMPTS_MAX))
         new_id = next((candidate for candidate in candidates if candidate not in taken), None)
-        assert new_id is not None, "no free node id in NODE_ID_ATTEMPTS_MAX attempts"
+        if new_id is None:
+            return False
+        self.stop()
         self._peer_table.update_own(now, node_id=new_id)
         for peer in self._peer_table.peers.values():
             self._peer_table.signal(peer, Signal.RESTARTED, now, "this node's id moved")
         for seed in self.seeds.values():
             seed.node_id = None
         self._peer_table.events.append(NodeIdMoved(old_id, new_id))
+        return True
 
     def exclude(self, node_id: NodeId, now: float) -> None:
         """Forget a peer at once, and accept its record from then on only from the node itself."""

@@ -7,6 +7,7 @@ Method: every order of a few records; hypothesis for digests; examples for confl
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import msgspec
 import pytest
@@ -47,8 +48,15 @@ def claim(node: int, *addresses: str, explicit: bool = False) -> NodeRecord:
     return msgspec.structs.replace(record(node), addresses=packed, explicit_addresses=explicit)
 
 
-def merge(directory: Directory, each: NodeRecord, *, is_alive: bool = False, is_direct: bool = False) -> Merge:
-    return directory.merge(each, is_alive=is_alive, is_direct=is_direct)
+def merge(
+    directory: Directory,
+    each: NodeRecord,
+    *,
+    is_alive: bool = False,
+    is_direct: bool = False,
+    updates_itself: bool = False,
+) -> Merge:
+    return directory.merge(each, is_alive=is_alive, is_direct=is_direct, updates_itself=updates_itself)
 
 
 # ---- directory
@@ -96,6 +104,48 @@ def test_older_node_keeps_its_name_while_it_is_alive() -> None:
     assert merge(directory, namesake, is_alive=True) is Merge.NAMESAKE
     assert merge(directory, record(2, incarnation=2), is_alive=True) is Merge.NEWER, "the same host has restarted"
     assert merge(directory, record(2, incarnation=3, host="192.0.2.7")) is Merge.NEWER, "the old one is dead"
+
+
+@pytest.mark.parametrize("host", ["192.0.2.9", "192.0.2.7"], ids=["same host", "another host"])
+@pytest.mark.parametrize(
+    "forged", [{"incarnation": limits.INCARNATION_MAX}, {"version": (1 << 63) - 1}, {"name": "a"}], ids=str
+)
+def test_report_replaces_no_node_that_updates_itself(forged: dict[str, Any], host: str) -> None:
+    """Goal: a member cannot replace the record of a live node by a report.  The node's own record is still taken.
+    Method: reports with a higher incarnation, a higher version and a smaller name; then the node's next version."""
+    directory = Directory(record(1))
+    merge(directory, record(2))
+    verdict = merge(directory, record(2, **forged, host=host), is_alive=True, updates_itself=True)
+    assert verdict in {Merge.REPORTED, Merge.NAMESAKE}
+    assert directory.get(2) == record(2)
+    following = record(2, version=2)
+    assert merge(directory, following, is_alive=True, updates_itself=True, is_direct=True) is Merge.NEWER
+
+
+def test_node_itself_replaces_the_record_of_a_silent_one() -> None:
+    """Goal: neither a clock that was set back nor a forged report keeps a node out.
+    Method: a record with every field at its highest is held; an older one comes from its node itself."""
+    directory = Directory(record(1))
+    for name in ("n2", "a"):
+        newest = record(2, name=name, incarnation=limits.INCARNATION_MAX, version=(1 << 63) - 1)
+        merge(directory, newest, is_direct=True)
+        older = record(2, host="192.0.2.7")
+        assert merge(directory, older, is_alive=True, is_direct=True) is not Merge.NEWER
+        assert merge(directory, older) is not Merge.NEWER
+        assert merge(directory, older, is_direct=True) is Merge.NEWER
+        assert directory.get(2) == older
+        directory.drop(2)
+
+
+def test_node_itself_replaces_a_reported_record() -> None:
+    """Goal: a forged version does not stay when its node sends messages again.
+    Method: the version is reported; the node's record comes twice from itself, then the report once more."""
+    directory, forged = Directory(record(1)), record(2, version=(1 << 63) - 1)
+    assert merge(directory, forged) is Merge.NEW
+    assert merge(directory, record(2), is_alive=True, is_direct=True) is Merge.NEWER
+    assert merge(directory, record(2), is_alive=True, is_direct=True) is Merge.SAME
+    assert merge(directory, forged, is_alive=True, updates_itself=True) is Merge.REPORTED
+    assert directory.get(2) == record(2)
 
 
 def test_smaller_name_keeps_a_node_id_in_every_order() -> None:
@@ -157,7 +207,7 @@ def test_derived_node_id_is_stable_and_never_zero(name: str, attempt: int) -> No
 
 
 def test_explicit_address_has_precedence_then_the_lower_node_id() -> None:
-    """Goal: all nodes agree on the owner, and the others move.
+    """Goal: all nodes agree on the owner among nodes that started at the same time, and the others move.
     Method: three records with one address; the owner leaves."""
     owners = AddressOwners()
     address = parse("10.77.0.1")
@@ -170,6 +220,58 @@ def test_explicit_address_has_precedence_then_the_lower_node_id() -> None:
     assert owners.owners() == {address: 2}
     assert owners.must_move(claim(3, "10.77.0.1"))
     assert not owners.must_move(claim(2, "10.77.0.1"))
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_address_stays_with_the_node_that_started_first(explicit: bool) -> None:
+    """Goal: a node whose name hashes to a lower id does not take the address of another.
+    Method: the later of two nodes has the lower id; both addresses are configured, or both derived."""
+    owners, address = AddressOwners(), parse("10.77.0.1")
+    first = msgspec.structs.replace(claim(9, "10.77.0.1", explicit=explicit), incarnation=100)
+    later = msgspec.structs.replace(claim(2, "10.77.0.1", explicit=explicit), incarnation=200)
+    owners.set(first)
+    owners.set(later)
+    assert owners.owners() == {address: 9}
+    assert not owners.must_move(first)
+    assert owners.must_move(later) is not explicit
+
+
+def test_configured_address_has_precedence_over_a_derived_one_of_an_older_node() -> None:
+    """Goal: an operator's choice counts more than the order of starts.  Method: the derived claim is older."""
+    owners = AddressOwners()
+    owners.set(msgspec.structs.replace(claim(2, "10.77.0.1"), incarnation=100))
+    owners.set(msgspec.structs.replace(claim(9, "10.77.0.1", explicit=True), incarnation=200))
+    assert owners.owners() == {parse("10.77.0.1"): 9}
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(2, 9), st.integers(0, 3), st.booleans(), st.sets(st.integers(1, 3), min_size=1)),
+        unique_by=lambda each: each[0],
+    ),
+    st.randoms(),
+)
+def test_claims_in_any_order_have_one_owner(claims: list[tuple[int, int, bool, set[int]]], shuffler: Any) -> None:
+    """Goal: nodes agree on every owner, also after a partition that each side entered with claims of its own.
+    Method: random claims in two orders; in the second, nodes also leave and return."""
+    records = [
+        msgspec.structs.replace(
+            claim(node, *(f"10.77.0.{each}" for each in sorted(addresses)), explicit=explicit), incarnation=incarnation
+        )
+        for node, incarnation, explicit, addresses in claims
+    ]
+    one, other = AddressOwners(), AddressOwners()
+    for each in records:
+        one.set(each)
+    shuffled = list(records)
+    shuffler.shuffle(shuffled)
+    for each in shuffled:
+        other.set(each)
+    for each in shuffled[::2]:
+        other.remove(each.node_id)
+    for each in shuffled[::2]:
+        other.set(each)
+    assert one.owners() == other.owners()
 
 
 def test_explicit_addresses_in_conflict_are_both_kept() -> None:
@@ -230,8 +332,9 @@ def test_no_link_index_beyond_nodes_max() -> None:
         ({"version": 6}, Finding.SENT_BEFORE_RESTORE),
         ({"version": 4}, Finding.NOTHING),
         ({"version": 6 + limits.RESTORE_STEP}, Finding.NOTHING),
-        ({"incarnation": limits.INCARNATION_MAX, "host": "192.0.2.8"}, Finding.NOTHING),
         ({"incarnation": 8}, Finding.CLOCK_WAS_AHEAD),
+        ({"incarnation": 8 + limits.INCARNATION_STEP_MAX}, Finding.NOTHING),
+        ({"incarnation": limits.INCARNATION_MAX}, Finding.NOTHING),
         ({"incarnation": 8, "host": "192.0.2.8"}, Finding.NAMESAKE),
         ({"incarnation": 6}, Finding.NOTHING),
         ({"incarnation": 6, "host": "192.0.2.8"}, Finding.NOTHING),
@@ -242,19 +345,44 @@ def test_finding_for_a_record_with_our_node_id(theirs: dict[str, object], findin
     Method: records that differ in name, incarnation, version and host."""
     own = record(1, name="b", incarnation=7, version=5)
     received = record(1, **{"name": "b", "incarnation": 7, "version": 5, **theirs})  # type: ignore[arg-type]
-    assert IdConflicts().judge(own, received, 0.0, has_links=False) is finding
+    assert IdConflicts().judge(own, received, 0.0, has_links=False, is_direct=False) is finding
 
 
-def test_name_is_taken_when_an_older_node_is_reported_for_longer_than_a_dead_one() -> None:
-    """Goal: a node gives up its name only if a live node has it.  Method: reports by time, with and without links."""
-    own, older = record(1, incarnation=7), record(1, incarnation=6, host="192.0.2.8")
+@pytest.mark.parametrize("theirs", [{"name": "a"}, {"incarnation": 8}, {"version": 6 + limits.RESTORE_STEP}], ids=str)
+def test_report_changes_nothing_at_a_node_with_links(theirs: dict[str, Any]) -> None:
+    """Goal: a member cannot make a linked node take its links down.  Method: reports that an unlinked node follows."""
+    own = record(1, name="b", incarnation=7, version=5)
+    received = record(1, **{"name": "b", "incarnation": 7, "version": 5, **theirs})
+    assert IdConflicts().judge(own, received, 0.0, has_links=True, is_direct=False) is Finding.NOTHING
+
+
+def test_other_process_of_this_name_is_no_former_one() -> None:
+    """Goal: a node on a wildcard address recognises a clone.
+    Method: the record of a newer process, which it sends itself."""
+    own = record(1, incarnation=7, host="0.0.0.0")
+    clone = record(1, incarnation=8)
+    for has_links in (False, True):
+        assert IdConflicts().judge(own, clone, 0.0, has_links=has_links, is_direct=True) is Finding.NAMESAKE
+
+
+@pytest.mark.parametrize("host", ["192.0.2.9", "0.0.0.0"])
+def test_name_is_taken_when_an_older_node_is_reported_for_longer_than_a_dead_one(host: str) -> None:
+    """Goal: a node gives up its name only if a live node has it.
+    Method: reports by time, with and without links; the node listens on one address or on all."""
+    own, older = record(1, incarnation=7, host=host), record(1, incarnation=6, host="192.0.2.8")
     oldest = msgspec.structs.replace(older, incarnation=5)
     conflicts, late = IdConflicts(), limits.NAME_TAKEN_S
-    assert conflicts.judge(own, older, 0.0, has_links=False) is Finding.NOTHING
-    assert conflicts.judge(own, older, late, has_links=True) is Finding.NOTHING, "a link shows that we have the name"
-    assert conflicts.judge(own, older, late - 0.1, has_links=False) is Finding.NOTHING
-    assert conflicts.judge(own, older, late, has_links=False) is Finding.NAME_TAKEN
-    assert conflicts.judge(own, oldest, late, has_links=False) is Finding.NOTHING, "another node: the time begins anew"
+
+    def judge(theirs: NodeRecord, now: float, *, has_links: bool = False) -> Finding:
+        return conflicts.judge(own, theirs, now, has_links=has_links, is_direct=False)
+
+    assert judge(older, 0.0) is Finding.NOTHING
+    assert judge(older, late - 0.1) is Finding.NOTHING
+    assert judge(older, late) is Finding.NAME_TAKEN
+    assert judge(oldest, late) is Finding.NOTHING, "another node: the time begins anew"
+    assert judge(oldest, 2 * late, has_links=True) is Finding.NOTHING, "a link shows that we have the name"
+    assert judge(oldest, 3 * late) is Finding.NOTHING, "and the time begins anew"
+    assert judge(oldest, 4 * late) is Finding.NAME_TAKEN
 
 
 # ---- peer table, views

@@ -20,7 +20,7 @@ from pipeline.engines.nemo.engine import Nemo
 from pipeline.engines.replica import Advert, MemoryBudget, Pull, Replica, ReplicaSource, Update
 from pipeline.errors import WireError
 from pipeline.messages import DirectoryUpdate, EngineMessage, Header, Heartbeat, Hello, NodeRecord
-from pipeline.overlay.events import Notice, NoticeKind, RecordGone
+from pipeline.overlay.events import NodeIdMoved, Notice, NoticeKind, PeerChanged, RecordGone
 from pipeline.overlay.node import OverlayNode
 from tests.unit.overlay_net import Net, key_of, linked_peers
 
@@ -69,6 +69,68 @@ def test_forged_counts_do_not_make_the_own_record_overflow(net: Net, pair: Pair,
     except WireError:
         return
     assert_still_linked(net, a, b)
+
+
+FORGED: list[dict[str, Any]] = [
+    {"incarnation": limits.INCARNATION_MAX, "version": HUGE},
+    {"incarnation": limits.INCARNATION_MAX - 1},
+    {"incarnation": 2},
+    {"version": HUGE},
+    {"name": "A"},
+    {"name": "A", "endpoint": "192.0.2.99:4747"},
+    {"incarnation": 2, "endpoint": "192.0.2.99:4747"},
+]
+"""Changes of a node's record that a member may report; "A" is a smaller name than any of the nodes has."""
+
+
+@pytest.mark.parametrize("target", ["peer", "subject"])
+@pytest.mark.parametrize("changes", FORGED, ids=str)
+def test_forged_report_about_a_live_node_takes_no_link_down(
+    net: Net, pair: Pair, changes: dict[str, Any], target: str
+) -> None:
+    """Goal: a member's report removes no node that is alive, not even for a moment.
+    Method: the record of b with one change, sent twenty times to its peer or to b itself."""
+    a, b = pair
+    for _ in range(20):
+        forged = record_of(b, **changes)
+        send_to(a if target == "peer" else b, DirectoryUpdate(records=[forged], **FORGER), net.now)
+        net.run(0.3)
+    assert_still_linked(net, a, b)
+    for node in (a, b):
+        assert [event.is_up for event in net.events_of(node, PeerChanged)] == [True]
+        assert net.events_of(node, NodeIdMoved) == []
+    assert a.records()[0].endpoint == b.record.endpoint
+
+
+@pytest.mark.parametrize("changes", FORGED, ids=str)
+def test_forged_report_about_a_silent_node_does_not_keep_it_out(net: Net, pair: Pair, changes: dict[str, Any]) -> None:
+    """Goal: a node that comes back is linked at once, whatever a member has reported about it.
+    Method: b is cut off and times out; a receives the forged record; b comes back, and then restarts."""
+    a, b = pair
+    net.cut = {b.record.endpoint}
+    net.run(limits.LINK_TIMEOUT_S + 0.5)
+    assert linked_peers(a) == set()
+    send_to(a, DirectoryUpdate(records=[record_of(b, **changes)], **FORGER), net.now)
+    net.run(1)
+    net.cut = set()
+    net.run(limits.LINK_TIMEOUT_S)
+    assert_still_linked(net, a, b)
+    del net.nodes[b.record.endpoint]
+    again = net.add("b", at=b.record.endpoint, incarnation=3, peers=(a.record.endpoint,))
+    net.run(0.5)
+    assert (linked_peers(a), linked_peers(again)) == ({"b"}, {"a"})
+
+
+def test_node_id_is_kept_when_forged_records_hold_all_others(net: Net) -> None:
+    """Goal: a node that has no link yet survives forged records of its id.
+    Method: more records with a smaller name than there are attempts, each with its present id."""
+    a = net.add("b", at="192.0.2.1:4747")
+    for number in range(2 * limits.NODE_ID_ATTEMPTS_MAX):
+        forged = record_of(a, name="A", endpoint=f"192.0.2.99:{number + 1}", incarnation=number)
+        assert send_to(a, DirectoryUpdate(records=[forged], **FORGER), net.now) is None
+    net.add("c", peers=(a.record.endpoint,))
+    net.run(5)
+    assert "c" in linked_peers(a)
 
 
 def test_acknowledgement_of_a_version_never_sent_is_not_followed(net: Net, pair: Pair) -> None:

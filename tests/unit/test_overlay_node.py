@@ -31,6 +31,18 @@ GROUP = parse("239.1.2.3")
 Pair = tuple[OverlayNode, OverlayNode]
 
 
+def add_on_wildcard(net: Net, name: str, at: str, incarnation: int) -> OverlayNode:
+    """Start a node that listens on all addresses of the host at `at`."""
+    config = NodeConfig(
+        name=name,
+        endpoint="0.0.0.0:4747",
+        incarnation=incarnation,
+        sender_key=key_of(f"{name} at {at}"),
+        peers=("192.0.2.1:4747",),
+    )
+    return net.put(at, OverlayNode(config, random=random.Random(1).random, now=net.now))
+
+
 # ---- links
 
 
@@ -175,6 +187,24 @@ def test_node_whose_clock_stepped_back_is_linked_again(net: Net, pair: Pair) -> 
     assert again.record.incarnation > b.record.incarnation
 
 
+@pytest.mark.parametrize("incarnation", [0, 2], ids=["clock behind", "clock ahead"])
+@pytest.mark.parametrize("wildcard", [False, True])
+def test_node_with_any_clock_and_a_new_address_is_linked_when_its_former_process_is_silent(
+    net: Net, incarnation: int, wildcard: bool
+) -> None:
+    """Goal: a clock that was set back delays no link.
+    Method: a node ends without Goodbye and starts at another address, with a lower or a higher incarnation."""
+    a, c = net.add("a"), net.add("c", peers=("192.0.2.1:4747",))
+    old = net.add("b", incarnation=1, peers=("192.0.2.1:4747",))
+    net.run(1)
+    del net.nodes[old.record.endpoint]
+    new = add_on_wildcard(net, "b", "192.0.2.77:4747", incarnation) if wildcard else None
+    new = new or net.add("b", at="192.0.2.77:4747", incarnation=incarnation, peers=("192.0.2.1:4747",))
+    net.run(limits.LINK_TIMEOUT_S + 1.5)
+    assert (linked_peers(a), linked_peers(c), linked_peers(new)) == ({"b", "c"}, {"a", "b"}, {"a", "c"})
+    assert NoticeKind.NAME_TAKEN not in net.notices(new)
+
+
 def test_node_that_stays_away_is_forgotten_and_its_link_index_released(net: Net, pair: Pair) -> None:
     """Goal: a dead node takes up no place for ever.  Method: wait for the time after which it is forgotten."""
     a, b = pair
@@ -233,6 +263,36 @@ def test_second_node_of_a_name_is_refused_while_the_first_is_alive(net: Net) -> 
     assert net.notices(a) == [NoticeKind.NAMESAKE]
 
 
+@pytest.mark.parametrize("incarnation", [1, 3], ids=["clock behind", "clock ahead"])
+def test_clone_on_a_wildcard_endpoint_ends_with_the_reason(net: Net, incarnation: int) -> None:
+    """Goal: the second of two hosts with one name reports that the name is in use, and by which host.
+    Method: both listen on all addresses, as by default; the clone's clock is behind or ahead."""
+    a = net.add("a")
+    old = add_on_wildcard(net, "b", "192.0.2.2:4747", 2)
+    net.run(1)
+    clone = add_on_wildcard(net, "b", "192.0.2.3:4747", incarnation)
+    net.run(limits.ANSWER_EXPECTED_S)
+    notice = next(each for each in net.events_of(clone, Notice) if each.kind is NoticeKind.NAME_TAKEN)
+    assert "name b is in use by the node at 192.0.2.2:4747" in notice.text
+    assert NoticeKind.NO_ANSWER not in net.notices(clone)
+    assert (linked_peers(a), linked_peers(old)) == ({"b"}, {"a"})
+    assert [event.is_up for event in net.events_of(a, PeerChanged)] == [True], "no flapping"
+
+
+def test_clone_that_calls_its_namesake_takes_no_link_down(net: Net) -> None:
+    """Goal: all hosts may have the same list of seeds, clones too.
+    Method: a clone names the older node of its name, which listens on all addresses and is linked."""
+    a = net.add("a")
+    old = add_on_wildcard(net, "b", "192.0.2.2:4747", 2)
+    net.run(1)
+    clone = net.add("b", at="192.0.2.3:4747", incarnation=3, peers=("192.0.2.2:4747",))
+    net.run(limits.ANSWER_EXPECTED_S)
+    assert NoticeKind.NAME_TAKEN in net.notices(clone)
+    assert NoticeKind.NAMESAKE in net.notices(old)
+    assert linked_peers(a) == {"b"}
+    assert [event.is_up for event in net.events_of(a, PeerChanged)] == [True], "no flapping"
+
+
 def test_node_on_another_host_is_accepted_once_the_old_one_is_silent(net: Net) -> None:
     """Goal: a node can move to another host.  Method: the old one ends before the new one starts."""
     a = net.add("a")
@@ -281,16 +341,19 @@ def test_derived_address_gives_way_to_an_explicit_one(net: Net) -> None:
     assert b.links()[0].addresses == a.record.addresses
 
 
-def test_conflict_of_explicit_addresses_causes_one_notice_on_each_side(net: Net) -> None:
-    """Goal: an operator is informed, and all nodes agree on the owner.
-    Method: two nodes with one configured address."""
+@pytest.mark.parametrize("incarnations", [(1, 2), (2, 1)], ids=str)
+def test_conflict_of_explicit_addresses_causes_one_notice_on_each_side(net: Net, incarnations: tuple[int, int]) -> None:
+    """Goal: an operator is informed, and all nodes agree that the node that started first is the owner.
+    Method: two nodes with one configured address, of which either starts first."""
     address = parse("10.77.0.1")
-    a = net.add("a", addresses=((address, 16),))
-    b = net.add("b", peers=("192.0.2.1:4747",), addresses=((address, 16),))
+    a = net.add("a", addresses=((address, 16),), incarnation=incarnations[0])
+    b = net.add("b", peers=("192.0.2.1:4747",), addresses=((address, 16),), incarnation=incarnations[1])
     net.run(5)
+    first = min(a, b, key=lambda node: node.record.incarnation)
     for node in (a, b):
         assert net.notices(node) == [NoticeKind.ADDRESS_CONFLICT]
-        assert node.address_owners() == {address: min(a.record.node_id, b.record.node_id)}
+        assert f"unicast goes to {first.record.name}" in net.events_of(node, Notice)[0].text
+        assert node.address_owners() == {address: first.record.node_id}
 
 
 # ---- malformed and forged messages
