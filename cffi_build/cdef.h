@@ -263,7 +263,8 @@ int mp_worker_run(struct mp_worker *w, uint64_t budget_ns);
 
 #define MP_PUNT_BYTES ...
 
-enum mp_punt_kind { MP_PUNT_MEMBERSHIP, MP_PUNT_SOURCE, MP_PUNT_ENDPOINT, MP_PUNT_GAP, ... };
+enum mp_punt_kind { MP_PUNT_MEMBERSHIP, MP_PUNT_SOURCE, MP_PUNT_ENDPOINT, MP_PUNT_GAP, MP_PUNT_FORGERY,
+                    ... };
 
 uint32_t mp_punt_take(struct mp_worker *w, uint32_t *kind, uint8_t *out, uint32_t size);
 void mp_punt_lost(struct mp_worker *w, uint32_t kind);

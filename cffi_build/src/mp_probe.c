@@ -7,13 +7,16 @@
 #include <stdlib.h>
 
 #include "mp_clock.h"
+#include "mp_forgery.h"
 #include "mp_packet.h"
 #include "mp_punt.h"
 #include "mp_ring.h"
 #include "mp_seal.h"
 
 #define PERIOD_NS UINT64_C(1000000000)
-#define BODY 16u                /* u64 time of sending, u64 reserved */
+#define BODY 16u                /* u64 time of sending, a report or zeros */
+#define REPORT_AT 8u
+_Static_assert(REPORT_AT + MP_FORGERY_BYTES == BODY, "");
 
 struct probed_link {
     uint8_t is_up;              /* when its record was last copied */
@@ -22,8 +25,10 @@ struct probed_link {
 
 struct mp_probe {
     struct mp_worker *w;
-    const struct mp_rx_peers *peers;
+    struct mp_rx_peers *peers;
     uint64_t due_ns;
+    uint64_t report_due_ns;     /* earliest time of the next reports to origins */
+    uint64_t proof_due_ns;      /* earliest time of the next proof for control */
     struct probed_link links[MP_LINKS_MAX];
 };
 
@@ -90,35 +95,67 @@ void mp_probe_links_changed(struct mp_probe *s)
     }
 }
 
+static void send_probe(struct mp_probe *s, uint32_t link, const uint8_t report[MP_FORGERY_BYTES])
+{
+    uint8_t body[BODY];
+    struct mp_target to;
+    memcpy(body, &s->w->now_ns, REPORT_AT);
+    memcpy(body + REPORT_AT, report, MP_FORGERY_BYTES);
+    mp_target_set(&to, &s->peers->links[link].endpoint);
+    mp_count_in(&figures_of(s, link)->probes, 1);
+    send_to(s, MP_TYPE_PROBE, body, &to, link);
+}
+
 static void probe_link(struct mp_probe *s, uint32_t link)
 {
+    static const uint8_t no_report[MP_FORGERY_BYTES];
     struct mp_link_rx *rx = figures_of(s, link);
-    uint64_t body[2] = { s->w->now_ns, 0 };
     if (atomic_load_explicit(&rx->echoes, memory_order_relaxed)) {      /* before the first the peer may lack our key */
         uint64_t loss = atomic_load_explicit(&rx->loss_ppm, memory_order_relaxed);
         loss = (loss * 15 + (s->links[link].is_unanswered ? 1000000 : 0)) / 16;
         atomic_store_explicit(&rx->loss_ppm, loss, memory_order_relaxed);
     }
-    struct mp_target to;
-    mp_target_set(&to, &s->peers->links[link].endpoint);
     s->links[link].is_unanswered = 1;
-    mp_count_in(&rx->probes, 1);
-    send_to(s, MP_TYPE_PROBE, (const uint8_t *)body, &to, link);
+    send_probe(s, link, no_report);
+}
+
+static int is_probed(const struct mp_probe *s, uint32_t link)
+{
+    return s->links[link].is_up && s->peers->links[link].endpoint.family;
+}
+
+static void send_reports(struct mp_probe *s)
+{
+    uint8_t report[MP_FORGERY_BYTES];
+    s->report_due_ns = s->w->now_ns + PERIOD_NS;
+    s->peers->has_refusals = 0;
+    for (uint32_t i = 0; i < MP_KEYS_MAX; i++) {
+        struct mp_rx_key *k = &s->peers->keys[i];
+        if (!k->is_refused)
+            continue;
+        k->is_refused = 0;
+        if (k->link == MP_NO_LINK || !is_probed(s, k->link))
+            continue;
+        mp_forgery_write(s->peers, &k->record, k->refused, report);
+        send_probe(s, k->link, report);
+    }
 }
 
 void mp_probe_send(struct mp_probe *s)
 {
+    if (s->peers->has_refusals && s->w->now_ns >= s->report_due_ns)
+        send_reports(s);
     if (s->w->now_ns < s->due_ns)
         return;
     s->due_ns = s->w->now_ns + PERIOD_NS;
     for (uint32_t i = 0; i < MP_LINKS_MAX; i++)
-        if (s->links[i].is_up && s->peers->links[i].endpoint.family)
+        if (is_probed(s, i))
             probe_link(s, i);
 }
 
 uint64_t mp_probe_due_ns(const struct mp_probe *s)
 {
-    return s->due_ns;
+    return s->peers->has_refusals && s->report_due_ns < s->due_ns ? s->report_due_ns : s->due_ns;
 }
 
 /* ---- receive ---- */
@@ -159,12 +196,24 @@ static void check_endpoint(struct mp_probe *s, const union mp_address *from, uin
         mp_punt_add(s->w, MP_OVERLAY_INGRESS, MP_PUNT_ENDPOINT, &moved, sizeof moved);
 }
 
+static void check_report(struct mp_probe *s, const struct mp_opened *o)
+{
+    if (s->w->now_ns < s->proof_due_ns || o->link == MP_NO_LINK || !mp_forgery_is_proven(s->peers, o->body + REPORT_AT))
+        return;
+    s->proof_due_ns = s->w->now_ns + PERIOD_NS;
+    mp_punt_add(s->w, MP_OVERLAY_INGRESS, MP_PUNT_FORGERY, &o->link, sizeof o->link);
+}
+
 void mp_probe_receive(struct mp_probe *s, int type, const struct mp_opened *o, const union mp_address *from)
 {
     if (o->length != BODY) {
         mp_count(s->w->count[MP_OVERLAY_INGRESS], MP_DROP_wire_header, 1);
         return;
     }
+    if (type != MP_TYPE_ECHO)
+        check_report(s, o);
+    if (type == MP_TYPE_REPLAYED_PROBE)
+        return;
     if (type == MP_TYPE_PROBE)
         send_echo(s, o, from);
     else

@@ -86,5 +86,6 @@ uint32_t mp_punt_take(struct mp_worker *w, uint32_t *kind, uint8_t *out, uint32_
 
 void mp_punt_lost(struct mp_worker *w, uint32_t kind)
 {
-    count_refused(w, kind == MP_PUNT_ENDPOINT || kind == MP_PUNT_GAP ? MP_OVERLAY_INGRESS : MP_CLASSIFY, kind);
+    int is_received = kind == MP_PUNT_ENDPOINT || kind == MP_PUNT_GAP || kind == MP_PUNT_FORGERY;
+    count_refused(w, is_received ? MP_OVERLAY_INGRESS : MP_CLASSIFY, kind);
 }

@@ -20,6 +20,7 @@ enum mp_punt_kind {
     MP_PUNT_SOURCE,             /* the first packet of a flow without a forwarding entry: at most 64 bytes */
     MP_PUNT_ENDPOINT,           /* the address of a peer has changed: u32 link, struct mp_endpoint */
     MP_PUNT_GAP,                /* missing datagrams of a stream: struct mp_repair_gap */
+    MP_PUNT_FORGERY,            /* a peer proved that others use this node's key, see mp_forgery.h: u32 its link */
 };
 
 struct mp_punts;

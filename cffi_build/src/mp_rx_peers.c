@@ -139,6 +139,7 @@ static void refresh_keys(struct mp_rx_peers *s, uint32_t version)
         }
         if (k->record.generation != old || !k->record.origin || !k->cipher) {
             mp_cipher_free(k->cipher);
+            k->is_refused = 0;
             k->cipher = k->record.origin && k->record.sealed ? mp_cipher_new(s->w->gcm, k->record.key, 0) : NULL;
         }
         if (k->record.sealed && !k->cipher)
@@ -178,25 +179,26 @@ int mp_rx_peers_refresh(struct mp_rx_peers *s)
 
 /* ---- verify ---- */
 
-/* Return the replay window of the datagram's sequence space, NULL if the origin has no such space. */
-static struct mp_window *window_of(const struct mp_rx_peers *s, const struct mp_key *k, uint64_t sequence)
+struct mp_window *mp_rx_peers_window(const struct mp_rx_peers *s, const struct mp_key *k, uint64_t sequence)
 {
     uint32_t space = (uint32_t)(sequence >> 56), probes = space >= MP_LANES_MAX;
     uint32_t lane = space - (probes ? MP_LANES_MAX : 0);
     return lane < k->lanes ? mp_windows(s->w->region) + k->window + (probes ? k->lanes : 0u) + lane : NULL;
 }
 
-/* The window is marked only after the tag was verified: a forged datagram can not make a real one a replay. */
+/* The window is marked only after the tag was verified: without the key nobody can make a genuine datagram a replay.
+ * A replayed probe is opened too. */
 static int verify(struct mp_rx_peers *s, const struct mp_rx_key *k, const uint8_t *datagram, uint32_t length,
                   const struct mp_header *h, uint8_t *scratch, struct mp_opened *o)
 {
-    struct mp_window *window = window_of(s, &k->record, h->sequence);
+    struct mp_window *window = mp_rx_peers_window(s, &k->record, h->sequence);
     uint32_t tag = k->record.sealed ? MP_TAG_BYTES : 0;
     if (!window || length < MP_HEADER_BYTES + tag)
         return MP_DROP_wire_header;
     if (!(h->flags & MP_FLAG_SEALED) != !k->record.sealed)
         return MP_DROP_authentication;
-    if (!mp_window_is_fresh(window, h->sequence))
+    int is_fresh = mp_window_is_fresh(window, h->sequence);
+    if (!is_fresh && h->type != MP_TYPE_PROBE)
         return MP_DROP_replay;
     o->body = datagram + MP_HEADER_BYTES;
     o->length = length - MP_HEADER_BYTES - tag;
@@ -205,7 +207,13 @@ static int verify(struct mp_rx_peers *s, const struct mp_rx_key *k, const uint8_
             return MP_DROP_authentication;
         o->body = scratch;
     }
-    return mp_window_take(window, h->sequence) ? 0 : MP_DROP_replay;
+    return is_fresh && mp_window_take(window, h->sequence) ? 0 : MP_DROP_replay;
+}
+
+static void note_refusal(struct mp_rx_peers *s, struct mp_rx_key *k, uint64_t sequence)
+{
+    s->has_refusals = k->is_refused = 1;
+    k->refused = sequence;
 }
 
 int mp_rx_peers_open(struct mp_rx_peers *s, const uint8_t *datagram, uint32_t length, uint8_t *scratch,
@@ -220,13 +228,15 @@ int mp_rx_peers_open(struct mp_rx_peers *s, const uint8_t *datagram, uint32_t le
         drop = MP_DROP_unknown_origin;
     if (!drop)
         drop = verify(s, &s->keys[at], datagram, length, &h, scratch, o);
-    if (drop) {
+    if (drop)
         mp_count(s->count, (uint32_t)drop, 1);
+    if (drop == MP_DROP_replay)
+        note_refusal(s, &s->keys[at], h.sequence);
+    if (drop && (drop != MP_DROP_replay || h.type != MP_TYPE_PROBE))
         return 0;
-    }
     o->origin = h.origin;
     o->link = s->keys[at].link;
     o->stream_sequence = h.stream_sequence;
     o->epoch = h.epoch;
-    return h.type;
+    return drop ? MP_TYPE_REPLAYED_PROBE : h.type;
 }

@@ -64,3 +64,15 @@ int mp_window_take(struct mp_window *w, uint64_t sequence)
     } while (!atomic_compare_exchange_weak_explicit(at, &word, next, memory_order_relaxed, memory_order_relaxed));
     return 1;
 }
+
+uint32_t mp_window_highest(struct mp_window *w, uint64_t sequence)
+{
+    uint32_t own = (uint32_t)((sequence & SPACE_MASK) >> 5), highest = 0;
+    for (uint32_t i = 0; i < MP_WINDOW_WORDS; i++) {
+        uint64_t word = atomic_load_explicit(&w->word[i], memory_order_relaxed);
+        uint32_t ahead = (uint32_t)(word >> 32) - own;
+        if ((uint32_t)word && ahead < UINT32_C(1) << 31 && ahead > highest)
+            highest = ahead;
+    }
+    return own + highest;
+}

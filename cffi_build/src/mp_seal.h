@@ -34,4 +34,7 @@ int mp_window_is_fresh(struct mp_window *w, uint64_t sequence);
 /* Mark the number.  Returns 1 if it was fresh, 0 if it was marked before or is older than the window. */
 int mp_window_take(struct mp_window *w, uint64_t sequence);
 
+/* Return the low 32 bits of the block that is farthest ahead of the number's own block; that one if none is ahead. */
+uint32_t mp_window_highest(struct mp_window *w, uint64_t sequence);
+
 #endif

@@ -97,6 +97,22 @@ static void space_is_not_part_of_the_number(void)
     CHECK_EQUAL(mp_window_is_fresh(&window, 5 * SPACE + 4), 1);
 }
 
+/* The block that refuses numbers is found, wherever it is, and across the end of the 32 bits of a block. */
+static void highest_block_is_found(void)
+{
+    static const uint64_t starts[] = { 0, 31, UINT64_C(1) << 20, (UINT64_C(1) << 37) - 64, (UINT64_C(1) << 55) + 3 };
+    for (size_t i = 0; i < sizeof starts / sizeof starts[0]; i++) {
+        clear();
+        CHECK_EQUAL(mp_window_highest(&window, starts[i]), (uint32_t)(starts[i] >> 5));
+        take(starts[i], 1);
+        CHECK_EQUAL(mp_window_highest(&window, starts[i]), (uint32_t)(starts[i] >> 5));
+        take(starts[i] + 5 * WIDTH + 77, 1);
+        take(starts[i] + 2 * WIDTH, 1);
+        CHECK_EQUAL(mp_window_highest(&window, starts[i]), (uint32_t)((starts[i] + 5 * WIDTH + 77) >> 5));
+        CHECK_EQUAL(mp_window_highest(&window, 7 * SPACE + starts[i]), (uint32_t)((starts[i] + 5 * WIDTH + 77) >> 5));
+    }
+}
+
 /* Against a model that holds all numbers: none is accepted twice, none of the last WIDTH - 32 is refused. */
 static void random_order_matches_a_model(void)
 {
@@ -157,6 +173,7 @@ int main(void)
     RUN(wide_jump_expires_older_numbers);
     RUN(window_begins_at_any_number);
     RUN(space_is_not_part_of_the_number);
+    RUN(highest_block_is_found);
     RUN(random_order_matches_a_model);
     RUN(threads_share_a_window);
     return 0;
