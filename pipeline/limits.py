@@ -71,6 +71,10 @@ SEEDS_MAX = 64
 RECONNECT_INTERVAL_MIN_S = 0.1
 """Time between the first attempts on a peer, so that two nodes that start together are linked well within 1 s."""
 
+FORGERY_RENEWAL_INTERVAL_S = 10.0
+"""Time between two renewals of the sender key because of forged datagrams.  Each sends the node's record to every peer
+three times, and a member can cause them at will."""
+
 RECONNECT_SHARE = 0.25
 """Time between later attempts as a share of the peer's absence, which becomes at most a quarter longer by it."""
 

@@ -50,6 +50,7 @@ from pipeline.membership.trace import TraceBuffer
 from pipeline.messages import Punt, Reply, Request, decode_local, encode_local
 from pipeline.overlay import events
 from pipeline.shm import counters, repair
+from pipeline.shm.links_keys import proving_link
 from pipeline.shm.policy import GroupList
 from pipeline.shm.punt import PuntKind
 from pipeline.shm.region import ProcessState
@@ -270,8 +271,15 @@ class _Control:
                     self.node.register_source(group, now)
             case PuntKind.ENDPOINT:
                 self.publisher.move_endpoint(punt.packet)
+            case PuntKind.FORGERY:
+                self._handle_forgery(proving_link(punt.packet), now)
             case PuntKind.GAP:
                 self._handle_gap(repair.read_gap(punt.packet), now)
+
+    def _handle_forgery(self, link: int, now: float) -> None:
+        if self._rotation.renew_after_forgery(self.node.record, now):
+            [peer] = self.publisher.names_of([link])
+            log.warning("another node forges this node's datagrams: its sender key is renewed", peer=peer)
 
     def _handle_gap(self, gap: repair.Gap, now: float) -> None:
         group = self.table.group_of(gap.stream)

@@ -1,4 +1,5 @@
-"""Sender-key rotation: a new sender key after a time, after a number of datagrams, or when a node was excluded.
+"""Sender-key rotation: a new sender key after a time, after a number of datagrams, when a node was excluded, or when
+another node has sealed datagrams with the present key.
 
     STEADY ──due──▶ ANNOUNCED ──all linked peers have it──▶ OVERLAP ──OVERLAP_S──▶ STEADY
     one key         the record holds the next key,          the next key seals,    one key
@@ -14,6 +15,10 @@ used, and a counter never goes back: neither when a stage or control is restarte
 the instance, with counters at 0, draws a new random key.  So no pair (key, nonce) is used twice, and a rotation need
 not wait for the stages.
 
+Forgeries.  Every member has this node's key.  One that seals high numbers with it fills the receivers' replay windows,
+which then refuse this node's datagrams.  A new epoch has new windows.  A node with `--insecure` has no key: it rotates
+for this reason only, and only its epoch changes.
+
 This module knows neither a clock, nor randomness, nor shared memory: its state is the record, its output the change.
 """
 
@@ -23,6 +28,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipeline import limits
 from pipeline.messages import NodeRecord
 
 ACKNOWLEDGE_MAX_S = 10.0
@@ -77,29 +83,43 @@ class SenderKeyRotation:
         """Number of datagrams that were sent before the present key was used."""
         self._due = self._next_due(now)
         self.pending = 0
-        """Rotations requested by `renew`."""
+        """Rotations requested by `renew` and `renew_after_forgery`."""
+        self._renewable_at = now
+        """Time from which a forgery may cause the next rotation."""
 
     def renew(self) -> None:
         """Request a rotation whatever the age of the present key."""
         self.pending += 1
+
+    def renew_after_forgery(self, record: NodeRecord, now: float) -> bool:
+        """Request a rotation because the present key was used by another node.
+
+        Returns False if the key is being renewed, or was renewed for this reason a short time ago.  Peers repeat their
+        reports for as long as windows refuse datagrams.
+        """
+        if self.pending or phase_of(record) is not Phase.STEADY or now < self._renewable_at:
+            return False
+        self._renewable_at = now + limits.FORGERY_RENEWAL_INTERVAL_S
+        self.renew()
+        return True
 
     def tick(self, record: NodeRecord, *, sent: int, is_acknowledged: bool, now: float) -> KeyChange | None:
         """Return the change that is due, or None.
 
         `sent` is the number of datagrams since the start; `is_acknowledged`: all linked peers have the record.
         """
-        if not record.sender_key:
-            return None
         if self._base is None:
             self._base = sent
         phase = phase_of(record)
         if phase is Phase.STEADY:
-            if not self.pending and now < self._due and sent - self._base < self._packets:
+            is_due = now >= self._due or sent - self._base >= self._packets
+            if not self.pending and not (is_due and record.sender_key):
                 return None
             self.pending = max(0, self.pending - 1)
             self._entered = now
             following = (record.key_epoch + 1) % EPOCHS
-            return KeyChange(record.key_epoch, record.sender_key, following, self._draw())
+            next_key = self._draw() if record.sender_key else b""
+            return KeyChange(record.key_epoch, record.sender_key, following, next_key)
         if phase is Phase.ANNOUNCED:
             if not is_acknowledged and now - self._entered < ACKNOWLEDGE_MAX_S:
                 return None

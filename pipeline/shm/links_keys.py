@@ -228,6 +228,11 @@ def moved_endpoint(punt: bytes) -> tuple[int, tuple[Address, int], int]:
     return link, (bytes(ffi.buffer(endpoint.address))[:size], endpoint.port), endpoint.scope
 
 
+def proving_link(punt: bytes) -> int:
+    """Return the link of the peer that proved a forgery, from a punt of kind FORGERY (u32 link)."""
+    return int(ffi.from_buffer("uint32_t *", punt)[0])
+
+
 def _check(status: int, what: str, number: int) -> None:
     if status:
         raise ValueError(f"{what} {number} is out of bounds")

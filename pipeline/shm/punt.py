@@ -18,3 +18,5 @@ class PuntKind(enum.IntEnum):
     """A peer's verified datagram came from another address than its link has (shm/links_keys.py)."""
     GAP = lib.MP_PUNT_GAP
     """Missing datagrams of a stream (shm/repair.py)."""
+    FORGERY = lib.MP_PUNT_FORGERY
+    """A peer received numbers under this node's key that this node has not used (shm/links_keys.py)."""

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from pipeline.keys.sender import ACKNOWLEDGE_MAX_S, OVERLAP_S, SPREAD, Phase, SenderKeyRotation, phase_of
+from pipeline.limits import FORGERY_RENEWAL_INTERVAL_S
 from pipeline.messages import NodeRecord
 
 
@@ -115,6 +116,46 @@ def test_renewal_during_a_rotation_makes_another_one() -> None:
     assert node.record.sender_key not in (announced, bytes(32))
     node.tick(100.4 + 2 * OVERLAP_S)
     assert node.tick(100.5 + 2 * OVERLAP_S) is Phase.STEADY
+
+
+def test_forgery_renews_key_once_in_its_interval() -> None:
+    """Goal: reports of forgeries, which repeat, cause one rotation each FORGERY_RENEWAL_INTERVAL_S at the most.
+    Method: a report each 0.5 s for ten intervals; epochs are counted."""
+    node = Node(interval_s=1e6)
+    first = node.record.key_epoch
+    for step in range(int(20 * FORGERY_RENEWAL_INTERVAL_S)):
+        node.rotation.renew_after_forgery(node.record, step / 2)
+        node.tick(step / 2)
+    assert (node.record.key_epoch - first) % 256 == 10
+
+
+def test_forgery_is_ignored_during_a_rotation() -> None:
+    """Goal: a rotation that is under way already replaces the key in question.
+    Method: reports in each phase, and while a rotation is requested."""
+    node = Node()
+    node.tick(100)
+    assert phase_of(node.record) is Phase.ANNOUNCED
+    assert not node.rotation.renew_after_forgery(node.record, 100.1)
+    assert node.tick(100.2) is Phase.OVERLAP
+    assert not node.rotation.renew_after_forgery(node.record, 100.3)
+    assert node.tick(100.2 + OVERLAP_S) is Phase.STEADY
+    assert node.rotation.renew_after_forgery(node.record, 106)
+    assert not node.rotation.renew_after_forgery(node.record, 106)
+    assert node.tick(106) is Phase.ANNOUNCED
+
+
+def test_insecure_node_changes_its_epoch_after_a_forgery() -> None:
+    """Goal: a node without a key gets new windows at its peers, and still has no key.
+    Method: a report; the record of each phase, up to 0 after 255."""
+    node = Node()
+    node.record = record(sender_key=b"", key_epoch=255)
+    assert node.tick(1) is Phase.STEADY
+    assert node.rotation.renew_after_forgery(node.record, 1)
+    assert node.tick(2) is Phase.ANNOUNCED
+    assert node.tick(3) is Phase.OVERLAP
+    assert (node.record.key_epoch, node.record.second_epoch) == (0, 255)
+    assert node.tick(3 + OVERLAP_S) is Phase.STEADY
+    assert (node.record.sender_key, node.record.second_key) == (b"", b"")
 
 
 def test_epoch_has_one_key_at_a_time() -> None:
