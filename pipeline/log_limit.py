@@ -3,9 +3,10 @@
     line ─▶ admits ─yes─▶ it is written
                    └─no──▶ it is counted ─▶ poll_summary, LOG_SUMMARY_S after the first: "link down: 312 more in 60 s"
 
-All lines are limited, so nobody has to know which of them a peer, a local program or the network can cause.  A kind is
+All lines are limited, so no list is needed of those that a peer, a local program or the network can cause.  A kind is
 the text of a line without its fields.  A subject is the peer, or the process or interface, that the line is about.  Its
-own limit is the smaller one: one subject that flaps leaves room for the lines about all others.
+own limit is the smaller one: one subject that flaps leaves room for the lines about all others.  Of warnings
+without a subject, the same line is written once in LOG_SUBJECT_INTERVAL_S.
 
 This module reads no clock and writes nothing; logs.py does.
 """
@@ -45,17 +46,21 @@ class LogLimit:
 
     def __init__(self) -> None:
         self._kinds: dict[str, _Kind] = {}
-        self._subjects: dict[tuple[str, str], TokenBucket] = {}
-        """Least recently used first."""
+        self._buckets: dict[tuple[str, str], TokenBucket] = {}
+        """By kind and subject, or kind and line; least recently used first."""
 
-    def admits(self, kind: str, subject: str, level: str, now: float) -> bool:
-        """Return whether a line may be written now; count it if not."""
+    def admits(self, kind: str, subject: str, level: str, now: float, *, line: str = "") -> bool:
+        """Return whether a line may be written now; count it if not.
+
+        `line`: the whole text of a line that is written once in LOG_SUBJECT_INTERVAL_S; empty for any other.
+        """
         if kind not in self._kinds and len(self._kinds) >= limits.LOG_KINDS_MAX:
             kind = "other lines"
         found = self._kinds.get(kind)
         if found is None:
             found = self._kinds[kind] = _Kind(_bucket(limits.LOG_KIND_BURST, limits.LOG_KIND_INTERVAL_S, now))
-        if self._subject(kind, subject, now).take(1, now) and found.bucket.take(1, now):
+        is_new = not line or self._take((kind, line), 1, now)
+        if is_new and self._take((kind, subject), limits.LOG_SUBJECT_BURST, now) and found.bucket.take(1, now):
             return True
         if found.count == 0:
             found.since, found.level = now, level
@@ -64,14 +69,15 @@ class LogLimit:
             found.subjects[subject] = found.subjects.get(subject, 0) + 1
         return False
 
-    def _subject(self, kind: str, subject: str, now: float) -> TokenBucket:
-        bucket = self._subjects.pop((kind, subject), None)
+    def _take(self, key: tuple[str, str], burst: int, now: float) -> bool:
+        """Take from the bucket of a subject or of a line."""
+        bucket = self._buckets.pop(key, None)
         if bucket is None:
-            bucket = _bucket(limits.LOG_SUBJECT_BURST, limits.LOG_SUBJECT_INTERVAL_S, now)
-        if len(self._subjects) >= limits.LOG_SUBJECTS_MAX:
-            del self._subjects[next(iter(self._subjects))]
-        self._subjects[kind, subject] = bucket
-        return bucket
+            bucket = _bucket(burst, limits.LOG_SUBJECT_INTERVAL_S, now)
+        if len(self._buckets) >= limits.LOG_SUBJECTS_MAX:
+            del self._buckets[next(iter(self._buckets))]
+        self._buckets[key] = bucket
+        return bucket.take(1, now)
 
     def poll_timeout(self) -> float | None:
         """Return the time at which the next summary is due."""

@@ -61,7 +61,8 @@ class _Limit:
         """Return the event, or drop it."""
         kind = str(event.pop("kind", event["event"]))
         subject = next((str(event[name]) for name in SUBJECT_FIELDS if name in event), "")
-        if not self._is_summary and not self._limit.admits(kind, subject, method, time.monotonic()):
+        line = "" if subject or method != "warning" else str(sorted(event.items()))
+        if not self._is_summary and not self._limit.admits(kind, subject, method, time.monotonic(), line=line):
             raise structlog.DropEvent
         return event
 

@@ -53,7 +53,7 @@ def test_invented_peers_write_bounded_lines() -> None:
     written, summaries = lines_of(limit, ((number * 0.006, "link up", f"n{number}") for number in range(100_000)))
     assert len(written) <= limits.LOG_KIND_BURST + 600 / limits.LOG_KIND_INTERVAL_S
     assert len(summaries) <= 10
-    assert len(limit._subjects) <= limits.LOG_SUBJECTS_MAX
+    assert len(limit._buckets) <= limits.LOG_SUBJECTS_MAX
 
 
 def test_each_honest_link_change_is_written() -> None:
@@ -73,6 +73,14 @@ def test_slow_flapping_is_written_line_by_line() -> None:
     written, summaries = lines_of(LogLimit(), iter(changes))
     assert len(written) == len(changes)
     assert not summaries
+
+
+def test_equal_warnings_without_a_subject_are_written_once() -> None:
+    """Goal: garbage on a port causes one line of each kind.  Method: two lines, ten times each, and a minute later."""
+    limit = LogLimit()
+    lines = [(line, now) for now in (0.0, limits.LOG_SUBJECT_INTERVAL_S) for line in ("a", "b") * 10]
+    written = [each for each in lines if limit.admits("refused", "", "warning", each[1], line=each[0])]
+    assert written == [(line, now) for now in (0.0, limits.LOG_SUBJECT_INTERVAL_S) for line in ("a", "b")]
 
 
 def test_kinds_are_bounded() -> None:
