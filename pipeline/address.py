@@ -50,6 +50,12 @@ def show_prefix(address: Address, prefix: int) -> str:
     return f"{show(address)}/{prefix}"
 
 
+def is_within(address: Address, prefix: Address, length: int) -> bool:
+    """Return whether an address is in the network with the first `length` bits of `prefix`, of the same family."""
+    shift = 8 * len(prefix) - length
+    return len(address) == len(prefix) and int.from_bytes(address) >> shift == int.from_bytes(prefix) >> shift
+
+
 def is_multicast(address: Address) -> bool:
     """Return whether an address is in 224.0.0.0/4 or ff00::/8."""
     return address[0] == 0xFF if len(address) == 16 else address[0] >> 4 == 0xE

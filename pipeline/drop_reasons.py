@@ -76,6 +76,8 @@ class MessageRefusal(_Word):
     MESSAGE_TOO_LONG = "message_too_long", "message longer than the limit"
     PARTS = "parts", "not a message of one part"
     RECORD_UNSEALED = "record_unsealed", "node record with a sender key where this node has none, or without one"
+    CERTIFICATE_MALFORMED = "certificate_malformed", "not a certificate, or one with a wrong signature"
+    REVOCATIONS_MALFORMED = "revocations_malformed", "not a revocation list, or one with a wrong signature"
     FLOOD_MALFORMED = "flood_malformed", "not a message of the engine flood"
     MESH_MALFORMED = "mesh_malformed", "not a message of the engine mesh"
     NEMO_MALFORMED = "nemo_malformed", "not a message of the engine nemo"

@@ -154,3 +154,31 @@ and the limit of its kind remains."""
 
 LOG_SUMMARY_SUBJECTS_MAX = 64
 """Peers that are counted for a summary, which names the one with the most lines."""
+
+TIME_MAX = 253_402_300_799
+"""Latest time in certificates, in seconds since 1970: the end of the year 9999, the last with a date of four digits."""
+
+CERTIFICATE_BYTES_MAX = 2048
+"""Size of a certificate: most have 250 bytes, and the largest that the fields of this version allow has 1,700.
+RECORDS_PER_MESSAGE_MAX of them are half a message of MESSAGE_BYTES_MAX."""
+
+CERTIFICATE_PREFIXES_MAX = 16
+"""Networks behind a node, and ranges of groups, in its certificate: a host routes for a few LANs."""
+
+CERTIFICATE_GRACE_S = 24 * 3600
+"""Time for which a certificate is accepted before and after its period.  A clock in local time instead of UTC is 14 h
+wrong at the most, and a renewal may be a working day late.  A node that must leave at once is revoked."""
+
+REVOCATIONS_MAX = 2 * NODES_MAX
+"""Entries of a revocation list: every node of the largest overlay twice within the lifetime of its certificates."""
+
+REVOCATION_REASON_LENGTH_MAX = 64
+"""Length of the reason of a revocation: a few words for `authority list`."""
+
+REVOCATION_LIST_BYTES_MAX = 256 << 10
+"""Size of a revocation list: REVOCATIONS_MAX entries of 119 bytes, the largest, are 244 kB.  That is a quarter of a
+message of MESSAGE_BYTES_MAX."""
+
+REVOCATION_KEPT_S = 30 * 24 * 3600
+"""Time for which a revocation stays in the list after the last certificate that it concerns has expired.  Nodes whose
+clocks are that far behind do not accept an excluded node again."""

@@ -1,1 +1,1 @@
-"""Keys: the network key's file, the rotation of a node's sender key, the rollover of the network key."""
+"""Keys: identities and certificates of nodes, the network key, the rotation of sender keys."""
