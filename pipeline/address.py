@@ -22,6 +22,15 @@ NodeId: TypeAlias = int
 OVERLAY_V4 = ipaddress.IPv4Network("10.77.0.0/16")
 OVERLAY_V6 = ipaddress.IPv6Network("fd77::/64")
 LINK_LOCAL_V6 = ipaddress.IPv6Network("fe80::/64")
+_SPECIAL_V4 = tuple(map(ipaddress.IPv4Network, ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")))
+_SPECIAL_V6 = tuple(map(ipaddress.IPv6Network, ("::/8", "fe80::/10", "ff00::/8")))
+"""Networks without addresses of hosts that others can reach (RFC 6890).  ::/8 has the IPv4-mapped addresses, by which
+shared memory represents IPv4."""
+
+_SPECIAL_RANGES = {
+    size: tuple((int(each.network_address), int(each.broadcast_address)) for each in networks)
+    for size, networks in ((4, _SPECIAL_V4), (16, _SPECIAL_V6))
+}
 
 _SSM_V4 = bytes([232])
 _V4_LINK_SCOPE = bytes([224, 0, 0])
@@ -66,6 +75,17 @@ def is_unicast(address: Address) -> bool:
     if len(address) == 4:
         return address[0] not in (0, 127) and address[0] < 224
     return address[0] != 0xFF and address not in (bytes(16), bytes(15) + b"\x01")
+
+
+def spans_special_addresses(address: Address, prefix: int) -> bool:
+    """Return whether a prefix has addresses that no node can have.
+
+    These are unspecified, loopback, link-local, multicast, class E and IPv4-mapped addresses.
+    """
+    bits = 8 * len(address)
+    first = int.from_bytes(address) >> (bits - prefix) << (bits - prefix)
+    last = first | (1 << (bits - prefix)) - 1
+    return any(first <= high and low <= last for low, high in _SPECIAL_RANGES[len(address)])
 
 
 def is_link_scope(group: Address) -> bool:

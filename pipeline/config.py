@@ -72,9 +72,10 @@ class RingsSection(_Section, frozen=True):
 
 
 class OverlaySection(_Section, frozen=True):
-    """[overlay]: the engine that decides the routes, and the options of each engine ([overlay.NAME])."""
+    """[overlay]: the engine that decides the routes, the options of each engine ([overlay.NAME]), nodes' networks."""
 
     engine: str = "mesh"
+    prefixes: tuple[str, ...] = ()
     options: Mapping[str, Mapping[str, Any]] = {}
 
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pipeline import limits
-from pipeline.address import is_unicast
+from pipeline.address import is_unicast, spans_special_addresses
 from pipeline.endpoint import has_scope_id, is_wildcard, join_endpoint, split_endpoint
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -26,6 +26,8 @@ INTERFACE_LENGTH_MAX = 15
 """IFNAMSIZ without the terminating zero."""
 GROUP_PREFIXES_MAX = 64
 """Ranges in a list of groups, as MP_PREFIXES_MAX."""
+NODE_PREFIXES_MAX = 64
+"""Networks of nodes beside those of this one, which are written by hand."""
 PPS_MAX = 1_000_000_000
 """Largest rate: one token each nanosecond.  A larger one would be no limit."""
 CPUS_MAX = 1024
@@ -97,10 +99,30 @@ def _addresses(texts: tuple[str, ...]) -> tuple[str, ...]:
             raise ValueError(f"{text} has a scope id: leave out what follows the %")
         if not is_unicast(interface.ip.packed):
             raise ValueError(f"{text} is not a unicast address")
+        if spans_special_addresses(interface.ip.packed, interface.max_prefixlen):
+            raise ValueError(f"{text} is link-local or reserved: other nodes do not accept it")
         if interface.version in found:
             raise ValueError(f"{text} is a second IPv{interface.version} address: a node has one of each family")
         found[interface.version] = str(interface)
     return tuple(found.values())
+
+
+def _node_prefixes(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Check networks in which nodes may have addresses."""
+    found = []
+    for text in texts:
+        if "%" in text:
+            raise ValueError(f"{text} has a scope id: leave out what follows the %")
+        try:
+            network = ipaddress.ip_network(text)
+        except ValueError as error:
+            raise ValueError(f"{text}: {str(error).removeprefix(text).strip()}") from None
+        if spans_special_addresses(network.network_address.packed, network.prefixlen):
+            raise ValueError(f"{text} has loopback, link-local, multicast or reserved addresses")
+        found.append(str(network))
+    if len(set(found)) > NODE_PREFIXES_MAX:
+        raise ValueError(f"{len(set(found))} prefixes, {NODE_PREFIXES_MAX} are the limit: give one that spans several")
+    return tuple(dict.fromkeys(found))
 
 
 def _routes(texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -197,6 +219,7 @@ CHECKS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "rings.host_slots": _power_of_two(64, 65536),
         "rings.overlay_slots": _power_of_two(8, 1024),
         "overlay.engine": _engine,
+        "overlay.prefixes": _node_prefixes,
         "membership.robustness": _bounded(1, ROBUSTNESS_MAX),  # RFC 9776 §8.1 forbids 0
         "membership.query_interval_s": _bounded(0.2, INTERVAL_MAX_S, " s"),
         "membership.query_response_interval_s": _bounded(0.1, RESPONSE_MAX_S, " s"),

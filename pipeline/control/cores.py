@@ -20,9 +20,11 @@ import structlog
 from pipeline.address import parse_prefix
 from pipeline.control.resources import ControlResources
 from pipeline.io.checkpoint import Checkpoint
+from pipeline.io.interface import host_addresses
 from pipeline.io.state import IncarnationFile
 from pipeline.membership.querier_address import querier_addresses
 from pipeline.membership.router import MembershipRouter
+from pipeline.overlay.address_claims import AddressClaims
 from pipeline.overlay.node import NodeConfig, OverlayNode
 
 SAVE_DELAY_S = 0.2
@@ -116,6 +118,7 @@ class Cores:
 
 def _new_node(resources: ControlResources, incarnation: int, now: float) -> OverlayNode:
     config = resources.config
+    addresses = tuple(map(parse_prefix, config.tun.addresses))
     return OverlayNode(
         NodeConfig(
             name=config.node.name,
@@ -127,7 +130,8 @@ def _new_node(resources: ControlResources, incarnation: int, now: float) -> Over
             engine=config.overlay.engine,
             engine_options=config.overlay.options.get(config.overlay.engine, {}),
             peers=config.node.peers,
-            addresses=tuple(parse_prefix(text) for text in config.tun.addresses),
+            addresses=addresses,
+            claims=AddressClaims((*addresses, *map(parse_prefix, config.overlay.prefixes)), host_addresses()),
         ),
         random=random.random,
         now=now,

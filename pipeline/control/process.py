@@ -26,7 +26,7 @@ import structlog
 import zmq
 
 from pipeline import engines, limits, logs
-from pipeline.address import Address, is_multicast, link_local, show_prefix
+from pipeline.address import Address, is_multicast, show_prefix
 from pipeline.control import show
 from pipeline.control.admission import PeerAdmission
 from pipeline.control.cores import Cores
@@ -370,8 +370,7 @@ class _Control:
                 self.publisher.publish_link(record, link, up=up)
                 log.info("link up" if up else "link down", peer=record.name, endpoint=record.endpoint, reason=why)
             case events.AddressOwnersChanged(owners=owners):
-                local = {link_local(address): node for address, node in owners.items() if len(address) == 16}
-                self.table.set_address_owners({**local, **owners}, own=self.node.record.node_id)
+                self.table.set_address_owners(owners, own=self.node.record.node_id)
             case events.AddressMoved(addresses=moved):
                 self.publisher.publish_own_addresses(self.node.record)
                 self._move_addresses(moved)

@@ -15,8 +15,10 @@ import socket
 import struct
 from collections.abc import Sequence
 
+import psutil
 import structlog
 
+from pipeline.address import Address, parse
 from pipeline.config import TunSection
 from pipeline.errors import PipelineError
 from pipeline.io import netlink, tun
@@ -151,6 +153,20 @@ class InterfaceFlags:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+
+def host_addresses() -> frozenset[Address]:
+    """Return the addresses of this host's interfaces, but for point-to-point ones.
+
+    TUNs are point-to-point, and several instances of one host can be nodes of one overlay.
+    """
+    found: set[Address] = set()
+    flags = {interface: each.flags.split(",") for interface, each in psutil.net_if_stats().items()}
+    for interface, addresses in psutil.net_if_addrs().items():
+        if "pointopoint" not in flags.get(interface, []):
+            texts = [each.address for each in addresses if each.family in (socket.AF_INET, socket.AF_INET6)]
+            found.update(parse(text.partition("%")[0]) for text in texts)
+    return frozenset(found)
 
 
 def _index_of(interface: str) -> int:

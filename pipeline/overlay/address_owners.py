@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pipeline import limits
-from pipeline.address import Address, NodeId, derive_addresses
+from pipeline.address import Address, NodeId, derive_addresses, link_local, show
 from pipeline.messages import NodeRecord
 
 V4_PREFIX = 16
@@ -50,8 +50,15 @@ class AddressOwners:
         return bool(old.addresses)
 
     def owners(self) -> dict[Address, NodeId]:
-        """Return the owner of each address."""
-        return {address: first_holder(*claimants.values()).node_id for address, claimants in self._by_address.items()}
+        """Return the owner of each address, and of the link-local ones that nodes derive from their IPv6 addresses.
+
+        Addresses of several networks can lead to one link-local address.
+        """
+        claimants = {address: list(records.values()) for address, records in self._by_address.items()}
+        for address, records in self._by_address.items():
+            if len(address) == 16:
+                claimants.setdefault(link_local(address), []).extend(records.values())
+        return {address: first_holder(*records).node_id for address, records in claimants.items()}
 
     def rivals(self, own: NodeRecord) -> list[NodeRecord]:
         """Return the other nodes that claim an address of `own`, each once."""
@@ -62,6 +69,18 @@ class AddressOwners:
             if other.node_id != own.node_id
         }
         return [found[node_id] for node_id in sorted(found)]
+
+    def conflicts(self, own: NodeRecord) -> list[tuple[str, str]]:
+        """Return (name, line for the operator) of each node that was given an address of `own` as well."""
+        found = []
+        for rival in self.rivals(own) if own.explicit_addresses else []:
+            if rival.explicit_addresses:
+                theirs = dict(rival.addresses)
+                shared = ", ".join(show(address) for address, _ in own.addresses if address in theirs)
+                owner = first_holder(own, rival).name
+                text = f"{own.name} and {rival.name} were both given {shared}: unicast goes to {owner}"
+                found.append((rival.name, text))
+        return found
 
     def must_move(self, own: NodeRecord) -> bool:
         """Return whether another node owns a derived address of `own`."""

@@ -20,7 +20,10 @@ from pipeline.messages import NodeRecord
 
 
 class RecordChanged(msgspec.Struct, frozen=True):
-    """A record is new or has changed: install its key, endpoint, lanes and addresses."""
+    """A record is new or has changed: install its key, endpoint, lanes and addresses.
+
+    The record has only the addresses that its node may have (address_claims.py).
+    """
 
     record: NodeRecord
     link: int
@@ -45,7 +48,7 @@ class PeerChanged(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class AddressOwnersChanged:
-    """The owners of overlay addresses have changed; all are listed, this node's own addresses included."""
+    """The owners of overlay addresses have changed; all are listed, with this node's own and link-local ones."""
 
     owners: Mapping[Address, NodeId]
 
@@ -74,6 +77,8 @@ class NoticeKind(enum.StrEnum):
     """A second node of this name was started; this one continues."""
     ADDRESS_CONFLICT = "address_conflict"
     """Two nodes have the same explicit address (`--address`)."""
+    ADDRESS_REFUSED = "address_refused"
+    """A node claims an address that is not of the overlay (address_claims.py): its packets from it are dropped."""
     ENGINE_MISMATCH = "engine_mismatch"
     """A node runs another engine: no packets pass between it and this node."""
     NO_ANSWER = "no_answer"

@@ -19,12 +19,13 @@ from typing import Any
 import msgspec
 
 from pipeline import engines, limits, messages
-from pipeline.address import Address, NodeId, SourceFilter, derive_node_id, show
+from pipeline.address import Address, NodeId, SourceFilter, derive_node_id
 from pipeline.drop_reasons import MessageRefusal
 from pipeline.engines.api import Engine, EngineContext, LinkState, LinkWanted, Resend, RouteChanged, Transmit
 from pipeline.errors import WireError
 from pipeline.messages import EngineMessage, NodeRecord
-from pipeline.overlay.address_owners import AddressOwners, first_holder
+from pipeline.overlay.address_claims import AddressClaims
+from pipeline.overlay.address_owners import AddressOwners
 from pipeline.overlay.directory import Directory
 from pipeline.overlay.directory_view import DirectoryView, FullView
 from pipeline.overlay.events import (
@@ -60,6 +61,8 @@ class NodeConfig:
     peers: tuple[str, ...] = ()
     addresses: tuple[tuple[Address, int], ...] = ()
     """Explicit (address, prefix length) pairs; without any, a pair is derived from the name."""
+    claims: AddressClaims = field(default_factory=AddressClaims)
+    """Rule for the addresses that other nodes may have."""
     view: type[DirectoryView] = FullView
     """Extent of the directory that the node holds; daemons have a full view."""
     share: Callable[[NodeRecord], NodeRecord] = lambda record: record
@@ -339,7 +342,7 @@ class OverlayNode:
         events = self._peer_table.events
         owners_may_change = False
         while events:
-            event = events.popleft()
+            event = self._accept_addresses(events.popleft())
             match event:
                 case RecordChanged(record=record):
                     self._on_record_changed(record, now)
@@ -363,6 +366,14 @@ class OverlayNode:
         if owners_may_change:
             self._settle_addresses(now)
             self._publish_owners(now)
+
+    def _accept_addresses(self, event: NodeEvent) -> NodeEvent:
+        """Return an event in which the record has only the addresses that its node may have."""
+        claims = self._config.claims
+        if isinstance(event, RecordChanged | PeerChanged) and (refusal := claims.explain(event.record)):
+            self._peer_table.notice(NoticeKind.ADDRESS_REFUSED, event.record.name, refusal)
+            return msgspec.structs.replace(event, record=claims.accept(event.record))
+        return event
 
     def _on_record_changed(self, record: NodeRecord, now: float) -> None:
         """Drop the engine's state of a node that has restarted; give notice of one that runs another engine."""
@@ -388,16 +399,10 @@ class OverlayNode:
             self._address_attempt, addresses = self._address_owners.derive(own.name, own.node_id, attempt)
             self._peer_table.update_own(now, addresses=addresses)
             self._events.append(AddressMoved(addresses))
-        elif own.explicit_addresses:
-            for rival in self._address_owners.rivals(own):
-                if rival.explicit_addresses:
-                    theirs = dict(rival.addresses)
-                    shared = ", ".join(show(address) for address, _ in own.addresses if address in theirs)
-                    owner = first_holder(own, rival).name
-                    text = f"{own.name} and {rival.name} were both given {shared}: unicast goes to {owner}"
-                    self._peer_table.notice(NoticeKind.ADDRESS_CONFLICT, rival.name, text)
-            self._events.extend(self._peer_table.events)
-            self._peer_table.events.clear()
+        for rival, text in self._address_owners.conflicts(own):
+            self._peer_table.notice(NoticeKind.ADDRESS_CONFLICT, rival, text)
+        self._events.extend(self._peer_table.events)
+        self._peer_table.events.clear()
 
     def _publish_owners(self, now: float) -> None:
         if not self._view.covers_all_nodes:
@@ -424,7 +429,7 @@ class OverlayNode:
                 node_id=peer.record.node_id,
                 name=peer.record.name,
                 endpoint=peer.record.endpoint,
-                addresses=peer.record.addresses,
+                addresses=self._config.claims.accept(peer.record).addresses,
                 is_up=peer.is_up,
                 link=self._peer_table.links.get(peer.record.node_id),
             )

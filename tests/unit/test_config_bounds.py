@@ -12,7 +12,7 @@ from pipeline.shm._native import ffi, lib
 
 from pipeline import limits
 from pipeline.config import Config, load
-from pipeline.config_checks import GROUP_PREFIXES_MAX, MTU_MAX, MTU_MIN, ROBUSTNESS_MAX
+from pipeline.config_checks import GROUP_PREFIXES_MAX, MTU_MAX, MTU_MIN, NODE_PREFIXES_MAX, ROBUSTNESS_MAX
 from pipeline.engines.nemo.options import Options, read
 from pipeline.errors import PipelineError
 from pipeline.membership.router import MembershipRouter
@@ -24,6 +24,7 @@ from tests.unit.membership_link import QUERIER_V4, QUERIER_V6
 
 PEERS = tuple(f"192.0.2.{number}" for number in range(limits.SEEDS_MAX))
 GROUPS = tuple(f"239.1.{number}.0/24" for number in range(GROUP_PREFIXES_MAX))
+PREFIXES = tuple(f"10.88.{number}.0/24" for number in range(NODE_PREFIXES_MAX))
 GROUP_LISTS = ("groups.send_allow", "groups.send_deny", "groups.receive_allow", "groups.receive_deny")
 
 
@@ -38,8 +39,8 @@ def load_config(**values: object) -> Config:
 
 @pytest.mark.parametrize(
     ("key", "most"),
-    [("node.peers", PEERS), *((key, GROUPS) for key in GROUP_LISTS)],
-    ids=["node.peers", *GROUP_LISTS],
+    [("node.peers", PEERS), ("overlay.prefixes", PREFIXES), *((key, GROUPS) for key in GROUP_LISTS)],
+    ids=["node.peers", "overlay.prefixes", *GROUP_LISTS],
 )
 def test_lists_are_bounded(key: str, most: tuple[str, ...]) -> None:
     """Goal: a list one longer than its bound is refused with the key in the line."""
