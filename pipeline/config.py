@@ -28,6 +28,8 @@ from pipeline.errors import ConfigError, PipelineError, UsageError
 ENV_PREFIX = "MCAST_PIPELINE_"
 SHOWN_ITEMS_MAX = 8
 """Items of a list in an error line, which is still readable then."""
+FILE_KEYS = frozenset({"node.key", "node.identity", "node.certificate", "security.authority", "security.revocations"})
+"""Keys whose values are paths; those in a file are relative to its directory."""
 KEY_FLAGS = "--key FILE (make one with `pipeline keygen FILE`), or --insecure to send unencrypted"
 
 
@@ -36,13 +38,15 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class NodeSection(_Section, frozen=True):
-    """[node]: name and endpoint of this node, its peers and its key."""
+    """[node]: name and endpoint of this node, its peers, keys and certificate."""
 
     name: str = ""  # the host name by default
     listen: str = f"0.0.0.0:{limits.PORT}"
     peers: tuple[str, ...] = ()
     key: str | None = None
     insecure: bool = False
+    identity: str | None = None  # in the state directory by default
+    certificate: str | None = None  # in the state directory by default
 
 
 class TunSection(_Section, frozen=True):
@@ -91,7 +95,10 @@ class GroupsSection(_Section, frozen=True):
 
 
 class SecuritySection(_Section, frozen=True):
-    """[security]: rotation of the sender key, rollover of the network key, source addresses and rates of peers."""
+    """[security]: the authority, changes of keys, source addresses and rates of peers."""
+
+    authority: str | None = None
+    revocations: str | None = None  # in the state directory by default
 
     rotate_interval_s: float = 3600.0
     rotate_packets: int = 1 << 32
@@ -310,7 +317,7 @@ def _check(key: str, setting: _Setting) -> Any:
         value = msgspec.convert(value, _FIELDS[key].type, strict=setting.rank >= 2)
     except msgspec.ValidationError as error:
         raise setting.error(key, describe_expected(_FIELDS[key].type, error)) from error
-    if key == "node.key" and value is not None and setting.base is not None:
+    if key in FILE_KEYS and value is not None and setting.base is not None:
         value = str(setting.base / value)
     check = CHECKS.get(key)
     if check is None or value is None:

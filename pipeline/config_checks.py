@@ -196,7 +196,7 @@ def _power_of_two(low: int, high: int) -> Callable[[int], int]:
     return check
 
 
-def _key_file(text: str) -> str:
+def _file(text: str) -> str:
     if not text:
         raise ValueError("not the name of a file")
     return text
@@ -207,7 +207,9 @@ CHECKS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "node.name": _name,
         "node.listen": _node_endpoint,
         "node.peers": _peers,
-        "node.key": _key_file,
+        "node.key": _file,
+        "node.identity": _file,
+        "node.certificate": _file,
         "tun.interface": _interface,
         "tun.mtu": _bounded(MTU_MIN, MTU_MAX),
         "tun.addresses": _addresses,
@@ -235,6 +237,8 @@ CHECKS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "groups.receive_deny": _group_prefixes,
         "groups.send_pps": _bounded(0, PPS_MAX),
         "groups.receive_pps": _bounded(0, PPS_MAX),
+        "security.authority": _file,
+        "security.revocations": _file,
         "security.rotate_interval_s": _bounded(1, 30 * 86400, " s"),
         "security.rotate_packets": _bounded(1000, 1 << 34),  # replay windows wrap after 2^37 datagrams of a key
         "security.key_grace_s": _bounded(1, 86400, " s"),

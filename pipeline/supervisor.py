@@ -104,7 +104,7 @@ def launch(config: Config, service: Service | None = None) -> int:
     logs.configure(config.log)
     privileges.harden()
     store = keystore.create()
-    if not config.node.insecure and (code := keystore.fill(store, config.node.key or "")):
+    if code := keystore.fill(store, config):
         return code
     control.check_engine(config.overlay.engine)
     # From here on a signal is pending until the loop handles it, because there is something to remove.
@@ -250,6 +250,8 @@ class _Supervisor:
             has_locked_keys = self._resources.region.lock_keys()
             if not (privileges.lock_memory() and has_locked_keys):
                 log.warning("keys may be swapped to disk", reason="no right to lock all memory (LimitMEMLOCK=infinity)")
+            if fault := keystore.identity_fault(self._store):
+                log.warning("identity not kept: for its peers each start of this node is another node", reason=fault)
             privileges.keep_only([privileges.CAP_NET_ADMIN])  # to move addresses
             self._start(self._children[0])  # control, last because it sends queries on the interface
             self._watch()

@@ -273,13 +273,14 @@ def stop(name: str | None) -> int:
 def check(config: str | None, listen: str | None, as_json: bool) -> int:
     """Check whether this host can run a node.
 
-    Checks the kernel, rights, /dev/shm and the port.  Exit code 0: it can; 77: a right is missing; 1: other faults.
+    Checks the kernel, rights, /dev/shm, the port, identity and certificate.  Exit code 0: it can; 77: a right is
+    missing; 1: other faults.
     """
     from pipeline.cli.settings import effective
     from pipeline.io import preflight
 
     settings, _ = effective({"node.listen": listen}, config)
-    findings = preflight.findings(settings.node.listen)
+    findings = preflight.findings(settings)
     _print("check", [finding.as_dict() for finding in findings], as_json=as_json)
     return preflight.exit_code(findings)
 

@@ -1,7 +1,7 @@
 """Checked configuration of a command, from flags and files, and its text for `config show`.
 
-Three checks are here because config.py cannot make them: the engine exists, the CPUs exist, and the key file is
-usable.
+Four checks are here because config.py cannot make them: the engine exists, the CPUs exist, the key file is usable, and
+the certificate is for this node.  A node without configured addresses takes those of its certificate.
 """
 
 from __future__ import annotations
@@ -26,7 +26,18 @@ def effective(flags: Mapping[str, object], file: str | None, *, launching: bool 
     _check_cpus(settings, origins)
     if settings.node.key:
         key_file.load_network_key(Path(settings.node.key))
-    return settings, origins
+    return _with_certificate(settings, origins)
+
+
+def _with_certificate(settings: Config, origins: Origins) -> tuple[Config, Origins]:
+    from pipeline.io import credentials
+
+    certificate = credentials.load(settings).certificate
+    if certificate is None or settings.tun.addresses or not certificate.addresses:
+        return settings, origins
+    tun = msgspec.structs.replace(settings.tun, addresses=credentials.addresses_of(certificate))
+    origin = f"certificate {credentials.certificate_path(settings)}"
+    return msgspec.structs.replace(settings, tun=tun), {**origins, "tun.addresses": origin}
 
 
 def _check_engine(settings: Config, origins: Origins) -> None:

@@ -27,7 +27,7 @@ class ControlResources:
 
     config: Config
     keystore: int
-    """Memory file with the network keys; it is empty with --insecure."""
+    """Memory file with the identity and the network keys; there are none of these with --insecure."""
     addresses: tuple[str, ...]
     mtu: int
     region: Region

@@ -1,23 +1,28 @@
 """Checks of `pipeline check`: whether this host can run a node.
 
 Each check does the thing itself on a small scale and takes it back: it opens a TUN of its own, binds the port, opens a
-file in shared memory.  None looks at the user id.  Of the configuration only the address to listen on is known here.
+file in shared memory.  None looks at the user id.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import importlib.util
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pipeline.config import Config, NodeSection
 from pipeline.errors import PermissionDeniedError, PipelineError
-from pipeline.io import netlink, rundir, sockets, tun
+from pipeline.io import credentials, identity_file, netlink, rundir, sockets, state, tun
+from pipeline.keys import certificate as certificates
+from pipeline.keys.identity import Identity, fingerprint
 
 KERNEL_MIN = (5, 10)
 """Linux 5.10, of Debian 11, has UDP_SEGMENT, UDP_GRO, pidfd and eventfd as they are used here."""
@@ -42,7 +47,7 @@ class Finding:
         return asdict(self)
 
 
-def findings(listen: str) -> list[Finding]:
+def findings(config: Config) -> list[Finding]:
     """Return the finding of each check, in the order in which a launch would meet them."""
     checks: Sequence[tuple[str, Callable[[], Finding]]] = (
         ("kernel", _kernel),
@@ -51,8 +56,10 @@ def findings(listen: str) -> list[Finding]:
         ("tun", _tun),
         ("udp offload", _udp_offload),
         ("shared memory", _shared_memory),
-        ("port", lambda: _port(listen)),
+        ("port", lambda: _port(config.node.listen)),
         ("ipv6", _ipv6),
+        ("identity", lambda: _identity(config.node)),
+        ("certificate", lambda: _certificate(config)),
     )
     return [_run(name, check) for name, check in checks]
 
@@ -156,3 +163,37 @@ def _ipv6() -> Finding:
     if reason is not None:
         return Finding("ipv6", NOTE, f"{reason}: IPv4 groups only")
     return Finding("ipv6", OK, "present")
+
+
+def _identity(node: NodeSection) -> Finding:
+    path = identity_file.path_of(node)
+    try:
+        if state.exists(path):
+            public_key = Identity(identity_file.load(path)).public_key
+            return Finding("identity", OK, f"{path}: {fingerprint(public_key)}")
+        where = next(parent for parent in path.parents if state.exists(parent))
+        os.close(os.open(where, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        if node.identity:
+            raise
+        why = f"{path}: {(error.strerror or str(error)).lower()}: each start is another node for its peers"
+        return Finding("identity", NOTE, why)
+    return Finding("identity", OK, f"{path}: made at the first launch")
+
+
+def _certificate(config: Config) -> Finding:
+    """Check the certificate against the identity, if that has been made, and against the clock."""
+    path = identity_file.path_of(config.node)
+    public_key = None
+    with contextlib.suppress(OSError):  # the state directory may be closed to this user
+        public_key = Identity(identity_file.load(path)).public_key if state.exists(path) else None
+    found = credentials.load(config, public_key)
+    where = credentials.certificate_path(config)
+    if found.certificate is None:
+        if found.authority:
+            return Finding("certificate", MISSING, f"{where}: none yet: launch makes the identity, then have it signed")
+        return Finding("certificate", OK, "open network: none is needed")
+    reason = certificates.check_time(found.certificate, found.now(time.time()))
+    if reason:
+        return Finding("certificate", MISSING, f"{where}: {reason}: renew it, or set the clock")
+    return Finding("certificate", OK, f"{where}: until {certificates.show_time(found.certificate.not_after)}")

@@ -1,4 +1,9 @@
-"""State directory of an instance: what stays between its starts.  That is the last incarnation of its node.
+"""State directory of an instance: what stays between its starts.
+
+    incarnation      the last incarnation of its node (this module)
+    identity         the seed of its key pair (identity_file.py)
+    certificate      its certificate, if there is an authority (credentials.py)
+    revocations      the newest revocation list that it has received (credentials.py)
 
     $STATE_DIRECTORY                 set by systemd (StateDirectory=)
     /var/lib/mcast-pipeline/NAME     without it
@@ -25,6 +30,15 @@ def directory(name: str) -> Path:
     """Return the state directory of an instance."""
     given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
     return Path(given) if given else ROOT / name
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is anything at a path, also a dangling link; OSError if its directory cannot be searched."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 class IncarnationFile:

@@ -126,17 +126,17 @@ def check_claims(
 ) -> str:
     """Return which claim the certificate does not allow, at whatever time; empty if it allows all."""
     if certificate.authority != authority:
-        return "its certificate is of another authority"
+        return "certificate of another authority"
     if certificate.public_key != public_key:
-        return "its certificate is of another key"
+        return "certificate of another key"
     if certificate.name != name:
-        return f"its certificate is for the name {certificate.name}"
+        return f"certificate for the name {certificate.name}"
     for address in addresses:
         if not certificate.holds(address):
-            return f"its certificate does not have the address {show(address)}"
+            return f"certificate without the address {show(address)}"
     for prefix, length in prefixes:
         if not certificate.holds_prefix(prefix, length):
-            return f"its certificate does not have the prefix {show_prefix(prefix, length)}"
+            return f"certificate without the prefix {show_prefix(prefix, length)}"
     return ""
 
 
@@ -145,19 +145,19 @@ def check_time(certificate: Certificate, now: float) -> str:
 
     It is accepted for CERTIFICATE_GRACE_S before and after its period.
     """
-    if now < certificate.not_before - limits.CERTIFICATE_GRACE_S:
-        return f"its certificate begins at {show_time(certificate.not_before)}"
-    if now > certificate.not_after + limits.CERTIFICATE_GRACE_S:
-        return f"its certificate expired at {show_time(certificate.not_after)}"
-    return ""
+    return _check_period(certificate, now, limits.CERTIFICATE_GRACE_S)
 
 
 def describe_grace(certificate: Certificate, now: float) -> str:
-    """Return why a certificate is accepted only for CERTIFICATE_GRACE_S more; empty within its period."""
-    if now < certificate.not_before:
-        return f"its certificate begins at {show_time(certificate.not_before)}"
-    if now > certificate.not_after:
-        return f"its certificate expired at {show_time(certificate.not_after)}"
+    """Return why a certificate is not in its period, accepted or not; empty if it is."""
+    return _check_period(certificate, now, 0)
+
+
+def _check_period(certificate: Certificate, now: float, grace_s: int) -> str:
+    if now < certificate.not_before - grace_s:
+        return f"certificate that begins at {show_time(certificate.not_before)}"
+    if now > certificate.not_after + grace_s:
+        return f"certificate that expired at {show_time(certificate.not_after)}"
     return ""
 
 

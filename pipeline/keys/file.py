@@ -1,8 +1,8 @@
 """The network key: its file, and the keys derived from it.
 
 All nodes of an overlay have the same network key.  Other keys, such as the CURVE key pair of the control links, are
-derived from it; each node's random sender key is sent on those links only.  This module knows files and HKDF, but not
-the use of the derived keys.
+derived from it; each node's random sender key is sent on those links only.  This module knows its file and HKDF, but
+not the use of the derived keys.
 
 The file is text: comments (#), then one key in each line, 32 random bytes in base64.  The first key is the active one.
 A second key is accepted beside it while an overlay moves from one key to the other.
@@ -14,21 +14,17 @@ import base64
 import binascii
 import hashlib
 import hmac
-import os
 import secrets
-import stat
 from pathlib import Path
 
-from pipeline.errors import ConfigError, PermissionDeniedError, PipelineError
+from pipeline.errors import ConfigError
+from pipeline.keys import storage
 
 KEY_BYTES = 32
 """Length of a network key: as strong as the strongest key derived from it (AES-256, Curve25519)."""
 
 KEYS_MAX = 2
 """Keys in a file: the active one, and the previous or the next one.  More would only admit more old keys."""
-
-FILE_BYTES_MAX = 65536
-"""Size above which a file is refused as a key file; no more of it is read."""
 
 _HEAD = "# network key of mcast-pipeline: copy this file to every node of the overlay and show it to nobody\n"
 
@@ -40,24 +36,7 @@ def new_key_text() -> str:
 
 def write_network_key(path: Path) -> None:
     """Make a key file with a new random key and mode 0600; an existing file is never changed."""
-    # O_EXCL, and the mode at creation: the key is never readable by others, and no old key is overwritten.
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except FileExistsError:
-        raise PipelineError(f"{path}: exists already: remove it first if no network needs it") from None
-    except PermissionError as error:
-        raise PermissionDeniedError(f"{path}: {_reason(error)}") from error
-    except OSError as error:
-        raise PipelineError(f"{path}: {_reason(error)}") from error
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            os.fchmod(descriptor, 0o600)  # whatever the umask
-            file.write(new_key_text())
-            file.flush()
-            os.fsync(descriptor)
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise PipelineError(f"{path}: {_reason(error)}") from error
+    storage.create(path, new_key_text(), in_use="remove it first if no network needs it")
 
 
 def add_network_key(path: Path) -> None:
@@ -72,25 +51,7 @@ def retire_network_keys(path: Path) -> None:
 
 
 def _rewrite(path: Path, network_keys: list[bytes]) -> None:
-    """Replace a key file in one step, with the same owner and mode 0600, so that it is never incomplete."""
-    text = _HEAD + "".join(base64.b64encode(key).decode() + "\n" for key in network_keys)
-    new = path.with_name(f".{path.name}.new")
-    try:
-        owner = path.stat()
-        new.unlink(missing_ok=True)
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            os.fchmod(descriptor, 0o600)
-            if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
-                os.fchown(descriptor, owner.st_uid, owner.st_gid)
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        new.replace(path)
-    except OSError as error:
-        new.unlink(missing_ok=True)
-        kind = PermissionDeniedError if isinstance(error, PermissionError) else PipelineError
-        raise kind(f"{path}: {_reason(error)}") from error
+    storage.replace(path, _HEAD + "".join(base64.b64encode(key).decode() + "\n" for key in network_keys))
 
 
 def load_network_key(path: Path | str) -> bytes:
@@ -101,26 +62,12 @@ def load_network_key(path: Path | str) -> bytes:
 def load_network_keys(path: Path | str) -> list[bytes]:
     """Return all keys of a key file, the active one first; errors as in `load_network_key`."""
     path = Path(path)
-    try:
-        # Without O_NONBLOCK the open of a FIFO would block until another process writes to it.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ConfigError(f"{path}: not a regular file")
-            if status.st_mode & 0o077:
-                mode = stat.S_IMODE(status.st_mode)
-                raise ConfigError(f"{path}: others can read this key (mode {mode:04o}): run chmod 600 {path}")
-            data = file.read(FILE_BYTES_MAX + 1)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such key file: make one with pipeline keygen {path}") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the key: {_reason(error)}") from error
-    return _parse(path, data)
+    return _parse(path, storage.read(path, noun="key", remedy=f"make one with pipeline keygen {path}"))
 
 
 def _parse(path: Path, data: bytes) -> list[bytes]:
     keys = []
-    for number, line in enumerate(data[:FILE_BYTES_MAX].splitlines(), start=1):
+    for number, line in enumerate(data[: storage.FILE_BYTES_MAX].splitlines(), start=1):
         word = line.strip()
         if not word or word.startswith(b"#"):
             continue
@@ -131,7 +78,7 @@ def _parse(path: Path, data: bytes) -> list[bytes]:
         if len(key) != KEY_BYTES:
             raise ConfigError(f"{path}: line {number} is not a key (32 bytes in base64): use pipeline keygen")
         keys.append(key)
-    if not keys or len(data) > FILE_BYTES_MAX:
+    if not keys or len(data) > storage.FILE_BYTES_MAX:
         raise ConfigError(f"{path}: no key in this file: make one with pipeline keygen")
     if len(keys) > KEYS_MAX:
         raise ConfigError(f"{path}: {len(keys)} keys, {KEYS_MAX} are the limit: run pipeline keygen --retire {path}")
@@ -152,7 +99,3 @@ def derive(key: bytes, purpose: str, n: int = 32) -> bytes:
         block = hmac.digest(pseudorandom, block + info + bytes([counter]), hashlib.sha256)
         output += block
     return output[:n]
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

@@ -98,6 +98,24 @@ def test_launch_with_unusable_key_names_the_path(tmp_path):
     assert_error(run("launch", "--key", bad), 78, bad)
 
 
+def test_launch_with_unusable_identity_names_the_path(tmp_path):
+    """Goal: exit code 78, and one line with path and remedy.  Method: a readable and a malformed one."""
+    path = tmp_path / "identity"
+    for content, mode, word in (("A" * 43 + "=", 0o644, "chmod 600"), ("hello", 0o600, "restore it")):
+        path.write_text(content)
+        path.chmod(mode)
+        assert_error(run("launch", "--insecure", env={"MCAST_PIPELINE_NODE_IDENTITY": str(path)}), 78, path, word)
+
+
+def test_launch_with_unusable_authority_names_the_path(tmp_path):
+    """Goal: exit code 78, and one line with the path.  Method: a missing one, from the environment and from a file."""
+    assert_error(run("launch", "--insecure", env={"MCAST_PIPELINE_SECURITY_AUTHORITY": "none.pub"}), 78, "none.pub")
+    path = tmp_path / "p.toml"
+    path.write_text("[security]\nauthority = 'none.pub'\n")
+    for words in (["launch", "--insecure", "--config"], ["config", "check"]):
+        assert_error(run(*words, path), 78, tmp_path / "none.pub", "authority init")
+
+
 def test_launch_with_bad_configuration_names_its_origin(tmp_path):
     """Goal: exit code 78, and one line with path and key, or with the variable.
     Method: an unknown key, a missing file, bad variables."""

@@ -13,10 +13,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from pipeline.config import Config, NodeSection
 from pipeline.control.network_key import NetworkKeys
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.io import keystore
+from pipeline.io import identity_file, keystore, state
 from pipeline.io.peers import MessageRates
 from pipeline.keys import file as key_file
 from pipeline.keys.network_rollover import NetworkKeyRollover
@@ -79,19 +81,40 @@ def test_failed_rotation_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest
 
 
 def test_keystore_is_filled_by_a_child_and_wiped(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Goal: a child process reads the key file, control gets the keys, and they are wiped; an error is one line and 78.
-    Method: a file with two keys, and a missing one."""
+    """Goal: a child process reads the secrets, control gets them, and they are wiped; an error is one line and 78.
+    Method: a new identity and a file with two keys, a missing one, and none with --insecure."""
     path = tmp_path / "network.key"
     key_file.write_network_key(path)
     key_file.add_network_key(path)
     fd = keystore.create()
     assert keystore.load(fd) == []
-    assert keystore.fill(fd, str(path)) == 0
-    assert keystore.load(fd) == key_file.load_network_keys(path)
+    node = NodeSection(name="a", key=str(path), identity=str(tmp_path / "identity"))
+    assert keystore.fill(fd, Config(node=node)) == 0
+    seed = identity_file.load(tmp_path / "identity")
+    assert (keystore.load(fd), keystore.load_seed(fd)) == (key_file.load_network_keys(path), seed)
+    keystore.save(fd, [bytes(32)], is_moving=True)
+    assert keystore.load_seed(fd) == seed
     keystore.wipe(fd)
-    assert keystore.load(fd) == []
-    assert keystore.fill(fd, str(tmp_path / "none")) == 78
+    assert (keystore.load(fd), keystore.load_seed(fd)) == ([], bytes(32))
+    assert keystore.fill(fd, Config(node=replace(node, key=str(tmp_path / "none")))) == 78
     assert capfd.readouterr().err.count("\n") == 1
+    assert keystore.fill(fd, Config(node=replace(node, key=None, insecure=True))) == 0
+    assert (keystore.load(fd), keystore.load_seed(fd), keystore.identity_fault(fd)) == ([], seed, "")
+    os.close(fd)
+
+
+def test_identity_that_cannot_be_kept_is_stored_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Goal: such a node starts, and its log has one line when it runs, as no error may have a line before it.
+    Method: a file in place of the state directory."""
+    monkeypatch.setattr(state, "ROOT", tmp_path / "lib")
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    (tmp_path / "lib").write_text("")
+    fd = keystore.create()
+    assert keystore.fill(fd, Config(node=NodeSection(name="a", insecure=True))) == 0
+    assert str(tmp_path / "lib" / "a") in keystore.identity_fault(fd) and keystore.load_seed(fd) != bytes(32)
+    assert capfd.readouterr().err == ""
     os.close(fd)
 
 
