@@ -113,10 +113,10 @@ def is_ssm(group: Address) -> bool:
     return group[0] == 0xFF and group[1] >> 4 == 3 and group[2:4] == b"\x00\x00"
 
 
-def derive_node_id(name: str, attempt: int) -> NodeId:
-    """Return a node's id for its nth attempt after conflicts: 32 bits of a hash of its name, never 0."""
-    digest = hashlib.blake2b(f"{name}#{attempt}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest) or 1
+def derive_node_id(public_key: bytes, attempt: int) -> NodeId:
+    """Return a node's id for its nth attempt after conflicts: 32 bits of a hash of its public key, never 0."""
+    digest = hashlib.blake2b(public_key + bytes([attempt]), digest_size=32).digest()
+    return int.from_bytes(digest[:4]) or 1
 
 
 def derive_addresses(name: str, attempt: int) -> tuple[Address, Address]:

@@ -65,6 +65,33 @@ ADDRESSES_PER_NODE_MAX = 16
 RECORDS_PER_MESSAGE_MAX = 256
 """Node records in one message, of some 200 bytes each: a directory of 1,024 nodes takes four messages."""
 
+MESSAGE_WINDOW = 256
+"""Numbers of a peer's messages that may overtake each other: those of a moment in which a second connection is made."""
+
+GREETING_INTERVAL_S = 0.05
+"""Time between two replies to Greetings of one node, which anybody can repeat; half the time of the first attempts."""
+
+GREETINGS_PER_S = 100
+"""Greetings of this node in reply to messages for another node, or of nodes that it does not know."""
+
+REPORTED_ENDPOINTS_MAX = 8
+"""Endpoints of one silent peer that other nodes report and that are tried in turn.  One member that lies fills one."""
+
+PINS_MAX = 4 * NODES_MAX
+"""Identities whose names are pinned: all nodes of an overlay and as many again that have left it, some 400 kB."""
+
+RECORD_BYTES_MAX = 4096
+"""Size of the signed part of a record: some 300 bytes, and a certificate."""
+
+CERTIFICATE_BYTES_MAX = 2048
+"""Size of a certificate: 64 addresses and prefixes, and room for a hundred groups."""
+
+REVOCATION_LIST_BYTES_MAX = 256 << 10
+"""Size of a revocation list: 4,096 nodes of 32 bytes and their reasons."""
+
+REFUSAL_DETAIL_MAX = 200
+"""Characters of a reason that another node gives: one line of the log."""
+
 SEEDS_MAX = 64
 """Configured peers (`--peer`) of one node.  One that answers is enough: the node learns the others from it."""
 
@@ -87,10 +114,6 @@ RESTORE_STEP = 1 << 20
 INCARNATION_MAX = 1 << 53
 """Largest incarnation, which is the start time in ms since 1970.  No clock reaches it; a larger one in a message could
 only serve to make a node's own incarnation overflow."""
-
-INCARNATION_STEP_MAX = 366 * 24 * 3600 * 1000
-"""Step to a higher incarnation that others report for this node: its clock may have been a year ahead.  280,000 such
-steps lead to INCARNATION_MAX, and a node with a link follows none."""
 
 DIRECTORY_SYNC_INTERVAL_S = 0.2
 """Time between two directory exchanges that a node begins, so that a hundred peers with other records do not cause a

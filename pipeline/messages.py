@@ -1,15 +1,22 @@
 """Messages between processes: between nodes, from workers to control, between command line and control.
 
-Messages are tagged msgspec structs in msgpack; an unknown field or tag is an error, and so is a value out of its
-bounds.  Messages between nodes begin with one byte, the protocol's version, so that a node of another version is
-recognised before its fields are read.  Fields travel by name: `field(name=…)` gives the name on the wire where it
-differs from the attribute.  This module knows no sockets and no keys, and does not act on a message.
+Messages are tagged msgspec structs in msgpack; a value out of its bounds is an error.  Messages between nodes begin
+with one byte, the protocol's version; unknown fields and messages of a later version are ignored.
+
+    protocol 1   1 ‖ message                        records are unsigned, whoever has the network key can send anything
+    protocol 2   2 ‖ Greeting                       a signed record alone, for an endpoint whose node is not known
+                 2 ‖ SealedMessage                  a message for one node, which alone can open it (overlay/envelopes.py)
+                          └─ sealed: Content        the message, and the signed records that belong to it
+
+Fields travel by name: `field(name=…)` gives the name on the wire where it differs from the attribute.  This module
+knows no sockets and no keys, and does not act on a message.
 """
 
 from __future__ import annotations
 
+import enum
 import functools
-from typing import Annotated, Any, TypeAlias, TypedDict
+from typing import Annotated, Any, TypeAlias, TypedDict, get_args
 
 import msgspec
 from msgspec import Meta, field
@@ -20,8 +27,10 @@ from pipeline.drop_reasons import MessageRefusal
 from pipeline.endpoint import is_endpoint
 from pipeline.errors import WireError
 
-PROTOCOL_VERSION = 1
-"""Raised when nodes of the old and the new version cannot read each other's messages."""
+UNSIGNED_PROTOCOL, SIGNED_PROTOCOL = 1, 2
+"""Versions of the protocol between nodes: records without and with signatures."""
+PROTOCOLS = (UNSIGNED_PROTOCOL, SIGNED_PROTOCOL)
+"""Oldest and newest version that this node speaks.  Two nodes use the newest version that both speak."""
 
 KEY_BYTES = 32
 """Length of a sender key, as MP_KEY_BYTES."""
@@ -40,8 +49,11 @@ Stamp: TypeAlias = tuple[Count, Count]
 """(incarnation, version) of a record; the greater tuple is the newer record."""
 
 
-class NodeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Description of a node for the other nodes.  Only the node itself makes a new version of it."""
+class NodeRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Description of a node for the other nodes.  Only the node itself makes a new version of it.
+
+    On the wire it stands in messages of protocol 1 only, without the fields from `public_key` on.
+    """
 
     node_id: Id
     name: Name
@@ -54,20 +66,81 @@ class NodeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     lanes: Annotated[int, Meta(ge=1, le=limits.LANES_MAX)]
     key_epoch: Annotated[int, Meta(ge=0, le=255)]
     sender_key: Annotated[bytes, Meta(max_length=32)]
-    """Empty if the node does not seal (`--insecure`)."""
+    """Empty if the node does not seal (`--insecure`), or if its key is not known yet."""
     second_epoch: Annotated[int, Meta(ge=0, le=255)] | None = None
     """During a sender-key rotation: the epoch of the next key, or of the previous one."""
     second_key: Annotated[bytes, Meta(max_length=32)] = b""
     engine: Name
     explicit_addresses: bool
+    public_key: bytes = b""
+    """Public key of the node's identity; empty in records of protocol 1."""
+    id_attempt: int = 0
+    """Number of conflicts of node ids after which the node has its id."""
+    protocols: tuple[int, int] = (UNSIGNED_PROTOCOL, UNSIGNED_PROTOCOL)
+    """Oldest and newest version of the protocol that the node speaks."""
+    is_sealing: bool = False
+    """True if the node seals its datagrams, so that its key must be known to open them."""
+    is_kept: bool = True
+    """False if the node's identity ends with its process, as its state directory cannot be written."""
+    certificate: bytes = b""
+    """Certificate of the network's authority (keys/certificate.py); empty in an open network."""
+    body: bytes = b""
+    """The RecordBody as the node has signed it."""
+    signature: bytes = b""
 
     @property
     def stamp(self) -> Stamp:
         """(incarnation, version) of this record."""
         return self.incarnation, self.version
 
+    @property
+    def is_signed(self) -> bool:
+        """True if the record was verified with its node's public key; False in protocol 1."""
+        return bool(self.signature)
 
-class NodeMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    @property
+    def has_keys(self) -> bool:
+        """True if all is known that the node's datagrams need to be opened."""
+        return bool(self.sender_key) or not self.is_sealing
+
+
+class RecordBody(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node signs of its record.  Unknown fields are ignored, and stay in the signed bytes."""
+
+    public_key: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    id_attempt: Annotated[int, Meta(ge=0, lt=limits.NODE_ID_ATTEMPTS_MAX)]
+    name: Name
+    incarnation: Incarnation
+    version: Count
+    addresses: Annotated[tuple[tuple[Packed, Prefix], ...], Meta(max_length=limits.ADDRESSES_PER_NODE_MAX)]
+    explicit_addresses: bool
+    endpoint: Endpoint
+    lanes: Annotated[int, Meta(ge=1, le=limits.LANES_MAX)]
+    engine: Name
+    protocols: tuple[Annotated[int, Meta(ge=1, le=255)], Annotated[int, Meta(ge=1, le=255)]]
+    key_epoch: Annotated[int, Meta(ge=0, le=255)]
+    key_digest: Annotated[bytes, Meta(max_length=32)]
+    """Digest of the sender key, which travels beside the body; empty if the node does not seal."""
+    second_epoch: Annotated[int, Meta(ge=0, le=255)] | None = None
+    second_digest: Annotated[bytes, Meta(max_length=32)] = b""
+    is_kept: bool = True
+    certificate: Annotated[bytes, Meta(max_length=limits.CERTIFICATE_BYTES_MAX)] = b""
+
+
+class SignedRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A record on the wire of protocol 2: the signed body, and what other nodes may add to it."""
+
+    body: Annotated[bytes, Meta(max_length=limits.RECORD_BYTES_MAX)]
+    """A RecordBody in msgpack, forwarded as its node has made it."""
+    signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
+    sender_key: Annotated[bytes, Meta(max_length=32)] = b""
+    second_key: Annotated[bytes, Meta(max_length=32)] = b""
+    seen: Endpoint = ""
+    """The node's endpoint as the sender of this message knows it: the body of a node that listens on all addresses
+    names none."""
+
+
+class NodeMessage(msgspec.Struct, frozen=True, kw_only=True):
     """Fields of every message between nodes: the sender, its incarnation, and the endpoint for replies."""
 
     sender: Id
@@ -88,7 +161,8 @@ class Hello(NodeMessage, frozen=True, tag="hello"):
 
     number: Count
     """Grows with each Hello, Heartbeat and Goodbye of the sender: a message that was overtaken is ignored."""
-    record: NodeRecord
+    record: NodeRecord | None = None
+    """Record of the sender.  In protocol 2 it stands in the SealedMessage, and is put here when that is opened."""
     acked_stamp: Stamp | None = field(default=None, name="known")
     """Acknowledges this version of the receiver's record.  None: the sender has no link to the receiver."""
     dialled: Endpoint = field(default="", name="to")
@@ -122,7 +196,43 @@ class DirectorySummary(NodeMessage, frozen=True, tag="summary"):
 class DirectoryUpdate(NodeMessage, frozen=True, tag="directory"):
     """Records that the receiver lacks."""
 
-    records: Annotated[list[NodeRecord], Meta(max_length=limits.RECORDS_PER_MESSAGE_MAX)]
+    records: Annotated[list[NodeRecord], Meta(max_length=limits.RECORDS_PER_MESSAGE_MAX)] = []
+    """In protocol 2 they stand in the Content, and are put here when that is opened."""
+
+
+class RefusalReason(enum.StrEnum):
+    """Reasons for which a node takes no record of another one."""
+
+    CLONE = "clone"
+    """A node with the same identity is alive; its record comes with the refusal."""
+    OLDER = "older"
+    """A newer record of the same node is known; it comes with the refusal."""
+    NAME = "name"
+    """A live node with another identity has the name; its record comes with the refusal."""
+    PINNED = "pinned"
+    """The name is pinned to another identity, whose node is away."""
+    ID = "id"
+    """A node with another identity has the node id; its record comes with the refusal."""
+    CERTIFICATE = "certificate"
+    """The network has an authority, and the certificate is missing or not valid; `detail` says why."""
+    PROTOCOL = "protocol"
+    """The two nodes have no version of the protocol in common."""
+
+
+class Refusal(NodeMessage, frozen=True, tag="refusal"):
+    """The sender does not take the receiver's record, so there is no link."""
+
+    reason: Annotated[str, Meta(max_length=32)]
+    """A RefusalReason; a later version may know others."""
+    detail: Annotated[str, Meta(max_length=limits.REFUSAL_DETAIL_MAX)] = ""
+    records: Annotated[list[NodeRecord], Meta(max_length=0)] = []
+    """As in DirectoryUpdate: the record in the way, if any."""
+
+
+class Revocations(NodeMessage, frozen=True, tag="revocations"):
+    """The newest revocation list of the authority that the sender has (keys/certificate.py)."""
+
+    revocation_list: Annotated[bytes, Meta(max_length=limits.REVOCATION_LIST_BYTES_MAX)] = field(name="list")
 
 
 class EngineMessage(NodeMessage, frozen=True, tag="engine"):
@@ -132,7 +242,47 @@ class EngineMessage(NodeMessage, frozen=True, tag="engine"):
     body: bytes
 
 
-AnyNodeMessage: TypeAlias = Hello | Heartbeat | Goodbye | DirectorySummary | DirectoryUpdate | EngineMessage
+AnyNodeMessage: TypeAlias = (
+    Hello | Heartbeat | Goodbye | DirectorySummary | DirectoryUpdate | Refusal | Revocations | EngineMessage
+)
+
+
+class Greeting(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """First message to an endpoint whose node is not known: the record of the sender, without its keys."""
+
+    record: SignedRecord
+    dialled: Endpoint = ""
+    """The endpoint to which this Greeting was sent."""
+
+
+class SealedMessage(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """A message for one node, sealed with a key that only the two nodes have."""
+
+    sender: Id
+    incarnation: Incarnation
+    receiver: Id
+    receiver_incarnation: Incarnation
+    number: Count
+    """Grows with each message of the sender's incarnation; a receiver takes each number once."""
+    endpoint: Endpoint
+    """Endpoint for replies."""
+    sealed: Annotated[bytes, Meta(max_length=limits.MESSAGE_BYTES_MAX)]
+    """A Content, sealed together with the fields above."""
+    record: SignedRecord | None = None
+    """Record of the sender in a Hello, from which the receiver has the sender's public key; without sender keys."""
+
+
+class Content(msgspec.Struct, frozen=True, array_like=True):
+    """The sealed part of a SealedMessage."""
+
+    message: msgspec.Raw
+    """An AnyNodeMessage."""
+    records: Annotated[list[SignedRecord], Meta(max_length=limits.RECORDS_PER_MESSAGE_MAX)] = []
+    keys: tuple[bytes, bytes] = (b"", b"")
+    """Sender key and second key of the record in the SealedMessage."""
+
+
+AnyFrame: TypeAlias = Greeting | SealedMessage
 
 
 class Punt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="punt"):
@@ -163,40 +313,89 @@ AnyLocalMessage: TypeAlias = Punt | Request | Reply
 
 _encoder = msgspec.msgpack.Encoder()
 _node_decoder = msgspec.msgpack.Decoder(AnyNodeMessage)
+_kind_decoder = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
+_frame_decoder = msgspec.msgpack.Decoder(AnyFrame)
 _local_decoder = msgspec.msgpack.Decoder(AnyLocalMessage)
-_VERSION_BYTE = bytes([PROTOCOL_VERSION])
+_KINDS = {_encoder.encode(kind.__struct_config__.tag) for kind in get_args(AnyNodeMessage)}
 
 
-def encode_node(message: AnyNodeMessage) -> bytes:
-    """Return the bytes of a message to another node; one that is too long is a bug of ours."""
-    data = _VERSION_BYTE + _encoder.encode(message)
-    assert len(data) <= limits.MESSAGE_BYTES_MAX, f"{type(message).__name__} of {len(data)} bytes"
-    return data
+def protocol_of(data: bytes) -> int:
+    """Return the version of the protocol in which a message between nodes is written; 0 if it is empty."""
+    return data[0] if data else 0
 
 
-def decode_node(data: bytes) -> AnyNodeMessage:
-    """Return the message in these bytes; WireError with a reason word if there is none."""
+def encode_unsigned(message: AnyNodeMessage) -> bytes:
+    """Return the bytes of a message of protocol 1; one that is too long is a bug of ours."""
+    return _with_version(UNSIGNED_PROTOCOL, _encoder.encode(message))
+
+
+def decode_unsigned(data: bytes) -> AnyNodeMessage:
+    """Return the message of protocol 1 in these bytes; WireError with a reason word if there is none."""
+    message = _decode_message(_without_version(data, UNSIGNED_PROTOCOL))
+    if message is None or not _is_sound(message):
+        raise WireError(MessageRefusal.MESSAGE_MALFORMED)
+    return message
+
+
+def encode_frame(frame: AnyFrame) -> bytes:
+    """Return the bytes of a frame of protocol 2; one that is too long is a bug of ours."""
+    return _with_version(SIGNED_PROTOCOL, _encoder.encode(frame))
+
+
+def decode_frame(data: bytes) -> AnyFrame:
+    """Return the frame of protocol 2 in these bytes; WireError with a reason word if there is none."""
+    frame: AnyFrame = _decode(_frame_decoder, _without_version(data, SIGNED_PROTOCOL))
+    return frame
+
+
+def encode_message(message: AnyNodeMessage) -> bytes:
+    """Return the bytes of a message as they stand in a Content."""
+    return _encoder.encode(message)
+
+
+def decode_message(data: bytes | msgspec.Raw) -> AnyNodeMessage | None:
+    """Return the message of a Content; None if a later version has added its kind, WireError if it is malformed."""
+    return _decode_message(data)
+
+
+def _with_version(protocol: int, data: bytes) -> bytes:
+    assert len(data) < limits.MESSAGE_BYTES_MAX, f"a message of {len(data)} bytes"
+    return bytes([protocol]) + data
+
+
+def _without_version(data: bytes, protocol: int) -> memoryview:
     if len(data) > limits.MESSAGE_BYTES_MAX:
         raise WireError(MessageRefusal.MESSAGE_TOO_LONG)
     if not data:
         raise WireError(MessageRefusal.MESSAGE_MALFORMED)
-    if data[0] != PROTOCOL_VERSION:
+    if data[0] != protocol:
         raise WireError(MessageRefusal.PROTOCOL_VERSION)
+    return memoryview(data)[1:]
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes | memoryview | msgspec.Raw) -> Any:
     try:
-        message: AnyNodeMessage = _node_decoder.decode(data[1:])
+        return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(MessageRefusal.MESSAGE_MALFORMED) from error
-    if not _is_sound(message):
-        raise WireError(MessageRefusal.MESSAGE_MALFORMED)
+
+
+def _decode_message(data: bytes | memoryview | msgspec.Raw) -> AnyNodeMessage | None:
+    try:
+        message: AnyNodeMessage = _decode(_node_decoder, data)
+    except WireError:
+        if bytes(_decode(_kind_decoder, data).get("type", b"")) in _KINDS:
+            raise
+        return None
     return message
 
 
 def records_of(message: AnyNodeMessage) -> list[NodeRecord]:
     """Return the records that a message carries."""
     match message:
-        case Hello(record=record):
+        case Hello(record=record) if record is not None:
             return [record]
-        case DirectoryUpdate(records=records):
+        case DirectoryUpdate(records=records) | Refusal(records=records):
             return records
         case _:
             return []
@@ -220,19 +419,18 @@ def decode_local(data: bytes) -> AnyLocalMessage:
 
 def _is_sound(message: AnyNodeMessage) -> bool:
     """Check what the types cannot express: a Hello describes its sender, and records fit into shared memory."""
-    match message:
-        case Hello(record=record):
-            return (record.node_id, record.incarnation) == (message.sender, message.incarnation) and _is_usable(record)
-        case DirectoryUpdate(records=records):
-            return all(_is_usable(record) for record in records)
-        case _:
-            return True
+    if isinstance(message, Hello):
+        record = message.record
+        if record is None or (record.node_id, record.incarnation) != (message.sender, message.incarnation):
+            return False
+    return all(is_usable(record) for record in records_of(message))
 
 
-def _is_usable(record: NodeRecord) -> bool:
-    """Check that keys have their full length, the endpoint is numeric and the addresses are unicast.
+def is_usable(record: NodeRecord) -> bool:
+    """Return whether a record fits into shared memory.
 
-    A host name as endpoint would let any member choose the name server that this node queries.
+    Keys have their full length, the endpoint is numeric and the addresses are unicast.  A host name as endpoint would
+    let any member choose the name server that this node queries.
     """
     second = len(record.sender_key) if record.second_epoch is not None else 0
     return (

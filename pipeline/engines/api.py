@@ -97,6 +97,10 @@ class NodeView:
         """Return whether a message to the node may arrive; `up` holds the nodes whose link is up."""
         return node in up
 
+    def node_named(self, name: str) -> NodeId | None:  # noqa: ARG002
+        """Return the node that has this name, or None if none is known."""
+        return None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineContext:

@@ -68,6 +68,12 @@ class DirectoryView(NodeView, abc.ABC):
         self.pace = self._pace(engine_options)
         """Intervals of the sessions."""
 
+    def node_named(self, name: str) -> NodeId | None:
+        """Return the node that has this name, this node included; None if none is known."""
+        if name == self._directory.own.name:
+            return self._directory.own.node_id
+        return min(self._directory.named(name), default=None)
+
     @abc.abstractmethod
     def _pace(self, engine_options: Mapping[str, object]) -> Pace:
         """Return the intervals of the sessions."""
@@ -154,14 +160,16 @@ class FullView(DirectoryView):
         The peers need not wait for a difference of digests.
         """
         others = [record for record in self._directory.others() if record is not newcomer.record]
-        self._transmitter.send_records(newcomer.record.endpoint, others)
+        self._transmitter.send_records(newcomer, others)
         if is_new:
             for peer in peers.values():
                 if peer is not newcomer and peer.is_alive:
-                    self._transmitter.send_records(peer.record.endpoint, [newcomer.record])
+                    self._transmitter.send_records(peer, [newcomer.record])
 
     def answer_heartbeat(self, peer: Peer, heartbeat: Heartbeat, now: float) -> None:
-        """Send a summary if the two directories differ."""
+        """Send a summary if the two directories differ.  Those of peers of protocol 1 always do, and they ask."""
+        if not peer.record.is_signed:
+            return
         if heartbeat.directory_digest != self._directory.digest and now >= self._next_summary_at:
             self._next_summary_at = now + limits.DIRECTORY_SYNC_INTERVAL_S
             self._transmitter.send_summary(peer, is_reply_requested=True)
@@ -240,7 +248,7 @@ class PartialView(DirectoryView):
         """Send this node's record and those of the mentioned nodes, as far as the peer may lack them."""
         if not peer.holds(self._directory.own.stamp, now):
             self._transmitter.send_hello(peer, now)
-        self._transmitter.send_records(peer.record.endpoint, self._unsent(peer, mentions, now))
+        self._transmitter.send_records(peer, self._unsent(peer, mentions, now))
         peer.other_message_sent(now)
 
     def _unsent(self, peer: Peer, nodes: Iterable[NodeId], now: float) -> list[NodeRecord]:

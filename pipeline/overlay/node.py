@@ -23,11 +23,14 @@ from pipeline.address import Address, NodeId, SourceFilter, derive_node_id
 from pipeline.drop_reasons import MessageRefusal
 from pipeline.engines.api import Engine, EngineContext, LinkState, LinkWanted, Resend, RouteChanged, Transmit
 from pipeline.errors import WireError
+from pipeline.keys.identity import Signer
 from pipeline.messages import EngineMessage, NodeRecord
+from pipeline.overlay import records
 from pipeline.overlay.address_claims import AddressClaims
 from pipeline.overlay.address_owners import AddressOwners
 from pipeline.overlay.directory import Directory
 from pipeline.overlay.directory_view import DirectoryView, FullView
+from pipeline.overlay.envelopes import Envelopes
 from pipeline.overlay.events import (
     AddressMoved,
     AddressOwnersChanged,
@@ -38,7 +41,9 @@ from pipeline.overlay.events import (
     RecordChanged,
     RecordGone,
 )
+from pipeline.overlay.members import Members, OpenMembers
 from pipeline.overlay.peer_table import PeerTable
+from pipeline.overlay.receiver import Greeted, Receiver
 from pipeline.overlay.sessions import Sessions, SessionsSnapshot
 from pipeline.overlay.transmitter import Transmitter
 
@@ -52,6 +57,12 @@ class NodeConfig:
     """"ADDR:PORT" on which the node listens; peers replace a wildcard address by the one they see."""
     incarnation: int
     """Greater at each start of the node: the wall clock in milliseconds, or more if the clock was set back."""
+    identity: Signer
+    is_identity_kept: bool = True
+    """False if the identity ends with this process."""
+    certificate: bytes = b""
+    members: Members = field(default_factory=OpenMembers)
+    """The rules of the network: who is a member."""
     sender_key: bytes
     """32 random bytes; empty if packets are not sealed."""
     key_epoch: int = 0
@@ -100,7 +111,7 @@ class OverlayNode:
         *,
         random: Callable[[], float],
         now: float,
-        derive_id: Callable[[str, int], NodeId] = derive_node_id,
+        derive_id: Callable[[bytes, int], NodeId] = derive_node_id,
     ) -> None:
         assert len(config.peers) <= limits.SEEDS_MAX, "the configuration has checked this"
         self._config = config
@@ -108,18 +119,33 @@ class OverlayNode:
         self._address_owners = AddressOwners()
         self._address_attempt = 0
         """Number of the pair of derived addresses in use."""
-        directory = Directory(self._first_record(derive_id(config.name, 0)))
-        self._transmitter = Transmitter(directory)
+        directory = Directory(self._first_record(derive_id(config.identity.public_key, 0)))
+        self._envelopes = Envelopes(config.identity)
+        self._transmitter = Transmitter(directory, self._envelopes)
         self._view = config.view(
             directory,
             self._transmitter,
             engine_options=config.engine_options,
             engine_nodes=lambda: self._engine.nodes(),  # noqa: PLW0108 (the engine is made later, and may be replaced)
         )
-        self._peer_table = PeerTable(directory, self._view, random=random, share=config.share)
-        self._sessions = Sessions(
-            self._peer_table, self._transmitter, config.peers, derive_id=derive_id, random=random, now=now
+        self._peer_table = PeerTable(
+            directory,
+            self._view,
+            members=config.members,
+            envelopes=self._envelopes,
+            random=random,
+            share=config.share,
         )
+        self._sessions = Sessions(
+            self._peer_table,
+            self._transmitter,
+            config.peers,
+            members=config.members,
+            derive_id=derive_id,
+            random=random,
+            now=now,
+        )
+        self._receiver = Receiver(self._peer_table, self._transmitter, self._envelopes, config.members, now=now)
         self._engine = self._new_engine(now)
         self._now = now
         """Time of the last input."""
@@ -134,7 +160,7 @@ class OverlayNode:
 
     def _first_record(self, node_id: NodeId) -> NodeRecord:
         config = self._config
-        return NodeRecord(
+        record = NodeRecord(
             node_id=node_id,
             name=config.name,
             incarnation=config.incarnation,
@@ -146,7 +172,13 @@ class OverlayNode:
             sender_key=config.sender_key,
             engine=config.engine,
             explicit_addresses=bool(config.addresses),
+            public_key=config.identity.public_key,
+            protocols=messages.PROTOCOLS,
+            is_sealing=bool(config.sender_key),
+            is_kept=config.is_identity_kept,
+            certificate=config.certificate,
         )
+        return records.sign(record, config.identity)
 
     def _new_engine(self, now: float) -> Engine:
         context = EngineContext(
@@ -173,29 +205,46 @@ class OverlayNode:
 
     # ---- inputs from other nodes
 
-    def handle_message(self, endpoint_hint: str, data: bytes, now: float, *, network_key: int = 0) -> str | None:
+    def handle_message(
+        self, endpoint_hint: str, data: bytes, now: float, *, network_key: int = 0, speaks: int = 0
+    ) -> str | None:
         """Take a message from a peer.
 
         `endpoint_hint` is its source address, or empty; `network_key` is the number of the network key that its sender
-        has proved to know.  Returns a reason word if it is refused: the driver logs it once and cuts the peer off.
+        has proved to know; `speaks` is the newest protocol that it speaks, 0 if that is unknown.  Returns a reason word if it is refused: the driver logs it once and cuts the peer off.
         """
         self._begin_input(now)
+        if messages.protocol_of(data) < min(speaks, messages.SIGNED_PROTOCOL):
+            return None  # the sender tried an older protocol, as it did not know this node
         try:
-            message = messages.decode_node(data)
+            message = self._receiver.read(data, endpoint_hint, now)
         except WireError as error:
             return str(error)
-        reason = None
-        if isinstance(message, EngineMessage):
-            reason = self._handle_engine_message(message, endpoint_hint, now)
-        elif any(bool(each.sender_key) is not bool(self.record.sender_key) for each in messages.records_of(message)):
+        if message is None:
+            return None
+        received = [message.record] if isinstance(message, Greeted) else messages.records_of(message)
+        if any(self._is_sealing(each) is not self._is_sealing(self.record) for each in received):
             # Without a sender key in its record, anybody could send packets in the name of that node.
             return MessageRefusal.RECORD_UNSEALED
+        reason = None
+        if isinstance(message, Greeted):
+            self._sessions.handle_greeting(message, endpoint_hint, now)
+        elif isinstance(message, EngineMessage):
+            reason = self._handle_engine_message(message, endpoint_hint, now)
         else:
             self._sessions.handle_message(message, endpoint_hint, now)
-        if message.sender in self._peer_table.peers and self._proven_keys.get(message.sender, 0) < network_key:
-            self._proven_keys[message.sender] = network_key
+        if not isinstance(message, Greeted):
+            self._note_proven_key(message.sender, network_key)
         self._settle(now)
         return reason
+
+    @staticmethod
+    def _is_sealing(record: NodeRecord) -> bool:
+        return record.is_sealing if record.is_signed else bool(record.sender_key)
+
+    def _note_proven_key(self, sender: NodeId, network_key: int) -> None:
+        if sender in self._peer_table.peers and self._proven_keys.get(sender, 0) < network_key:
+            self._proven_keys[sender] = network_key
 
     def _begin_input(self, now: float) -> None:
         self._now, self._is_drained = now, False
@@ -489,7 +538,8 @@ class OverlayNode:
             state = msgspec.msgpack.decode(data, type=NodeSnapshot)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"no checkpoint: {error}") from error
-        if (state.sessions.own.name, state.engine) != (self._config.name, self._config.engine):
+        own = state.sessions.own
+        if (own.public_key, state.engine) != (self._config.identity.public_key, self._config.engine):
             raise ValueError("the checkpoint is another node's or another engine's")
         self._address_attempt = state.address_attempt
         self._sessions.restore(state.sessions, now)

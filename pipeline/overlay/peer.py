@@ -28,6 +28,7 @@ from dataclasses import dataclass
 
 from pipeline import limits
 from pipeline.messages import NodeRecord, Stamp
+from pipeline.overlay.envelopes import ReplayWindow
 
 JITTER = 0.25
 """Attempts are spread by ± this share, so that nodes that lost each other together do not call in step."""
@@ -121,6 +122,10 @@ class Seed:
         self.endpoint = endpoint
         self.node_id: int | None = None
         """Node that answered last; this node's own id if the seed is this node itself."""
+        self.attempts = 0
+        """Calls since the seed's node was alive."""
+        self.is_refused = False
+        """True if the node there has refused this one."""
         self.backoff = Backoff(random, now, now)
 
 
@@ -128,9 +133,9 @@ class Peer:
     """Session with one peer.  The owner passes signals to it and calls `next_action` at `due`."""
 
     __slots__ = (
-        "_backoff", "_heartbeat_at", "_hello_sent", "_last_message_at", "_pace", "_probed_heartbeat_s",
-        "_probes_trusted_until", "acked_stamp", "is_kept", "last_number", "last_seen_at", "record", "sent_records",
-        "state",
+        "_attempts", "_backoff", "_heartbeat_at", "_hello_sent", "_last_message_at", "_pace", "_probed_heartbeat_s",
+        "_probes_trusted_until", "_reported_endpoints", "acked_stamp", "is_announced", "is_kept", "is_newcomer",
+        "last_number", "last_seen_at", "record", "replied_at", "sent_records", "state", "window",
     )  # fmt: skip
 
     def __init__(
@@ -142,6 +147,18 @@ class Peer:
         """False if the peer is only answered: it is then never called, and may be silent."""
         self.sent_records: dict[int, tuple[NodeRecord, float]] = {}
         """Records of other nodes that it was sent with a mention, and until when they are not sent again."""
+        self.window = ReplayWindow()
+        """Numbers of the sealed messages received."""
+        self.replied_at = -math.inf
+        """Time of the last reply to a Greeting of the peer."""
+        self.is_announced = False
+        """True if the peer's record was reported as an event."""
+        self.is_newcomer = False
+        """True if the peer has called an endpoint, so that it may know no other node."""
+        self._reported_endpoints: dict[int, str] = {}
+        """Endpoints of a peer whose record names no address, by the node that reports them."""
+        self._attempts = 0
+        """Attempts to reach the peer since it was alive."""
         self._pace = pace
         self.state = PeerState.DOWN
         self.acked_stamp: Stamp | None = None
@@ -173,8 +190,23 @@ class Peer:
 
     @property
     def stamp_to_ack(self) -> Stamp | None:
-        """Version of the peer's record to acknowledge; None while it is not alive."""
-        return self.record.stamp if self.is_alive else None
+        """Version of the peer's record to acknowledge; None while it is not alive, or its keys are not known."""
+        return self.record.stamp if self.is_alive and self.record.has_keys else None
+
+    @property
+    def endpoint(self) -> str:
+        """Endpoint for the next message.  While the peer is away, those that were reported are tried in turn."""
+        if self.is_alive or not self._reported_endpoints:
+            return self.record.endpoint
+        choices = list(dict.fromkeys((self.record.endpoint, *self._reported_endpoints.values())))
+        return choices[self._attempts % len(choices)]
+
+    def endpoint_reported(self, reporter: int, endpoint: str) -> None:
+        """Note at which endpoint another node sees the peer; of many reports the oldest are dropped."""
+        self._reported_endpoints.pop(reporter, None)
+        if len(self._reported_endpoints) >= limits.REPORTED_ENDPOINTS_MAX:
+            del self._reported_endpoints[next(iter(self._reported_endpoints))]
+        self._reported_endpoints[reporter] = endpoint
 
     # ---- time
 
@@ -244,6 +276,7 @@ class Peer:
     def begin_incarnation(self) -> None:
         """Forget what belonged to the peer's former incarnation: its message numbers, the records it was sent."""
         self.last_number = -1
+        self.window = ReplayWindow()
         self.sent_records.clear()
 
     def keep(self, now: float, *, is_kept: bool) -> None:
@@ -284,6 +317,7 @@ class Peer:
         """Note that a Hello or a Heartbeat was sent when it was due."""
         self._heartbeat_at = now + self._pace.heartbeat_s
         self._backoff.attempt_made(now)
+        self._attempts += 1
 
     def other_message_sent(self, now: float) -> None:
         """Note that another message was sent, which is as good a sign of life as a heartbeat."""

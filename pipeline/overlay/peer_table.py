@@ -13,19 +13,30 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from pipeline import limits
 from pipeline.address import NodeId
-from pipeline.messages import NodeRecord
+from pipeline.messages import NodeRecord, RefusalReason
+from pipeline.overlay import records, refusals
 from pipeline.overlay.directory import Directory, Merge
 from pipeline.overlay.directory_view import DirectoryView
+from pipeline.overlay.envelopes import Envelopes
 from pipeline.overlay.events import NodeEvent, Notice, NoticeKind, PeerChanged, RecordChanged, RecordGone
 from pipeline.overlay.link import LinkTable
+from pipeline.overlay.members import Members, Objection
 from pipeline.overlay.peer import Peer, Signal
 from pipeline.timers import Deadlines
+
+
+class Refused(NamedTuple):
+    """Why a record was not taken, and the record in its way."""
+
+    reason: RefusalReason
+    held: NodeRecord | None
+    detail: str = ""
 
 
 class PeerTable:
@@ -36,10 +47,14 @@ class PeerTable:
         directory: Directory,
         view: DirectoryView,
         *,
+        members: Members,
+        envelopes: Envelopes,
         random: Callable[[], float],
         share: Callable[[NodeRecord], NodeRecord] = lambda record: record,
     ) -> None:
         self.directory = directory
+        self._members = members
+        self._envelopes = envelopes
         self.view = view
         self.peers: dict[NodeId, Peer] = {}
         self.links = LinkTable()
@@ -69,28 +84,31 @@ class PeerTable:
     def update_own(self, now: float, *, newer_than: int = 0, **changes: Any) -> None:
         """Make a new version of this node's record; it is due to be sent to every peer."""
         version = max(newer_than, self.own.version) + 1
-        self.directory.own = msgspec.structs.replace(self.own, version=version, **changes)
+        own = msgspec.structs.replace(self.own, version=version, **changes)
+        self.directory.own = records.sign(own, self._envelopes.signer)
         for peer in self.peers.values():
             peer.call_now(now)
             self.deadlines.set(peer.record.node_id, peer.due)
 
-    def learn(self, record: NodeRecord, now: float, *, is_direct: bool) -> NodeRecord | None:
-        """Take another node's record; `is_direct`: it came from that node itself.
+    def learn(self, record: NodeRecord, now: float, *, is_direct: bool) -> Refused | None:
+        """Take another node's record, which was verified; `is_direct`: it came from that node itself.
 
-        Returns the record for which it was refused, if the sender has to learn of that one.
+        Returns why it was refused, or None if it is held now.
         """
         if is_direct:
             self._excluded.discard(record.node_id)
         elif record.node_id in self._excluded or self._is_known(record, now):
             return None
+        refused = self._objection(record)
+        if refused is not None:
+            return refused
         peer = self.peers.get(record.node_id)
         if peer is None and self.directory.is_full:
             for idle in self.view.evictable(self.peers):
                 self.forget(idle, now)
         is_alive = peer is not None and peer.is_alive
-        updates_itself = is_alive and self.view.covers_all_nodes
         record = self._share(record)
-        match self.directory.merge(record, is_alive=is_alive, is_direct=is_direct, updates_itself=updates_itself):
+        match self.directory.merge(record, is_alive=is_alive, is_direct=is_direct):
             case Merge.NEW:
                 self.add(record, now)
             case Merge.NEWER:
@@ -99,33 +117,67 @@ class PeerTable:
             case Merge.SAME:
                 assert peer is not None, "a held record has a session"
                 self.view.refresh(peer, now)
-            case Merge.REPORTED:
-                pass
-            case Merge.OLDER | Merge.NAMESAKE | Merge.ID_TAKEN as verdict:
-                return self._refuse(record, verdict, is_direct=is_direct)
+            case Merge.OLDER:
+                held = self.directory.get(record.node_id)
+                is_clone = is_alive and held is not None and held.incarnation != record.incarnation
+                return Refused(RefusalReason.CLONE if is_clone else RefusalReason.OLDER, held)
+            case Merge.CLONE:
+                text = f"a clone of node {record.name} at {record.endpoint} is refused: give it an identity of its own"
+                self.notice(NoticeKind.CLONE, record.name, text)
+                return Refused(RefusalReason.CLONE, self.directory.get(record.node_id))
+            case Merge.ID_TAKEN:
+                return Refused(RefusalReason.ID, self.directory.get(record.node_id))
             case Merge.FULL:
                 text = f"node {record.name} is refused: the overlay has {limits.NODES_MAX} nodes, which is the limit"
                 self.notice(NoticeKind.OVERLAY_FULL, record.name, text)
         return None
 
     def _is_known(self, record: NodeRecord, now: float) -> bool:
-        """Return whether exactly this record is held: a fast path, as it holds for most records of other senders."""
+        """Return whether this record is held: a fast path, as it holds for most records of other senders."""
         peer = self.peers.get(record.node_id)
-        if peer is None or (record.stamp, record.name) != (peer.record.stamp, peer.record.name):
+        if peer is None or record.body != peer.record.body or not peer.record.has_keys:
             return False
         self.view.refresh(peer, now)
         return True
 
-    def _refuse(self, record: NodeRecord, verdict: Merge, *, is_direct: bool) -> NodeRecord | None:
-        """Return the held record if its sender is a node that would have to give way to it."""
-        if verdict is Merge.NAMESAKE:
-            text = f"a second node {record.name} at {record.endpoint} is refused: give it another --name"
-            self.notice(NoticeKind.NAMESAKE, record.name, text)
-        held = self.directory.get(record.node_id)
-        if held is None or not is_direct:
+    def _objection(self, record: NodeRecord) -> Refused | None:
+        """Return why the rules of the network, or a live node of that name, keep a record out."""
+        if record.protocols[0] > self.own.protocols[1] or record.protocols[1] < self.own.protocols[0]:
+            text = refusals.gap_text(record, self.own)
+            self.notice(NoticeKind.PROTOCOL, record.name, text)
+            return Refused(RefusalReason.PROTOCOL, None, text)
+        objection = self._members.objection(record)
+        if objection is not None:
+            self._notice_objection(record, objection)
+            return Refused(objection.reason, None, objection.detail)
+        held = self._namesake(record)
+        if held is None:
             return None
-        is_other_node = verdict is Merge.ID_TAKEN or held.incarnation != record.incarnation
-        return held if is_other_node else None
+        text = f"a second node {record.name} at {record.endpoint} is refused: give it another --name"
+        self.notice(NoticeKind.NAMESAKE, record.name, text)
+        return Refused(RefusalReason.NAME, held)
+
+    def _notice_objection(self, record: NodeRecord, objection: Objection) -> None:
+        if objection.reason is RefusalReason.PINNED:
+            text = (
+                f"{record.name} at {record.endpoint} has another identity than before and is refused: if that is right, "
+                f"run pipeline identity forget {record.name}"
+            )
+            self.notice(NoticeKind.NAME_PINNED, record.name, text)
+        else:
+            text = f"{record.name} at {record.endpoint} is refused: {objection.detail}"
+            self.notice(NoticeKind.CERTIFICATE, record.name, text)
+
+    def _namesake(self, record: NodeRecord) -> NodeRecord | None:
+        """Return the record of a live node that has the name of another one."""
+        if record.name == self.own.name:
+            return self.own
+        for node_id in self.directory.named(record.name):
+            peer = self.peers[node_id]
+            # A node of protocol 1 that is upgraded has another id from then on.
+            if node_id != record.node_id and peer.is_alive and (peer.record.is_signed or not record.is_signed):
+                return peer.record
+        return None
 
     def add(self, record: NodeRecord, now: float) -> None:
         """Create a session with a node whose record the directory has just taken."""
@@ -135,26 +187,34 @@ class PeerTable:
         self.peers[node_id] = peer
         link = self.links.allocate(node_id)
         assert link is not None, "as many indices as records"
-        self.events.append(RecordChanged(record, link))
+        self._announce(peer)
         self.deadlines.set(node_id, peer.due)
 
     def _renew(self, peer: Peer, record: NodeRecord, now: float) -> None:
         """Give a session the newer record of its peer, which may be another incarnation or another node."""
-        if (peer.record.incarnation, peer.record.name) != (record.incarnation, record.name):
+        if (peer.record.incarnation, peer.record.public_key) != (record.incarnation, record.public_key):
             peer.begin_incarnation()
             self.signal(peer, Signal.RESTARTED, now, "restarted")
         peer.record = record
         if not peer.is_up:
             peer.postpone_forgetting(now)
             peer.call_now(now)
-        self.events.append(RecordChanged(record, self.link_of(peer)))
+        self._announce(peer)
         self.deadlines.set(record.node_id, peer.due)
+
+    def _announce(self, peer: Peer) -> None:
+        """Report the record of a peer, as soon as its datagrams can be opened."""
+        if peer.record.has_keys:
+            peer.is_announced = True
+            self.events.append(RecordChanged(peer.record, self.link_of(peer)))
 
     # ---- sessions
 
     def signal(self, peer: Peer, signal: Signal, now: float, why: str) -> None:
         """Pass a signal to the session of a peer."""
         if peer.handle(signal, now):
+            if peer.is_up:
+                self._members.note_link(peer.record)
             self.events.append(PeerChanged(peer.record, self.link_of(peer), peer.is_up, why))
         self.deadlines.set(peer.record.node_id, peer.due)
 
@@ -177,10 +237,12 @@ class PeerTable:
             return False
         self.view.remove_record(node_id, now)
         del self.peers[node_id]
+        self._envelopes.forget(node_id)
         self.deadlines.clear(node_id)
         link = self.links.release(node_id)
         assert link is not None, "every peer has an index"
-        self.events.append(RecordGone(peer.record, link))
+        if peer.is_announced:
+            self.events.append(RecordGone(peer.record, link))
         return True
 
     def exclude(self, node_id: NodeId) -> None:

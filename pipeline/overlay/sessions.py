@@ -4,14 +4,15 @@ A message: `handle_message` → learn its records → signal the session → rep
 seed that is due sends, times out or is forgotten.
 
     A (knows an endpoint)                  B
-    Hello(dialled=endpoint) ─────────────▶ learns A's record and sends it to its peers
-      learns B and all others ◀─────────── Hello(acked_stamp=A's, dialled_by_peer=endpoint), DirectoryUpdate
-      up: B can open A's datagrams
-    Heartbeat(acked_stamp=B's) ──────────▶ up: A can open B's datagrams
+    Greeting(dialled=endpoint) ──────────▶ learns A's record, without its keys
+      learns B ◀────────────────────────── Hello(dialled_by_peer=endpoint)
+    Hello(acked_stamp=B's) ──────────────▶ up: A can open B's datagrams; B has A's keys, and introduces A to all others
+      up: B can open A's datagrams ◀────── Heartbeat(acked_stamp=A's), DirectoryUpdate with all others
     Heartbeats, each with the digest of the directory; a node with another digest sends a DirectorySummary
 
-Whatever is lost is repeated: a Hello until it is acknowledged, a record for as long as digests differ.  With a partial
-view there are no digests: directory_view.py has the differences.
+All but the Greeting is sealed for the receiver (envelopes.py).  Whatever is lost is repeated: a Hello until it is
+acknowledged, a record for as long as digests differ.  With a partial view there are no digests: directory_view.py has
+the differences.  Nodes of protocol 1 begin with a Hello.  An endpoint that does not answer is called in both protocols.
 
 This module knows no engine, no overlay addresses and no sockets.  Peers stand in peer_table.py, whose events report
 changes.  transmitter.py composes and queues messages.
@@ -34,13 +35,18 @@ from pipeline.messages import (
     Heartbeat,
     Hello,
     NodeRecord,
+    Refusal,
+    RefusalReason,
     Stamp,
 )
+from pipeline.overlay import refusals
 from pipeline.overlay.directory import Merge
 from pipeline.overlay.events import NodeIdMoved, NoticeKind, PeerChanged
 from pipeline.overlay.id_conflicts import Finding, IdConflicts, may_have_sent
+from pipeline.overlay.members import Members
 from pipeline.overlay.peer import Action, Peer, Seed, Signal
-from pipeline.overlay.peer_table import PeerTable
+from pipeline.overlay.peer_table import PeerTable, Refused
+from pipeline.overlay.receiver import Greeted
 from pipeline.overlay.transmitter import Transmitter
 
 
@@ -51,6 +57,8 @@ class PeerSnapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     acked_stamp: Stamp | None = msgspec.field(name="acknowledged")
     """Version of our record that the peer holds; None if the link was not up."""
     last_number: int = msgspec.field(name="number_heard")
+    window: int
+    """Highest number of its sealed messages."""
 
 
 class SessionsSnapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -71,13 +79,15 @@ class Sessions:
         transmitter: Transmitter,
         seeds: Iterable[str],
         *,
-        derive_id: Callable[[str, int], NodeId],
+        members: Members,
+        derive_id: Callable[[bytes, int], NodeId],
         random: Callable[[], float],
         now: float,
     ) -> None:
         self._peer_table = peer_table
         self._transmitter = transmitter
         self.seeds = {seed: Seed(seed, random=random, now=now) for seed in seeds if seed != peer_table.own.endpoint}
+        self._members = members
         self._derive_id = derive_id
         self._id_conflicts = IdConflicts()
 
@@ -96,15 +106,53 @@ class Sessions:
 
     # ---- messages
 
+    def handle_greeting(self, greeted: Greeted, hint: str, now: float) -> None:
+        """Take a Greeting.  It proves nothing but that its node made the record at some time."""
+        record = msgspec.structs.replace(greeted.record, endpoint=endpoints.fill_in(greeted.record.endpoint, hint))
+        own = self._peer_table.own
+        if (record.public_key, record.incarnation) == (own.public_key, own.incarnation):
+            if greeted.dialled in self.seeds:
+                self.seeds[greeted.dialled].node_id = own.node_id
+            return
+        if record.public_key == own.public_key:
+            refused = self._on_own_id(record, now, is_direct=True)
+            if refused is not None:
+                self._refuse(record, refused)
+            return
+        peer = self._peer_table.peers.get(record.node_id)
+        is_new = peer is None
+        if is_new and self._peer_table.directory.is_full:
+            self._make_room(now)
+        if peer is not None and peer.record.body == record.body:
+            if not peer.is_alive:
+                record = msgspec.structs.replace(peer.record, endpoint=record.endpoint)
+                self._peer_table.learn(record, now, is_direct=True)
+            refused = None
+        else:
+            refused = self._learn(record, now, is_direct=False)
+        if refused is not None:
+            self._refuse(record, refused)
+            return
+        peer = self._peer_table.peers.get(record.node_id)
+        if peer is None or peer.record.incarnation != record.incarnation:
+            return
+        if now - peer.replied_at >= limits.GREETING_INTERVAL_S:
+            peer.replied_at = now
+            if greeted.dialled:
+                peer.is_newcomer = True
+            self._transmitter.send_hello(peer, now, dialled_by_peer=greeted.dialled)
+
     def handle_message(self, message: AnyNodeMessage, hint: str, now: float) -> None:
         """Take a message other than an engine's; `hint` is its source address, or empty if the driver saw none."""
         match message:
             case Hello():
                 self._on_hello(message, hint, now)
+            case Refusal():
+                self._on_refusal(message, hint, now)
             case DirectoryUpdate():
-                # Unknown senders included: a node whose Hello was refused learns why before it knows the sender.
-                for record in message.records:
-                    self._learn(record, now, is_direct=False)
+                if self.identify_sender(message, hint, now) is not None:
+                    for record in message.records:
+                        self._on_report(message.sender, record, now)
             case Heartbeat() | DirectorySummary() | Goodbye():
                 peer = self.identify_sender(message, hint, now)
                 if peer is not None:
@@ -113,7 +161,7 @@ class Sessions:
     def identify_sender(self, message: AnyNodeMessage, hint: str, now: float) -> Peer | None:
         """Return the peer that sent a message in its present incarnation, and note its sign of life.
 
-        Any other sender gets None, and an unknown one is sent a Hello.
+        Any other sender gets None.  An unknown one of protocol 1 is called, as receiver.py calls those of protocol 2.
         """
         peer = self._peer_table.peers.get(message.sender)
         if peer is not None and peer.record.incarnation == message.incarnation:
@@ -121,9 +169,8 @@ class Sessions:
             if peer.is_alive:
                 peer.message_received(now)
             return peer
-        is_unknown = peer is None or message.incarnation > peer.record.incarnation
-        if is_unknown and message.sender != self._peer_table.own.node_id:
-            self._transmitter.call(endpoints.fill_in(message.endpoint, hint))
+        if peer is None or (not peer.record.is_signed and message.incarnation > peer.record.incarnation):
+            self._transmitter.call_unsigned(endpoints.fill_in(message.endpoint, hint))
         return None
 
     def _follow_endpoint(self, peer: Peer, listens: str, hint: str, now: float) -> None:
@@ -133,23 +180,20 @@ class Sessions:
             self._learn(msgspec.structs.replace(peer.record, endpoint=seen), now, is_direct=True)
 
     def _on_hello(self, hello: Hello, hint: str, now: float) -> None:
+        assert hello.record is not None, "a Hello without a record is refused when it is read"
         record = msgspec.structs.replace(hello.record, endpoint=endpoints.fill_in(hello.record.endpoint, hint))
-        own = self._peer_table.own
-        if (record.node_id, record.name, record.incarnation) == (own.node_id, own.name, own.incarnation):
-            if hello.dialled in self.seeds:
-                self.seeds[hello.dialled].node_id = own.node_id
-            return
         is_new = record.node_id not in self._peer_table.peers
         if is_new and self._peer_table.directory.is_full:
             self._make_room(now)
-        refused_for = self._learn(record, now, is_direct=True)
-        if refused_for is not None:
-            self._transmitter.send_records(record.endpoint, [refused_for])
+        refused = self._learn(record, now, is_direct=True)
+        if refused is not None:
+            self._refuse(record, refused)
             return
         peer = self._peer_table.peers.get(record.node_id)
         if peer is None or hello.number <= peer.last_number:
             return
         peer.last_number = hello.number
+        peer.window.take(hello.number)
         if hello.dialled_by_peer in self.seeds:
             self.seeds[hello.dialled_by_peer].node_id = record.node_id
         if not (hello.dialled and peer.is_up):
@@ -161,12 +205,55 @@ class Sessions:
         own = self._peer_table.own
         if hello.dialled:
             self._transmitter.send_hello(peer, now, dialled_by_peer=hello.dialled)
-            self._peer_table.view.introduce(peer, self._peer_table.peers, is_new=is_new)
         elif hello.acked_stamp == own.stamp or peer.holds(own.stamp, now):
             self._transmitter.send_heartbeat(peer)
             peer.hello_lost(now)  # a second Hello from the peer means that ours has not arrived
         else:
             self._transmitter.send_hello(peer, now)
+        if peer.is_newcomer or hello.dialled:
+            self._peer_table.view.introduce(peer, self._peer_table.peers, is_new=is_new or peer.is_newcomer)
+            peer.is_newcomer = False
+
+    def _refuse(self, record: NodeRecord, refused: Refused) -> None:
+        """Send the reason to a node that is not taken, and its record to the older clone of it, if there is one."""
+        if not record.is_signed:
+            return
+        self._transmitter.refuse(record, *refused)
+        older = self._peer_table.peers.get(record.node_id)
+        if refused.reason is RefusalReason.CLONE and older is not None:
+            self._transmitter.report_clone(older, record)
+
+    def _on_refusal(self, refusal: Refusal, hint: str, now: float) -> None:
+        """Act on a peer's refusal of this node's record.  It changes nothing while this node has links."""
+        own, refuser = self._peer_table.own, endpoints.fill_in(refusal.endpoint, hint)
+        has_links = any(peer.is_up for peer in self._peer_table.peers.values())
+        for seed in self.seeds.values():
+            seed.is_refused |= seed.endpoint == refuser
+        for record in refusal.records:
+            if refusal.reason == RefusalReason.OLDER and record.public_key == own.public_key and not has_links:
+                # The node of that record is not alive: it is our former process, and its clock was ahead of ours.
+                self._follow_incarnation(record, now)
+            elif record.node_id == own.node_id or record.public_key == own.public_key:
+                self._learn(record, now, is_direct=False)
+            elif record.name == own.name:
+                finding = self._id_conflicts.judge_namesake(own, record, now, has_links=has_links)
+                if finding is Finding.TAKEN:
+                    self._notice_taken(record)
+        notice = refusals.notice_of(refusal, own, refuser)
+        if notice is not None:
+            self._peer_table.notice(*notice)
+        is_pinned = refusal.reason == RefusalReason.PINNED
+        if is_pinned and not has_links and self._id_conflicts.outlasts_dead_node(own.name, now):
+            self._peer_table.notice(NoticeKind.NAME_TAKEN, own.name, refusals.pinned_text(own, refuser))
+
+    def _on_report(self, reporter: NodeId, record: NodeRecord, now: float) -> None:
+        """Take a record from another node than its own, and try the endpoint at which that one sees it."""
+        if not record.has_keys and record.public_key != self._peer_table.own.public_key:
+            return
+        self._learn(record, now, is_direct=False)
+        peer = self._peer_table.peers.get(record.node_id)
+        if peer is not None and not peer.is_alive:
+            peer.endpoint_reported(reporter, record.endpoint)
 
     def _on_peer_message(self, peer: Peer, message: Heartbeat | DirectorySummary | Goodbye, now: float) -> None:
         if isinstance(message, DirectorySummary):
@@ -186,12 +273,14 @@ class Sessions:
 
     def _on_summary(self, peer: Peer, summary: DirectorySummary) -> None:
         directory = self._peer_table.directory
-        self._transmitter.send_records(peer.record.endpoint, directory.newer_than(summary.entries))
-        if summary.is_reply_requested and directory.lacks(summary.entries):
+        self._transmitter.send_records(peer, directory.newer_than(summary.entries))
+        if peer.record.is_signed and summary.is_reply_requested and directory.lacks(summary.entries):
             self._transmitter.send_summary(peer, is_reply_requested=False)
 
     def _on_acknowledgement(self, peer: Peer, acked_stamp: Stamp | None, now: float) -> None:
-        """Signal which version of our record the peer holds."""
+        """Signal which version of our record the peer holds.  Without the peer's keys no link can be up."""
+        if not peer.record.has_keys:
+            acked_stamp = None
         if acked_stamp is None or acked_stamp[0] != self._peer_table.own.incarnation:
             peer.acked_stamp = None
             self._peer_table.signal(peer, Signal.UNKNOWN, now, "the peer lost this node")
@@ -213,9 +302,10 @@ class Sessions:
 
     # ---- records
 
-    def _learn(self, record: NodeRecord, now: float, *, is_direct: bool) -> NodeRecord | None:
-        """Take a record.  Returns the record for which it was refused, if the sender has to learn of that one."""
-        if record.node_id == self._peer_table.own.node_id:
+    def _learn(self, record: NodeRecord, now: float, *, is_direct: bool) -> Refused | None:
+        """Take a record.  Returns why it was refused, if its node has to learn that."""
+        own = self._peer_table.own
+        if record.node_id == own.node_id or record.public_key == own.public_key:
             return self._on_own_id(record, now, is_direct=is_direct)
         return self._peer_table.learn(record, now, is_direct=is_direct)
 
@@ -225,49 +315,61 @@ class Sessions:
         if unconfirmed is not None:
             self._forget(unconfirmed, now)
 
-    def _on_own_id(self, record: NodeRecord, now: float, *, is_direct: bool) -> NodeRecord | None:
-        """Act on a record with this node's id.  Returns the own record if the sender has to learn of it."""
+    def _on_own_id(self, record: NodeRecord, now: float, *, is_direct: bool) -> Refused | None:
+        """Act on a record with this node's id or identity.  Returns why it is refused, if its node has to learn that."""
         own = self._peer_table.own
         has_links = any(peer.is_up for peer in self._peer_table.peers.values())
         match self._id_conflicts.judge(own, record, now, has_links=has_links, is_direct=is_direct):
             case Finding.NOTHING:
                 pass
             case Finding.ID_IS_OURS:
-                return own
+                return Refused(RefusalReason.ID, own)
             case Finding.ID_IS_THEIRS:
                 if self._move_id(now):
-                    self._learn(record, now, is_direct=is_direct)
+                    return self._learn(record, now, is_direct=is_direct)
             case Finding.SENT_BEFORE_RESTORE:
                 self._peer_table.update_own(now, newer_than=record.version)
             case Finding.CLOCK_WAS_AHEAD:
-                self._peer_table.update_own(now, incarnation=record.incarnation + 1)
-            case Finding.NAMESAKE:
-                text = f"another node {own.name} has been started at {record.endpoint}: give it another --name"
-                self._peer_table.notice(NoticeKind.NAMESAKE, own.name, text)
-                return own
-            case Finding.NAME_TAKEN:
-                text = f"the name {own.name} is in use by the node at {record.endpoint}"
-                self._peer_table.notice(NoticeKind.NAME_TAKEN, own.name, text)
+                self._follow_incarnation(record, now)
+            case Finding.CLONE:
+                text = f"a clone of this node has been started at {record.endpoint}: give it an identity of its own"
+                self._peer_table.notice(NoticeKind.CLONE, own.name, text)
+                return Refused(RefusalReason.CLONE, own)
+            case Finding.TAKEN:
+                self._notice_taken(record)
         return None
+
+    def _follow_incarnation(self, record: NodeRecord, now: float) -> None:
+        """Take an incarnation above that of our former process, and a version above the last one that we sent."""
+        own = self._peer_table.own
+        if own.incarnation < record.incarnation < limits.INCARNATION_MAX:
+            self._peer_table.update_own(now, incarnation=record.incarnation + 1)
+        elif own.stamp < record.stamp:
+            self._peer_table.update_own(now, newer_than=record.version)
+
+    def _notice_taken(self, record: NodeRecord) -> None:
+        own = self._peer_table.own
+        self._peer_table.notice(NoticeKind.NAME_TAKEN, own.name, refusals.taken_text(own, record))
 
     def _move_id(self, now: float) -> bool:
         """Take the next free node id, as another node keeps ours.  No peer knows this node by the new id yet.
 
         Returns False if none is free, which only forged records can cause.
         """
-        old_id, name = self._peer_table.own.node_id, self._peer_table.own.name
-        taken = {old_id, *self._peer_table.peers}
-        candidates = (self._derive_id(name, attempt) for attempt in range(1, limits.NODE_ID_ATTEMPTS_MAX))
-        new_id = next((candidate for candidate in candidates if candidate not in taken), None)
-        if new_id is None:
+        own = self._peer_table.own
+        taken = {own.node_id, *self._peer_table.peers}
+        attempts = range(own.id_attempt + 1, limits.NODE_ID_ATTEMPTS_MAX)
+        free = ((each, self._derive_id(own.public_key, each)) for each in attempts)
+        attempt, new_id = next((each for each in free if each[1] not in taken), (0, own.node_id))
+        if new_id == own.node_id:
             return False
         self.stop()
-        self._peer_table.update_own(now, node_id=new_id)
+        self._peer_table.update_own(now, node_id=new_id, id_attempt=attempt)
         for peer in self._peer_table.peers.values():
             self._peer_table.signal(peer, Signal.RESTARTED, now, "this node's id moved")
         for seed in self.seeds.values():
             seed.node_id = None
-        self._peer_table.events.append(NodeIdMoved(old_id, new_id))
+        self._peer_table.events.append(NodeIdMoved(own.node_id, new_id))
         return True
 
     def exclude(self, node_id: NodeId, now: float) -> None:
@@ -303,14 +405,22 @@ class Sessions:
             return
         peer = self._peer_table.peers.get(seed.node_id) if seed.node_id is not None else None
         if peer is not None and peer.is_alive:
+            seed.attempts = 0
             seed.backoff.restart(now, delay_s=self._peer_table.view.pace.timeout_s)
         else:
-            self._transmitter.call(seed.endpoint, dialled=seed.endpoint)
-            if seed.node_id is None and now - seed.backoff.since >= limits.ANSWER_EXPECTED_S:
+            self._call_endpoint(seed)
+            if seed.node_id is None and not seed.is_refused and now - seed.backoff.since >= limits.ANSWER_EXPECTED_S:
                 text = f"no answer from {seed.endpoint}: is a node there, has it this network key, is its port open?"
                 self._peer_table.notice(NoticeKind.NO_ANSWER, seed.endpoint, text)
             seed.backoff.attempt_made(now)
         self._peer_table.deadlines.set(seed.endpoint, seed.backoff.next_at)
+
+    def _call_endpoint(self, seed: Seed) -> None:
+        """Greet an endpoint; one that has not answered twice may have a node of protocol 1."""
+        seed.attempts += 1
+        self._transmitter.greet(seed.endpoint, dialled=seed.endpoint)
+        if self._members.accepts_unsigned and seed.attempts > 2 and not seed.is_refused:
+            self._transmitter.call_unsigned(seed.endpoint, dialled=seed.endpoint)
 
     def _serve(self, peer: Peer, now: float) -> None:
         match peer.next_action(now):
@@ -334,7 +444,7 @@ class Sessions:
     def send_engine(self, peer: Peer, message: messages.EngineMessage, mentions: Iterable[NodeId], now: float) -> None:
         """Queue an engine's message, which names the nodes in `mentions`."""
         self._peer_table.view.precede_engine_message(peer, mentions, now)
-        self._transmitter.send(peer.record.endpoint, message)
+        self._transmitter.send(peer, message)
 
     # ---- a restart of the control process
 
@@ -345,6 +455,7 @@ class Sessions:
                 record=peer.record,
                 acked_stamp=peer.acked_stamp if peer.is_up else None,
                 last_number=peer.last_number,
+                window=peer.window.highest,
             )
             for peer in self._peer_table.peers.values()
         ]
@@ -364,6 +475,7 @@ class Sessions:
             self._peer_table.add(saved.record, now)
             peer = self._peer_table.peers[node_id]
             peer.last_number = saved.last_number
+            peer.window.restart(saved.window)
             if saved.acked_stamp is not None:
                 peer.resume(saved.acked_stamp, now)
                 link = self._peer_table.link_of(peer)

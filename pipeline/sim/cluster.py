@@ -18,6 +18,7 @@ from pipeline.forwarding.route import FibEntry
 from pipeline.overlay.node import NodeConfig
 from pipeline.sim.clock import Clock
 from pipeline.sim.host import REPAIR_BUFFER_PACKETS, ControlHost, endpoint_of
+from pipeline.sim.identity import SimulatedIdentity
 from pipeline.sim.netem import Impairment, Network
 from pipeline.sim.repair_buffer import RepairBuffer
 
@@ -163,6 +164,7 @@ class Cluster:
             Host(
                 NodeConfig(
                     name=f"n{index}",
+                    identity=SimulatedIdentity(f"n{index}"),
                     endpoint=endpoint_of(index),
                     incarnation=1,
                     sender_key=b"",

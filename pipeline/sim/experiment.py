@@ -20,6 +20,7 @@ from pipeline.overlay.node import NodeConfig
 from pipeline.sim import churn, topology
 from pipeline.sim.clock import Clock
 from pipeline.sim.host import endpoint_of
+from pipeline.sim.identity import SimulatedIdentity
 from pipeline.sim.measures import Measures
 from pipeline.sim.station import Station
 from pipeline.sim.topology import Topology
@@ -168,6 +169,7 @@ class Experiment:
         for index in range(scenario.nodes):
             config = NodeConfig(
                 name=f"n{index}",
+                identity=SimulatedIdentity(f"n{index}"),
                 endpoint=endpoint_of(index),
                 incarnation=1,
                 sender_key=b"",

@@ -16,6 +16,7 @@ from pipeline.address import Address, NodeId, SourceFilter
 from pipeline.engines.api import Resend
 from pipeline.forwarding.route import FibDelete, FibEntry, FibKey, RouteChanged
 from pipeline.forwarding.table import ForwardingTable
+from pipeline.messages import SIGNED_PROTOCOL
 from pipeline.overlay.events import (
     AddressMoved,
     AddressOwnersChanged,
@@ -163,7 +164,7 @@ class ControlHost(abc.ABC):
         self.drain()
 
     def _receive_message(self, sender: str, message: bytes) -> None:
-        reason = self.node.handle_message(sender, message, self._clock.now)
+        reason = self.node.handle_message(sender, message, self._clock.now, speaks=SIGNED_PROTOCOL)
         if reason is not None:
             self.drops[reason] += 1
         self.drain()

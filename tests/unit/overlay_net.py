@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import random
 from typing import Any
 
+from pipeline import messages
+from pipeline.address import derive_node_id
+from pipeline.keys.identity import Identity
+from pipeline.messages import SIGNED_PROTOCOL, NodeRecord
+from pipeline.overlay import records
+from pipeline.overlay.envelopes import Envelopes
 from pipeline.overlay.events import NodeEvent, Notice, NoticeKind
 from pipeline.overlay.node import NodeConfig, OverlayNode
 
@@ -12,6 +20,66 @@ from pipeline.overlay.node import NodeConfig, OverlayNode
 def key_of(name: str) -> bytes:
     """Return a sender key from which a failing test shows the node."""
     return name.encode().ljust(32)
+
+
+@functools.cache
+def identity_of(name: str) -> Identity:
+    """Return the identity that a node of this name has at each start."""
+    return Identity(hashlib.blake2b(name.encode(), digest_size=32).digest())
+
+
+class Forger:
+    """A member with a modified program: it seals any message for a node, with an identity of its own or a copied one."""
+
+    def __init__(
+        self, name: str, *, at: str = "192.0.2.99:4747", incarnation: int = 1, is_sealing: bool = True, **fields: Any
+    ) -> None:
+        identity = identity_of(name)
+        self.envelopes = Envelopes(identity)
+        unsigned = NodeRecord(**{
+            "node_id": derive_node_id(identity.public_key, 0), "name": name, "incarnation": incarnation, "version": 1,
+            "addresses": (), "endpoint": at, "lanes": 1, "key_epoch": 0, "engine": "mesh", "explicit_addresses": False,
+            "sender_key": key_of(name) if is_sealing else b"", "public_key": identity.public_key,
+            "protocols": messages.PROTOCOLS, "is_sealing": is_sealing,
+        } | fields)  # fmt: skip
+        self.record = records.sign(unsigned, identity)
+        self.number = 1 << 20
+
+    @classmethod
+    def of(cls, node: OverlayNode) -> Forger:
+        """Return a forger that has stolen the identity of a node."""
+        own = node.record
+        forger = cls(own.name, at=own.endpoint, incarnation=own.incarnation)
+        forger.record = own
+        return forger
+
+    def header(self) -> messages.Header:
+        """Return the header of a message."""
+        own = self.record
+        return {"sender": own.node_id, "incarnation": own.incarnation, "endpoint": own.endpoint}
+
+    def seal(self, node: OverlayNode, message: messages.AnyNodeMessage) -> bytes:
+        """Return a message sealed for a node."""
+        self.number += 1
+        return self.envelopes.seal(self.record, node.record, self.number, message)
+
+    def send(self, node: OverlayNode, message: messages.AnyNodeMessage, now: float = 0.0) -> str | None:
+        """Send a sealed message to a node; return the reason for which it is refused."""
+        return node.handle_message("", self.seal(node, message), now or node._now)
+
+    def hello(self, node: OverlayNode, *, acked_stamp: Any = None, now: float = 0.0) -> str | None:
+        """Send a Hello to a node."""
+        stamp = acked_stamp or node.record.stamp
+        hello = messages.Hello(number=self.number + 1, record=self.record, acked_stamp=stamp, **self.header())
+        return self.send(node, hello, now)
+
+    def greet(self, node: OverlayNode, *, hint: str = "", dialled: str = "") -> str | None:
+        """Send a Greeting to a node."""
+        return node.handle_message(hint, self.envelopes.greeting(self.record, dialled), node._now)
+
+    def report(self, node: OverlayNode, *reported: NodeRecord) -> str | None:
+        """Report records of other nodes to a node."""
+        return self.send(node, messages.DirectoryUpdate(records=list(reported), **self.header()))
 
 
 class Net:
@@ -32,7 +100,8 @@ class Net:
     ) -> OverlayNode:
         """Start a node."""
         endpoint = at or f"192.0.2.{len(self.nodes) + 1}:4747"
-        config = NodeConfig(name=name, endpoint=endpoint, incarnation=incarnation, sender_key=key_of(name), **options)
+        given = {"identity": identity_of(name), "sender_key": key_of(name)} | options
+        config = NodeConfig(name=name, endpoint=endpoint, incarnation=incarnation, **given)
         extra = {"derive_id": derive_id} if derive_id else {}
         node = OverlayNode(config, random=random.Random(1).random, now=self.now, **extra)
         return self.put(endpoint, node)
@@ -57,7 +126,7 @@ class Net:
                     to, data = transmit
                     self.sent.append((endpoint, to, data))
                     if to in self.nodes and not {endpoint, to} & self.cut:
-                        assert self.nodes[to].handle_message(endpoint, data, self.now) is None
+                        assert self.nodes[to].handle_message(endpoint, data, self.now, speaks=SIGNED_PROTOCOL) is None
 
     def run(self, seconds: float) -> None:
         """Let time pass."""

@@ -14,6 +14,7 @@ from pipeline import limits, messages
 from pipeline.address import ANY_SOURCE, derive_addresses, include, parse
 from pipeline.drop_reasons import MessageRefusal
 from pipeline.messages import DirectoryUpdate, Goodbye, Hello
+from pipeline.overlay import records
 from pipeline.overlay.events import (
     AddressMoved,
     NodeIdMoved,
@@ -25,7 +26,7 @@ from pipeline.overlay.events import (
 )
 from pipeline.overlay.node import NodeConfig, OverlayNode
 from pipeline.overlay.peer import TRANSITIONS, PeerState, Signal
-from tests.unit.overlay_net import Net, key_of, linked_peers
+from tests.unit.overlay_net import Forger, Net, identity_of, key_of, linked_peers
 
 GROUP = parse("239.1.2.3")
 Pair = tuple[OverlayNode, OverlayNode]
@@ -37,6 +38,7 @@ def add_on_wildcard(net: Net, name: str, at: str, incarnation: int) -> OverlayNo
         name=name,
         endpoint="0.0.0.0:4747",
         incarnation=incarnation,
+        identity=identity_of(name),
         sender_key=key_of(f"{name} at {at}"),
         peers=("192.0.2.1:4747",),
     )
@@ -71,11 +73,14 @@ def test_link_is_up_only_when_the_peer_has_acknowledged_the_key(net: Net) -> Non
     transmit = b.poll_transmit()
     assert transmit is not None
     a.handle_message("", transmit[1], net.now)
-    assert linked_peers(a) == set(), "a knows b, but b does not know a's key"
-    answer = a.poll_transmit()
-    assert answer is not None
-    b.handle_message("", answer[1], net.now)
-    assert linked_peers(b) == {"a"}
+    for node, other in ((a, b), (b, a)):
+        answer = node.poll_transmit()
+        assert answer is not None
+        assert linked_peers(node) == set(), "the other node does not know this one's key yet"
+        other.handle_message("", answer[1], net.now)
+    assert (linked_peers(a), linked_peers(b)) == ({"b"}, set())
+    net.pump()
+    assert (linked_peers(a), linked_peers(b)) == ({"b"}, {"a"})
 
 
 def test_seed_that_starts_later_is_found(net: Net) -> None:
@@ -135,7 +140,7 @@ def test_one_way_loss_takes_the_link_down_on_both_sides(net: Net, pair: Pair) ->
     a, b = pair
     net.run(2)
     original = a.handle_message
-    a.handle_message = lambda *_: None  # type: ignore[method-assign]
+    a.handle_message = lambda *_, **__: None  # type: ignore[method-assign]
     net.run(limits.LINK_TIMEOUT_S + 0.5)
     assert (linked_peers(a), linked_peers(b)) == (set(), set())
     a.handle_message = original  # type: ignore[method-assign]
@@ -157,8 +162,9 @@ def test_goodbye_that_was_overtaken_is_ignored(net: Net, pair: Pair) -> None:
     a, b = pair
     old = Goodbye(sender=b.record.node_id, incarnation=b.record.incarnation - 1, endpoint=b.record.endpoint, number=999)
     overtaken = Goodbye(sender=b.record.node_id, incarnation=b.record.incarnation, endpoint=b.record.endpoint, number=1)
+    forger = Forger.of(b)
     for message in (old, overtaken):
-        assert a.handle_message("", messages.encode_node(message), net.now) is None
+        assert forger.send(a, message) in {None, MessageRefusal.MESSAGE_MALFORMED}
     assert linked_peers(a) == {"b"}
 
 
@@ -218,7 +224,7 @@ def test_peer_on_a_wildcard_endpoint_is_known_by_its_source_address(net: Net) ->
     """Goal: a node that listens on all addresses needs no configured one.  Method: a node on 0.0.0.0."""
     a = net.add("a", at="192.0.2.1:4747")
     b = OverlayNode(
-        NodeConfig(name="b", endpoint="0.0.0.0:4747", incarnation=1, sender_key=key_of("b"), peers=("192.0.2.1:4747",)),
+        NodeConfig(name="b", endpoint="0.0.0.0:4747", incarnation=1, identity=identity_of("b"), sender_key=key_of("b"), peers=("192.0.2.1:4747",)),
         random=random.Random(1).random,
         now=net.now,
     )
@@ -232,7 +238,7 @@ def test_link_follows_a_peer_on_a_wildcard_endpoint_to_its_new_address(net: Net)
     """Goal: a host that gets another address is answered there from the first message on, and no link goes down."""
     a = net.add("a", at="192.0.2.1:4747")
     b = OverlayNode(
-        NodeConfig(name="b", endpoint="0.0.0.0:4747", incarnation=1, sender_key=key_of("b"), peers=("192.0.2.1:4747",)),
+        NodeConfig(name="b", endpoint="0.0.0.0:4747", incarnation=1, identity=identity_of("b"), sender_key=key_of("b"), peers=("192.0.2.1:4747",)),
         random=random.Random(1).random,
         now=net.now,
     )
@@ -260,7 +266,7 @@ def test_second_node_of_a_name_is_refused_while_the_first_is_alive(net: Net) -> 
     assert a.links()[0].endpoint == old.record.endpoint
     assert [event.is_up for event in net.events_of(a, PeerChanged)] == [True], "no flapping"
     assert net.notices(new)[0] is NoticeKind.NAME_TAKEN, "the driver then stops the node"
-    assert net.notices(a) == [NoticeKind.NAMESAKE]
+    assert net.notices(a) == [NoticeKind.CLONE]
 
 
 @pytest.mark.parametrize("incarnation", [1, 3], ids=["clock behind", "clock ahead"])
@@ -288,7 +294,7 @@ def test_clone_that_calls_its_namesake_takes_no_link_down(net: Net) -> None:
     clone = net.add("b", at="192.0.2.3:4747", incarnation=3, peers=("192.0.2.2:4747",))
     net.run(limits.ANSWER_EXPECTED_S)
     assert NoticeKind.NAME_TAKEN in net.notices(clone)
-    assert NoticeKind.NAMESAKE in net.notices(old)
+    assert NoticeKind.CLONE in net.notices(old)
     assert linked_peers(a) == {"b"}
     assert [event.is_up for event in net.events_of(a, PeerChanged)] == [True], "no flapping"
 
@@ -306,23 +312,28 @@ def test_node_on_another_host_is_accepted_once_the_old_one_is_silent(net: Net) -
 
 
 @pytest.mark.parametrize("order", ["ab", "ba"])
-def test_greater_of_two_names_with_one_node_id_takes_another_id(net: Net, order: str) -> None:
-    """Goal: nodes whose names have the same hash are both linked.
+def test_greater_of_two_public_keys_with_one_node_id_takes_another_id(
+    net: Net, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: nodes whose public keys have the same hash are both linked.
     Method: a derivation with a collision, in both orders."""
-    ids = {("a", 0): 5, ("b", 0): 5, ("b", 1): 6, ("c", 0): 7}
+    a, b, c = (identity_of(name).public_key for name in "abc")
+    ids = {(min(a, b), 0): 5, (max(a, b), 0): 5, (max(a, b), 1): 6, (c, 0): 7}
 
-    def derive_id(name: str, attempt: int) -> int:
-        return ids[name, attempt]
+    def derive_id(public_key: bytes, attempt: int) -> int:
+        return ids[public_key, attempt]
 
-    c = net.add("c", derive_id=derive_id)
+    monkeypatch.setattr("pipeline.overlay.records.derive_node_id", derive_id)
+
+    third = net.add("c", derive_id=derive_id)
     first, second = (net.add(name, derive_id=derive_id, peers=("192.0.2.1:4747",)) for name in order)
     net.run(5)
-    named = {first.record.name: first, second.record.name: second}
-    assert (named["a"].record.node_id, named["b"].record.node_id) == (5, 6)
-    assert linked_peers(c) == {"a", "b"}
-    assert linked_peers(named["a"]) == {"b", "c"}
-    assert linked_peers(named["b"]) == {"a", "c"}
-    assert [event.new for event in net.events_of(named["b"], NodeIdMoved)] == [6]
+    smaller, greater = sorted((first, second), key=lambda node: node.record.public_key)
+    assert (smaller.record.node_id, greater.record.node_id) == (5, 6)
+    assert linked_peers(third) == {"a", "b"}
+    assert linked_peers(smaller) == {greater.record.name, "c"}
+    assert linked_peers(greater) == {smaller.record.name, "c"}
+    assert [event.new for event in net.events_of(greater, NodeIdMoved)] == [6]
 
 
 def test_derived_address_gives_way_to_an_explicit_one(net: Net) -> None:
@@ -376,23 +387,15 @@ def test_malformed_engine_message_is_refused_with_the_engines_reason(net: Net, p
     a, b = pair
     header = {"sender": b.record.node_id, "incarnation": b.record.incarnation, "endpoint": b.record.endpoint}
     message = messages.EngineMessage(engine="mesh", body=b"nonsense", **header)  # type: ignore[arg-type]
-    assert a.handle_message("", messages.encode_node(message), net.now) == "mesh_malformed"
+    assert Forger.of(b).send(a, message) == "mesh_malformed"
 
 
 def test_peer_with_another_engine_causes_one_notice(net: Net, pair: Pair) -> None:
     """Goal: an operator is informed once.  Method: two Hellos of such a peer."""
     a, _ = pair
-    other = msgspec.structs.replace(a.record, node_id=99, name="z", endpoint="192.0.2.99:4747", engine="tree")
-    hello = Hello(
-        sender=99,
-        incarnation=other.incarnation,
-        endpoint=other.endpoint,
-        number=1,
-        record=other,
-        acked_stamp=a.record.stamp,
-    )
-    for number in (1, 2):
-        a.handle_message("", messages.encode_node(msgspec.structs.replace(hello, number=number)), net.now)
+    other = Forger("z", engine="tree")
+    for _ in range(2):
+        assert other.hello(a) is None
     net.pump()
     assert net.notices(a) == [NoticeKind.ENGINE_MISMATCH]
 
@@ -401,8 +404,8 @@ def test_forged_record_of_this_node_is_superseded(net: Net, pair: Pair) -> None:
     """Goal: a forged record does not cut a node off.  Method: a record with a newer version and another key."""
     a, b = pair
     forged = msgspec.structs.replace(a.record, version=a.record.version + 5, sender_key=key_of("forged"))
-    update = DirectoryUpdate(sender=77, incarnation=1, endpoint="192.0.2.77:4747", records=[forged])
-    a.handle_message("", messages.encode_node(update), net.now)
+    forged = records.sign(forged, identity_of("a"))
+    Forger.of(b).report(a, forged)
     net.run(2)
     assert a.record.sender_key != key_of("forged")
     assert a.record.version > forged.version, "this node's own version is the newest"
@@ -420,7 +423,7 @@ def test_peers_do_not_notice_a_restart_of_the_control_process(net: Net, pair: Pa
     net.run(2)
     checkpoint = b.snapshot(net.now)
     config = NodeConfig(
-        name="b", endpoint=b.record.endpoint, incarnation=77, sender_key=key_of("other"), peers=("192.0.2.1:4747",)
+        name="b", endpoint=b.record.endpoint, incarnation=77, identity=identity_of("b"), sender_key=key_of("other"), peers=("192.0.2.1:4747",)
     )
     del net.nodes[b.record.endpoint]
     net.run(1.0)
@@ -443,7 +446,7 @@ def test_membership_changed_after_the_checkpoint_is_corrected(net: Net, pair: Pa
     net.pump()
     assert a.members(GROUP) == ["b"]
     config = NodeConfig(
-        name="b", endpoint=b.record.endpoint, incarnation=77, sender_key=key_of("b"), peers=("192.0.2.1:4747",)
+        name="b", endpoint=b.record.endpoint, incarnation=77, identity=identity_of("b"), sender_key=key_of("b"), peers=("192.0.2.1:4747",)
     )
     again = OverlayNode(config, random=random.Random(2).random, now=net.now)
     again.restore(checkpoint, net.now)
@@ -456,6 +459,8 @@ def test_other_data_than_a_checkpoint_of_this_node_is_refused(net: Net, pair: Pa
     """Goal: a damaged or foreign checkpoint is an error.  Method: empty, malformed, and of another node."""
     a, b = pair
     for data in (b"", b"nonsense", b.snapshot(net.now)):
-        config = NodeConfig(name="a", endpoint=a.record.endpoint, incarnation=5, sender_key=key_of("b"))
+        config = NodeConfig(
+            name="a", endpoint=a.record.endpoint, incarnation=5, identity=identity_of("a"), sender_key=key_of("a")
+        )
         with pytest.raises(ValueError, match="checkpoint"):
             OverlayNode(config, random=random.Random(3).random, now=net.now).restore(data, net.now)

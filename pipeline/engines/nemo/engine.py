@@ -220,7 +220,7 @@ class Nemo(Engine):
         origins = {origin for group in self._groups.values() for origin in group.sources.origins()}
         memberships = [each for group in self._groups.values() for each in group.hierarchy.memberships.values()]
         crews = {node for each in memberships for crew in (each.super_crew, *each.members.values()) for node in crew}
-        return {*self._rendezvous.named, *self._rendezvous.roots(), *origins, *crews}
+        return {*self._rendezvous.named(), *self._rendezvous.roots(), *origins, *crews}
 
     # ---- a restart of the control process
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pipeline import limits
-from pipeline.address import Address, NodeId, derive_node_id
+from pipeline.address import Address, NodeId
 from pipeline.engines.nemo import messages
 from pipeline.engines.nemo.context import Context
 
@@ -44,16 +44,23 @@ class Rendezvous:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self.named = [derive_node_id(name, 0) for name in context.options.rendezvous]
-        """Nodes of the configuration, first choice first; if no link to one is up, the first is tried all the same."""
         self._roots: dict[Address, _Root] = {}
 
     def node_for(self, group: Address) -> NodeId:
-        """Return the group's rendezvous as this node sees it."""
+        """Return the group's rendezvous as this node sees it; 0: a node of the configuration that is not known yet."""
         own, up = self._context.own, self._context.up
-        if self.named:
-            return next((node for node in self.named if node == own or node in up), self.named[0])
+        if self._context.options.rendezvous:
+            named = self.named()
+            return next((node for node in named if node == own or node in up), named[0] if named else 0)
         return max((own, *up), key=lambda node: _weight(group, node))
+
+    def named(self) -> list[NodeId]:
+        """Return the known nodes of the configuration, first choice first.
+
+        If no link to one of them is up, the first is tried all the same.
+        """
+        found = (self._context.view.node_named(name) for name in self._context.options.rendezvous)
+        return [node for node in found if node is not None]
 
     def roots(self) -> Iterator[NodeId]:
         """Return the registered roots."""
