@@ -104,6 +104,7 @@ class SecuritySection(_Section, frozen=True):
     rotate_packets: int = 1 << 32
     key_grace_s: float = 10.0
     allow_foreign_sources: bool = False
+    accept_protocol_1: bool = True
     peer_pps: int = 0
 
 

@@ -5,7 +5,7 @@ with one byte, the protocol's version; unknown fields and messages of a later ve
 
     protocol 1   1 ‖ message                        records are unsigned, whoever has the network key can send anything
     protocol 2   2 ‖ Greeting                       a signed record alone, for an endpoint whose node is not known
-                 2 ‖ SealedMessage                  a message for one node, which alone can open it (overlay/envelopes.py)
+                 2 ‖ SealedMessage                  a message that only its receiver can open (overlay/envelopes.py)
                           └─ sealed: Content        the message, and the signed records that belong to it
 
 Fields travel by name: `field(name=…)` gives the name on the wire where it differs from the attribute.  This module

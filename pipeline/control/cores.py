@@ -18,13 +18,18 @@ import msgspec
 import structlog
 
 from pipeline.address import parse_prefix
+from pipeline.control.membership_rules import MembershipRules
 from pipeline.control.resources import ControlResources
+from pipeline.io import keystore
 from pipeline.io.checkpoint import Checkpoint
+from pipeline.io.credentials import Credentials
 from pipeline.io.interface import host_addresses
 from pipeline.io.state import IncarnationFile
+from pipeline.keys.identity import Identity
 from pipeline.membership.querier_address import querier_addresses
 from pipeline.membership.router import MembershipRouter
 from pipeline.overlay.address_claims import AddressClaims
+from pipeline.overlay.members import Members
 from pipeline.overlay.node import NodeConfig, OverlayNode
 
 SAVE_DELAY_S = 0.2
@@ -54,7 +59,10 @@ class Cores:
         self.addresses = resources.addresses
         """Addresses of the interface, which a conflict with another node may change."""
         self._incarnations = IncarnationFile(resources.config.node.name)
-        self.node = _new_node(resources, self._incarnations.following(time.time_ns() // 1_000_000), now)
+        self.membership_rules = MembershipRules(resources)
+        incarnation = self._incarnations.following(time.time_ns() // 1_000_000)
+        rules = self.membership_rules
+        self.node = _new_node(resources, rules.credentials, rules.members, incarnation, now)
         self.membership = _new_membership(resources, now)
         self._checkpoint = Checkpoint(resources.checkpoint)
         self._can_keep_incarnation = True
@@ -116,7 +124,9 @@ class Cores:
             log.warning("incarnation not kept: after a clock is set back, links need 3 s more", reason=reason)
 
 
-def _new_node(resources: ControlResources, incarnation: int, now: float) -> OverlayNode:
+def _new_node(
+    resources: ControlResources, credentials: Credentials, members: Members, incarnation: int, now: float
+) -> OverlayNode:
     config = resources.config
     addresses = tuple(map(parse_prefix, config.tun.addresses))
     return OverlayNode(
@@ -124,6 +134,10 @@ def _new_node(resources: ControlResources, incarnation: int, now: float) -> Over
             name=config.node.name,
             endpoint=config.node.listen,
             incarnation=incarnation,
+            identity=Identity(keystore.load_seed(resources.keystore)),
+            is_identity_kept=not keystore.identity_fault(resources.keystore),
+            certificate=credentials.certificate_data,
+            members=members,
             sender_key=os.urandom(32) if resources.is_sealed else b"",
             key_epoch=os.urandom(1)[0],
             lanes=config.lanes,

@@ -24,6 +24,9 @@ from pipeline.keys.network_rollover import NetworkKeyRollover
 from pipeline.keys.sender import SenderKeyRotation
 from pipeline.overlay.node import OverlayNode
 
+EXCLUSION_SPREAD_S = 2.0
+"""Time in which a revocation list reaches all nodes: until then one of them may send the new key to the excluded."""
+
 log = structlog.get_logger()
 
 
@@ -100,6 +103,11 @@ class NetworkKeys:
         self._end_all_but_active(now)
         self._save()
         return True
+
+    def exclude(self, now: float) -> None:
+        """Renew the sender key, as a node was excluded; and again when the others have excluded it too."""
+        self._rotation.renew()
+        self._renew_again_at = now + EXCLUSION_SPREAD_S
 
     def _save(self) -> None:
         keystore.save(self._store, [key for _, key in self._keys], is_moving=self._rollover.is_under_way)

@@ -18,9 +18,12 @@ import dataclasses
 import time
 from collections.abc import Callable
 
+import structlog
+
 from pipeline import limits, logs
 from pipeline.address import NodeId
 from pipeline.control.health import Health
+from pipeline.control.membership_rules import MembershipRules
 from pipeline.control.network_key import NetworkKeys
 from pipeline.control.publish import Publisher
 from pipeline.forwarding import stream_stall
@@ -32,10 +35,14 @@ from pipeline.overlay.node import OverlayNode
 from pipeline.shm import counters, repair
 from pipeline.shm.region import Region
 
+log = structlog.get_logger()
+
 KEYS_TICK_S, KEYS_ROTATION_TICK_S = 1.0, 0.05
 """Time between two ticks of the keys, in general and during a rotation of the sender key."""
 HEALTH_TICK_S = 1.0
 """Time between two ticks of the health: early enough for a log."""
+MEMBERS_TICK_S = 1.0
+"""Time between two checks of all peers' certificates, and before new pins are written."""
 SOURCES_TICK_S = 30.0
 """Time between two ticks of the sources: a group to which no packet was sent in between is deregistered."""
 ADOPTED_EXPIRE_S = 3.0
@@ -54,6 +61,7 @@ class PeriodicTasks:
     sources: LocalSources
     rotation: SenderKeyRotation
     network_keys: NetworkKeys
+    rules: MembershipRules
     health: Health
     drain: Callable[[float], None]
     """Carry out all outputs of the cores."""
@@ -67,6 +75,7 @@ class PeriodicTasks:
         self.loop.call_later(stream_stall.TICK_S, self._tick_streams, StreamStallDetector())
         self.loop.call_later(SOURCES_TICK_S, self._tick_sources)
         self.loop.call_later(HEALTH_TICK_S, self._tick_health)
+        self.loop.call_later(MEMBERS_TICK_S, self._tick_members)
         self.loop.call_later(ADOPTED_EXPIRE_S, self._expire_adopted)
 
     def _tick_keys(self) -> None:
@@ -119,6 +128,16 @@ class PeriodicTasks:
             self.publisher.retry()
         self.health.tick(time.monotonic())
         logs.write_summaries()
+
+    def _tick_members(self) -> None:
+        self.loop.call_later(MEMBERS_TICK_S, self._tick_members)
+        now = time.monotonic()
+        self.rules.tick(now)
+        excluded = self.node.exclude_objectionable(now)
+        if excluded:
+            log.warning("certificates have expired: nodes are excluded", excluded=excluded)
+            self.network_keys.exclude(now)
+            self.drain(now)
 
     def _expire_adopted(self) -> None:
         self.table.expire_adopted()

@@ -95,6 +95,7 @@ class _Control:
         self.resources = resources
         self.cores = Cores.load(resources, now)
         self.node, self.membership = self.cores.node, self.cores.membership
+        self._rules = self.cores.membership_rules
         self.table = ForwardingTable()
         self.publisher = Publisher(
             resources.region,
@@ -190,6 +191,7 @@ class _Control:
         node = self.resources.config.node
         for peer in unreachable_peers(node.listen, node.peers):
             log.warning("peer cannot be reached: listen on [::] for both families", peer=peer, listen=node.listen)
+        self._rules.log_warnings()
         now = time.monotonic()
         self.publisher.publish_sender(self.node.record)
         self.node.start(now)
@@ -207,6 +209,7 @@ class _Control:
             sources=self.sources,
             rotation=self._rotation,
             network_keys=self._network_keys,
+            rules=self._rules,
             health=self.health,
             drain=self._drain,
             save=self.cores.save,
@@ -235,7 +238,8 @@ class _Control:
             if not self.admission.admits(identity.bytes, address, now):
                 continue
             if len(parts) == 1:
-                reason = self.node.handle_message(address, parts[0].bytes, now, network_key=key_number)
+                speaks = bus.newest_protocol(identity.bytes)
+                reason = self.node.handle_message(address, parts[0].bytes, now, network_key=key_number, speaks=speaks)
             else:
                 reason = MessageRefusal.PARTS
             if reason is not None:
@@ -311,8 +315,12 @@ class _Control:
     def _reply_to(self, request: Request) -> Reply:
         match request.verb:
             case "reload":
-                error = self._network_keys.reload(request.arguments, time.monotonic())
-                self._drain(time.monotonic())
+                now = time.monotonic()
+                error = self._rules.reload(self.node, now) or self._network_keys.reload(request.arguments, now)
+                self._drain(now)
+                return Reply(ok=not error, error=error)
+            case "forget":
+                error = self._rules.forget(request.noun, time.monotonic())
                 return Reply(ok=not error, error=error)
             case "trace":
                 return Reply(ok=True, value=show.trace(self, request.arguments))
@@ -355,20 +363,8 @@ class _Control:
                 self.table.set_route(event)
             case Resend(group=group):
                 self.publisher.publish_repair_request(event, self.table.stream_of(group))
-            case events.RecordChanged(record=record, link=link):
-                self.table.set_link(record.node_id, link)
-                old_endpoint = self.publisher.endpoint_of(link)
-                self.publisher.publish_record(record, link)
-                if old_endpoint not in (None, record.endpoint):
-                    self._peers.close_sender(old_endpoint)
-            case events.RecordGone(record=record, link=link):
-                self.table.remove_link(record.node_id)
-                self.publisher.remove_record(record, link)
-                self._peers.close_sender(record.endpoint)
-            case events.PeerChanged(record=record, link=link, is_up=up, why=why):
-                self.table.set_up(record.node_id, up=up)
-                self.publisher.publish_link(record, link, up=up)
-                log.info("link up" if up else "link down", peer=record.name, endpoint=record.endpoint, reason=why)
+            case events.RecordChanged() | events.RecordGone() | events.PeerChanged():
+                self._handle_peer_event(event)
             case events.AddressOwnersChanged(owners=owners):
                 self.table.set_address_owners(owners, own=self.node.record.node_id)
             case events.AddressMoved(addresses=moved):
@@ -376,11 +372,36 @@ class _Control:
                 self._move_addresses(moved)
             case events.NodeIdMoved():
                 self.publisher.publish_sender(self.node.record)
-            case events.Notice(kind=events.NoticeKind.NAME_TAKEN, text=text):
-                self._fatal_error = PipelineError(f"{text}: choose another --name")
-                self._stopping.set()
+            case events.RevocationsChanged(revocation_list=revocation_list, excluded=excluded):
+                self._rules.keep_revocations(revocation_list)
+                self._network_keys.exclude(time.monotonic())
+                log.info("the authority's revocation list has changed", excluded=list(excluded))
             case events.Notice(kind=kind, peer=peer, text=text):
-                log.warning(text, kind=kind.value, peer=peer, reason=kind.value)
+                if kind in (events.NoticeKind.NAME_TAKEN, events.NoticeKind.EXCLUDED):
+                    self._fatal_error = PipelineError(text)
+                    self._stopping.set()
+                else:
+                    log.warning(text, kind=kind.value, peer=peer, reason=kind.value)
+
+    def _handle_peer_event(self, event: events.RecordChanged | events.RecordGone | events.PeerChanged) -> None:
+        record, link = event.record, event.link
+        match event:
+            case events.RecordChanged():
+                self.table.set_link(record.node_id, link)
+                old_endpoint = self.publisher.endpoint_of(link)
+                self.publisher.publish_record(record, link)
+                if old_endpoint not in (None, record.endpoint):
+                    self._peers.close_sender(old_endpoint)
+            case events.RecordGone():
+                self.table.remove_link(record.node_id)
+                self.publisher.remove_record(record, link)
+                self._peers.close_sender(record.endpoint)
+            case events.PeerChanged(is_up=up, why=why):
+                self.table.set_up(record.node_id, up=up)
+                self.publisher.publish_link(record, link, up=up)
+                if not up and not record.is_signed:
+                    self._peers.close_sender(record.endpoint)  # its mark is in use until the peer notices its end
+                log.info("link up" if up else "link down", peer=record.name, endpoint=record.endpoint, reason=why)
 
     def _move_addresses(self, moved: tuple[tuple[Address, int], ...]) -> None:
         new = tuple(show_prefix(address, prefix) for address, prefix in moved)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from zmq.utils import monitor
 
 from pipeline import limits
 from pipeline.keys import file as key_file
+from pipeline.messages import PROTOCOLS
 
 HANDSHAKE_MS = 2000
 RECONNECT_MS, RECONNECT_MAX_MS = 50, 5000
@@ -38,6 +40,8 @@ groups, so that no report of a burst is lost while control is busy.  With an MTU
 BATCH = 256
 """Messages read from a socket before other descriptors are served."""
 DOMAIN = "mcast-pipeline"
+MARK, MARK_RANDOM_BYTES = b"mcast-protocols", 12
+"""Beginning of a connection's id that names oldest and newest protocol of the caller, and length of its random end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +112,17 @@ def peer_receiver(
     return sock
 
 
-def peer_sender(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, curve: CurveKeys | None) -> zmq.Socket[bytes]:
-    """Return a DEALER to "ADDR:PORT"; it reconnects for ever and queues nothing while it is not connected."""
+def peer_sender(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, curve: CurveKeys | None, *, protocol: int = 0
+) -> zmq.Socket[bytes]:
+    """Return a DEALER to "ADDR:PORT"; it reconnects for ever and queues nothing while it is not connected.
+
+    A connection for a `protocol` that is not the newest is marked, so that a node of this version, which gets messages
+    of the newest one on another connection, ignores it.
+    """
     sock = context.socket(zmq.DEALER)
+    if 0 < protocol < PROTOCOLS[1]:
+        sock.setsockopt(zmq.ROUTING_ID, MARK + bytes(PROTOCOLS) + secrets.token_bytes(MARK_RANDOM_BYTES))
     sock.setsockopt(zmq.LINGER, 0)
     sock.setsockopt(zmq.IMMEDIATE, 1)
     sock.setsockopt(zmq.SNDHWM, SEND_QUEUE)
@@ -126,6 +138,12 @@ def peer_sender(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, curve: C
         sock.setsockopt(zmq.CURVE_PUBLICKEY, curve.client_public)
     sock.connect(f"tcp://{endpoint}")
     return sock
+
+
+def newest_protocol(connection: bytes) -> int:
+    """Return the newest protocol that the other end of a connection speaks, by its mark; 0 without a mark."""
+    is_marked = connection.startswith(MARK) and len(connection) > len(MARK) + 1
+    return connection[len(MARK) + 1] if is_marked else 0
 
 
 def failed_handshakes(sock: zmq.Socket[bytes]) -> zmq.Socket[bytes]:

@@ -21,6 +21,7 @@ from zmq.auth.asyncio import AsyncioAuthenticator
 
 from pipeline import limits
 from pipeline.io import bus
+from pipeline.messages import protocol_of
 from pipeline.token_bucket import TokenBucket
 
 Batch = list[list[zmq.Frame]]
@@ -75,7 +76,9 @@ class PeerSockets:
         self._handle_failures = handle_failures
         self._loop = asyncio.get_running_loop()
         self._keys: dict[int, _Key] = {}
-        self._senders: dict[str, dict[int, zmq.Socket[bytes]]] = {}
+        self._senders: dict[str, dict[tuple[int, int], zmq.Socket[bytes]]] = {}
+        """By endpoint, then by number of the key and protocol: a node of an older protocol cuts a connection off on
+        which it gets messages of a newer one."""
         self._authenticator: AsyncioAuthenticator | None = None
 
     # ---------------------------------------------------------------- keys
@@ -102,9 +105,8 @@ class PeerSockets:
         key.router.disable_monitor()
         key.router.close(linger=0)
         for senders in self._senders.values():
-            sender = senders.pop(number, None)
-            if sender is not None:
-                sender.close(linger=0)
+            for kind in [kind for kind in senders if kind[0] == number]:
+                senders.pop(kind).close(linger=0)
 
     def numbers(self) -> list[int]:
         """Return the numbers of the keys in use, the newest first."""
@@ -122,11 +124,13 @@ class PeerSockets:
             if len(self._senders) >= 2 * limits.NODES_MAX:
                 self.close_sender(next(iter(self._senders)))
             senders = self._senders[endpoint] = {}
+        protocol = protocol_of(data)
         for number in self.numbers():
-            if number not in senders:
-                senders[number] = bus.peer_sender(self._context, endpoint, self._keys[number].curve)
+            if (number, protocol) not in senders:
+                curve = self._keys[number].curve
+                senders[number, protocol] = bus.peer_sender(self._context, endpoint, curve, protocol=protocol)
         for number in self.numbers():
-            if bus.send(senders[number], data):
+            if bus.send(senders[number, protocol], data):
                 return
 
     def close_sender(self, endpoint: str) -> None:

@@ -1,15 +1,16 @@
 """Owner of each overlay address among the nodes whose link is up.
 
-An explicit address (`--address`) has precedence over a derived one.  Between equals the node that has started first
-keeps the address: the one with the lower incarnation, and if these are equal, with the lower node id.  The order in
-which a node receives the claims does not count.  Every node applies this rule to the same records, so all agree without
-a message, also after a partition.  A node that loses a derived address takes its next one.  Two explicit claims both
-stand, and the unicast route leads to the owner.  This module knows no interfaces and sends nothing.
+An explicit address (`--address`) has precedence over a derived one.  Between equals the first holder keeps the address:
+the node that this node remembers with it for longest (members.py).  Of two that it does not remember, or if one is this
+node itself, it is the one that has started first: the one with the lower incarnation, and if these are equal, with the
+lower node id.  So nodes that have met both claims at the same time agree without a message, in any order.  A node that
+loses a derived address takes its next one.  Two explicit claims both stand, and the unicast route leads to the owner.
+This module knows no interfaces and sends nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pipeline import limits
 from pipeline.address import Address, NodeId, derive_addresses, link_local, show
@@ -22,7 +23,9 @@ V6_PREFIX = 64
 class AddressOwners:
     """Addresses that this node and those with a link up claim."""
 
-    def __init__(self) -> None:
+    def __init__(self, rank: Callable[[NodeRecord, Address], int] = lambda *_: 0) -> None:
+        """Use `rank`, which returns a lower number for the claim that this node remembers for longer."""
+        self._rank = rank
         self._by_address: dict[Address, dict[NodeId, NodeRecord]] = {}
         self._by_node: dict[NodeId, NodeRecord] = {}
 
@@ -49,7 +52,7 @@ class AddressOwners:
                 self._by_address.pop(address, None)
         return bool(old.addresses)
 
-    def owners(self) -> dict[Address, NodeId]:
+    def owners(self, own_id: NodeId = 0) -> dict[Address, NodeId]:
         """Return the owner of each address, and of the link-local ones that nodes derive from their IPv6 addresses.
 
         Addresses of several networks can lead to one link-local address.
@@ -58,7 +61,14 @@ class AddressOwners:
         for address, records in self._by_address.items():
             if len(address) == 16:
                 claimants.setdefault(link_local(address), []).extend(records.values())
-        return {address: first_holder(*records).node_id for address, records in claimants.items()}
+        return {address: self._owner(address, records, own_id) for address, records in claimants.items()}
+
+    def _owner(self, address: Address, claimants: list[NodeRecord], own_id: NodeId) -> NodeId:
+        if len(claimants) > 1 and all(record.node_id != own_id for record in claimants):
+            explicit = [record for record in claimants if record.explicit_addresses] or claimants
+            first = min(self._rank(record, address) for record in explicit)
+            claimants = [record for record in explicit if self._rank(record, address) == first]
+        return first_holder(*claimants).node_id
 
     def rivals(self, own: NodeRecord) -> list[NodeRecord]:
         """Return the other nodes that claim an address of `own`, each once."""

@@ -68,6 +68,14 @@ class NodeIdMoved:
     new: NodeId
 
 
+@dataclass(frozen=True, slots=True)
+class RevocationsChanged:
+    """The authority's revocation list has changed: keep it, and renew the sender key that excluded nodes have."""
+
+    revocation_list: bytes
+    excluded: tuple[str, ...]
+
+
 class NoticeKind(enum.StrEnum):
     """Kind of a notice for the operator, given once for each kind and node concerned."""
 
@@ -81,6 +89,8 @@ class NoticeKind(enum.StrEnum):
     """A second process with the identity of a live node, or of this one, is refused."""
     CERTIFICATE = "certificate"
     """A node without a valid certificate is refused, or this one is by a peer."""
+    EXCLUDED = "excluded"
+    """The authority has revoked this node's certificate: it should stop."""
     PROTOCOL = "protocol"
     """A node and this one have no version of the protocol in common."""
     ADDRESS_CONFLICT = "address_conflict"
@@ -112,6 +122,7 @@ NodeEvent: TypeAlias = (
     | AddressOwnersChanged
     | AddressMoved
     | NodeIdMoved
+    | RevocationsChanged
     | Notice
     | Resend
 )

@@ -47,6 +47,13 @@ class Members(abc.ABC):
     accepts_unsigned: bool
     """True if nodes of protocol 1, which have no identity, may be members."""
 
+    revocation_list: bytes = b""
+    """The authority's newest revocation list; empty in an open network."""
+
+    def take_revocations(self, revocation_list: bytes) -> bool:  # noqa: ARG002 (an open network has no authority)
+        """Take a revocation list, and return whether it is newer; WireError if the authority has not signed it."""
+        return False
+
     @abc.abstractmethod
     def objection(self, record: NodeRecord) -> Objection | None:
         """Return why a node's record is not taken, or None."""
@@ -71,6 +78,9 @@ class OpenMembers(Members):
         self.accepts_unsigned = accepts_unsigned
         self._pins = {pin.name: pin for pin in pins}
         """By name, the first ones first."""
+        self._ranks: dict[str, int] = {name: number for number, name in enumerate(self._pins)}
+        """Position of each pin among all that there ever were."""
+        self._next_rank = len(self._pins)
         self.is_changed = False
         """True if pins have changed since they were last saved."""
 
@@ -97,14 +107,19 @@ class OpenMembers(Members):
         pin = Pin(record.name, record.public_key, addresses, record.is_kept)
         if pin == held:
             return
+        if held is None or held.public_key != record.public_key:
+            self._pins.pop(record.name, None)
+            self._ranks[record.name] = self._next_rank
+            self._next_rank += 1
         self._pins[record.name] = pin
         if len(self._pins) > limits.PINS_MAX:
-            del self._pins[next(iter(self._pins))]
+            self.forget(next(iter(self._pins)))
         self.is_changed = True
 
     def forget(self, name: str) -> bool:
         """Remove a pin, so that another identity may have the name.  Returns whether there was one."""
         self.is_changed |= name in self._pins
+        self._ranks.pop(name, None)
         return self._pins.pop(name, None) is not None
 
     def rank(self, record: NodeRecord, address: Address) -> int:
@@ -112,4 +127,4 @@ class OpenMembers(Members):
         pin = self._pins.get(record.name)
         if pin is None or pin.public_key != record.public_key or address not in pin.addresses:
             return UNKNOWN_RANK
-        return next(number for number, name in enumerate(self._pins) if name == record.name)
+        return self._ranks[record.name]

@@ -24,7 +24,7 @@ from pipeline.drop_reasons import MessageRefusal
 from pipeline.engines.api import Engine, EngineContext, LinkState, LinkWanted, Resend, RouteChanged, Transmit
 from pipeline.errors import WireError
 from pipeline.keys.identity import Signer
-from pipeline.messages import EngineMessage, NodeRecord
+from pipeline.messages import EngineMessage, NodeRecord, Revocations
 from pipeline.overlay import records
 from pipeline.overlay.address_claims import AddressClaims
 from pipeline.overlay.address_owners import AddressOwners
@@ -40,6 +40,7 @@ from pipeline.overlay.events import (
     PeerChanged,
     RecordChanged,
     RecordGone,
+    RevocationsChanged,
 )
 from pipeline.overlay.members import Members, OpenMembers
 from pipeline.overlay.peer_table import PeerTable
@@ -116,7 +117,7 @@ class OverlayNode:
         assert len(config.peers) <= limits.SEEDS_MAX, "the configuration has checked this"
         self._config = config
         self._random = random
-        self._address_owners = AddressOwners()
+        self._address_owners = AddressOwners(config.members.rank)
         self._address_attempt = 0
         """Number of the pair of derived addresses in use."""
         directory = Directory(self._first_record(derive_id(config.identity.public_key, 0)))
@@ -211,7 +212,8 @@ class OverlayNode:
         """Take a message from a peer.
 
         `endpoint_hint` is its source address, or empty; `network_key` is the number of the network key that its sender
-        has proved to know; `speaks` is the newest protocol that it speaks, 0 if that is unknown.  Returns a reason word if it is refused: the driver logs it once and cuts the peer off.
+        has proved to know; `speaks` is the newest protocol that it speaks, 0 if that is unknown.  Returns a reason word
+        if it is refused: the driver logs it once and cuts the peer off.
         """
         self._begin_input(now)
         if messages.protocol_of(data) < min(speaks, messages.SIGNED_PROTOCOL):
@@ -229,6 +231,8 @@ class OverlayNode:
         reason = None
         if isinstance(message, Greeted):
             self._sessions.handle_greeting(message, endpoint_hint, now)
+        elif isinstance(message, Revocations):
+            reason = self.take_revocations(message.revocation_list, now)
         elif isinstance(message, EngineMessage):
             reason = self._handle_engine_message(message, endpoint_hint, now)
         else:
@@ -314,6 +318,47 @@ class OverlayNode:
         held = self._peer_table.peers.get(peer)
         if held is not None and held.is_up:
             self._engine.handle_link(peer, LinkState.UP, now, rtt_s=rtt_s)
+
+    # ---- members
+
+    def set_certificate(self, certificate: bytes, now: float) -> None:
+        """Put a renewed certificate into this node's record and send it to the peers."""
+        self._begin_input(now)
+        if certificate != self.record.certificate:
+            self._peer_table.update_own(now, certificate=certificate)
+
+    def take_revocations(self, revocation_list: bytes, now: float) -> str | None:
+        """Take a revocation list of the authority, and pass it on if it is newer than the present one.
+
+        Returns a reason word if the authority has not signed it.
+        """
+        self._begin_input(now)
+        members = self._config.members
+        try:
+            is_newer = bool(revocation_list) and members.take_revocations(revocation_list)
+        except WireError as error:
+            return str(error)
+        if is_newer:
+            excluded = self.exclude_objectionable(now)
+            self._sessions.send_revocations(revocation_list)
+            self._events.append(RevocationsChanged(revocation_list, tuple(excluded)))
+            objection = members.objection(self.record)
+            if objection is not None:
+                text = f"this node is no member any more: {objection.detail}"
+                self._peer_table.notice(NoticeKind.EXCLUDED, self.record.name, text)
+        self._settle(now)
+        return None
+
+    def exclude_objectionable(self, now: float) -> list[str]:
+        """Forget all peers that may not be members any more, and return their names."""
+        self._begin_input(now)
+        peers = self._peer_table.peers
+        excluded = [node_id for node_id, peer in peers.items() if self._config.members.objection(peer.record)]
+        names = sorted(self.name_of(node_id) for node_id in excluded)
+        for node_id in excluded:
+            self._sessions.exclude(node_id, now)
+        self._settle(now)
+        return names
 
     # ---- keys
 
@@ -402,6 +447,8 @@ class OverlayNode:
                     self._proven_keys.pop(record.node_id, None)
                     self._engine.handle_link(record.node_id, LinkState.GONE, now)
                 case PeerChanged(record=record, is_up=is_up):
+                    if is_up and self._config.members.revocation_list:
+                        self._sessions.send_revocations(self._config.members.revocation_list, record.node_id)
                     owners = self._address_owners
                     owners_may_change |= owners.set(record) if is_up else owners.remove(record.node_id)
                     self._engine.handle_link(record.node_id, LinkState.UP if is_up else LinkState.DOWN, now)
@@ -419,10 +466,16 @@ class OverlayNode:
     def _accept_addresses(self, event: NodeEvent) -> NodeEvent:
         """Return an event in which the record has only the addresses that its node may have."""
         claims = self._config.claims
-        if isinstance(event, RecordChanged | PeerChanged) and (refusal := claims.explain(event.record)):
+        if not isinstance(event, RecordChanged | PeerChanged):
+            return event
+        certified = self._config.members.certified(event.record)
+        if refusal := claims.explain(event.record, certified):
             self._peer_table.notice(NoticeKind.ADDRESS_REFUSED, event.record.name, refusal)
-            return msgspec.structs.replace(event, record=claims.accept(event.record))
+            return msgspec.structs.replace(event, record=claims.accept(event.record, certified))
         return event
+
+    def _accepted_addresses(self, record: NodeRecord) -> tuple[tuple[Address, int], ...]:
+        return self._config.claims.accept(record, self._config.members.certified(record)).addresses
 
     def _on_record_changed(self, record: NodeRecord, now: float) -> None:
         """Drop the engine's state of a node that has restarted; give notice of one that runs another engine."""
@@ -457,7 +510,7 @@ class OverlayNode:
         if not self._view.covers_all_nodes:
             return
         self._address_owners.set(self.record)
-        owners = self._address_owners.owners()
+        owners = self._address_owners.owners(self.record.node_id)
         if owners != self._owners:
             self._owners = owners
             self._engine.handle_addresses(owners, now)
@@ -478,7 +531,7 @@ class OverlayNode:
                 node_id=peer.record.node_id,
                 name=peer.record.name,
                 endpoint=peer.record.endpoint,
-                addresses=self._config.claims.accept(peer.record).addresses,
+                addresses=self._accepted_addresses(peer.record),
                 is_up=peer.is_up,
                 link=self._peer_table.links.get(peer.record.node_id),
             )

@@ -108,29 +108,35 @@ class PeerTable:
                 self.forget(idle, now)
         is_alive = peer is not None and peer.is_alive
         record = self._share(record)
-        match self.directory.merge(record, is_alive=is_alive, is_direct=is_direct):
-            case Merge.NEW:
-                self.add(record, now)
-            case Merge.NEWER:
-                assert peer is not None, "a held record has a session"
+        verdict = self.directory.merge(record, is_alive=is_alive, is_direct=is_direct)
+        if verdict is Merge.NEW:
+            self.add(record, now)
+            return None
+        if verdict in (Merge.NEWER, Merge.SAME):
+            assert peer is not None, "a held record has a session"
+            if verdict is Merge.NEWER:
                 self._renew(peer, record, now)
-            case Merge.SAME:
-                assert peer is not None, "a held record has a session"
+            else:
                 self.view.refresh(peer, now)
-            case Merge.OLDER:
-                held = self.directory.get(record.node_id)
-                is_clone = is_alive and held is not None and held.incarnation != record.incarnation
-                return Refused(RefusalReason.CLONE if is_clone else RefusalReason.OLDER, held)
-            case Merge.CLONE:
-                text = f"a clone of node {record.name} at {record.endpoint} is refused: give it an identity of its own"
-                self.notice(NoticeKind.CLONE, record.name, text)
-                return Refused(RefusalReason.CLONE, self.directory.get(record.node_id))
-            case Merge.ID_TAKEN:
-                return Refused(RefusalReason.ID, self.directory.get(record.node_id))
-            case Merge.FULL:
-                text = f"node {record.name} is refused: the overlay has {limits.NODES_MAX} nodes, which is the limit"
-                self.notice(NoticeKind.OVERLAY_FULL, record.name, text)
-        return None
+            return None
+        return self._refuse(record, verdict, is_alive=is_alive)
+
+    def _refuse(self, record: NodeRecord, verdict: Merge, *, is_alive: bool) -> Refused | None:
+        """Return why the directory has not taken a record."""
+        held = self.directory.get(record.node_id)
+        is_other_process = held is not None and held.incarnation != record.incarnation
+        if verdict is Merge.FULL:
+            text = f"node {record.name} is refused: the overlay has {limits.NODES_MAX} nodes, which is the limit"
+            self.notice(NoticeKind.OVERLAY_FULL, record.name, text)
+            return None
+        if verdict is Merge.ID_TAKEN:
+            return Refused(RefusalReason.ID, held)
+        if verdict is Merge.CLONE:
+            text = f"a clone of node {record.name} at {record.endpoint} is refused: give it an identity of its own"
+            self.notice(NoticeKind.CLONE, record.name, text)
+        elif not (is_alive and is_other_process):
+            return Refused(RefusalReason.OLDER, held)
+        return Refused(RefusalReason.CLONE, held)
 
     def _is_known(self, record: NodeRecord, now: float) -> bool:
         """Return whether this record is held: a fast path, as it holds for most records of other senders."""
@@ -160,8 +166,8 @@ class PeerTable:
     def _notice_objection(self, record: NodeRecord, objection: Objection) -> None:
         if objection.reason is RefusalReason.PINNED:
             text = (
-                f"{record.name} at {record.endpoint} has another identity than before and is refused: if that is right, "
-                f"run pipeline identity forget {record.name}"
+                f"{record.name} at {record.endpoint} has another identity than before and is refused: if it should, run "
+                f"pipeline identity forget {record.name}"
             )
             self.notice(NoticeKind.NAME_PINNED, record.name, text)
         else:

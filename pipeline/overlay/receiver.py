@@ -1,7 +1,7 @@
 """Receiver: from the bytes that arrive to a message whose sender is known.
 
     protocol 2   Greeting       ──signature─────────────────────────▶ Greeted: the record of a node, of any age
-                 SealedMessage  ──receiver, seal, number, records──▶ the message: from its sender, for this node, and new
+                 SealedMessage  ──receiver, seal, number, records──▶ the message, which is new and for this node
     protocol 1   message        ──no identity has this node id─────▶ the message, without reports about other nodes
 
 A message for another node, or of a node that is not known, is answered with this node's own record, so that its sender

@@ -316,7 +316,7 @@ class Sessions:
             self._forget(unconfirmed, now)
 
     def _on_own_id(self, record: NodeRecord, now: float, *, is_direct: bool) -> Refused | None:
-        """Act on a record with this node's id or identity.  Returns why it is refused, if its node has to learn that."""
+        """Act on a record with this node's id or identity.  Returns why it is refused, if its node has to learn it."""
         own = self._peer_table.own
         has_links = any(peer.is_up for peer in self._peer_table.peers.values())
         match self._id_conflicts.judge(own, record, now, has_links=has_links, is_direct=is_direct):
@@ -384,6 +384,12 @@ class Sessions:
             for seed in self.seeds.values():
                 if seed.node_id == peer.record.node_id:
                     seed.node_id = None
+
+    def send_revocations(self, revocation_list: bytes, node_id: NodeId | None = None) -> None:
+        """Send the authority's revocation list to one peer, or to all that are alive."""
+        for peer in self._peer_table.peers.values():
+            if peer.is_alive and node_id in (None, peer.record.node_id):
+                self._transmitter.send_revocations(peer, revocation_list)
 
     # ---- time
 

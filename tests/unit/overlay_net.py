@@ -29,7 +29,7 @@ def identity_of(name: str) -> Identity:
 
 
 class Forger:
-    """A member with a modified program: it seals any message for a node, with an identity of its own or a copied one."""
+    """A member with a modified program: it seals any message for a node, with its own identity or a copied one."""
 
     def __init__(
         self, name: str, *, at: str = "192.0.2.99:4747", incarnation: int = 1, is_sealing: bool = True, **fields: Any

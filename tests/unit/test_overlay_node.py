@@ -13,7 +13,7 @@ import pytest
 from pipeline import limits, messages
 from pipeline.address import ANY_SOURCE, derive_addresses, include, parse
 from pipeline.drop_reasons import MessageRefusal
-from pipeline.messages import DirectoryUpdate, Goodbye, Hello
+from pipeline.messages import Goodbye
 from pipeline.overlay import records
 from pipeline.overlay.events import (
     AddressMoved,
@@ -224,7 +224,14 @@ def test_peer_on_a_wildcard_endpoint_is_known_by_its_source_address(net: Net) ->
     """Goal: a node that listens on all addresses needs no configured one.  Method: a node on 0.0.0.0."""
     a = net.add("a", at="192.0.2.1:4747")
     b = OverlayNode(
-        NodeConfig(name="b", endpoint="0.0.0.0:4747", incarnation=1, identity=identity_of("b"), sender_key=key_of("b"), peers=("192.0.2.1:4747",)),
+        NodeConfig(
+            name="b",
+            endpoint="0.0.0.0:4747",
+            incarnation=1,
+            identity=identity_of("b"),
+            sender_key=key_of("b"),
+            peers=("192.0.2.1:4747",),
+        ),
         random=random.Random(1).random,
         now=net.now,
     )
@@ -238,7 +245,14 @@ def test_link_follows_a_peer_on_a_wildcard_endpoint_to_its_new_address(net: Net)
     """Goal: a host that gets another address is answered there from the first message on, and no link goes down."""
     a = net.add("a", at="192.0.2.1:4747")
     b = OverlayNode(
-        NodeConfig(name="b", endpoint="0.0.0.0:4747", incarnation=1, identity=identity_of("b"), sender_key=key_of("b"), peers=("192.0.2.1:4747",)),
+        NodeConfig(
+            name="b",
+            endpoint="0.0.0.0:4747",
+            incarnation=1,
+            identity=identity_of("b"),
+            sender_key=key_of("b"),
+            peers=("192.0.2.1:4747",),
+        ),
         random=random.Random(1).random,
         now=net.now,
     )
@@ -423,7 +437,12 @@ def test_peers_do_not_notice_a_restart_of_the_control_process(net: Net, pair: Pa
     net.run(2)
     checkpoint = b.snapshot(net.now)
     config = NodeConfig(
-        name="b", endpoint=b.record.endpoint, incarnation=77, identity=identity_of("b"), sender_key=key_of("other"), peers=("192.0.2.1:4747",)
+        name="b",
+        endpoint=b.record.endpoint,
+        incarnation=77,
+        identity=identity_of("b"),
+        sender_key=key_of("other"),
+        peers=("192.0.2.1:4747",),
     )
     del net.nodes[b.record.endpoint]
     net.run(1.0)
@@ -446,7 +465,12 @@ def test_membership_changed_after_the_checkpoint_is_corrected(net: Net, pair: Pa
     net.pump()
     assert a.members(GROUP) == ["b"]
     config = NodeConfig(
-        name="b", endpoint=b.record.endpoint, incarnation=77, identity=identity_of("b"), sender_key=key_of("b"), peers=("192.0.2.1:4747",)
+        name="b",
+        endpoint=b.record.endpoint,
+        incarnation=77,
+        identity=identity_of("b"),
+        sender_key=key_of("b"),
+        peers=("192.0.2.1:4747",),
     )
     again = OverlayNode(config, random=random.Random(2).random, now=net.now)
     again.restore(checkpoint, net.now)
