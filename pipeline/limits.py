@@ -205,3 +205,7 @@ message of MESSAGE_BYTES_MAX."""
 REVOCATION_KEPT_S = 30 * 24 * 3600
 """Time for which a revocation stays in the list after the last certificate that it concerns has expired.  Nodes whose
 clocks are that far behind do not accept an excluded node again."""
+
+REGISTER_CERTIFICATES_MAX = 16 * NODES_MAX
+"""Certificates in the register of an authority: every node of the largest overlay, renewed once a month.  The file has
+some 6 MB then."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from click.shell_completion import CompletionItem
 
 from pipeline import __version__
 from pipeline.cli import completion
+from pipeline.cli.authority import authority
+from pipeline.cli.identity import identity
+from pipeline.cli.shared import Group, config_flag, instance_flag, json_flag, print_value
 from pipeline.control.nouns import Noun
 from pipeline.errors import UsageError
 from pipeline.terminal import printable
@@ -25,23 +28,7 @@ from pipeline.terminal import printable
 STOP_TIMEOUT_S = 10.0
 """An instance ends within tenths of a second: farewells to peers, workers, netlink.  The rest is for a busy host."""
 TOPOLOGIES = ("plane", "transit-stub", "power-law")
-EXAMPLE = Path(sys.prefix, "share/mcast-pipeline/pipeline.toml")
-"""The commented configuration file of an installed package; in the repository it is configs/pipeline.toml."""
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-
-
-class _App(click.Group):
-    """Group of commands; the error for an unknown command names the nearest one."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        word = args[0]
-        if not ctx.resilient_parsing and not word.startswith("-") and word not in self.commands:
-            near = difflib.get_close_matches(word, self.commands, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(self.commands))}"
-            raise UsageError(f"no such command: {' '.join([*ctx.command_path.split()[1:], word])} ({hint})")
-        return super().resolve_command(ctx, args)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -64,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 @click.group(
-    cls=_App,
+    cls=Group,
     context_settings=SETTINGS,
     epilog=f'Shell completion: eval "$({completion.VARIABLE}=bash_source pipeline)", or zsh_source, fish_source.',
 )
@@ -73,35 +60,11 @@ def app() -> None:
     """IP multicast for unmodified programs, across networks that carry none."""
 
 
-def _instance_flag(command: Callable[..., Any]) -> Callable[..., Any]:
-    option = click.option(
-        "--name",
-        metavar="NAME",
-        shell_complete=completion.instances,
-        help="Instance (default: the host name, or the only one that runs).",
-    )
-    return option(command)
-
-
-def _json_flag(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")(command)
-
-
-_config_flag = click.option(
-    "--config",
-    "config",
-    metavar="FILE",
-    envvar="MCAST_PIPELINE_CONFIG",
-    shell_complete=completion.files,
-    help=f"TOML file; {EXAMPLE if EXAMPLE.exists() else 'configs/pipeline.toml'} has every key.",
-)
-
-
 # ---------------------------------------------------------------- launch and keys
 
 
 @app.command()
-@_config_flag
+@config_flag
 @click.option("--workers", metavar="N", help="Processes of the data plane: 1, 2, 4, 8, 12 … 64 (default 4).")
 @click.option("--name", metavar="NAME", help="Name of this node (default: the host name).")
 @click.option("--key", metavar="FILE", shell_complete=completion.files,
@@ -167,19 +130,23 @@ def keygen(*, path: str, rotate: bool, retire: bool) -> int:
     return 0
 
 
+app.add_command(authority)
+app.add_command(identity)
+
+
 # ---------------------------------------------------------------- a running instance
 
 
 @app.command()
-@_instance_flag
+@instance_flag
 @click.option("--wait", "wait", metavar="S", help="Wait up to S seconds until it is ready.")
-@_json_flag
+@json_flag
 def status(name: str | None, wait: str | None, as_json: bool) -> int:
     """Report whether a node is ready (exit code 0) or not (69)."""
     from pipeline.client import wait_ready
 
     value = wait_ready(name, _seconds("--wait", wait) if wait else 0.0)
-    _print("status", value, as_json=as_json)
+    print_value("status", value, as_json=as_json)
     return 0
 
 
@@ -189,12 +156,12 @@ def _complete_noun(_ctx: click.Context, _param: click.Parameter, incomplete: str
 
 @app.command(epilog="\b\n" + "\n".join(f"{noun:<9} {noun.summary}" for noun in Noun))
 @click.argument("noun", metavar="|".join(Noun), shell_complete=_complete_noun)
-@_instance_flag
+@instance_flag
 @click.option("--detail", is_flag=True, help="Show every column, list and counter in full.")
 @click.option("--format", "form", metavar="FORMAT", default="text",
               shell_complete=completion.words("text", "dot", "mermaid"),
               help="Format of a graph: text (default), dot, mermaid.")  # fmt: skip
-@_json_flag
+@json_flag
 def show(noun: str, name: str | None, detail: bool, form: str, as_json: bool) -> int:
     """Show the state of a running node."""
     from pipeline.cli.pictures import FORMATS, draw
@@ -212,7 +179,7 @@ def show(noun: str, name: str | None, detail: bool, form: str, as_json: bool) ->
     if noun == "graph" and not as_json:
         sys.stdout.write(draw(value, form))
     else:
-        _print(noun, value, as_json=as_json, detail=detail)
+        print_value(noun, value, as_json=as_json, detail=detail)
     return 0
 
 
@@ -220,9 +187,9 @@ def show(noun: str, name: str | None, detail: bool, form: str, as_json: bool) ->
 @click.option(
     "--membership", is_flag=True, help="Rules of IGMP and MLD as they fire (the default; there is no other trace)."
 )
-@_instance_flag
+@instance_flag
 @click.option("--seconds", metavar="S", help="End after S seconds (default: at Ctrl-C).")
-@_json_flag
+@json_flag
 def trace(*, membership: bool, name: str | None, seconds: str | None, as_json: bool) -> int:  # noqa: ARG001
     """Print the events of a running node: time, group, host, rule."""
     from pipeline.cli.trace import follow
@@ -233,7 +200,7 @@ def trace(*, membership: bool, name: str | None, seconds: str | None, as_json: b
 
 
 @app.command()
-@_instance_flag
+@instance_flag
 def top(name: str | None) -> int:
     """Show traffic, workers, links and groups, each second; q ends it."""
     from pipeline.cli import top as view
@@ -244,7 +211,7 @@ def top(name: str | None) -> int:
 
 
 @app.command()
-@_instance_flag
+@instance_flag
 def reload(name: str | None) -> int:
     """Read the key file again and move to its first key; see `keygen --rotate`."""
     from pipeline import client
@@ -254,7 +221,7 @@ def reload(name: str | None) -> int:
 
 
 @app.command()
-@_instance_flag
+@instance_flag
 def stop(name: str | None) -> int:
     """End a node; return when everything that it has created is removed."""
     from pipeline import client
@@ -267,9 +234,9 @@ def stop(name: str | None) -> int:
 
 
 @app.command()
-@_config_flag
+@config_flag
 @click.option("--listen", metavar="ADDR:PORT", help="Port that must be free (default 0.0.0.0:4747).")
-@_json_flag
+@json_flag
 def check(config: str | None, listen: str | None, as_json: bool) -> int:
     """Check whether this host can run a node.
 
@@ -281,11 +248,11 @@ def check(config: str | None, listen: str | None, as_json: bool) -> int:
 
     settings, _ = effective({"node.listen": listen}, config)
     findings = preflight.findings(settings)
-    _print("check", [finding.as_dict() for finding in findings], as_json=as_json)
+    print_value("check", [finding.as_dict() for finding in findings], as_json=as_json)
     return preflight.exit_code(findings)
 
 
-@app.group(cls=_App, name="config")
+@app.group(cls=Group, name="config")
 def config_group() -> None:
     """Check a configuration file, or show the effective configuration."""
 
@@ -304,14 +271,14 @@ def config_check(file: str | None) -> int:
 @config_group.command("show")
 @click.argument("file", required=False, envvar="MCAST_PIPELINE_CONFIG", shell_complete=completion.files)
 @click.option("--origin", is_flag=True, help="Show where each value comes from.")
-@_json_flag
+@json_flag
 def config_show(file: str | None, origin: bool, as_json: bool) -> int:
     """Show the effective configuration as TOML."""
     from pipeline.cli.settings import as_toml, effective, jsonable
 
     settings, origins = effective({}, file)
     if as_json:
-        _print("config", jsonable(settings, origins if origin else None), as_json=True)
+        print_value("config", jsonable(settings, origins if origin else None), as_json=True)
     else:
         click.echo(as_toml(settings, origins if origin else None), nl=False)
     return 0
@@ -320,7 +287,7 @@ def config_show(file: str | None, origin: bool, as_json: bool) -> int:
 @app.command()
 @click.option("--seconds", metavar="S", default="30", help="Length of the whole demonstration (default 30).")
 @click.option("--workers", metavar="N", default="4", help="Workers of each node (default 4).")
-@_json_flag
+@json_flag
 def demo(seconds: str, workers: str, as_json: bool) -> int:
     """Show a video stream between three hosts in network namespaces."""
     from pipeline.config import load
@@ -352,14 +319,14 @@ def demo(seconds: str, workers: str, as_json: bool) -> int:
               help="Failures from a file: lines of seconds, node, up or down.")  # fmt: skip
 @click.option("--partition", metavar="BEGIN,END,SHARE", help="Cut off a share of the nodes from BEGIN to END.")
 @click.option("--option", "options", metavar="NAME=VALUE", multiple=True, help="Option of the engine.")
-@_json_flag
+@json_flag
 def simulate(as_json: bool, **flags: Any) -> int:
     """Run an engine on thousands of virtual nodes that are made of the daemon's own code."""
     from pipeline.cli import simulate as simulation
 
     figures = simulation.run(simulation.scenario(**flags))
     if as_json:
-        _print("simulation", figures, as_json=True)
+        print_value("simulation", figures, as_json=True)
     else:
         simulation.write(figures)
     return 0
@@ -376,15 +343,3 @@ def _seconds(flag: str, text: str) -> float:
     if not 0 <= value < 1e6:
         raise UsageError(f"{flag} {text}: expected a number of seconds")
     return value
-
-
-def _print(noun: str, value: Any, *, as_json: bool, detail: bool = False) -> None:
-    """Write a value to stdout: one JSON object, or text for people."""
-    if as_json:
-        import json
-
-        sys.stdout.write(json.dumps({"schema": 1, noun: value}, ensure_ascii=False) + "\n")
-    else:
-        from pipeline.cli.tables import render
-
-        render(noun, value, detail=detail)

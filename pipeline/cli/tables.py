@@ -139,13 +139,15 @@ def _time(value: Any) -> str:
     return "-" if value is None else duration(float(value))
 
 
-_STATE_STYLES = {"up": "green", "ready": "green", "ok": "green", "running": "green",
+_STATE_STYLES = {"up": "green", "ready": "green", "ok": "green", "running": "green", "valid": "green",
                  "starting": "yellow", "note": "yellow"}  # fmt: skip
 
 _COLUMNS: Mapping[str, Sequence[str]] = MappingProxyType(
     {
         **{noun: noun.columns for noun in Noun if noun.columns},
         "check": ("name", "state", "detail"),
+        "certificates": ("serial", "name", "state", "addresses", "prefixes", "relay", "not_after"),
+        "revocations": ("name", "serial", "revoked_at", "reason"),
         "link rates": ("peer", "endpoint", "state", "rtt_ms", "loss", "tx_mbit_per_s", "rx_mbit_per_s"),
         "worker rates": ("role", "lane", "pid", "state", "restarts", "cpu_percent", "packets_per_s"),
     }

@@ -26,6 +26,9 @@ from pipeline.keys.certificate import Certificate
 from pipeline.keys.identity import PUBLIC_KEY_BYTES
 from pipeline.keys.revocation import RevocationList
 
+PUBLIC_KEY = "public-key"
+"""Tag of public keys as text."""
+
 T = TypeVar("T")
 
 
@@ -90,6 +93,11 @@ def _load_certificate(config: Config, *, is_required: bool) -> tuple[Certificate
     path = certificate_path(config)
     if not is_required and not _is_there(path):
         return None, b""
+    return load_certificate(path)
+
+
+def load_certificate(path: Path) -> tuple[Certificate, bytes]:
+    """Return the certificate in a file, as a value and as bytes; ConfigError if there is none."""
     remedy = "have this node signed (pipeline identity show, then pipeline authority sign) and put it there"
     return _load(path, certificates.decode, "certificate", remedy, limits.CERTIFICATE_BYTES_MAX)
 
@@ -121,12 +129,22 @@ def load_public_key(path: Path) -> bytes:
     remedy = "pipeline authority init makes one"
     text = storage.read(path, noun="public key", remedy=remedy, is_private=False)
     try:
-        public_key = storage.from_text(text)
+        return parse_public_key(text)
     except ValueError:
-        public_key = b""
+        raise ConfigError(f"{path}: not a public key") from None
+
+
+def parse_public_key(text: bytes) -> bytes:
+    """Return the public key in the content of a file; ValueError if there is none."""
+    public_key = storage.from_text(text, tag=PUBLIC_KEY)
     if len(public_key) != PUBLIC_KEY_BYTES:
-        raise ConfigError(f"{path}: not a public key (32 bytes in base64)")
+        raise ValueError("not 32 bytes")
     return public_key
+
+
+def public_key_text(of: str, public_key: bytes) -> str:
+    """Return the content of the file of a public key."""
+    return storage.to_text(f"public key of mcast-pipeline: {of}", public_key, tag=PUBLIC_KEY)
 
 
 def addresses_of(certificate: Certificate) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from pipeline.io import state
 from pipeline.keys import identity, storage
 
 _NAME = "identity"
+_TAG = "node-identity"
 _COMMENT = "identity of a node of mcast-pipeline: keep this file on its host and show it to nobody"
 
 
@@ -31,9 +32,9 @@ def load(path: Path) -> bytes:
     data = storage.read(path, noun="identity", remedy="the first pipeline launch of this node makes it")
     seed = b""
     with contextlib.suppress(ValueError):
-        seed = storage.from_text(data)
+        seed = storage.from_text(data, tag=_TAG)
     if len(seed) != identity.SEED_BYTES:
-        raise ConfigError(f"{path}: not an identity (32 bytes in base64): restore it, or remove it to get a new one")
+        raise ConfigError(f"{path}: not the identity of a node: restore it, or remove it to get a new one")
     return seed
 
 
@@ -56,7 +57,7 @@ def _make(path: Path) -> bytes:
     seed = identity.new_seed()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        storage.create(path, storage.to_text(_COMMENT, seed))
+        storage.create(path, storage.to_text(_COMMENT, seed, tag=_TAG))
     except PipelineError:
         if state.exists(path):
             return load(path)

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from pipeline import limits
-from pipeline.address import Address, is_multicast, is_unicast, is_within, show, show_prefix
+from pipeline.address import Address, is_multicast, is_within, show, show_prefix, spans_special_addresses
 from pipeline.drop_reasons import MessageRefusal
 from pipeline.keys.identity import PUBLIC_KEY_BYTES
 from pipeline.keys.signed import SignedCodec
@@ -66,8 +66,11 @@ def _is_sound(certificate: Certificate) -> bool:
     """Check what the types cannot express: addresses and prefixes are canonical, and the period is not empty."""
     return (
         certificate.not_before < certificate.not_after
-        and all(_is_prefix(each) and is_unicast(each[0]) for each in certificate.addresses)
-        and all(_is_network(each) and not is_multicast(each[0]) for each in certificate.prefixes)
+        and all(
+            _is_prefix(each) and not spans_special_addresses(each[0], 8 * len(each[0]))
+            for each in certificate.addresses
+        )
+        and all(_is_network(each) and not spans_special_addresses(*each) for each in certificate.prefixes)
         and all(
             _is_network(each) and is_multicast(each[0])
             for groups in (certificate.send_groups, certificate.receive_groups)

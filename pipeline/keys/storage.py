@@ -4,7 +4,7 @@
     create    a complete file or none, never in place of another one, whatever fails and whoever else tries
     replace   the same name, owner and mode; readers find the old content or the new one
 
-The files are text: comments (#), then base64.  This module does not know what the bytes are.
+The files are text: comments (#), then base64, of keys after a tag.  This module does not know what the bytes are.
 """
 
 from __future__ import annotations
@@ -117,18 +117,30 @@ def reason(error: OSError) -> str:
 # ---------------------------------------------------------------- text
 
 
-def to_text(comment: str, data: bytes) -> str:
-    """Return the content of a file: a comment, which may have several lines, and the bytes in base64."""
-    code = base64.b64encode(data).decode()
+def to_text(comment: str, data: bytes, *, tag: str = "") -> str:
+    """Return the content of a file: a comment, which may have several lines, and the bytes in base64 after the tag.
+
+    The tag is a word that names the kind of a key, so that no secret is taken for a public key.
+    """
+    code = tagged(tag, data)
     lines = [f"# {line}" for line in comment.splitlines()]
     lines += [code[start : start + LINE_LENGTH] for start in range(0, len(code), LINE_LENGTH)]
     return "\n".join(lines) + "\n"
 
 
-def from_text(text: bytes) -> bytes:
-    """Return the bytes in the content of a file; ValueError if it is not base64."""
+def tagged(tag: str, data: bytes) -> str:
+    """Return bytes as text: the tag, a colon, base64; the last alone if the tag is empty."""
+    return (f"{tag}:" if tag else "") + base64.b64encode(data).decode()
+
+
+def from_text(text: bytes, *, tag: str = "") -> bytes:
+    """Return the bytes in the content of a file; ValueError if it has another tag, or no base64."""
     lines = (line.strip() for line in text.splitlines())
+    code = b"".join(line for line in lines if not line.startswith(b"#"))
+    prefix = f"{tag}:".encode() if tag else b""
+    if not code.startswith(prefix):
+        raise ValueError(f"no {tag}")
     try:
-        return base64.b64decode(b"".join(line for line in lines if not line.startswith(b"#")), validate=True)
+        return base64.b64decode(code.removeprefix(prefix), validate=True)
     except binascii.Error as error:
         raise ValueError("not base64") from error

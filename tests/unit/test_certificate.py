@@ -152,6 +152,9 @@ def test_largest_certificate_fits() -> None:
         {"addresses": tuple((bytes([10, 77, 0, n]), 16) for n in range(17))},
         {"prefixes": (parse_prefix("192.0.2.1/24"),)},
         {"prefixes": (parse_prefix("239.0.0.0/8"),)},
+        {"prefixes": (parse_prefix("0.0.0.0/0"),)},
+        {"prefixes": (parse_prefix("fe80::/10"),)},
+        {"addresses": (parse_prefix("::ffff:10.77.0.1/128"),)},
         {"prefixes": tuple((bytes([10, n, 0, 0]), 16) for n in range(17))},
         {"send_groups": (parse_prefix("10.0.0.0/8"),)},
         {"receive_groups": (parse_prefix("239.0.0.1/8"),)},
@@ -232,11 +235,11 @@ def test_prefix_that_is_not_its_own_is_refused(prefix: str) -> None:
     assert prefix in check(make(), prefixes=(parse_prefix(prefix),))
 
 
-def test_prefix_of_length_0_is_that_of_one_family() -> None:
-    """Goal: a node that routes for all of IPv4 holds no IPv6 address.  Method: 0.0.0.0/0."""
-    everything = make(prefixes=(parse_prefix("0.0.0.0/0"),), addresses=())
-    assert check(everything, addresses=(parse("203.0.113.1"),)) == ""
-    assert "fd77::1" in check(everything, addresses=(parse("fd77::1"),))
+def test_prefix_is_that_of_one_family() -> None:
+    """Goal: a node that routes for much of IPv4 holds no IPv6 address.  Method: an eighth of all addresses."""
+    everything = make(prefixes=(parse_prefix("64.0.0.0/3"),), addresses=())
+    assert check(everything, addresses=(parse("64.0.113.1"),)) == ""
+    assert "4000::1" in check(everything, addresses=(parse("4000::1"),))
 
 
 # ---------------------------------------------------------------- time

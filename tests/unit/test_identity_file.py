@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.config import NodeSection
 from pipeline.errors import ConfigError
-from pipeline.io import identity_file, state
+from pipeline.io import credentials, identity_file, state
 from pipeline.keys import file as key_file
 from pipeline.keys import storage
 
@@ -143,11 +143,14 @@ def test_special_file_is_refused_without_delay(root: Path, kind: str) -> None:
     assert not (root / "elsewhere").exists()
 
 
-def test_file_with_two_network_keys_is_no_identity(root: Path) -> None:
-    """Goal: an identity is one seed.  Method: a key file during a rollover."""
+def test_other_key_is_no_identity(root: Path) -> None:
+    """Goal: no key that others have is taken for an identity, and none is signed as a public key.
+    Method: a network key in place of the identity; an identity in place of a public key."""
     path = root / "a" / "identity"
-    path.parent.mkdir(parents=True)
+    identity_file.load_or_make(NODE)
+    with pytest.raises(ConfigError, match=re.escape(f"{path}: not a public key")):
+        credentials.load_public_key(path)
+    path.unlink()
     key_file.write_network_key(path)
-    key_file.add_network_key(path)
-    with pytest.raises(ConfigError, match="not an identity"):
+    with pytest.raises(ConfigError, match="not the identity of a node"):
         identity_file.load_or_make(NODE)
