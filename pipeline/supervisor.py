@@ -250,8 +250,6 @@ class _Supervisor:
             has_locked_keys = self._resources.region.lock_keys()
             if not (privileges.lock_memory() and has_locked_keys):
                 log.warning("keys may be swapped to disk", reason="no right to lock all memory (LimitMEMLOCK=infinity)")
-            if fault := keystore.identity_fault(self._store):
-                log.warning("identity not kept: for its peers each start of this node is another node", reason=fault)
             privileges.keep_only([privileges.CAP_NET_ADMIN])  # to move addresses
             self._start(self._children[0])  # control, last because it sends queries on the interface
             self._watch()

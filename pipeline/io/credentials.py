@@ -156,6 +156,8 @@ def addresses_of(certificate: Certificate) -> tuple[str, ...]:
 def save_revocations(config: Config, data: bytes) -> None:
     """Keep a newer revocation list for the next start; PipelineError if it cannot be written."""
     path = revocations_path(config)
+    with contextlib.suppress(OSError):  # replace() has the reason
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     storage.replace(path, revocations_text(revocation.decode(data), data), mode=0o644)
 
 

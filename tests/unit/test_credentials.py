@@ -182,17 +182,24 @@ def test_wrong_clock_does_not_keep_a_node_from_its_start(root: Path) -> None:
 
 
 def test_received_list_is_kept(root: Path) -> None:
-    """Goal: a node does not forget a revocation with its restart.  Method: save bytes, and load them; a full disk, as a
-    directory that is missing."""
+    """Goal: a node does not forget a revocation with its restart.  Method: save bytes, and load them; into a directory
+    that is missing, and into one that cannot be made."""
     sign(root / "certificate")
     newer = revoke(root / "elsewhere", Revocation(serial=3), version=8)
     data = revocation.encode(newer, AUTHORITY)
     credentials.save_revocations(config(root), data)
     assert credentials.load(config(root), NODE.public_key).revocations == newer
     settings = config(root)
-    missing = SecuritySection(authority=settings.security.authority, revocations=str(root / "none" / "list"))
-    with pytest.raises(PipelineError, match=re.escape(str(root / "none" / "list"))):
-        credentials.save_revocations(Config(node=settings.node, security=missing), data)
+    for name in ("none", "authority.pub"):
+        path = root / name / "list"
+        security = SecuritySection(authority=settings.security.authority, revocations=str(path))
+        other = Config(node=settings.node, security=security)
+        if name == "none":
+            credentials.save_revocations(other, data)
+            assert path.exists()
+        else:
+            with pytest.raises(PipelineError, match=re.escape(str(path))):
+                credentials.save_revocations(other, data)
 
 
 def test_largest_structures_fit_into_their_files(root: Path) -> None:
