@@ -172,34 +172,32 @@ class Client:
         return reply.value
 
 
-def request(name: str, verb: str, noun: str = "") -> Any:
+def request(name: str, verb: str, noun: str = "", *, arguments: Mapping[str, str] = MappingProxyType({})) -> Any:
     """Send one request to a running instance and return the value of the reply."""
     if running_pid(name) is None:
         raise not_running(name)
     client = Client(name)
     try:
-        return client.request(verb, noun)
+        return client.request(verb, noun, arguments=arguments)
     finally:
         client.close()
 
 
 def reload(name: str) -> None:
-    """Read the instance's key file with the rights of the caller, and send the keys to control."""
+    """Read the instance's key file with the rights of the caller, and send the keys to control.
+
+    Control itself reads certificate and revocation list again, which are no secrets.
+    """
     import base64
 
     from pipeline.keys import file as key_file
 
-    if running_pid(name) is None:
-        raise not_running(name)
-    client = Client(name)
-    try:
-        path = client.request("status")["key"]
-        if path is None:
-            raise PipelineError(f"instance {name} runs with --insecure: it has no key to read again")
+    path = request(name, "status")["key"]
+    arguments = {}
+    if path is not None:
         keys = [base64.b64encode(key).decode() for key in key_file.load_network_keys(path)]
-        client.request("reload", arguments={"keys": " ".join(keys)})
-    finally:
-        client.close()
+        arguments["keys"] = " ".join(keys)
+    request(name, "reload", arguments=arguments)
 
 
 def wait_ready(flag: str | None, timeout_s: float) -> dict[str, Any]:

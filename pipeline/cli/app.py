@@ -213,7 +213,10 @@ def top(name: str | None) -> int:
 @app.command()
 @instance_flag
 def reload(name: str | None) -> int:
-    """Read the key file again and move to its first key; see `keygen --rotate`."""
+    """Read key file, certificate and revocation list again.
+
+    The node moves to the first key of the file; see `keygen --rotate`.
+    """
     from pipeline import client
 
     client.reload(client.instance_name(name))

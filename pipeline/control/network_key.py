@@ -74,7 +74,12 @@ class NetworkKeys:
                 self._rollover.handle_peer_moved(now)
 
     def reload(self, arguments: Mapping[str, str], now: float) -> str:
-        """Take over the keys of a key file that was read again; return an error's text, or an empty one."""
+        """Take over the keys of a key file that was read again; return an error's text, or an empty one.
+
+        Without keys, as with `--insecure`, there is nothing to do.
+        """
+        if not self._keys and "keys" not in arguments:
+            return ""
         try:
             keys = [base64.b64decode(text, validate=True) for text in arguments.get("keys", "").split()]
         except binascii.Error:

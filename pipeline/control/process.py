@@ -320,7 +320,7 @@ class _Control:
                 self._drain(now)
                 return Reply(ok=not error, error=error)
             case "forget":
-                error = self._rules.forget(request.noun, time.monotonic())
+                error = self._rules.forget(request.arguments.get("name", ""), time.monotonic())
                 return Reply(ok=not error, error=error)
             case "trace":
                 return Reply(ok=True, value=show.trace(self, request.arguments))

@@ -135,10 +135,10 @@ def test_signed_node_can_start(run: Run, tmp_path: Path) -> None:
     for name, how in (("a", "file"), ("b", "stdin"), ("c", "text")):
         env = make_node(run, tmp_path, name)
         shown = json.loads(run("identity", "show", "--json", **env).stdout)["identity"]
-        assert shown["public_key"] in (tmp_path / f"{name}.pub").read_text() and shown["name"] == name
+        printed = (tmp_path / f"{name}.pub").read_text()
+        assert all(shown[key] in printed for key in ("name", "node_id", "fingerprint", "public_key"))
         key = {"file": f"{name}.pub", "stdin": "-", "text": shown["public_key"]}[how]
-        text = (tmp_path / f"{name}.pub").read_text()
-        told = run("authority", "sign", key, "--name", name, text=text).stdout
+        told = run("authority", "sign", key, "--name", name, text=printed).stdout
         assert told.startswith(f"{name}.certificate: node {name}, serial ")
         env |= {
             "MCAST_PIPELINE_NODE_CERTIFICATE": f"{name}.certificate",

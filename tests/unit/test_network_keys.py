@@ -273,11 +273,13 @@ def test_unusable_keys_are_refused(text: str) -> None:
     assert fixture.open == {1: OLD}
 
 
-def test_reload_of_an_insecure_node_is_refused() -> None:
-    """Goal: the error names --insecure.  Method: reload."""
+def test_key_for_an_insecure_node_is_refused() -> None:
+    """Goal: the error names --insecure; without keys there is none, as the certificate may be renewed.
+    Method: reload with a key, and without."""
     fixture = Fixture()
     assert fixture.open == {0: None}
     assert "--insecure" in fixture.reload(NEW)
+    assert fixture.keys.reload({}, 0) == ""
 
 
 # ---------------------------------------------------------------- rate of messages
