@@ -31,6 +31,8 @@ UNSIGNED_PROTOCOL, SIGNED_PROTOCOL = 1, 2
 """Versions of the protocol between nodes: records without and with signatures."""
 PROTOCOLS = (UNSIGNED_PROTOCOL, SIGNED_PROTOCOL)
 """Oldest and newest version that this node speaks.  Two nodes use the newest version that both speak."""
+UNSIGNED_ONLY = (UNSIGNED_PROTOCOL, UNSIGNED_PROTOCOL)
+"""PROTOCOLS of a node without an identity: this object, as msgspec omits a default only if it is the same object."""
 
 KEY_BYTES = 32
 """Length of a sender key, as MP_KEY_BYTES."""
@@ -76,7 +78,7 @@ class NodeRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Public key of the node's identity; empty in records of protocol 1."""
     id_attempt: int = 0
     """Number of conflicts of node ids after which the node has its id."""
-    protocols: tuple[int, int] = (UNSIGNED_PROTOCOL, UNSIGNED_PROTOCOL)
+    protocols: tuple[int, int] = UNSIGNED_ONLY
     """Oldest and newest version of the protocol that the node speaks."""
     is_sealing: bool = False
     """True if the node seals its datagrams, so that its key must be known to open them."""

@@ -19,6 +19,8 @@ import msgspec
 
 from pipeline import limits, messages
 from pipeline.address import NodeId
+from pipeline.drop_reasons import MessageRefusal
+from pipeline.errors import WireError
 from pipeline.keys.identity import Signer, derive_key
 from pipeline.messages import AnyNodeMessage, Content, Greeting, NodeRecord, SealedMessage
 from pipeline.overlay import records
@@ -111,7 +113,7 @@ class Envelopes:
         return messages.encode_frame(SealedMessage(*header, sealed, record))
 
     def open(self, own: NodeRecord, sender: NodeRecord, frame: SealedMessage) -> Content | None:
-        """Return what a node has sealed for this one; None if it has not."""
+        """Return what a node has sealed for this one; None if it has not, WireError if that is malformed."""
         header = (
             frame.sender, frame.incarnation, frame.receiver, frame.receiver_incarnation, frame.number, frame.endpoint
         )  # fmt: skip
@@ -120,8 +122,8 @@ class Envelopes:
         text = self.signer.open(self._keys_with(own, sender).receive, frame.sealed, _encoder.encode(header))
         try:
             return None if text is None else _content_decoder.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise WireError(MessageRefusal.MESSAGE_MALFORMED) from error
 
     def probe_keys(self, own: NodeRecord, peer: NodeRecord) -> tuple[bytes, bytes]:
         """Return the keys of probes to a node and from it."""

@@ -48,7 +48,6 @@ class IdConflicts:
     def judge(self, own: NodeRecord, record: NodeRecord, now: float, *, has_links: bool, is_direct: bool) -> Finding:
         """Return the meaning of a record with our node id; `is_direct`: it came from its node itself."""
         if has_links:
-            # A node with a link has the identity, whatever members report: peers of an older node refuse the link.
             self._older_namesake = None
         if not record.is_signed:
             return Finding.ID_IS_OURS
@@ -57,7 +56,7 @@ class IdConflicts:
                 return Finding.ID_IS_OURS
             return Finding.ID_IS_THEIRS if is_direct or not has_links else Finding.NOTHING
         if record.incarnation == own.incarnation:
-            return Finding.SENT_BEFORE_RESTORE if record.version > own.version else Finding.NOTHING
+            return Finding.SENT_BEFORE_RESTORE if may_have_sent(own, record.version) else Finding.NOTHING
         if record.incarnation > own.incarnation:
             if is_direct or not endpoints.may_be_same(own.endpoint, record.endpoint):
                 return Finding.CLONE
@@ -69,7 +68,11 @@ class IdConflicts:
 
     def judge_namesake(self, own: NodeRecord, record: NodeRecord, now: float, *, has_links: bool) -> Finding:
         """Return TAKEN if a live node that has our name or identity keeps us out."""
-        if has_links or record.incarnation > own.incarnation:
+        if has_links:
+            # A node with a link has the name, whatever members report: peers of an older node refuse the link.
+            self._older_namesake = None
+            return Finding.NOTHING
+        if record.incarnation > own.incarnation:
             return Finding.NOTHING
         is_taken = self.outlasts_dead_node((record.public_key, record.incarnation), now)
         return Finding.TAKEN if is_taken else Finding.NOTHING

@@ -166,8 +166,8 @@ class PeerTable:
     def _notice_objection(self, record: NodeRecord, objection: Objection) -> None:
         if objection.reason is RefusalReason.PINNED:
             text = (
-                f"{record.name} at {record.endpoint} has another identity than before and is refused: if it should, run "
-                f"pipeline identity forget {record.name}"
+                f"{record.name} at {record.endpoint} has another identity than before and is refused: if it should, "
+                f"run pipeline identity forget {record.name}"
             )
             self.notice(NoticeKind.NAME_PINNED, record.name, text)
         else:

@@ -123,6 +123,8 @@ class Receiver:
                 record = records.with_keys(sender, content.keys)
                 if record is None:
                     raise WireError(MessageRefusal.RECORD_SIGNATURE)
+                if not messages.is_usable(record):
+                    raise WireError(MessageRefusal.MESSAGE_MALFORMED)
                 return msgspec.structs.replace(message, record=record)
             case DirectoryUpdate() | Refusal():
                 verified = [self._verify(each) for each in content.records]

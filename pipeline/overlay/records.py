@@ -17,7 +17,7 @@ import msgspec
 from pipeline import endpoint as endpoints
 from pipeline.address import derive_node_id
 from pipeline.keys.identity import Signer
-from pipeline.messages import NodeRecord, RecordBody, SignedRecord
+from pipeline.messages import UNSIGNED_ONLY, NodeRecord, RecordBody, SignedRecord
 
 PURPOSE = b"record"
 
@@ -105,7 +105,7 @@ def on_wire(record: NodeRecord, *, has_keys: bool) -> SignedRecord:
 def unsigned(record: NodeRecord) -> NodeRecord:
     """Return a record as nodes of protocol 1 know it."""
     return msgspec.structs.replace(
-        record, public_key=b"", id_attempt=0, protocols=(1, 1), is_sealing=False, is_kept=True,
+        record, public_key=b"", id_attempt=0, protocols=UNSIGNED_ONLY, is_sealing=False, is_kept=True,
         certificate=b"", body=b"", signature=b"",
     )  # fmt: skip
 

@@ -340,12 +340,12 @@ class Sessions:
         return None
 
     def _follow_incarnation(self, record: NodeRecord, now: float) -> None:
-        """Take an incarnation above that of our former process, and a version above the last one that we sent."""
+        """Take a version above the last one that we sent, or an incarnation above that of our former process."""
         own = self._peer_table.own
-        if own.incarnation < record.incarnation < limits.INCARNATION_MAX:
-            self._peer_table.update_own(now, incarnation=record.incarnation + 1)
-        elif own.stamp < record.stamp:
+        if own.incarnation == record.incarnation and may_have_sent(own, record.version):
             self._peer_table.update_own(now, newer_than=record.version)
+        elif own.stamp < record.stamp and record.incarnation < limits.INCARNATION_MAX:
+            self._peer_table.update_own(now, incarnation=record.incarnation + 1)
 
     def _notice_taken(self, record: NodeRecord) -> None:
         own = self._peer_table.own

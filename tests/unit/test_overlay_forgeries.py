@@ -1,7 +1,8 @@
 """Goal: a member that forges messages about itself, others or the receiver harms no other node.
 
-Method: two honest nodes are linked; a third member's messages are forged by hand.  Afterwards the link is up, the other
-node still accepts the victim's messages, and the state kept of forged messages is bounded.
+Method: two honest nodes are linked; a third member has a modified program, an identity of its own and whatever it has
+received before.  Afterwards the link is up, the other node still accepts the victim's messages, and the state kept of
+forged messages is bounded.
 """
 
 from __future__ import annotations
@@ -12,39 +13,60 @@ import msgspec
 import pytest
 
 from pipeline import limits, messages
-from pipeline.address import ANY_SOURCE, Address, parse
+from pipeline.address import ANY_SOURCE, Address, derive_node_id, parse
 from pipeline.drop_reasons import MessageRefusal
 from pipeline.engines.api import EngineContext, LinkState, Transmit
 from pipeline.engines.nemo import messages as nemo_messages
 from pipeline.engines.nemo.engine import Nemo
 from pipeline.engines.replica import Advert, MemoryBudget, Pull, Replica, ReplicaSource, Update
-from pipeline.errors import WireError
-from pipeline.messages import DirectoryUpdate, EngineMessage, Header, Heartbeat, Hello, NodeRecord
+from pipeline.messages import (
+    DirectoryUpdate,
+    EngineMessage,
+    Goodbye,
+    Header,
+    Heartbeat,
+    Hello,
+    NodeRecord,
+    Refusal,
+    RefusalReason,
+)
+from pipeline.overlay import records
 from pipeline.overlay.events import NodeIdMoved, Notice, NoticeKind, PeerChanged, RecordGone
 from pipeline.overlay.node import OverlayNode
-from tests.unit.overlay_net import Net, key_of, linked_peers
+from tests.unit.overlay_net import Forger, Net, identity_of, key_of, linked_peers
 
 GROUP = parse("239.1.2.3")
 HUGE = (1 << 63) - 1
+AT = "192.0.2.99:4747"
 Pair = tuple[OverlayNode, OverlayNode]
-FORGER = Header(sender=99, incarnation=1, endpoint="192.0.2.99:4747")
 
 
-def send_to(node: OverlayNode, message: messages.AnyNodeMessage, now: float) -> str | None:
-    return node.handle_message("192.0.2.99", messages.encode_node(message), now)
+def member(*nodes: OverlayNode) -> Forger:
+    """Return a forger that is a peer of these nodes."""
+    forger = Forger("m", at=AT)
+    for node in nodes:
+        assert forger.hello(node) is None
+    return forger
 
 
-def record_of(node: OverlayNode, **changes: Any) -> NodeRecord:
-    return msgspec.structs.replace(node.record, **changes)
+def send_unsigned(node: OverlayNode, message: messages.AnyNodeMessage) -> str | None:
+    """Send a message of protocol 1."""
+    return node.handle_message("192.0.2.99", messages.encode_unsigned(message), node._now)
+
+
+def changed(node: OverlayNode, **changes: Any) -> NodeRecord:
+    """Return the record of a node with changes, which the node itself has signed: its identity is stolen."""
+    return records.sign(msgspec.structs.replace(node.record, **changes), identity_of(node.record.name))
 
 
 def invented(number: int, **changes: Any) -> NodeRecord:
-    values = {
-        "node_id": number, "name": f"invented{number}", "incarnation": 1, "version": 1, "addresses": (), "lanes": 1,
-        "endpoint": f"10.99.9.9:{number}", "key_epoch": 0, "sender_key": key_of("x"), "engine": "mesh",
-        "explicit_addresses": False,
-    }  # fmt: skip
-    return NodeRecord(**values | changes)
+    """Return the record of a node that does not exist, signed with an identity of its own."""
+    return Forger(f"invented{number}", at=f"10.99.9.9:{number}", **changes).record
+
+
+def states_of(net: Net, node: OverlayNode, name: str) -> list[bool]:
+    """Return the changes of the link to a peer."""
+    return [event.is_up for event in net.events_of(node, PeerChanged) if event.record.name == name]
 
 
 def assert_still_linked(net: Net, a: OverlayNode, b: OverlayNode) -> None:
@@ -60,15 +82,21 @@ def assert_still_linked(net: Net, a: OverlayNode, b: OverlayNode) -> None:
 
 @pytest.mark.parametrize("field", ["version", "incarnation"])
 @pytest.mark.parametrize("value", [HUGE, limits.INCARNATION_MAX, limits.INCARNATION_MAX - 1])
-def test_forged_counts_do_not_make_the_own_record_overflow(net: Net, pair: Pair, field: str, value: int) -> None:
-    """Goal: the victim can still make a next version.  Method: its record with counts near the end of their range."""
+def test_counts_of_a_stolen_identity_do_not_make_the_own_record_overflow(
+    net: Net, pair: Pair, field: str, value: int
+) -> None:
+    """Goal: the victim can still make a next version that others decode, and causes no messages without end.
+    Method: its record with counts near the end of their range, signed with its identity, to it and to its peer."""
     a, b = pair
-    try:
-        forged = record_of(a, **{field: value})
-        send_to(a, DirectoryUpdate(records=[forged], **FORGER), net.now)
-    except WireError:
-        return
-    assert_still_linked(net, a, b)
+    forger = member(a, b)
+    for node in (a, b):
+        forger.report(node, changed(a, **{field: value}))
+    before = len(net.sent)
+    net.run(30)
+    assert len(net.sent) - before < 1000
+    a.set_keys(net.now, sender_key=key_of("next"))
+    own = a.record
+    assert records.verify(records.on_wire(own, has_keys=False), identity_of("c")) is not None, own
 
 
 FORGED: list[dict[str, Any]] = [
@@ -77,40 +105,65 @@ FORGED: list[dict[str, Any]] = [
     {"incarnation": 2},
     {"version": HUGE},
     {"name": "A"},
-    {"name": "A", "endpoint": "192.0.2.99:4747"},
-    {"incarnation": 2, "endpoint": "192.0.2.99:4747"},
+    {"name": "A", "endpoint": AT},
+    {"incarnation": 2, "endpoint": AT},
 ]
 """Changes of a node's record that a member may report; "A" is a smaller name than any of the nodes has."""
+WAYS = ["altered", "signed by another", "other identity", "protocol 1"]
 
 
+def send_forged(forger: Forger, node: OverlayNode, victim: OverlayNode, changes: dict[str, Any], way: str) -> None:
+    """Report a changed record of a node in one of WAYS."""
+    record = msgspec.structs.replace(victim.record, **changes)
+    signed = records.sign(record, identity_of("m"))
+    match way:
+        case "altered":
+            altered = msgspec.structs.replace(signed, signature=victim.record.signature)
+            assert forger.report(node, altered) == MessageRefusal.RECORD_SIGNATURE
+        case "signed by another":
+            assert forger.report(node, signed) == MessageRefusal.RECORD_SIGNATURE
+        case "other identity":
+            other = identity_of("second identity of m")
+            namesake = msgspec.structs.replace(record, public_key=other.public_key)
+            assert forger.report(node, records.sign(namesake, other)) is None
+        case _:
+            head = Header(sender=99, incarnation=1, endpoint=AT)
+            assert send_unsigned(node, DirectoryUpdate(records=[records.unsigned(record)], **head)) is None
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("target", ["peer", "subject"])
 @pytest.mark.parametrize("changes", FORGED, ids=str)
 def test_forged_report_about_a_live_node_takes_no_link_down(
-    net: Net, pair: Pair, changes: dict[str, Any], target: str
+    net: Net, pair: Pair, changes: dict[str, Any], target: str, way: str
 ) -> None:
     """Goal: a member's report removes no node that is alive, not even for a moment.
     Method: the record of b with one change, sent twenty times to its peer or to b itself."""
     a, b = pair
+    forger = member(a, b)
     for _ in range(20):
-        forged = record_of(b, **changes)
-        send_to(a if target == "peer" else b, DirectoryUpdate(records=[forged], **FORGER), net.now)
+        send_forged(forger, a if target == "peer" else b, b, changes, way)
         net.run(0.3)
     assert_still_linked(net, a, b)
-    for node in (a, b):
-        assert [event.is_up for event in net.events_of(node, PeerChanged)] == [True]
+    for node, peer in ((a, "b"), (b, "a")):
+        assert states_of(net, node, peer) == [True]
         assert net.events_of(node, NodeIdMoved) == []
-    assert a.records()[0].endpoint == b.record.endpoint
+    held = next(each for each in a.records() if each.node_id == b.record.node_id)
+    assert held.endpoint == b.record.endpoint
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("changes", FORGED, ids=str)
-def test_forged_report_about_a_silent_node_does_not_keep_it_out(net: Net, pair: Pair, changes: dict[str, Any]) -> None:
+def test_forged_report_about_a_silent_node_does_not_keep_it_out(
+    net: Net, pair: Pair, changes: dict[str, Any], way: str
+) -> None:
     """Goal: a node that comes back is linked at once, whatever a member has reported about it.
     Method: b is cut off and times out; a receives the forged record; b comes back, and then restarts."""
     a, b = pair
     net.cut = {b.record.endpoint}
     net.run(limits.LINK_TIMEOUT_S + 0.5)
     assert linked_peers(a) == set()
-    send_to(a, DirectoryUpdate(records=[record_of(b, **changes)], **FORGER), net.now)
+    send_forged(member(a), a, b, changes, way)
     net.run(1)
     net.cut = set()
     net.run(limits.LINK_TIMEOUT_S)
@@ -121,43 +174,108 @@ def test_forged_report_about_a_silent_node_does_not_keep_it_out(net: Net, pair: 
     assert (linked_peers(a), linked_peers(again)) == ({"b"}, {"a"})
 
 
-def test_node_id_is_kept_when_forged_records_hold_all_others(net: Net) -> None:
-    """Goal: a node that has no link yet survives forged records of its id.
-    Method: more records with a smaller name than there are attempts, each with its present id."""
-    a = net.add("b", at="192.0.2.1:4747")
+@pytest.mark.parametrize("is_alive", [True, False], ids=["alive", "silent"])
+def test_old_record_that_a_member_has_kept_changes_nothing(net: Net, pair: Pair, is_alive: bool) -> None:
+    """Goal: a record that its node has replaced does not return.
+    Method: a member reports the first record of b, whose keys and endpoint were changed since."""
+    a, b = pair
+    old = b.record
+    b.set_keys(net.now, sender_key=key_of("next"), key_epoch=1)
+    net.run(1)
+    if not is_alive:
+        net.cut = {b.record.endpoint}
+        net.run(limits.LINK_TIMEOUT_S + 0.5)
+    forger = member(a)
+    for _ in range(5):
+        assert forger.report(a, old) is None
+        net.run(0.3)
+    held = next(each for each in a.records() if each.name == "b")
+    assert (held.sender_key, held.version) == (key_of("next"), b.record.version)
+    net.cut = set()
+    assert_still_linked(net, a, b)
+
+
+@pytest.mark.parametrize("kind", ["Hello", "Heartbeat", "Goodbye", "DirectoryUpdate"])
+@pytest.mark.parametrize("target", ["peer", "subject"])
+def test_message_of_protocol_1_in_the_name_of_a_node_with_an_identity_is_refused(
+    net: Net, pair: Pair, kind: str, target: str
+) -> None:
+    """Goal: a program with the network key cannot speak for a node that has an identity.
+    Method: messages of protocol 1 with b's id, incarnation and record, to its peer and to b itself."""
+    a, b = pair
+    head = Header(sender=b.record.node_id, incarnation=b.record.incarnation, endpoint=AT)
+    stamp = a.record.stamp
+    message: messages.AnyNodeMessage = {
+        "Hello": Hello(number=HUGE, record=records.unsigned(b.record), acked_stamp=stamp, **head),
+        "Heartbeat": Heartbeat(number=HUGE, acked_stamp=stamp, directory_digest=b"", **head),
+        "Goodbye": Goodbye(number=HUGE, **head),
+        "DirectoryUpdate": DirectoryUpdate(records=[records.unsigned(invented(7))], **head),
+    }[kind]
+    assert send_unsigned(a if target == "peer" else b, message) == MessageRefusal.IDENTITY
+    assert_still_linked(net, a, b)
+    assert states_of(net, a, "b") == states_of(net, b, "a") == [True]
+    assert [record.name for record in a.records()] == ["b"]
+
+
+def test_node_id_is_kept_when_forged_records_hold_all_others(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: a node that has no link yet survives nodes with its id.
+    Method: a derivation in which each of many identities with a smaller key has the present id of the node; more of
+    them than there are attempts send a Hello."""
+    greatest = max("abcdefgh", key=lambda name: identity_of(name).public_key)
+    own_key = identity_of(greatest).public_key
+    ids: dict[tuple[bytes, int], int] = {}
+
+    def derive_id(public_key: bytes, attempt: int) -> int:
+        return ids.get((public_key, attempt)) or derive_node_id(public_key, attempt)
+
+    monkeypatch.setattr("pipeline.overlay.records.derive_node_id", derive_id)
+    a = net.add(greatest, at="192.0.2.1:4747", derive_id=derive_id)
+    names = (f"m{number}" for number in range(1000))
+    smaller = (name for name in names if identity_of(name).public_key < own_key)
     for number in range(2 * limits.NODE_ID_ATTEMPTS_MAX):
-        forged = record_of(a, name="A", endpoint=f"192.0.2.99:{number + 1}", incarnation=number)
-        assert send_to(a, DirectoryUpdate(records=[forged], **FORGER), net.now) is None
-    net.add("c", peers=(a.record.endpoint,))
+        name, node_id = next(smaller), a.record.node_id
+        ids[identity_of(name).public_key, 0] = node_id
+        forger = Forger(name, at=f"192.0.2.99:{number + 1}", node_id=node_id)
+        assert forger.send(a, Hello(number=1, record=forger.record, **forger.header())) is None
+    assert a.record.id_attempt == limits.NODE_ID_ATTEMPTS_MAX - 1
+    net.add("z", peers=(a.record.endpoint,))
     net.run(5)
-    assert "c" in linked_peers(a)
+    assert "z" in linked_peers(a)
 
 
 def test_acknowledgement_of_a_version_never_sent_is_not_followed(net: Net, pair: Pair) -> None:
     """Goal: a node does not raise its version to a forged one.
     Method: a Heartbeat with a huge acknowledged version."""
     a, b = pair
-    head = Header(sender=b.record.node_id, incarnation=b.record.incarnation, endpoint=b.record.endpoint)
     forged = (a.record.incarnation, HUGE)
-    assert send_to(a, Heartbeat(number=1000, acked_stamp=forged, directory_digest=b"", **head), net.now) is None
-    assert a.record.version < limits.RESTORE_STEP
-    assert send_to(a, Heartbeat(number=0, acked_stamp=a.record.stamp, directory_digest=b"", **head), net.now) is None
+    for forger in (member(a), Forger.of(b)):
+        head = forger.header()
+        assert forger.send(a, Heartbeat(number=HUGE - 1, acked_stamp=forged, directory_digest=b"", **head)) is None
+        assert a.record.version < limits.RESTORE_STEP
+        assert forger.send(a, Heartbeat(number=0, acked_stamp=a.record.stamp, directory_digest=b"", **head)) is None
 
 
 def test_reported_older_namesake_does_not_stop_a_linked_node(net: Net, pair: Pair) -> None:
-    """Goal: only a node without links gives up its name.  Method: an older incarnation of it is reported for long."""
+    """Goal: only a node without links gives up its name.
+    Method: an older record of it, from another address, is reported for long, and sent with refusals of each kind."""
     a, b = pair
-    older = record_of(a, incarnation=0, endpoint="192.0.2.99:4747")
+    older = changed(a, incarnation=0, endpoint=AT)
+    forger = member(a, b)
     for _ in range(20):
-        send_to(a, DirectoryUpdate(records=[older], **FORGER), net.now)
+        forger.report(a, older)
+        for reason in RefusalReason:
+            refusal = Refusal(reason=reason, detail="none", records=[older], **forger.header())
+            assert forger.send(a, refusal) is None
         net.run(limits.NAME_TAKEN_S / 10)
     assert NoticeKind.NAME_TAKEN not in net.notices(a)
     assert_still_linked(net, a, b)
+    assert states_of(net, a, "b") == [True]
 
 
 # ---- records of the sender and of others
 
 
+@pytest.mark.parametrize("is_direct", [True, False], ids=["own Hello", "report"])
 @pytest.mark.parametrize(
     "changes",
     [
@@ -173,33 +291,55 @@ def test_reported_older_namesake_does_not_stop_a_linked_node(net: Net, pair: Pai
         {"endpoint": "224.0.0.1:4747"},
         {"endpoint": ""},
         {"sender_key": b"short"},
+        {"sender_key": bytes(33)},
         {"second_epoch": 1, "second_key": b"short"},
+        {"second_epoch": 1, "second_key": bytes(33)},
         {"second_key": key_of("x")},
         {"addresses": ((parse("224.0.0.1"), 32),)},
         {"addresses": ((parse("127.0.0.1"), 8),)},
         {"addresses": ((parse("255.255.255.255"), 32),)},
         {"incarnation": HUGE},
+        {"lanes": 0},
+        {"lanes": limits.LANES_MAX + 1},
+        {"protocols": (0, 2)},
+        {"id_attempt": limits.NODE_ID_ATTEMPTS_MAX},
     ],
 )
-def test_record_that_no_node_makes_is_malformed(net: Net, pair: Pair, changes: dict[str, Any]) -> None:
-    """Goal: names are printable, endpoints numeric, keys and addresses valid.  Method: records with one fault each."""
+def test_record_that_no_node_makes_is_malformed(net: Net, pair: Pair, changes: dict[str, Any], is_direct: bool) -> None:
+    """Goal: names are printable, endpoints numeric, keys and addresses valid.
+    Method: records with one fault each, well signed, from their own node and from another one."""
     a, b = pair
-    assert (
-        send_to(a, DirectoryUpdate(records=[invented(7, **changes)], **FORGER), net.now)
-        == MessageRefusal.MESSAGE_MALFORMED
-    )
-    assert [record.name for record in a.records()] == ["b"]
+    faulty = Forger("faulty", at="10.99.9.9:7")
+    faulty.record = records.sign(msgspec.structs.replace(faulty.record, **changes), identity_of("faulty"))
+    forger = member(a)
+    verdict = faulty.hello(a) if is_direct else forger.report(a, faulty.record)
+    assert verdict in {MessageRefusal.MESSAGE_MALFORMED, MessageRefusal.RECORD_SIGNATURE}
+    assert {record.name for record in a.records()} == {"b", "m"}
     assert_still_linked(net, a, b)
 
 
 def test_record_without_a_key_is_refused_where_datagrams_are_sealed(net: Net, pair: Pair) -> None:
-    """Goal: no host of the underlay can send in the name of a node.  Method: records without key."""
+    """Goal: no host of the underlay can send in the name of a node.
+    Method: records without key: by report, in a Hello and a Greeting of protocol 2, and in a Hello of protocol 1."""
     a, b = pair
-    unsealed = record_of(b, version=b.record.version + 1, sender_key=b"")
-    assert send_to(a, DirectoryUpdate(records=[unsealed], **FORGER), net.now) == MessageRefusal.RECORD_UNSEALED
-    hello = Hello(number=1, record=invented(7, sender_key=b""), sender=7, incarnation=1, endpoint="192.0.2.7:1")
-    assert send_to(a, hello, net.now) == MessageRefusal.RECORD_UNSEALED
-    assert [record.sender_key for record in a.records()] == [b.record.sender_key]
+    open_node = Forger("open", at="192.0.2.7:1", is_sealing=False)
+    assert member(a).report(a, open_node.record) == MessageRefusal.RECORD_UNSEALED
+    assert open_node.hello(a) == MessageRefusal.RECORD_UNSEALED
+    assert open_node.greet(a) == MessageRefusal.RECORD_UNSEALED
+    unsigned = records.unsigned(open_node.record)
+    hello = Hello(number=1, record=unsigned, **open_node.header())
+    assert send_unsigned(a, hello) == MessageRefusal.RECORD_UNSEALED
+    assert {record.name: record.sender_key for record in a.records()} == {"b": key_of("b"), "m": key_of("m")}
+    assert_still_linked(net, a, b)
+
+
+def test_reported_record_without_its_keys_is_not_taken(net: Net, pair: Pair) -> None:
+    """Goal: a member that withholds the keys of a record does not add a node whose datagrams cannot be opened.
+    Method: a Greeting's record, which has no keys, is reported."""
+    a, b = pair
+    bare = msgspec.structs.replace(Forger("quiet", at="192.0.2.7:1").record, sender_key=b"")
+    assert member(a).report(a, bare) is None
+    assert {record.name for record in a.records()} == {"b", "m"}
     assert_still_linked(net, a, b)
 
 
@@ -213,8 +353,8 @@ def small_overlay(monkeypatch: pytest.MonkeyPatch) -> int:
 def test_node_that_sends_for_itself_gets_a_place_in_a_full_directory(net: Net, pair: Pair, small_overlay: int) -> None:
     """Goal: invented nodes keep no real one out.  Method: a directory is filled with them, then a node starts."""
     a, b = pair
-    records = [invented(1000 + number) for number in range(small_overlay + 20)]
-    send_to(a, DirectoryUpdate(records=records, **FORGER), net.now)
+    invention = [invented(1000 + number) for number in range(small_overlay + 20)]
+    assert member(a).report(a, *invention) is None
     assert len(a.records()) == small_overlay
     c = net.add("c", peers=(a.record.endpoint,))
     net.run(1)
@@ -230,8 +370,8 @@ def test_notices_about_invented_nodes_are_bounded(net: Net, pair: Pair, small_ov
     a, _ = pair
     for number in range(3):
         net.run(limits.NODE_FORGET_S + 1)
-        records = [invented(1000 + number * 1000 + each, engine=f"e{each}") for each in range(40)]
-        send_to(a, DirectoryUpdate(records=records, **FORGER), net.now)
+        invention = [invented(1000 + number * 1000 + each, engine=f"e{each}") for each in range(40)]
+        assert member(a).report(a, *invention) is None
     net.pump()
     assert 40 < len(net.events_of(a, Notice)) <= small_overlay
 
@@ -287,10 +427,9 @@ def test_list_of_sources_is_bounded(net: Net, pair: Pair) -> None:
         value = b"\0" + b"".join(sources[:count])
         version = 1000 + count
         body = msgspec.msgpack.encode(Update(0, version, 0, 0, [(b"M" + GROUP, value)]))
-        message = EngineMessage(
-            engine="mesh", body=body, sender=b.record.node_id, incarnation=b.record.incarnation, endpoint=""
-        )
-        assert send_to(a, message, net.now) == verdict
+        forger = Forger.of(b)
+        forger.number += count
+        assert forger.send(a, EngineMessage(engine="mesh", body=body, **forger.header())) == verdict
 
 
 # ---- nemo
