@@ -386,7 +386,8 @@ def _decode_message(data: bytes | memoryview | msgspec.Raw) -> AnyNodeMessage | 
     try:
         message: AnyNodeMessage = _decode(_node_decoder, data)
     except WireError:
-        if bytes(_decode(_kind_decoder, data).get("type", b"")) in _KINDS:
+        kind = _decode(_kind_decoder, data).get("type")
+        if kind is None or bytes(kind) in _KINDS:
             raise
         return None
     return message

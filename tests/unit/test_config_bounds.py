@@ -10,17 +10,19 @@ import dataclasses
 import pytest
 from pipeline.shm._native import ffi, lib
 
-from pipeline import limits
+from pipeline import limits, messages
 from pipeline.config import Config, load
 from pipeline.config_checks import GROUP_PREFIXES_MAX, MTU_MAX, MTU_MIN, NODE_PREFIXES_MAX, ROBUSTNESS_MAX
 from pipeline.engines.nemo.options import Options, read
 from pipeline.errors import PipelineError
 from pipeline.membership.router import MembershipRouter
+from pipeline.overlay import records
 from pipeline.overlay.node import NodeConfig, OverlayNode
 from pipeline.shm.policy import GroupList, Policy
 from pipeline.shm.region import Geometry
 from pipeline.supervisor import HISTORY_FACTOR
 from tests.unit.membership_link import QUERIER_V4, QUERIER_V6
+from tests.unit.overlay_net import identity_of
 
 PEERS = tuple(f"192.0.2.{number}" for number in range(limits.SEEDS_MAX))
 GROUPS = tuple(f"239.1.{number}.0/24" for number in range(GROUP_PREFIXES_MAX))
@@ -57,7 +59,8 @@ def test_repeated_peers_count_once() -> None:
 
 @pytest.mark.parametrize("engine", ["mesh", "flood", "nemo"])
 def test_node_accepts_the_longest_lists(engine: str) -> None:
-    """Goal: the overlay node starts with the most peers and both addresses, with every engine."""
+    """Goal: the overlay node starts with the most peers, both addresses and the largest certificate, with every engine,
+    and its record is not longer than others accept."""
     config = load_config(
         node__peers=PEERS, overlay__engine=engine, workers__count=4 * limits.LANES_MAX, node__listen="[::]:65535"
     )
@@ -66,6 +69,8 @@ def test_node_accepts_the_longest_lists(engine: str) -> None:
             name="n" * limits.NAME_LENGTH_MAX,
             endpoint=config.node.listen,
             incarnation=1,
+            identity=identity_of("n"),
+            certificate=bytes(limits.CERTIFICATE_BYTES_MAX),
             sender_key=bytes(32),
             key_epoch=255,
             lanes=config.lanes,
@@ -77,7 +82,11 @@ def test_node_accepts_the_longest_lists(engine: str) -> None:
     )
     node.start(0.0)
     node.handle_timeout(0.0)
-    assert node.poll_transmit() is not None
+    transmit = node.poll_transmit()
+    assert transmit is not None
+    frame = messages.decode_frame(transmit[1])
+    assert isinstance(frame, messages.Greeting)
+    assert records.verify(frame.record, identity_of("m")) is not None
 
 
 def test_policy_accepts_the_longest_lists() -> None:

@@ -7,6 +7,7 @@ Method: every kind encoded and decoded, in protocol 1, as the content of a seale
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -133,8 +134,8 @@ def test_random_bytes_are_refused(data: bytes) -> None:
         messages.decode_unsigned(bytes([UNSIGNED_PROTOCOL]) + data)
     with pytest.raises(WireError):
         messages.decode_frame(bytes([SIGNED_PROTOCOL]) + data)
-    with pytest.raises(WireError):
-        messages.decode_message(data)
+    with contextlib.suppress(WireError):  # a kind of a later version is none
+        assert messages.decode_message(data) is None
     with pytest.raises(WireError):
         messages.decode_local(data)
 
@@ -277,3 +278,5 @@ def test_unknown_kind_of_message_is_ignored_and_a_malformed_known_one_is_not() -
     assert messages.decode_message(msgspec.msgpack.encode({"type": "surprise", "sender": 7})) is None
     with pytest.raises(WireError, match=MessageRefusal.MESSAGE_MALFORMED):
         messages.decode_message(msgspec.msgpack.encode({"type": "goodbye", "sender": 7}))
+    with pytest.raises(WireError, match=MessageRefusal.MESSAGE_MALFORMED):
+        messages.decode_message(msgspec.msgpack.encode({"sender": 7}))
