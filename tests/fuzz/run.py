@@ -1,4 +1,4 @@
-"""Run one fuzz target of membership with atheris (libFuzzer with coverage of Python code) on its committed corpus.
+"""Run one fuzz target of membership or credentials with atheris (libFuzzer with coverage of Python code) on its corpus.
 
     python -m tests.fuzz.run igmp [-max_total_time=60 …]       flags are passed to libFuzzer
 
@@ -14,8 +14,10 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["pipeline.wire", "pipeline.membership"]):
-    from tests.fuzz.membership import TARGETS
+with atheris.instrument_imports(include=["pipeline.wire", "pipeline.membership", "pipeline.keys"]):
+    from tests.fuzz import credentials, membership
+
+TARGETS = membership.TARGETS | credentials.TARGETS
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
 

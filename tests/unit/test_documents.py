@@ -14,6 +14,7 @@ PAGES = [
     "perf/README.md",
     "tests/README.md",
     "pipeline/engines/README.md",
+    "pipeline/keys/README.md",
     "pipeline/membership/README.md",
     "configs/demo/README.md",
 ]

@@ -1,4 +1,4 @@
-"""Fuzzing of membership.  Goal: no bytes break the parsers or the router.
+"""Fuzzing of membership and credentials.  Goal: no bytes break the parsers or the router.
 
 Method: every input of the corpus, then some thousand inputs that atheris makes of them.  These are the same in every
 run, so that the same code has the same result; `python -m tests.fuzz.run igmp -max_total_time=3600` makes new ones.
@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.membership import TARGETS
+from tests.fuzz import credentials, membership
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = ROOT / "tests" / "fuzz" / "corpus"
 RUNS = 6000
+TARGETS = membership.TARGETS | credentials.TARGETS
 
 
 @pytest.mark.parametrize("name", TARGETS)
