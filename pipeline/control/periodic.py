@@ -4,6 +4,7 @@
     probes        each PROBES_AGE_S: peers that were received from, and their distance       overlay/peer.py
     streams       each second: streams that have stalled                                     forwarding/stream_stall.py
     sources       each 30 s: groups to which local programs no longer send                   forwarding/sources.py
+    members       each second: pins, expired certificates, a host that was restored          control/membership_rules.py
     health        each second: faults that have begun or ended, what found no room, sums of the log   control/health.py
     adopted       once, 3 s after a restart: entries of a predecessor that were not set again
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 import time
 from collections.abc import Callable
 
@@ -26,6 +28,7 @@ from pipeline.control.health import Health
 from pipeline.control.membership_rules import MembershipRules
 from pipeline.control.network_key import NetworkKeys
 from pipeline.control.publish import Publisher
+from pipeline.control.restore_detector import RestoreDetector
 from pipeline.forwarding import stream_stall
 from pipeline.forwarding.sources import LocalSources
 from pipeline.forwarding.stream_stall import StreamStallDetector
@@ -62,6 +65,7 @@ class PeriodicTasks:
     rotation: SenderKeyRotation
     network_keys: NetworkKeys
     rules: MembershipRules
+    restore_detector: RestoreDetector
     health: Health
     drain: Callable[[float], None]
     """Carry out all outputs of the cores."""
@@ -132,6 +136,12 @@ class PeriodicTasks:
     def _tick_members(self) -> None:
         self.loop.call_later(MEMBERS_TICK_S, self._tick_members)
         now = time.monotonic()
+        if self.restore_detector.has_been_restored():
+            log.warning("this host was restored, or its clock was set: all sessions and keys are made anew")
+            self.node.begin_incarnation(time.time_ns() // 1_000_000, os.urandom(32), now)
+            self.publisher.publish_sender(self.node.record)
+            self.save()
+            self.drain(now)
         self.rules.tick(now)
         excluded = self.node.exclude_objectionable(now)
         if excluded:

@@ -35,6 +35,7 @@ from pipeline.control.network_key import NetworkKeys
 from pipeline.control.periodic import PeriodicTasks
 from pipeline.control.publish import Publisher
 from pipeline.control.resources import ControlResources
+from pipeline.control.restore_detector import RestoreDetector
 from pipeline.drop_reasons import MembershipCounter, MessageRefusal
 from pipeline.endpoint import unreachable_peers
 from pipeline.engines.api import Resend
@@ -210,6 +211,7 @@ class _Control:
             rotation=self._rotation,
             network_keys=self._network_keys,
             rules=self._rules,
+            restore_detector=RestoreDetector(),
             health=self.health,
             drain=self._drain,
             save=self.cores.save,

@@ -367,6 +367,20 @@ class OverlayNode:
         self._begin_input(now)
         self._peer_table.update_own(now, **keys)
 
+    def begin_incarnation(self, incarnation: int, sender_key: bytes, now: float) -> None:
+        """Continue as after a start, with new keys: this host was restored, so its numbers have been used before."""
+        self._begin_input(now)
+        epoch = (self.record.key_epoch + 1) % 256
+        self._sessions.begin_incarnation(
+            now,
+            incarnation=max(incarnation, self.record.incarnation + 1),
+            sender_key=sender_key if self.record.sender_key else b"",
+            key_epoch=epoch,
+            second_epoch=None,
+            second_key=b"",
+        )
+        self._settle(now)
+
     def has_proved(self, network_key: int) -> int:
         """Return the number of nodes that have proved to know this network key or a newer one."""
         return sum(number >= network_key for number in self._proven_keys.values())

@@ -21,6 +21,7 @@ changes.  transmitter.py composes and queues messages.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import msgspec
 
@@ -364,13 +365,17 @@ class Sessions:
         if new_id == own.node_id:
             return False
         self.stop()
-        self._peer_table.update_own(now, node_id=new_id, id_attempt=attempt)
-        for peer in self._peer_table.peers.values():
-            self._peer_table.signal(peer, Signal.RESTARTED, now, "this node's id moved")
+        self.begin_incarnation(now, node_id=new_id, id_attempt=attempt)
         for seed in self.seeds.values():
             seed.node_id = None
         self._peer_table.events.append(NodeIdMoved(own.node_id, new_id))
         return True
+
+    def begin_incarnation(self, now: float, **changes: Any) -> None:
+        """Make a record of another start, and new sessions with all peers."""
+        self._peer_table.update_own(now, **changes)
+        for peer in self._peer_table.peers.values():
+            self._peer_table.signal(peer, Signal.RESTARTED, now, "this node has another incarnation")
 
     def exclude(self, node_id: NodeId, now: float) -> None:
         """Forget a peer at once, and accept its record from then on only from the node itself."""

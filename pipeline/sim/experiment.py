@@ -129,11 +129,11 @@ class SharedRecords:
     """One object for equal records: every node holds the records of hundreds of others."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[NodeId, Stamp], NodeRecord] = {}
+        self._held: dict[tuple[NodeId, Stamp, bool], NodeRecord] = {}
 
     def share(self, record: NodeRecord) -> NodeRecord:
         """Return the first of all equal records."""
-        held = self._held.setdefault((record.node_id, record.stamp), record)
+        held = self._held.setdefault((record.node_id, record.stamp, record.has_keys), record)
         return held if held == record else record
 
 
