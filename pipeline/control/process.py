@@ -318,7 +318,9 @@ class _Control:
         match request.verb:
             case "reload":
                 now = time.monotonic()
-                error = self._rules.reload(self.node, now) or self._network_keys.reload(request.arguments, now)
+                error = self._rules.reload(self.node, now)
+                if not error and (self.resources.is_sealed or not self.resources.config.security.authority):
+                    error = self._network_keys.reload(request.arguments, now)
                 self._drain(now)
                 return Reply(ok=not error, error=error)
             case "forget":

@@ -24,6 +24,7 @@ from pipeline.drop_reasons import MembershipCounter
 from pipeline.forwarding.route import FibKey, Kind
 from pipeline.forwarding.sources import LocalSources
 from pipeline.forwarding.table import ForwardingTable
+from pipeline.keys.identity import fingerprint
 from pipeline.membership.trace import TraceBuffer
 from pipeline.shm import counters, ring
 from pipeline.shm.region import ProcessState
@@ -94,6 +95,8 @@ def status(control: ControlState) -> Row:
         "key": os.path.abspath(control.resources.config.node.key) if control.resources.config.node.key else None,
         "key_epoch": control.cores.node.record.key_epoch,
         "node_id": f"{control.cores.node.record.node_id:08x}",
+        "identity": fingerprint(control.cores.node.record.public_key),
+        "authority": bool(control.resources.config.security.authority),
         "peers_up": sum(link.is_up for link in links),
         "peers_known": len(links),
         "groups_local": len(control.cores.membership.groups(time.monotonic())),

@@ -339,8 +339,8 @@ class OverlayNode:
         except WireError as error:
             return str(error)
         if is_newer:
-            excluded = self.exclude_objectionable(now)
             self._sessions.send_revocations(revocation_list)
+            excluded = self.exclude_objectionable(now)
             self._events.append(RevocationsChanged(revocation_list, tuple(excluded)))
             objection = members.objection(self.record)
             if objection is not None:
