@@ -11,29 +11,55 @@ from pathlib import Path
 import msgspec
 
 from pipeline import messages
-from pipeline.messages import DirectorySummary, DirectoryUpdate, EngineMessage, Goodbye, Heartbeat, Hello, Request
+from pipeline.messages import (
+    Content,
+    DirectorySummary,
+    DirectoryUpdate,
+    EngineMessage,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Refusal,
+    RefusalReason,
+    Request,
+    Revocations,
+)
+from pipeline.overlay import records
 from tests.fuzz import nemo, overlay_node
 from tests.fuzz.targets import TARGETS, new_node
+from tests.unit.overlay_net import Forger
 
 CORPUS = Path(__file__).parent / "corpus"
 
 
 def seeds() -> list[bytes]:
-    """Return the packets of the corpus, and a message of each type."""
-    record = new_node().record
-    head = messages.Header(sender=7, incarnation=5, endpoint="192.0.2.7:4747")
+    """Return the packets of the corpus, and a message of each type in each form in which it is decoded."""
+    node, peer = new_node()
+    record, head = node.record, peer.header()
+    other = Forger("c", at="192.0.2.9:4747").record
     kinds = [
-        Hello(number=2, record=msgspec.structs.replace(record, node_id=7, name="b", incarnation=5), **head),
+        Hello(number=2, record=records.unsigned(peer.record), **head),
         Heartbeat(number=3, acked_stamp=record.stamp, directory_digest=bytes(8), **head),
         Goodbye(number=4, **head),
         DirectorySummary(entries=[(7, 5, 1), (8, 1, 1)], is_reply_requested=True, **head),
-        DirectoryUpdate(records=[record, msgspec.structs.replace(record, node_id=9, name="c")], **head),
+        DirectoryUpdate(records=[records.unsigned(each) for each in (record, other)], **head),
+        Refusal(reason=RefusalReason.NAME, detail="in use", **head),
+        Revocations(revocation_list=b"list", **head),
         EngineMessage(engine="mesh", body=b"", **head),
+    ]
+    update = DirectoryUpdate(**head)
+    attached = [records.on_wire(each, has_keys=True) for each in (record, other)]
+    forms = [
+        *map(messages.encode_unsigned, kinds),
+        *map(messages.encode_message, kinds),
+        peer.envelopes.greeting(peer.record, record.endpoint),
+        peer.seal(node, Hello(number=2, **head)),
+        msgspec.msgpack.encode(Content(msgspec.Raw(messages.encode_message(update)), attached)),
+        other.body,
     ]
     packets = [path.read_bytes() for path in sorted((CORPUS / "python").iterdir())]
     transport = [packet[24:] for packet in packets] + [packet[48:] for packet in packets]
-    local = messages.encode_local(Request("show", "links"))
-    return [*packets, *transport, *map(messages.encode_node, kinds), local, new_node().snapshot(0.0)]
+    return [*packets, *transport, *forms, messages.encode_local(Request("show", "links")), node.snapshot(0.0)]
 
 
 def mutants(rng: random.Random) -> Iterator[bytes]:

@@ -1,12 +1,16 @@
-"""Fuzz target: a member that knows the network key sends anything to a node that has links, routes and shared memory.
+"""Fuzz target: members with identities send anything to a node that has links, routes and shared memory.
 
 A script is a row of frames: one byte kind, two bytes length, and bytes that are
 
-    0   a message between nodes              1   a body for the engine, from a peer whose link is up
-    2   such a body from another peer        3   ignored: their number is the time that passes
+    0   a message between nodes, as it is       4   a content that a peer has sealed for the node
+    1   a body for the engine, of a peer        5   a record, signed by its owner, in a report of the peer
+        whose link is up                        6   a record, signed by its owner, in a Greeting and a Hello of it
+    2   such a body of another peer             7   a message of protocol 1
+    3   ignored: their number is the time
+        that passes
 
-Whatever is sent, the node raises nothing, its outputs end, and honest nodes can decode all of them, as they would cut
-it off otherwise.  Its decisions are written to real shared memory.
+Whatever is sent, the node raises nothing, its outputs end, and honest nodes can open and decode all of them, as they
+would cut it off otherwise.  Its decisions are written to real shared memory.
 """
 
 from __future__ import annotations
@@ -20,44 +24,63 @@ from typing import Any
 import msgspec
 
 from pipeline import messages
-from pipeline.address import ANY_SOURCE, parse
+from pipeline.address import ANY_SOURCE, derive_node_id, parse
 from pipeline.control.publish import Publisher
 from pipeline.engines.nemo import messages as nemo_messages
 from pipeline.engines.replica import Advert, Pull, Update
 from pipeline.forwarding.route import RouteChanged
 from pipeline.forwarding.table import ForwardingTable
-from pipeline.messages import DirectorySummary, DirectoryUpdate, EngineMessage, Goodbye, Heartbeat, Hello, NodeRecord
-from pipeline.overlay import events
+from pipeline.messages import (
+    Content,
+    DirectorySummary,
+    DirectoryUpdate,
+    EngineMessage,
+    Goodbye,
+    Greeting,
+    Heartbeat,
+    Hello,
+    Refusal,
+    RefusalReason,
+    Revocations,
+    SealedMessage,
+)
+from pipeline.overlay import events, records
 from pipeline.overlay.node import NodeConfig, OverlayNode
 from pipeline.shm.region import Geometry, Region
+from tests.unit.overlay_net import Forger, identity_of, key_of
 
 GROUP = parse("239.1.2.3")
-PEERS = (7, 9)
+NAMES = ("n7", "n9")
+"""Names of the peers."""
+OWNERS = {identity_of(name).public_key: name for name in ("a", *NAMES, "n11")}
+"""Nodes that sign what a script says, the node under test included, as a clone of it would."""
+PEERS = tuple(derive_node_id(identity_of(name).public_key, 0) for name in NAMES)
+KINDS = 8
 FRAMES_MAX = 32
 DRAINS_MAX = 10_000
 """An input that causes more outputs than this is a finding too."""
 STEP_S = 1 / 64
-INTERESTING = (0, 1, 7, 9, 255, 256, (1 << 32) - 1, 1 << 32, (1 << 53) - 1, 1 << 53, (1 << 62) - 1, (1 << 63) - 1)
+INTERESTING = (
+    0, 1, *PEERS, 255, 256, (1 << 32) - 1, 1 << 32, (1 << 53) - 1, 1 << 53, (1 << 62) - 1, (1 << 63) - 1,
+)  # fmt: skip
 
 
 # ---------------------------------------------------------------- the node under test
 
 
-def record_of(number: int, engine: str) -> NodeRecord:
-    """Return the record of a peer."""
-    return NodeRecord(
-        node_id=number,
-        name=f"n{number}",
-        incarnation=5,
-        version=1,
-        addresses=((bytes([10, 77, 0, number]), 16),),
-        endpoint=f"192.0.2.{number}:4747",
-        lanes=1,
-        key_epoch=0,
-        sender_key=bytes([number]) * 32,
+def peer_of(name: str, engine: str) -> Forger:
+    """Return a member with a modified program."""
+    number = int(name.removeprefix("n"))
+    addresses = ((bytes([10, 77, 0, number]), 16),)
+    return Forger(name, at=f"192.0.2.{number}:4747", incarnation=5, addresses=addresses, engine=engine)
+
+
+def config_of(engine: str) -> NodeConfig:
+    """Return the configuration of the node under test."""
+    return NodeConfig(
+        name="a", endpoint="192.0.2.1:4747", incarnation=1, identity=identity_of("a"), sender_key=bytes(32),
         engine=engine,
-        explicit_addresses=False,
-    )
+    )  # fmt: skip
 
 
 class NodeUnderTest:
@@ -65,29 +88,47 @@ class NodeUnderTest:
 
     def __init__(self, engine: str) -> None:
         self.now = 0.0
-        self.node = OverlayNode(
-            NodeConfig(
-                name="a", endpoint="192.0.2.1:4747", incarnation=1, sender_key=bytes(32), engine=engine,
-            ),
-            random=random.Random(1).random,
-            now=0.0,
-        )  # fmt: skip
+        self.engine = engine
+        self.node = OverlayNode(config_of(engine), random=random.Random(1).random, now=0.0)
         self.table = ForwardingTable()
         self.publisher = Publisher(_region(), self.node, ingress_bells=(), egress_bells=())
         self.node.start(0.0)
         self.node.join(GROUP, ANY_SOURCE, 0.0)
         self.node.register_source(GROUP, 0.0)
-        for number in PEERS:
-            record = record_of(number, engine)
-            head = messages.Header(sender=number, incarnation=5, endpoint=record.endpoint)
-            hello = Hello(number=1, record=record, acked_stamp=self.node.record.stamp, **head)
-            assert self.node.handle_message("", messages.encode_node(hello), 0.1) is None
+        self.peers = [peer_of(name, engine) for name in NAMES]
+        self.owners = {"a": Forger("a"), "n11": peer_of("n11", engine)} | dict(zip(NAMES, self.peers, strict=True))
+        """Members by the name in their first record."""
+        for peer in self.peers:
+            assert peer.hello(self.node, now=0.1) is None
         self.pass_time(3.0)
 
     def receive(self, data: bytes) -> None:
         """Receive a message, with any sender in it."""
         self.node.handle_message("192.0.2.7", data, self.now)
         self.drain()
+
+    def receive_engine(self, peer: Forger, body: bytes) -> None:
+        """Receive a body for the engine from a peer."""
+        self.receive(peer.seal(self.node, EngineMessage(engine=self.engine, body=body, **peer.header())))
+
+    def receive_record(self, body: bytes, *, is_report: bool) -> None:
+        """Receive a record that its owner has signed; from then on its owner is the node that it describes."""
+        owner, signature = signed(body)
+        record = records.verify(messages.SignedRecord(body, signature), identity_of(owner))
+        if record is None:  # no record of any form: no honest node reports it
+            frame = Greeting(messages.SignedRecord(body[:4096], signature))
+            self.receive(messages.encode_frame(frame))
+            return
+        record = records.with_keys(record, (key_of(owner), b"")) or record
+        if is_report:
+            update = DirectoryUpdate(records=[record], **self.peers[0].header())
+            self.receive(self.peers[0].seal(self.node, update))
+            return
+        sender = self.owners[owner]
+        sender.record = record
+        self.receive(sender.envelopes.greeting(record, "192.0.2.1:4747"))
+        hello = Hello(number=sender.number, record=record, acked_stamp=self.node.record.stamp, **sender.header())
+        self.receive(sender.seal(self.node, hello))
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass."""
@@ -118,10 +159,39 @@ class NodeUnderTest:
         for _ in range(DRAINS_MAX):
             if (transmit := self.node.poll_transmit()) is None:
                 return
-            message = messages.decode_node(transmit[1])
-            if isinstance(message, EngineMessage) and message.engine == "nemo":
-                nemo_messages.decoder.decode(message.body)
+            self._read(transmit[1])
         raise AssertionError("messages without end after one message")
+
+    def _read(self, data: bytes) -> None:
+        """Read a message of the node as its receiver does."""
+        if messages.protocol_of(data) == messages.UNSIGNED_PROTOCOL:
+            message: messages.AnyNodeMessage | None = messages.decode_unsigned(data)
+        else:
+            frame = messages.decode_frame(data)
+            attached = frame.record
+            if attached is not None:
+                record = records.verify(attached, identity_of("a"))
+                assert record is not None and messages.is_usable(record), "the node's own record"
+            message = self._open(frame) if isinstance(frame, SealedMessage) else None
+        if isinstance(message, EngineMessage) and message.engine == "nemo":
+            nemo_messages.decoder.decode(message.body)
+
+    def _open(self, frame: SealedMessage) -> messages.AnyNodeMessage | None:
+        """Open a message for one of the peers, as long as both are those that have exchanged keys."""
+        own = self.node.record
+        for peer in self.peers:
+            record = peer.record
+            ends = own.node_id, own.incarnation, record.node_id, record.incarnation
+            if (frame.sender, frame.incarnation, frame.receiver, frame.receiver_incarnation) != ends:
+                continue
+            content = peer.envelopes.open(record, own, frame)
+            assert content is not None, "the peer can open it"
+            for each in content.records:
+                reported = records.verify(each, identity_of("a"))
+                assert reported is not None
+                assert not each.sender_key or records.with_keys(reported, (each.sender_key, each.second_key))
+            return messages.decode_message(content.message)
+        return None
 
     def _take(self, event: events.NodeEvent) -> None:
         match event:
@@ -151,6 +221,16 @@ class NodeUnderTest:
                 self.publisher.remove_record(record, link.link)
 
 
+def signed(body: bytes) -> tuple[str, bytes]:
+    """Return the name of a record's owner, who has signed these bytes, and the signature."""
+    try:
+        key = msgspec.msgpack.decode(body).get("public_key")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError, ValueError):
+        key = b""
+    owner = OWNERS.get(key, "n11") if isinstance(key, bytes) else "n11"
+    return owner, identity_of(owner).sign(records.PURPOSE, body)
+
+
 @functools.cache
 def _region() -> Region:
     geometry = Geometry.of(lanes=1, mtu=1436, host_slots=64, overlay_slots=8, fib_entries=1024, fib_buckets=256)
@@ -163,19 +243,21 @@ def run_script(engine: str, data: bytes) -> None:
     """Run a script; a finding raises."""
     under_test = NodeUnderTest(engine)
     for kind, body in frames(data):
-        match kind % 4:
+        match kind % KINDS:
             case 0:
                 under_test.receive(body)
+            case 1 | 2 as number:
+                under_test.receive_engine(under_test.peers[number - 1], body)
             case 3:
                 under_test.pass_time(len(body) * STEP_S)
-            case number:
-                under_test.receive(engine_message(PEERS[number - 1], engine, body))
+            case 4:
+                under_test.receive(under_test.peers[0].seal_bytes(under_test.node, body))
+            case 5 | 6 as number:
+                under_test.receive_record(body, is_report=number == 5)
+            case _:
+                under_test.receive(bytes([messages.UNSIGNED_PROTOCOL]) + body)
     under_test.pass_time(3.0)
-    successor = OverlayNode(
-        NodeConfig(name="a", endpoint="192.0.2.1:4747", incarnation=1, sender_key=bytes(32), engine=engine),
-        random=random.Random(1).random,
-        now=under_test.now,
-    )
+    successor = OverlayNode(config_of(engine), random=random.Random(1).random, now=under_test.now)
     successor.restore(under_test.node.snapshot(under_test.now), under_test.now)
     under_test.remove_records()
 
@@ -205,34 +287,29 @@ def frame(kind: int, body: bytes) -> bytes:
     return bytes([kind]) + len(body).to_bytes(2) + body
 
 
-def engine_message(sender: int, engine: str, body: bytes) -> bytes:
-    """Return a message between nodes that carries this body for the engine."""
-    head = messages.Header(sender=sender, incarnation=5, endpoint=f"192.0.2.{sender}:4747")
-    return messages.encode_node(EngineMessage(engine=engine, body=body, **head))
-
-
 def bodies() -> list[bytes]:
     """Return a body of each kind that an engine decodes."""
     own = NodeUnderTest("nemo").node.record.node_id
-    crew, members = (7, own), {7: (7, 9), own: (own,), 9: ()}
+    one, two = PEERS
+    crew, members = (one, own), {one: (one, two), own: (own,), two: ()}
     nemo = [
-        nemo_messages.RootQuery(GROUP, 7, 9, 2),
+        nemo_messages.RootQuery(GROUP, one, two, 2),
         nemo_messages.RootQuery(GROUP, 0, 0, 0),
-        nemo_messages.RootReply(GROUP, 7),
+        nemo_messages.RootReply(GROUP, one),
         nemo_messages.RootReply(GROUP, 0),
         nemo_messages.Query(GROUP, 0, 0, 1),
         nemo_messages.Query(GROUP, 0, 1, 2),
-        nemo_messages.Blocked(GROUP, 9),
-        nemo_messages.Answer(GROUP, 0, 1, [7, 9, own], 1),
-        nemo_messages.Join(GROUP, 0, crew, 9),
-        nemo_messages.Leave(GROUP, 0, 9, crew),
-        *(nemo_messages.View(GROUP, layer, 3, leader, members, crew, (9,)) for layer in (0, 1) for leader in (7, own)),
-        nemo_messages.View(GROUP, 0, 9, 7, {7: (), own: ()}, (7,), ()),
-        nemo_messages.Redirect(GROUP, 0, 9),
-        nemo_messages.Heartbeat(GROUP, 0, 7, 3, crew, 5.0, 4.0, 1.0, {9: 3.0}),
-        nemo_messages.Heartbeat(GROUP, 0, own, 3, crew, 5.0, 4.0, 1.0, {9: 3.0}),
-        nemo_messages.Source(GROUP, 9, 3),
-        nemo_messages.Nack(GROUP, own, (1, 2, 3), 9),
+        nemo_messages.Blocked(GROUP, two),
+        nemo_messages.Answer(GROUP, 0, 1, [one, two, own], 1),
+        nemo_messages.Join(GROUP, 0, crew, two),
+        nemo_messages.Leave(GROUP, 0, two, crew),
+        *(nemo_messages.View(GROUP, layer, 3, each, members, crew, (two,)) for layer in (0, 1) for each in (one, own)),
+        nemo_messages.View(GROUP, 0, 9, one, {one: (), own: ()}, (one,), ()),
+        nemo_messages.Redirect(GROUP, 0, two),
+        nemo_messages.Heartbeat(GROUP, 0, one, 3, crew, 5.0, 4.0, 1.0, {two: 3.0}),
+        nemo_messages.Heartbeat(GROUP, 0, own, 3, crew, 5.0, 4.0, 1.0, {two: 3.0}),
+        nemo_messages.Source(GROUP, two, 3),
+        nemo_messages.Nack(GROUP, own, (1, 2, 3), two),
         nemo_messages.NackReply(GROUP, own, (1, 2, 3), crew, is_circular=False),
     ]
     sources = parse("10.77.0.9") + parse("10.77.0.7")
@@ -246,20 +323,48 @@ def bodies() -> list[bytes]:
     return [msgspec.msgpack.encode(each) for each in (*nemo, *mesh)]
 
 
-def node_messages() -> list[bytes]:
-    """Return a message of each kind, from a peer, some with the record of the receiver."""
-    own, record = NodeUnderTest("mesh").node.record, record_of(7, "mesh")
-    head = messages.Header(sender=7, incarnation=5, endpoint="192.0.2.7:4747")
-    newer = msgspec.structs.replace(record, version=2, second_epoch=1, second_key=bytes(32))
+def node_messages() -> list[tuple[int, bytes]]:
+    """Return a frame of each kind of message, from peers and from a node of protocol 1, some with records of others."""
+    under_test = NodeUnderTest("mesh")
+    own, peer = under_test.node.record, under_test.peers[0]
+    record, head = peer.record, peer.header()
+    other = Forger("n11", at="192.0.2.11:4747")
+    second = msgspec.structs.replace(record, version=2, second_epoch=1, second_key=key_of("n7"))
+    known = [own, other.record, under_test.peers[1].record]
+    greeted = other.envelopes.greeting(other.record, own.endpoint)
+    unsigned: messages.Header = {"sender": 11, "incarnation": 5, "endpoint": "192.0.2.11:4747"}
+    old = msgspec.structs.replace(records.unsigned(other.record), node_id=11, incarnation=5, name="old")
+    hello = Hello(number=1, record=old, acked_stamp=own.stamp, dialled="192.0.2.1:4747", **unsigned)
     kinds: list[messages.AnyNodeMessage] = [
-        Hello(number=2, record=newer, acked_stamp=own.stamp, dialled="192.0.2.1:4747", **head),
-        Hello(number=3, record=newer, acked_stamp=None, dialled_by_peer="192.0.2.1:4747", **head),
+        Hello(number=2, acked_stamp=own.stamp, dialled="192.0.2.1:4747", **head),
+        Hello(number=3, acked_stamp=None, dialled_by_peer="192.0.2.1:4747", **head),
         Heartbeat(number=4, acked_stamp=own.stamp, directory_digest=bytes(8), **head),
         Goodbye(number=5, **head),
-        DirectorySummary(entries=[(7, 5, 1), (8, 1, 1), (own.node_id, 1, 9)], is_reply_requested=True, **head),
-        DirectoryUpdate(records=[own, record_of(11, "mesh"), record_of(9, "nemo")], **head),
+        DirectorySummary(entries=[(PEERS[0], 5, 1), (8, 1, 1), (own.node_id, 1, 9)], is_reply_requested=True, **head),
+        DirectoryUpdate(**head),
+        *(Refusal(reason=reason, detail="expired", **head) for reason in RefusalReason),
+        Revocations(revocation_list=b"list", **head),
+        EngineMessage(engine="mesh", body=b"", **head),
     ]
-    return [messages.encode_node(each) for each in kinds]
+    older: list[messages.AnyNodeMessage] = [
+        hello,
+        Heartbeat(number=4, acked_stamp=own.stamp, directory_digest=bytes(8), **unsigned),
+        DirectoryUpdate(records=[old, records.unsigned(own)], **unsigned),
+        DirectorySummary(entries=[(11, 5, 1), (8, 1, 1)], is_reply_requested=True, **unsigned),
+        Goodbye(number=5, **unsigned),
+        Goodbye(number=5, **head),
+    ]
+    attached = [records.on_wire(each, has_keys=True) for each in known]
+    contents = [Content(msgspec.Raw(messages.encode_message(each)), attached) for each in kinds]
+    bodies_of_records = [records.sign(each, identity_of(each.name)).body for each in (*known, second)]
+    return [
+        (0, greeted),
+        (0, peer.envelopes.greeting(record, "")),
+        (0, peer.seal(under_test.node, kinds[0])),
+        *((4, msgspec.msgpack.encode(each)) for each in contents),
+        *((kind, body) for body in bodies_of_records for kind in (5, 6)),
+        *((7, messages.encode_unsigned(each)[1:]) for each in older),
+    ]
 
 
 def scripts(rng: random.Random) -> Iterator[bytes]:
@@ -274,17 +379,23 @@ def scripts(rng: random.Random) -> Iterator[bytes]:
             elif kind:
                 row.append(frame(kind, _twist(rng, rng.choice(known))))
             else:
-                chosen = rng.choice(whole)
-                row.append(frame(0, chosen[:1] + _twist(rng, chosen[1:])))
+                kind, body = rng.choice(whole)
+                row.append(frame(kind, _twisted_body(rng, kind, body)))
         yield b"".join(row)
 
 
 def seeds() -> list[bytes]:
     """Return a script for each message, unchanged, with time after it."""
     late = frame(3, bytes(200))
-    return [frame(0, message) + late for message in node_messages()] + [
+    return [frame(*each) + late for each in node_messages()] + [
         frame(kind, body) + late for body in bodies() for kind in (1, 2)
     ]
+
+
+def _twisted_body(rng: random.Random, kind: int, body: bytes) -> bytes:
+    """Return the bytes of a frame with a few values changed; a message as it is begins with a byte of its own."""
+    head = body[:1] if kind % KINDS == 0 else b""
+    return head + _twist(rng, body[len(head) :])
 
 
 def twisted_script(rng: random.Random, data: bytes) -> bytes:
@@ -294,9 +405,8 @@ def twisted_script(rng: random.Random, data: bytes) -> bytes:
         return data
     at = rng.randrange(len(row))
     kind, body = row[at]
-    head = body[:1] if kind % 4 == 0 else b""
     try:
-        new = kind, head + _twist(rng, body[len(head) :])
+        new = kind, _twisted_body(rng, kind, body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError, TypeError):
         new = kind, body  # bytes of the fuzzer that are no message
     row[at : at + rng.randrange(2)] = [new]

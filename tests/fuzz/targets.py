@@ -9,17 +9,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 
-import msgspec
-
-from pipeline import messages
+from pipeline import limits, messages
 from pipeline.config import MembershipConfig
 from pipeline.errors import WireError
 from pipeline.membership.router import MembershipRouter
-from pipeline.messages import Hello, NodeRecord
+from pipeline.messages import EngineMessage, Greeting, SignedRecord
+from pipeline.overlay import records
 from pipeline.overlay.node import NodeConfig, OverlayNode
 from pipeline.shm.links_keys import moved_endpoint
 from pipeline.wire import igmp, ip, mld
 from tests.fuzz import nemo, overlay_node
+from tests.unit.overlay_net import Forger, identity_of
 
 SOURCE, GROUP = bytes.fromhex("fe80000000000000" + "00" * 7 + "01"), bytes.fromhex("ff02" + "00" * 13 + "16")
 DRAINS_MAX = 10_000
@@ -47,9 +47,16 @@ def _mld(data: bytes) -> None:
 
 
 def _node_message(data: bytes) -> None:
+    """Decode the bytes as a message of protocol 1, as a frame of protocol 2 and as a message in it."""
     with contextlib.suppress(WireError):
-        message = messages.decode_node(data)
-        assert messages.decode_node(messages.encode_node(message)) == message
+        message = messages.decode_unsigned(data)
+        assert messages.decode_unsigned(messages.encode_unsigned(message)) == message
+    with contextlib.suppress(WireError):
+        frame = messages.decode_frame(data)
+        assert messages.decode_frame(messages.encode_frame(frame)) == frame
+    with contextlib.suppress(WireError):
+        content = messages.decode_message(data)
+        assert content is None or messages.decode_message(messages.encode_message(content)) == content
 
 
 def _local_message(data: bytes) -> None:
@@ -62,42 +69,39 @@ def _endpoint(data: bytes) -> None:
         moved_endpoint(data)
 
 
-def new_node() -> OverlayNode:
-    """Return a node with one linked peer."""
-    node = OverlayNode(
-        NodeConfig(name="a", endpoint="192.0.2.1:4747", incarnation=1, sender_key=bytes(32)),
-        random=lambda: 0.5,
-        now=0.0,
-    )
+def new_node() -> tuple[OverlayNode, Forger]:
+    """Return a node with one linked peer, and that peer."""
+    node = new_node_without_peers()
     node.start(0.0)
-    record = NodeRecord(
-        node_id=7,
-        name="b",
-        incarnation=5,
-        version=1,
-        addresses=((bytes([10, 77, 0, 7]), 16),),
-        endpoint="192.0.2.7:4747",
-        lanes=1,
-        key_epoch=0,
-        sender_key=bytes(32),
-        engine="mesh",
-        explicit_addresses=False,
-    )
-    hello = Hello(
-        sender=7, incarnation=5, endpoint="192.0.2.7:4747", number=1, record=record, acked_stamp=node.record.stamp
-    )
-    assert node.handle_message("192.0.2.7", messages.encode_node(hello), 0.1) is None
-    return node
+    peer = Forger("b", at="192.0.2.7:4747", incarnation=5, addresses=((bytes([10, 77, 0, 7]), 16),))
+    assert peer.hello(node, now=0.1) is None
+    return node, peer
 
 
 def _node(data: bytes) -> None:
-    """Send the bytes to the overlay's control plane, as a message of a peer and as the body of an engine message."""
-    node = new_node()
+    """Send the bytes to the overlay's control plane in each form in which a peer can.
+
+    As they are, in place of a content, as the body of an engine message, and as the body of the peer's record.
+    """
+    node, peer = new_node()
     node.handle_message("192.0.2.7", data, 0.2)
-    envelope = {"type": "engine", "sender": 7, "incarnation": 5, "endpoint": "", "engine": "mesh", "body": data}
-    node.handle_message("192.0.2.7", b"\x01" + msgspec.msgpack.encode(envelope), 0.3)
+    node.handle_message("192.0.2.7", peer.seal_bytes(node, data), 0.2)
+    peer.send(node, EngineMessage(engine="mesh", body=data, **peer.header()), 0.3)
+    signed = SignedRecord(data[: limits.RECORD_BYTES_MAX], peer.envelopes.signer.sign(records.PURPOSE, data))
+    node.handle_message("192.0.2.7", messages.encode_frame(Greeting(signed)), 0.4)
     node.handle_timeout(5.0)
     _drain(node)
+
+
+def _record(data: bytes) -> None:
+    """Verify the bytes as a record of the peer, and sign it again."""
+    peer = Forger("b")
+    signer = peer.envelopes.signer
+    record = records.verify(SignedRecord(data, signer.sign(records.PURPOSE, data)), signer)
+    if record is not None and messages.is_usable(record):
+        again = records.verify(records.on_wire(records.sign(record, signer), has_keys=False), signer)
+        assert again is not None
+        assert (again.stamp, again.name, again.endpoint) == (record.stamp, record.name, record.endpoint)
 
 
 def _drain(node: OverlayNode) -> None:
@@ -124,7 +128,9 @@ def _snapshots(data: bytes) -> None:
 
 
 def new_node_without_peers() -> OverlayNode:
-    config = NodeConfig(name="a", endpoint="192.0.2.1:4747", incarnation=1, sender_key=bytes(32))
+    config = NodeConfig(
+        name="a", endpoint="192.0.2.1:4747", incarnation=1, identity=identity_of("a"), sender_key=bytes(32)
+    )
     return OverlayNode(config, random=lambda: 0.5, now=0.0)
 
 
@@ -140,4 +146,5 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "snapshot": _snapshots,
     **overlay_node.TARGETS,
     **nemo.TARGETS,
+    "record": _record,
 }

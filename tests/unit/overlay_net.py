@@ -7,6 +7,8 @@ import hashlib
 import random
 from typing import Any
 
+import msgspec
+
 from pipeline import messages
 from pipeline.address import derive_node_id
 from pipeline.keys.identity import Identity
@@ -62,6 +64,15 @@ class Forger:
         """Return a message sealed for a node."""
         self.number += 1
         return self.envelopes.seal(self.record, node.record, self.number, message)
+
+    def seal_bytes(self, node: OverlayNode, content: bytes) -> bytes:
+        """Return any bytes sealed for a node in place of a content."""
+        self.number += 1
+        own, receiver = self.record, node.record
+        header = own.node_id, own.incarnation, receiver.node_id, receiver.incarnation, self.number, own.endpoint
+        key = self.envelopes._keys_with(own, receiver).send
+        sealed = self.envelopes.signer.seal(key, content, msgspec.msgpack.encode(header))
+        return messages.encode_frame(messages.SealedMessage(*header, sealed))
 
     def send(self, node: OverlayNode, message: messages.AnyNodeMessage, now: float = 0.0) -> str | None:
         """Send a sealed message to a node; return the reason for which it is refused."""

@@ -41,7 +41,7 @@ class Victim:
         context = EngineContext(node_id=OWN, random=lambda: 0.5, view=view or NodeView(), options={"rendezvous": ["x"]})
         self.now = 0.0
         self.engine = Nemo(context, 0.0)
-        self.engine._rendezvous.named = [OWN]
+        self.engine._rendezvous.named = lambda: [OWN]  # type: ignore[method-assign]
         for node in (FORGER, OTHER):
             self.engine.handle_link(node, LinkState.UP, 0.0)
         self.engine.join(GROUP, ANY_SOURCE, 0.0)

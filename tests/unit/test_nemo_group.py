@@ -25,7 +25,7 @@ class Bench:
     def __init__(self, *memberships: ClusterMembership, rendezvous: NodeId = OWN) -> None:
         self.context = Context(OWN, Options(), lambda: 0.99)
         self.rendezvous = Rendezvous(self.context)
-        self.rendezvous.named = [rendezvous]
+        self.rendezvous.named = lambda: [rendezvous]  # type: ignore[method-assign]
         self.group = Group(GROUP, self.context, self.rendezvous, 0.0)
         for membership in memberships:
             membership.mark_all_alive(0.0)
