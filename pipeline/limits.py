@@ -77,6 +77,13 @@ GREETINGS_PER_S = 100
 REPORTED_ENDPOINTS_MAX = 8
 """Endpoints of one silent peer that other nodes report and that are tried in turn.  One member that lies fills one."""
 
+LEADS_MAX = 16
+"""Endpoints reported by nodes of protocol 1 that are greeted at a time.  The first node that answers sends
+all others."""
+
+LEAD_ATTEMPTS_MAX, LEAD_INTERVAL_S = 3, 0.5
+"""Greetings to such an endpoint: the first one is lost, as it only makes the connection."""
+
 PINS_MAX = 4 * NODES_MAX
 """Identities whose names are pinned: all nodes of an overlay and as many again that have left it, some 400 kB."""
 

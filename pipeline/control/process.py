@@ -48,7 +48,7 @@ from pipeline.io.peers import PeerSockets
 from pipeline.keys.sender import SenderKeyRotation
 from pipeline.membership import log_alarms
 from pipeline.membership.trace import TraceBuffer
-from pipeline.messages import Punt, Reply, Request, decode_local, encode_local
+from pipeline.messages import UNSIGNED_PROTOCOL, Punt, Reply, Request, decode_local, encode_local
 from pipeline.overlay import events
 from pipeline.shm import counters, repair
 from pipeline.shm.links_keys import proving_link
@@ -394,17 +394,19 @@ class _Control:
                 self.table.set_link(record.node_id, link)
                 old_endpoint = self.publisher.endpoint_of(link)
                 self.publisher.publish_record(record, link)
-                if old_endpoint not in (None, record.endpoint):
+                if old_endpoint is not None and not self.publisher.has_endpoint(old_endpoint):
                     self._peers.close_sender(old_endpoint)
             case events.RecordGone():
                 self.table.remove_link(record.node_id)
                 self.publisher.remove_record(record, link)
-                self._peers.close_sender(record.endpoint)
+                if not self.publisher.has_endpoint(record.endpoint):  # a node that was upgraded has another id there
+                    self._peers.close_sender(record.endpoint)
             case events.PeerChanged(is_up=up, why=why):
                 self.table.set_up(record.node_id, up=up)
                 self.publisher.publish_link(record, link, up=up)
                 if not up and not record.is_signed:
-                    self._peers.close_sender(record.endpoint)  # its mark is in use until the peer notices its end
+                    # its mark is in use until the peer notices its end
+                    self._peers.close_sender(record.endpoint, UNSIGNED_PROTOCOL)
                 log.info("link up" if up else "link down", peer=record.name, endpoint=record.endpoint, reason=why)
 
     def _move_addresses(self, moved: tuple[tuple[Address, int], ...]) -> None:

@@ -271,6 +271,10 @@ class Publisher:
         published = self._links.get(link)
         return published.endpoint if published is not None else None
 
+    def has_endpoint(self, endpoint: str) -> bool:
+        """Return whether a peer has this endpoint in its record."""
+        return any(published.endpoint == endpoint for published in self._links.values())
+
     def node_of(self, link: int) -> NodeId | None:
         """Return the peer of a link index."""
         published = self._links.get(link)

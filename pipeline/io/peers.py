@@ -133,10 +133,13 @@ class PeerSockets:
             if bus.send(senders[number, protocol], data):
                 return
 
-    def close_sender(self, endpoint: str) -> None:
-        """Close the connections to an endpoint."""
-        for sender in self._senders.pop(endpoint, {}).values():
-            sender.close(linger=0)
+    def close_sender(self, endpoint: str, protocol: int | None = None) -> None:
+        """Close the connections to an endpoint, or those for one protocol."""
+        senders = self._senders.get(endpoint, {})
+        for kind in [kind for kind in senders if protocol in (None, kind[1])]:
+            senders.pop(kind).close(linger=0)
+        if not senders:
+            self._senders.pop(endpoint, None)
 
     def close(self, linger_ms: int) -> None:
         """Close all connections; messages that wait have that long to leave."""

@@ -291,6 +291,10 @@ class Peer:
         """Restart the time after which the peer is forgotten: its record is new, or was mentioned, or is needed."""
         self.last_seen_at = now
 
+    def abandon(self, now: float) -> None:
+        """Let the peer, which is away, be forgotten at once."""
+        self.last_seen_at = now - self._pace.forget_s
+
     # ---- messages received
 
     def message_received(self, now: float) -> None:

@@ -222,7 +222,19 @@ class PeerTable:
             if peer.is_up:
                 self._members.note_link(peer.record)
             self.events.append(PeerChanged(peer.record, self.link_of(peer), peer.is_up, why))
+            self._abandon_former(peer.record, now)
         self.deadlines.set(peer.record.node_id, peer.due)
+
+    def _abandon_former(self, record: NodeRecord, now: float) -> None:
+        """Let the id be forgotten that a node had before its upgrade, or before it was rolled back."""
+        namesakes = [self.peers[node_id] for node_id in self.directory.named(record.name)]
+        at_endpoint = [peer for peer in namesakes if peer.record.endpoint == record.endpoint]
+        if not any(peer.is_up for peer in at_endpoint):
+            return
+        for peer in at_endpoint:
+            if not peer.is_alive:
+                peer.abandon(now)
+                self.deadlines.set(peer.record.node_id, peer.due)
 
     def set_link_wanted(self, node_id: NodeId, now: float, *, is_wanted: bool) -> None:
         """Note that the engine needs a link to a node, or no longer needs it."""

@@ -2,7 +2,7 @@
 
     protocol 2   Greeting       ──signature─────────────────────────▶ Greeted: the record of a node, of any age
                  SealedMessage  ──receiver, seal, number, records──▶ the message, which is new and for this node
-    protocol 1   message        ──no identity has this node id─────▶ the message, without reports about other nodes
+    protocol 1   message        ──no identity has this node id─────▶ the message
 
 A message for another node, or of a node that is not known, is answered with this node's own record, so that its sender
 drops what it knew.  Violations raise WireError: the driver cuts the connection off.  sessions.py acts on messages.
@@ -168,8 +168,6 @@ class Receiver:
         match message:
             case Hello(record=record) if record is not None:
                 return msgspec.structs.replace(message, record=records.unsigned(record))
-            case DirectoryUpdate():
-                return msgspec.structs.replace(message, records=[])
             case Refusal() | Revocations():
                 return None
             case _:

@@ -44,6 +44,7 @@ from pipeline.overlay import refusals
 from pipeline.overlay.directory import Merge
 from pipeline.overlay.events import NodeIdMoved, NoticeKind, PeerChanged
 from pipeline.overlay.id_conflicts import Finding, IdConflicts, may_have_sent
+from pipeline.overlay.leads import Leads
 from pipeline.overlay.members import Members
 from pipeline.overlay.peer import Action, Peer, Seed, Signal
 from pipeline.overlay.peer_table import PeerTable, Refused
@@ -90,6 +91,7 @@ class Sessions:
         self.seeds = {seed: Seed(seed, random=random, now=now) for seed in seeds if seed != peer_table.own.endpoint}
         self._members = members
         self._derive_id = derive_id
+        self._leads = Leads(peer_table, transmitter, self.seeds)
         self._id_conflicts = IdConflicts()
 
     def start(self, now: float) -> None:
@@ -151,7 +153,10 @@ class Sessions:
             case Refusal():
                 self._on_refusal(message, hint, now)
             case DirectoryUpdate():
-                if self.identify_sender(message, hint, now) is not None:
+                peer = self.identify_sender(message, hint, now)
+                if peer is not None and not peer.record.is_signed:
+                    self._leads.add(message.records, now)
+                elif peer is not None:
                     for record in message.records:
                         self._on_report(message.sender, record, now)
             case Heartbeat() | DirectorySummary() | Goodbye():
@@ -275,7 +280,7 @@ class Sessions:
     def _on_summary(self, peer: Peer, summary: DirectorySummary) -> None:
         directory = self._peer_table.directory
         self._transmitter.send_records(peer, directory.newer_than(summary.entries))
-        if peer.record.is_signed and summary.is_reply_requested and directory.lacks(summary.entries):
+        if summary.is_reply_requested and directory.lacks(summary.entries):
             self._transmitter.send_summary(peer, is_reply_requested=False)
 
     def _on_acknowledgement(self, peer: Peer, acked_stamp: Stamp | None, now: float) -> None:
@@ -407,9 +412,15 @@ class Sessions:
         self._peer_table.directory.expire_tombstones(now)
         while (key := self._peer_table.deadlines.pop_expired(now)) is not None:
             if isinstance(key, str):
-                self._call_seed(self.seeds[key], now)
+                self._call(key, now)
             else:
                 self._serve(self._peer_table.peers[key], now)
+
+    def _call(self, endpoint: str, now: float) -> None:
+        if endpoint in self.seeds:
+            self._call_seed(self.seeds[endpoint], now)
+        else:
+            self._leads.call(endpoint, now)
 
     def _call_seed(self, seed: Seed, now: float) -> None:
         if seed.node_id == self._peer_table.own.node_id:
@@ -419,14 +430,14 @@ class Sessions:
             seed.attempts = 0
             seed.backoff.restart(now, delay_s=self._peer_table.view.pace.timeout_s)
         else:
-            self._call_endpoint(seed)
+            self._greet_seed(seed)
             if seed.node_id is None and not seed.is_refused and now - seed.backoff.since >= limits.ANSWER_EXPECTED_S:
                 text = f"no answer from {seed.endpoint}: is a node there, has it this network key, is its port open?"
                 self._peer_table.notice(NoticeKind.NO_ANSWER, seed.endpoint, text)
             seed.backoff.attempt_made(now)
         self._peer_table.deadlines.set(seed.endpoint, seed.backoff.next_at)
 
-    def _call_endpoint(self, seed: Seed) -> None:
+    def _greet_seed(self, seed: Seed) -> None:
         """Greet an endpoint; one that has not answered twice may have a node of protocol 1."""
         seed.attempts += 1
         self._transmitter.greet(seed.endpoint, dialled=seed.endpoint)
@@ -445,6 +456,8 @@ class Sessions:
                     self._transmitter.send_heartbeat(peer)
                 else:
                     self._transmitter.send_hello(peer, now)
+                if not peer.record.is_signed and not peer.is_alive:
+                    self._transmitter.greet(peer.endpoint, dialled=peer.endpoint)  # it may have been upgraded
                 peer.keepalive_sent(now)
             case Action.NOTHING:
                 pass

@@ -1,0 +1,98 @@
+"""Goal: nodes of this version and of the previous one form one overlay, whichever is upgraded first.
+
+Method: the cores of both versions on virtual time; the previous version runs from the history of this repository.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pipeline.address import parse
+from tests.sim.mixed_net import MixedNet, NewNode, OldNode
+
+GROUP = parse("239.1.2.3")
+LINKED_S = 5.0
+"""Longest time until all links are up."""
+MakeNet = Callable[..., MixedNet]
+both_networks = pytest.mark.parametrize("is_sealing", [True, False], ids=["sealed", "insecure"])
+both_engines = pytest.mark.parametrize("engine", ["mesh", "nemo"])
+
+
+@pytest.fixture
+def make_net() -> Iterator[MakeNet]:
+    nets: list[MixedNet] = []
+
+    def make(**options: bool | str) -> MixedNet:
+        nets.append(MixedNet(**options))  # type: ignore[arg-type]
+        return nets[-1]
+
+    yield make
+    for net in nets:
+        net.close()
+
+
+def names(count: int) -> list[str]:
+    return [f"n{number}" for number in range(1, count + 1)]
+
+
+def assert_linked(net: MixedNet) -> None:
+    assert net.run_until_linked(LINKED_S) <= LINKED_S, net.missing_links()
+
+
+def assert_no_former_nodes(net: MixedNet) -> None:
+    """Check that nodes of this version have dropped the id that a node had before its last restart."""
+    for name, node in net.nodes.items():
+        if isinstance(node, NewNode):
+            assert {peer for peer, *_ in node.call("links")} == net.nodes.keys() - {name}
+            assert len(node.call("links")) == len(net.nodes) - 1
+
+
+def assert_members(net: MixedNet) -> None:
+    """Check that each node knows all others as members of the group."""
+    net.join(GROUP)
+    net.run(3.0)
+    for name, node in net.nodes.items():
+        assert set(node.call("members", GROUP)) == net.nodes.keys() - {name}
+
+
+@both_networks
+@both_engines
+@pytest.mark.parametrize("versions", ["on", "no", "oon", "ono", "noo", "onn", "non", "nno"])
+def test_nodes_of_both_versions_link_in_every_order_of_start(
+    make_net: MakeNet, versions: str, engine: str, is_sealing: bool
+) -> None:
+    """Goal: links come up and memberships travel, whichever version starts first.
+    Method: two or three nodes that all know one another's endpoints, started in this order."""
+    net = make_net(is_sealing=is_sealing, engine=engine)
+    for name, version in zip(names(3), versions, strict=False):
+        net.start(name, NewNode if version == "n" else OldNode, names(len(versions)))
+        net.run(0.5)
+    assert_linked(net)
+    if engine == "mesh":
+        assert_members(net)
+
+
+@pytest.mark.parametrize("only_seed", [False, True], ids=["all-seeds", "one-seed"])
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1), (2, 1, 3)])
+def test_upgrade_of_each_node_in_turn_keeps_a_full_mesh(
+    make_net: MakeNet, order: tuple[int, ...], only_seed: bool
+) -> None:
+    """Goal: all links are up again after each restart, also if the nodes know one seed only, in whichever order.
+    Method: three nodes are upgraded in turn; then one is rolled back and upgraded again."""
+    net = make_net()
+    peers = ["n1"] if only_seed else names(3)
+    for name in names(3):
+        net.start(name, OldNode, peers)
+    assert_linked(net)
+    steps = itertools.chain(((number, NewNode) for number in order), [(order[1], OldNode), (order[1], NewNode)])
+    for number, version in steps:
+        net.stop(f"n{number}")
+        net.run(1.0)
+        net.start(f"n{number}", version, peers)
+        assert_linked(net)
+        net.run(0.5)
+        assert_no_former_nodes(net)
+    assert_members(net)
