@@ -61,9 +61,16 @@ class CertifiedMembers(Members):
             addresses=[address for address, _ in record.addresses] if _lists_addresses(certificate) else (),
             now=self._clock(),
         )
-        if not reason and self._revocations is not None and self._revocations.revokes(certificate):
+        if not reason and self.is_revoked(record):
             reason = "its certificate is revoked"
         return Objection(RefusalReason.CERTIFICATE, reason) if reason else None
+
+    def is_revoked(self, record: NodeRecord) -> bool:
+        """Return whether the authority has revoked the node's certificate."""
+        certificate = _decode(record.certificate)
+        if certificate is None or self._revocations is None or certificate.public_key != record.public_key:
+            return False
+        return certificate.authority == self._authority and self._revocations.revokes(certificate)
 
     def note_link(self, record: NodeRecord) -> None:
         """Do nothing: the certificate says what belongs to the node."""

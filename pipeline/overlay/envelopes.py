@@ -106,6 +106,8 @@ class Envelopes:
                 message, record = msgspec.structs.replace(message, records=[]), records.on_wire(own, has_keys=False)
             case messages.DirectoryUpdate():
                 message = msgspec.structs.replace(message, records=[])
+            case messages.Revocations():
+                record = records.on_wire(own, has_keys=False)
         content = Content(msgspec.Raw(messages.encode_message(message)), attached, keys)
         header = own.node_id, own.incarnation, receiver.node_id, receiver.incarnation, number, own.endpoint
         key = self._keys_with(own, receiver).send

@@ -54,6 +54,10 @@ class Members(abc.ABC):
         """Take a revocation list, and return whether it is newer; WireError if the authority has not signed it."""
         return False
 
+    def is_revoked(self, record: NodeRecord) -> bool:  # noqa: ARG002
+        """Return whether the authority has revoked the node's certificate."""
+        return False
+
     @abc.abstractmethod
     def objection(self, record: NodeRecord) -> Objection | None:
         """Return why a node's record is not taken, or None."""

@@ -225,6 +225,8 @@ class Sessions:
         if not record.is_signed:
             return
         self._transmitter.refuse(record, *refused)
+        if self._members.is_revoked(record):
+            self._transmitter.show_revocations(record, self._members.revocation_list)
         older = self._peer_table.peers.get(record.node_id)
         if refused.reason is RefusalReason.CLONE and older is not None:
             self._transmitter.report_clone(older, record)

@@ -64,6 +64,10 @@ class Transmitter:
         refusal = Refusal(reason=reason, detail=detail[: limits.REFUSAL_DETAIL_MAX], **self.header())
         self._seal(stranger, stranger.endpoint, msgspec.structs.replace(refusal, records=attached))
 
+    def show_revocations(self, stranger: NodeRecord, revocation_list: bytes) -> None:
+        """Send the authority's revocation list to a node that it excludes."""
+        self._seal(stranger, stranger.endpoint, Revocations(revocation_list=revocation_list, **self.header()))
+
     # ---- to a peer
 
     def send(self, peer: Peer, message: AnyNodeMessage) -> None:
