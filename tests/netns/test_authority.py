@@ -158,3 +158,52 @@ def test_certificate_is_renewed_without_a_restart(make_lab: MakeLab) -> None:
     time.sleep(3)
     assert [links_up(node) for node in nodes] == [{nodes[1].name}, {nodes[0].name}]
     assert [node.process.log.count("link down") for node in nodes] == [0, 0]
+
+
+@pytest.mark.slow
+def test_revocation_outlives_partitions_and_restarts(make_lab: MakeLab, measured: Measured) -> None:
+    """Goal: a node that was cut off learns a revocation with its next link, and none forgets it.
+    Method: n3 and n4 are cut off, n4 is revoked at n1, the partition is healed.  Then n1 and n2 are gone, and n3
+    restarts with what it has kept; n4 starts again, with its old certificate and no list."""
+    lab = make_lab(4)
+    authority = Authority(lab)
+    key = network_key(lab)
+    for host in lab.hosts:
+        authority.sign(host)
+    nodes = [authority.launch(host, lab.hosts, key=key) for host in lab.hosts]
+    for node in nodes:
+        node.wait_ready()
+    wait_linked(nodes)
+    first, second, cut_off, revoked = nodes
+    lab.partition([cut_off.host, revoked.host])
+    wait_until(lambda: cut_off.name not in links_up(first), 10, "the partition is noticed")
+    authority.run("revoke", revoked.name, "--out", str(authority.state_of(first.name) / "revocations"))
+    authority.reload(first)
+    assert revoked.name in links_up(cut_off)
+    lab.heal()
+    wait_until(lambda: cut_off.name in links_up(first), 30, "the partition has ended")
+    began = time.monotonic()
+    wait_until(lambda: revoked.name not in links_up(cut_off), REVOKED_S, "the revoked node is excluded")
+    measured(excluded_s=time.monotonic() - began)
+    wait_until((authority.state_of(cut_off.name) / "revocations").exists, 5, "the list is kept")
+    for node in (first, second, cut_off):
+        assert node.stop() == 0
+    (authority.state_of(revoked.name) / "revocations").unlink(missing_ok=True)
+    again = [authority.launch(node.host, lab.hosts, key=key) for node in (cut_off, revoked)]
+    again[0].wait_ready()
+    assert again[1].process.wait(10) in {1, 78}
+    assert links_up(again[0]) == set()
+
+
+def test_node_of_another_authority_is_refused(make_lab: MakeLab) -> None:
+    """Goal: two networks with one network key stay apart.  Method: a node with a certificate of another authority."""
+    lab, other = make_lab(2), make_lab(1)
+    key, (a, b) = network_key(lab), lab.hosts
+    authority, stranger = Authority(lab), Authority(other)
+    authority.sign(a)
+    stranger.sign(b)
+    nodes = [authority.launch(a, [b], key=key), stranger.launch(b, [a], key=key)]
+    for node in nodes:
+        node.wait_ready()
+    wait_until(lambda: all("another authority" in node.process.log for node in nodes), 5, "both log the reason")
+    assert links_up(nodes[0]) == links_up(nodes[1]) == set()
