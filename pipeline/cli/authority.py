@@ -27,6 +27,8 @@ DAYS = 365.0
 """Period of a certificate: a renewal once a year."""
 DAYS_MAX = 36_500.0
 """Longest period: a certificate for longer than a century is a mistake."""
+NONE = "none"
+"""Word in place of a network: those of the present certificate are not renewed."""
 COPY_LIST = "copy it to any node and run pipeline reload there"
 SERIAL_DIGITS_MAX = 18
 """Digits of a serial number that are read."""
@@ -74,7 +76,7 @@ def init(path: str) -> int:
 @click.option("--name", metavar="NAME", required=True, help="Name of the node.")
 @click.option("--address", "addresses", metavar="CIDR", multiple=True,
               help="Its overlay address (default: from the name).")  # fmt: skip
-@click.option("--prefix", "prefixes", metavar="CIDR", multiple=True, help="Network behind it.")
+@click.option("--prefix", "prefixes", metavar="CIDR", multiple=True, help='Network behind it; "none" for no more.')
 @click.option("--relay/--no-relay", "relay", default=None, help="Whether it may relay for others (default: it may).")
 @click.option("--days", metavar="N", default=f"{DAYS:g}", help=f"Days until it expires (default {DAYS:g}).")
 @click.option("--replace", "replaces", is_flag=True, help="Revoke another key that has the name.")
@@ -161,14 +163,15 @@ def _order(public_key: str, days: str, **flags: Any) -> Order:
     from pipeline.keys.register import Order
 
     addresses = _checked("--address", "tun.addresses", flags["addresses"])
-    prefixes = _checked("--prefix", "overlay.prefixes", flags["prefixes"])
+    has_prefixes = flags["prefixes"] != (NONE,)
+    prefixes = _checked("--prefix", "overlay.prefixes", flags["prefixes"] if has_prefixes else ())
     if len(prefixes) > limits.CERTIFICATE_PREFIXES_MAX:
         raise UsageError(f"--prefix: {len(prefixes)} networks, {limits.CERTIFICATE_PREFIXES_MAX} are the limit")
     return Order(
         name=_checked("--name", "node.name", flags["name"]),
         public_key=_public_key(public_key),
         addresses=addresses or None,
-        prefixes=prefixes or None,
+        prefixes=prefixes or None if has_prefixes else (),
         relay=flags["relay"],
         period_s=_period(days),
         replaces=flags["replaces"],

@@ -87,18 +87,19 @@ class Register(msgspec.Struct, kw_only=True):
             raise PipelineError(f"this key of {order.name} is revoked: the node needs a new identity")
         self._settle_conflicts(order, public_key, now)
         present = self._latest(order.name, public_key)
-        addresses, prefixes = order.addresses, order.prefixes
-        if present is not None and addresses is None and prefixes is None:
-            addresses, prefixes = present.addresses, present.prefixes
+        addresses = order.addresses
         if addresses is None:
-            addresses = () if prefixes else self._free_addresses(order.name, public_key, now)
+            addresses = present.addresses if present else self._free_addresses(order.name, public_key, now)
+        prefixes = order.prefixes
+        if prefixes is None:
+            prefixes = present.prefixes if present else ()
         certificate = Certificate(
             authority=self.authority,
             public_key=public_key,
             serial=self.last_serial + 1,
             name=order.name,
             addresses=tuple(map(parse_prefix, addresses)),
-            prefixes=tuple(map(parse_prefix, prefixes or ())),
+            prefixes=tuple(map(parse_prefix, prefixes)),
             relay=(present is None or present.relay) if order.relay is None else order.relay,
             not_before=now,
             not_after=now + order.period_s,

@@ -170,6 +170,10 @@ def test_flags_are_in_the_certificate(run: Run, tmp_path: Path) -> None:
     assert row["addresses"] == ["10.77.0.1/16", "fd77::1/64"] and row["prefixes"] == ["192.0.2.0/24"]
     certificate, _ = credentials.load_certificate(tmp_path / "a.certificate")
     assert not certificate.relay and certificate.not_after - certificate.not_before == 43_200
+    run("authority", "sign", "--name", "a")
+    assert [row["prefixes"] for row in listing(run)["certificates"]] == [["192.0.2.0/24"]] * 2
+    run("authority", "sign", "--name", "a", "--prefix", "none")
+    assert listing(run)["certificates"][-1]["prefixes"] == []
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_node_without_an_address_has_those_of_its_name(register: Register) -> No
     taken = tuple(show_prefix(*each) for each in first.addresses)
     other = Register(authority=AUTHORITY.public_key)
     sign(other, "b", B, addresses=taken)
-    second = sign(other, "a", A)
+    second = sign(other, "a", A, prefixes=("192.0.2.0/24",))
     assert not {address for address, _ in second.addresses} & {address for address, _ in first.addresses}
     assert [length for _, length in second.addresses] == [16, 64]
 
@@ -79,7 +79,8 @@ def test_renewal_has_a_new_serial_and_the_same_contents(register: Register) -> N
     )  # fmt: skip
     assert sign(register, "a", A, relay=True).relay
     moved = sign(register, "a", A, addresses=("10.77.0.9/16",))
-    assert (moved.addresses, moved.prefixes) == ((parse_prefix("10.77.0.9/16"),), ())
+    assert (moved.addresses, moved.prefixes) == ((parse_prefix("10.77.0.9/16"),), first.prefixes)
+    assert sign(register, "a", prefixes=()).prefixes == () == sign(register, "a").prefixes
     assert_refused(register, "no certificate to renew", name="b")
 
 
