@@ -12,12 +12,11 @@ import time
 from collections.abc import Callable
 
 import psutil
-import zmq
 
 from pipeline import limits
-from pipeline.io import bus
 from pipeline.lab.programs import wait_until
-from pipeline.messages import AnyNodeMessage, Goodbye, Heartbeat, Hello, NodeRecord, decode_node, encode_node
+from pipeline.messages import Goodbye, Heartbeat
+from tests.netns.member import Member
 from tests.netns.network import Network, fresh_group, wait_route, worker_pid
 from tests.netns.sockets import Sockets
 from tests.netns.traffic import Receiver, Sender
@@ -149,32 +148,17 @@ def test_flapping_member_writes_few_log_lines(make_network: MakeNetwork, measure
     node, and at the end the number of the lines that are not written."""
     network = make_network(2, sealed=False)
     target, honest = network.instances
-    own = f"{honest.host.underlay}:4999"
-    record = NodeRecord(
-        node_id=99, name="flapping", incarnation=1, version=1, addresses=(), lanes=1, endpoint=own, key_epoch=0,
-        sender_key=b"", engine="mesh", explicit_addresses=False,
-    )  # fmt: skip
-    head = {"sender": 99, "incarnation": 1, "endpoint": own}
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    with honest.host.enter():
-        listener = socket.create_server((honest.host.underlay, 4999))
-        inbox = bus.peer_receiver(context, listener.detach(), own, None, "")
-        outbox = bus.peer_sender(context, f"{target.host.underlay}:4747", None)
-        hello: AnyNodeMessage = Hello(number=1, record=record, **head)
-        wait_until(lambda: bus.send(outbox, encode_node(hello)), 3, "the member has a connection")
-        while True:
-            assert inbox.poll(3000), "the target has sent its record"
-            reply = decode_node(inbox.recv_multipart()[-1])
-            if isinstance(reply, Hello):
-                break
-        for number in range(2, 3002, 2):
-            heartbeat = Heartbeat(number=number, acked_stamp=reply.record.stamp, directory_digest=b"", **head)
-            assert bus.send(outbox, encode_node(heartbeat))
-            assert bus.send(outbox, encode_node(Goodbye(number=number + 1, **head)))
+    with Member(honest.host, None, name="flapping") as member:
+        member.meet(target, acknowledges=False)
+        head, stamp = member.forger.header(), member.records[target.name].stamp
+        for _ in range(1500):
+            number = member.forger.number + 2
+            heartbeat = Heartbeat(number=number, acked_stamp=stamp, directory_digest=b"", **head)
+            member.send(target, member.seal(target, heartbeat))
+            member.send(target, member.seal(target, Goodbye(number=number + 1, **head)))
             time.sleep(0.001)
-    honest.stop()
-    network.relaunch(1)
-    context.destroy(linger=0)
+        honest.stop()
+        network.relaunch(1)
     lines = target.process.log.splitlines()
     written = sum('"flapping"' in line for line in lines)
     assert sum("link down" in line and honest.name in line for line in lines) >= 1

@@ -8,18 +8,29 @@ import random
 import socket
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
+import msgspec
 import pytest
-import zmq
 
 from pipeline import limits
 from pipeline.io import bus
-from pipeline.keys.file import load_network_key
-from pipeline.lab.programs import wait_until
-from pipeline.messages import PROTOCOL_VERSION, DirectorySummary, DirectoryUpdate, Heartbeat, NodeRecord, encode_node
+from pipeline.messages import (
+    SIGNED_PROTOCOL,
+    UNSIGNED_PROTOCOL,
+    DirectorySummary,
+    DirectoryUpdate,
+    Greeting,
+    Heartbeat,
+    encode_frame,
+    encode_unsigned,
+)
+from pipeline.overlay.records import on_wire
+from tests.netns.member import Member
 from tests.netns.network import Network, drops, fresh_group, wait_route, worker_pid
 from tests.netns.sockets import Sockets, read_packets
 from tests.netns.traffic import Receiver, Sender
+from tests.unit.overlay_net import Forger
 
 MakeNetwork = Callable[..., Network]
 Measured = Callable[..., None]
@@ -173,56 +184,52 @@ def test_slow_connections_keep_no_peer_out(make_network: MakeNetwork, sockets: S
 
 def test_member_with_malformed_messages_harms_no_stream(make_network: MakeNetwork, measured: Measured) -> None:
     """Goal: a member whose control messages are malformed, too many or too large is limited and harms no stream.
-    Method: a program with the network key sends messages of another version, with unknown fields and with counts
-    beyond every bound, two thousand invented nodes, and a flood of Heartbeats.  The process of control stays, its
-    directory is bounded, the stream is complete, and the log has few lines about each kind of fault."""
+    Method: a program with the network key and an identity sends messages of another version, with counts beyond every
+    bound and with signatures and seals that do not fit, two thousand invented nodes, each with an identity, and a flood
+    of Heartbeats.  The process of control stays, its directory is bounded, the stream is complete, and the log has few
+    lines about each kind of fault."""
     network = make_network(3)
-    source, member, attacker = network.instances
+    source, target, attacker = network.instances
     group = fresh_group()
-    receiver = Receiver(member.host, group)
-    wait_route(source, group, [member])
+    receiver = Receiver(target.host, group)
+    wait_route(source, group, [target])
+    invented = [Forger(f"invented{n}", at=f"10.99.9.{n % 250 + 1}:{n + 1000}").record for n in range(2000)]
     sender = Sender(source.host, group, mbit=10, seconds=6)
-    control, memory = worker_pid(member, "control"), member.pss_bytes()
-    assert network.key is not None
-    curve = bus.derive_curve_keys(load_network_key(network.key))
-    head = {"sender": 99, "incarnation": 1, "endpoint": "10.99.0.3:4999"}
-    records = [
-        NodeRecord(
-            node_id=1000 + number, name=f"invented{number}", incarnation=1, version=1, addresses=(), lanes=1,
-            endpoint=f"10.99.9.{number % 250 + 1}:{number + 1000}", key_epoch=0, sender_key=bytes(32), engine="mesh",
-            explicit_addresses=False,
-        )
-        for number in range(2000)
-    ]  # fmt: skip
-    malformed = [
-        bytes([PROTOCOL_VERSION + 1]) + b"x",
-        b"",
-        bytes([PROTOCOL_VERSION]) + b"\x81\xa4type\xa5hello",
-        bytes([PROTOCOL_VERSION]) + b"\xdf\xff\xff\xff\xff",
-        bytes([PROTOCOL_VERSION]) + b"\xa4\xff\xfe\xfd\xfc",
-        encode_node(DirectorySummary(entries=[(n + 1, 1, 1) for n in range(9000)], is_reply_requested=True, **head)),
-    ]
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    with attacker.host.enter():
-        senders = [bus.peer_sender(context, f"{member.host.underlay}:4747", curve) for _ in range(len(malformed) + 2)]
-        first = encode_node(Heartbeat(number=1, acked_stamp=None, directory_digest=b"", **head))
-        wait_until(lambda: bus.send(senders[-1], first), 3, "the attacker has a connection")
-        time.sleep(0.3)
-        for connection, message in zip(senders, malformed, strict=False):
-            assert bus.send(connection, message)
-        for start in range(0, len(records), 250):
-            assert bus.send(senders[-2], encode_node(DirectoryUpdate(records=records[start : start + 250], **head)))
-        flood = encode_node(Heartbeat(number=2, acked_stamp=None, directory_digest=b"", **head))
+    control, memory = worker_pid(target, "control"), target.pss_bytes()
+    with Member(attacker.host, network.key) as member:
+        member.meet(target)
+        forger, head = member.forger, member.forger.header()
+        entries = [(n + 1, 1, 1) for n in range(9000)]
+        altered = msgspec.structs.replace(forger.record, signature=bytes(64))
+        malformed = [
+            bytes([SIGNED_PROTOCOL + 1]) + b"x",
+            b"",
+            bytes([UNSIGNED_PROTOCOL]) + b"\x81\xa4type\xa5hello",
+            bytes([UNSIGNED_PROTOCOL]) + b"\xdf\xff\xff\xff\xff",
+            bytes([SIGNED_PROTOCOL]) + b"\xdf\xff\xff\xff\xff",
+            bytes([SIGNED_PROTOCOL]) + b"\xa4\xff\xfe\xfd\xfc",
+            encode_unsigned(DirectorySummary(entries=entries, is_reply_requested=True, **head)),
+            member.seal(target, DirectorySummary(entries=entries, is_reply_requested=True, **head)),
+            member.seal(target, DirectoryUpdate(records=[altered], **head)),
+            encode_frame(Greeting(on_wire(altered, has_keys=False))),
+            forger.seal_bytes(SimpleNamespace(record=member.records[target.name]), b"\xff" * 1000),
+        ]
+        for message in malformed:
+            assert bus.send(member.connect(target), message)
+        for start in range(0, len(invented), 250):
+            member.send(target, member.seal(target, DirectoryUpdate(records=invented[start : start + 250], **head)))
+        stamp = member.records[target.name].stamp
+        heartbeat = Heartbeat(number=forger.number + 2, acked_stamp=stamp, directory_digest=b"", **head)
+        flood, connection = member.seal(target, heartbeat), member.connect(target)
         for _ in range(40_000):
-            bus.send(senders[-1], flood)
+            bus.send(connection, flood)
         time.sleep(1)
-    context.destroy(linger=0)
     sent = sender.sent()
     receiver.account().assert_perfect(sent)
-    assert worker_pid(member, "control") == control
-    assert member.process.log.count("peer cut off") <= len(malformed)
-    assert member.process.log.count("peer sends too many messages") <= limits.LOG_SUBJECT_BURST
-    nodes = len(member.show("links"))
-    measured(known_nodes=nodes, memory_mb=(member.pss_bytes() - memory) / 1e6)
+    assert worker_pid(target, "control") == control
+    assert target.process.log.count("peer cut off") <= len(malformed)
+    assert target.process.log.count("peer sends too many messages") <= limits.LOG_SUBJECT_BURST
+    nodes = len(target.show("links"))
+    measured(known_nodes=nodes, memory_mb=(target.pss_bytes() - memory) / 1e6)
     assert nodes <= 1024
-    assert {link["peer"] for link in member.show("links") if link["state"] == "up"} >= {source.name, attacker.name}
+    assert {link["peer"] for link in target.show("links") if link["state"] == "up"} >= {source.name, attacker.name}
