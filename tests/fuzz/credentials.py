@@ -2,13 +2,18 @@
 
     certificate, revocations    a decoder: it returns a value or raises WireError; a value is encoded and decoded alike
 
-The bytes are decoded as they are, and as a body with a correct signature, which random bytes never have.
+The bytes are decoded as they are, and as a body with a correct signature, which random bytes never have.  Half of the
+mutations keep the msgpack well formed, as others hardly ever pass the decoder.
 """
 
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Callable
+from typing import Any
+
+import msgspec
 
 from pipeline import limits
 from pipeline.errors import WireError
@@ -69,3 +74,54 @@ def _use_revocations(revocations: RevocationList) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {"certificate": fuzz_certificate, "revocations": fuzz_revocations}
+
+
+# ---------------------------------------------------------------- mutation
+
+
+def twisted(rng: random.Random, data: bytes) -> bytes:
+    """Return a body with one value changed, removed or added; any other bytes unchanged."""
+    try:
+        value = msgspec.msgpack.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return data
+    with contextlib.suppress(TypeError, ValueError, OverflowError):  # values that JSON-like types cannot hold
+        return msgspec.msgpack.encode(_twist(rng, value))
+    return data
+
+
+def _twist(rng: random.Random, value: Any) -> Any:
+    if isinstance(value, dict) and value and rng.random() < 0.95:
+        key = rng.choice(list(value))
+        match rng.randrange(8):
+            case 0:
+                return {name: each for name, each in value.items() if name != key}
+            case 1:
+                return value | {rng.choice(("send_groups", "receive_groups", "more")): _value(rng)}
+            case _:
+                return value | {key: _twist(rng, value[key])}
+    if isinstance(value, list) and rng.random() < 0.9:
+        at = rng.randrange(len(value) + 1)
+        match rng.randrange(4):
+            case 0:
+                return value[:at] + value[at + 1 :]
+            case 1:
+                return value[:at] + value[at:] * rng.choice((2, 20)) + [_value(rng)]
+            case _ if at < len(value):
+                return [*value[:at], _twist(rng, value[at]), *value[at + 1 :]]
+    if isinstance(value, bytes) and value and rng.random() < 0.8:
+        at = rng.randrange(len(value))
+        return value[:at] + rng.randbytes(1) + value[at + 1 :]
+    if isinstance(value, int) and rng.random() < 0.8:
+        return value + rng.choice((-1, 1, 8, -8, 1 << 32))
+    return _value(rng)
+
+
+def _value(rng: random.Random) -> Any:
+    """Return a value of any type, as a rule near a bound."""
+    number = rng.choice((0, 1, 7, 16, 24, 32, 64, 128, 129, 1 << 31, limits.TIME_MAX, (1 << 63) - 1, (1 << 64) - 1))
+    network = [rng.randbytes(rng.choice((4, 4, 16, 5))), rng.choice((0, 8, 32, 64, 128))]
+    entry = [AUTHORITY.public_key, number, number, "lost"]
+    texts = ("", "a", "n" * 64, "\u0430", "\x1b[2J", "a b")
+    return rng.choice((None, True, number, -number, rng.choice(texts), rng.randbytes(32), [], [network], network,
+                       [entry], entry, {"a": number}, 1.5))  # fmt: skip

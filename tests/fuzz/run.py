@@ -8,6 +8,7 @@ corpus: `--into tests/fuzz/corpus/igmp`.  A crash ends the run; its input is wri
 
 from __future__ import annotations
 
+import random
 import sys
 import tempfile
 from pathlib import Path
@@ -27,7 +28,14 @@ def main(arguments: list[str]) -> None:
     name, *rest = arguments
     into = Path(rest[rest.index("--into") + 1]) if "--into" in rest else Path(tempfile.mkdtemp(prefix="fuzz-"))
     flags = [word for word in rest if word.startswith("-") and word != "--into"]
-    atheris.Setup([sys.argv[0], *flags, str(into), str(CORPUS / name)], TARGETS[name])
+
+    def mutate(data: bytes, size: int, seed: int) -> bytes:
+        if seed & 1 and name in credentials.TARGETS:
+            return credentials.twisted(random.Random(seed), data)[:size]
+        changed: bytes = atheris.Mutate(data, size)
+        return changed
+
+    atheris.Setup([sys.argv[0], *flags, str(into), str(CORPUS / name)], TARGETS[name], custom_mutator=mutate)
     atheris.Fuzz()
 
 
