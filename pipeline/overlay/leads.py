@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable
 from pipeline import limits
 from pipeline.messages import NodeRecord
 from pipeline.overlay.peer_table import PeerTable
-from pipeline.overlay.transmitter import Transmitter
+from pipeline.overlay.transmitter import NOWHERE, Transmitter
 
 
 class Leads:
@@ -42,4 +42,4 @@ class Leads:
 
     def _reached(self) -> set[str]:
         alive = (peer.record.endpoint for peer in self._peer_table.peers.values() if peer.is_alive)
-        return {self._peer_table.own.endpoint, *alive}
+        return {NOWHERE, self._peer_table.own.endpoint, *alive}

@@ -133,9 +133,9 @@ class Peer:
     """Session with one peer.  The owner passes signals to it and calls `next_action` at `due`."""
 
     __slots__ = (
-        "_attempts", "_backoff", "_heartbeat_at", "_hello_sent", "_last_message_at", "_pace", "_probed_heartbeat_s",
-        "_probes_trusted_until", "_reported_endpoints", "acked_stamp", "is_announced", "is_kept", "is_newcomer",
-        "last_number", "last_seen_at", "record", "replied_at", "sent_records", "state", "window",
+        "_attempts", "_backoff", "_doubted_since", "_heartbeat_at", "_hello_sent", "_last_message_at", "_pace",
+        "_probed_heartbeat_s", "_probes_trusted_until", "_reported_endpoints", "acked_stamp", "is_announced", "is_kept",
+        "is_newcomer", "last_number", "last_seen_at", "record", "replied_at", "sent_records", "state", "window",
     )  # fmt: skip
 
     def __init__(
@@ -163,6 +163,8 @@ class Peer:
         self.state = PeerState.DOWN
         self.acked_stamp: Stamp | None = None
         """Version of our record that the peer acknowledged last."""
+        self._doubted_since: float | None = None
+        """Time since which messages of the peer acknowledge none."""
         self._hello_sent: tuple[Stamp | None, float] = None, now
         """Version of our record in the last Hello to the peer, and when it was sent."""
         self.last_number = -1
@@ -261,6 +263,7 @@ class Peer:
     def _enter(self, now: float) -> None:
         """Set the timers of the new state."""
         self._backoff.restart(now, delay_s=limits.RECONNECT_INTERVAL_MIN_S)
+        self._doubted_since = None
         if self.state is PeerState.DOWN:
             self.acked_stamp = None
         if self.is_up:
@@ -300,6 +303,21 @@ class Peer:
     def message_received(self, now: float) -> None:
         """Note that the peer has sent a message."""
         self.last_seen_at = self._last_message_at = now
+
+    def acked(self, stamp: Stamp) -> None:
+        """Note that the peer has acknowledged a version of our record."""
+        self.acked_stamp = stamp
+        self._doubted_since = None
+
+    def may_mean_former_node(self, now: float) -> bool:
+        """Return whether a message without an acknowledgement may be for the node that was at our endpoint before.
+
+        Messages of protocol 1 do not name their receiver.  A Hello in reply brings an acknowledgement, if the peer has
+        not lost us.
+        """
+        if self._doubted_since is None:
+            self._doubted_since = now
+        return now - self._doubted_since < self._pace.timeout_s
 
     def probes_received(self, now: float, *, heartbeat_s: float, are_answered: bool) -> None:
         """Note that the data plane received the peer's probes; heartbeats of a probed side are `heartbeat_s` apart.

@@ -150,7 +150,7 @@ class PeerTable:
         """Return why the rules of the network, or a live node of that name, keep a record out."""
         if record.protocols[0] > self.own.protocols[1] or record.protocols[1] < self.own.protocols[0]:
             text = refusals.gap_text(record, self.own)
-            self.notice(NoticeKind.PROTOCOL, record.name, text)
+            self.notice(NoticeKind.PROTOCOL, record.endpoint, text)
             return Refused(RefusalReason.PROTOCOL, None, text)
         objection = self._members.objection(record)
         if objection is not None:

@@ -37,11 +37,11 @@ def taken_text(own: NodeRecord, holder: NodeRecord) -> str:
 
 def gap_text(record: NodeRecord, own: NodeRecord) -> str:
     """Return the line for a node with which this one has no version of the protocol in common."""
-    theirs, ours = ("–".join(map(str, sorted(set(each.protocols)))) for each in (record, own))
-    late = record.name if record.protocols[1] < own.protocols[0] else own.name
-    return f"{record.name} speaks protocol {theirs}, {own.name} {ours}: upgrade {late}"
+    older, newer = sorted((record, own), key=lambda each: each.protocols)
+    old_range, new_range = ("–".join(map(str, sorted(set(each.protocols)))) for each in (older, newer))
+    return f"{newer.name} speaks protocol {new_range}, {older.name} {old_range}: upgrade {older.name}"
 
 
 def printable(text: str) -> str:
     """Return a text of another node without characters that a terminal would act on."""
-    return "".join(each if each.isprintable() and each.isascii() else "?" for each in text)
+    return "".join(each if each == "–" or (each.isprintable() and each.isascii()) else "?" for each in text)

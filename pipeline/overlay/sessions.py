@@ -290,13 +290,16 @@ class Sessions:
         if not peer.record.has_keys:
             acked_stamp = None
         if acked_stamp is None or acked_stamp[0] != self._peer_table.own.incarnation:
+            if peer.is_up and not peer.record.is_signed and peer.may_mean_former_node(now):
+                self._transmitter.send_hello(peer, now)
+                return
             peer.acked_stamp = None
             self._peer_table.signal(peer, Signal.UNKNOWN, now, "the peer lost this node")
             return
         if may_have_sent(self._peer_table.own, acked_stamp[1]):
             # This node was restored from a checkpoint that is older than the last version it had sent.
             self._peer_table.update_own(now, newer_than=acked_stamp[1])
-        peer.acked_stamp = acked_stamp
+        peer.acked(acked_stamp)
         is_current = acked_stamp == self._peer_table.own.stamp
         self._peer_table.signal(peer, Signal.ACKNOWLEDGED if is_current else Signal.OUTDATED, now, "linked")
 

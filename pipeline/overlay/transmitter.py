@@ -29,6 +29,10 @@ from pipeline.overlay.directory import Directory
 from pipeline.overlay.envelopes import Envelopes
 from pipeline.overlay.peer import Peer
 
+NOWHERE = "127.0.0.1:9"
+"""Last endpoint of a node for nodes of protocol 1: the discard port of each.  They call an id for two minutes after its
+Goodbye, in messages that name no receiver, and would so take down the link to a next node at its real endpoint."""
+
 
 class Transmitter:
     """Queue of the messages that one node sends, with the counter that numbers them."""
@@ -97,8 +101,13 @@ class Transmitter:
         self.send(peer, heartbeat)
 
     def send_goodbye(self, peer: Peer) -> None:
-        """Announce that this node stops."""
-        self.send(peer, Goodbye(number=self._next_number(), **self.header()))
+        """Announce that this node stops, or goes on with another id."""
+        header = self.header()
+        if not peer.record.is_signed:
+            own, header["endpoint"] = self._directory.own, NOWHERE
+            record = msgspec.structs.replace(records.unsigned(own), version=own.version + 1, endpoint=NOWHERE)
+            self.send(peer, Hello(number=self._next_number(), record=record, acked_stamp=peer.stamp_to_ack, **header))
+        self.send(peer, Goodbye(number=self._next_number(), **header))
 
     def send_summary(self, peer: Peer, *, is_reply_requested: bool) -> None:
         """Send the stamps of all records; `is_reply_requested`: the peer then sends its own summary."""

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from pipeline.address import ANY_SOURCE, Address
 from pipeline.messages import SIGNED_PROTOCOL, protocol_of
-from pipeline.overlay.events import Notice
+from pipeline.overlay.events import PeerChanged
 from pipeline.overlay.node import NodeConfig, OverlayNode
 from tests import previous
 from tests.unit.overlay_net import identity_of, key_of
@@ -33,6 +33,8 @@ class Node(Protocol):
     """Newest protocol that it names in the mark of its connections; 0 without a mark."""
     sent: list[tuple[str, bytes]]
     """Messages to send."""
+    downs: list[str]
+    """Peers whose link went down."""
     due: float | None
     """Time of its next timeout."""
 
@@ -53,13 +55,13 @@ class NewNode:
         self.node = OverlayNode(NodeConfig(identity=identity, **options), random=random.Random(seed).random, now=now)
         self.sent: list[tuple[str, bytes]] = []
         self.due: float | None = None
-        self.notices: list[str] = []
+        self.downs: list[str] = []
 
     def call(self, name: str, *arguments: Any) -> Any:
         result = self._call(name, arguments)
         while (event := self.node.poll_event()) is not None:
-            if isinstance(event, Notice):
-                self.notices.append(event.text)
+            if isinstance(event, PeerChanged) and not event.is_up:
+                self.downs.append(event.record.name)
         while (transmit := self.node.poll_transmit()) is not None:
             self.sent.append(transmit)
         self.due = self.node.poll_timeout()
@@ -93,6 +95,7 @@ class OldNode:
         assert self._process.stdin is not None
         pickle.dump((options, seed, now), self._process.stdin)
         self.sent: list[tuple[str, bytes]] = []
+        self.downs: list[str] = []
         self.due: float | None = None
 
     def call(self, name: str, *arguments: Any) -> Any:
@@ -100,8 +103,9 @@ class OldNode:
         assert self._process.stdout is not None
         pickle.dump((name, arguments), self._process.stdin)
         self._process.stdin.flush()
-        result, sent, self.due = pickle.load(self._process.stdout)
+        result, sent, downs, self.due = pickle.load(self._process.stdout)
         self.sent += sent
+        self.downs += downs
         return result
 
     def end(self) -> None:
@@ -116,6 +120,8 @@ class MixedNet:
         self.nodes: dict[str, Node] = {}
         self.refusals: list[tuple[str, str, str]] = []
         """(sender, receiver, reason) of each message for which a connection was cut off."""
+        self.lost: set[tuple[str, str]] = set()
+        """(sender, receiver) whose messages are lost."""
         self._is_sealing = is_sealing
         self._engine = engine
         self._starts = 0
@@ -151,6 +157,10 @@ class MixedNet:
         """Stop a node: it sends a Goodbye to its peers."""
         self.nodes[name].call("stop", self.now)
         self._carry()
+        self.nodes.pop(name).end()
+
+    def kill(self, name: str) -> None:
+        """End a node without a Goodbye."""
         self.nodes.pop(name).end()
 
     def close(self) -> None:
@@ -202,7 +212,7 @@ class MixedNet:
 
     def _deliver(self, sender: str, endpoint: str, data: bytes) -> None:
         receiver = "n" + endpoint.removeprefix("192.0.2.").removesuffix(":4747")
-        if receiver not in self.nodes:
+        if receiver not in self.nodes or (sender, receiver) in self.lost:
             return
         protocol = protocol_of(data)
         connection = self._start_of[sender], self._start_of[receiver], protocol

@@ -1,6 +1,6 @@
 """Program: an OverlayNode of whichever version PYTHONPATH names, driven by pickled calls on its standard input.
 
-Each reply is (result, messages to send, time of the next timeout).
+Each reply is (result, messages to send, peers whose link went down, time of the next timeout).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from pipeline.address import ANY_SOURCE
+from pipeline.overlay.events import PeerChanged
 from pipeline.overlay.node import NodeConfig, OverlayNode
 
 
@@ -37,12 +38,14 @@ def main() -> None:
         except EOFError:
             return
         result = call(node, name, arguments)
-        while node.poll_event() is not None:
-            pass
+        downs = []
+        while (event := node.poll_event()) is not None:
+            if isinstance(event, PeerChanged) and not event.is_up:
+                downs.append(event.record.name)
         sent = []
         while (transmit := node.poll_transmit()) is not None:
             sent.append(transmit)
-        pickle.dump((result, sent, node.poll_timeout()), sys.stdout.buffer)
+        pickle.dump((result, sent, downs, node.poll_timeout()), sys.stdout.buffer)
         sys.stdout.buffer.flush()
 
 

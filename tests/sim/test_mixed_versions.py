@@ -42,6 +42,14 @@ def assert_linked(net: MixedNet) -> None:
     assert net.run_until_linked(LINKED_S) <= LINKED_S, net.missing_links()
 
 
+def assert_links_stay(net: MixedNet) -> None:
+    """Check that no link goes down for 5 s."""
+    for node in net.nodes.values():
+        node.downs.clear()
+    net.run(5.0)
+    assert not any(node.downs for node in net.nodes.values())
+
+
 def assert_no_former_nodes(net: MixedNet) -> None:
     """Check that nodes of this version have dropped the id that a node had before its last restart."""
     for name, node in net.nodes.items():
@@ -93,6 +101,54 @@ def test_upgrade_of_each_node_in_turn_keeps_a_full_mesh(
         net.run(1.0)
         net.start(f"n{number}", version, peers)
         assert_linked(net)
-        net.run(0.5)
+        assert_links_stay(net)
         assert_no_former_nodes(net)
     assert_members(net)
+
+
+def test_node_that_is_rolled_back_keeps_its_links_to_others_of_its_version(make_net: MakeNet) -> None:
+    """Goal: the id that a node had while it was upgraded is in nobody's way, as messages of the previous version name
+    no receiver.  Method: of three nodes the first is upgraded and rolled back."""
+    net = make_net()
+    for name, version in zip(names(3), (OldNode, OldNode, NewNode), strict=True):
+        net.start(name, version, names(3))
+    assert_linked(net)
+    for version in (NewNode, OldNode):
+        net.stop("n1")
+        net.run(1.0)
+        net.start("n1", version, names(3))
+        assert_linked(net)
+        assert_links_stay(net)
+
+
+@both_engines
+def test_node_that_is_killed_and_upgraded_is_linked_within_seconds(make_net: MakeNet, engine: str) -> None:
+    """Goal: the id that a node had before its upgrade is in nobody's way, also if it ended without a Goodbye.
+    Method: of three nodes the first is upgraded, and started again, at once after it was killed."""
+    net = make_net(engine=engine)
+    for name, version in zip(names(3), (OldNode, OldNode, NewNode), strict=True):
+        net.start(name, version, names(3))
+    assert_linked(net)
+    for _ in range(2):
+        net.kill("n1")
+        net.start("n1", NewNode, names(3))
+        assert_linked(net)
+        net.run(3.0)
+        assert_links_stay(net)
+        assert_no_former_nodes(net)
+
+
+def test_node_that_has_lost_another_one_is_linked_again(make_net: MakeNet) -> None:
+    """Goal: a node of the previous version that has timed this one out gets its link back.
+    Method: messages of one direction are lost for 4 s."""
+    net = make_net()
+    net.start("n1", NewNode, ["n2"])
+    net.start("n2", OldNode, ["n1"])
+    assert_linked(net)
+    for lost in (("n1", "n2"), ("n2", "n1")):
+        net.lost.add(lost)
+        net.run(6.0)
+        assert net.missing_links() == [("n1", "n2"), ("n2", "n1")], "a path that is broken in one direction is down"
+        net.lost.clear()
+        assert_linked(net)
+        assert_links_stay(net)
