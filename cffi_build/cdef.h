@@ -229,9 +229,12 @@ struct mp_prefixes {
     ...;
 };
 
+enum mp_unicast { MP_UNICAST_ALL, MP_UNICAST_DISCOVERY, MP_UNICAST_NONE, ... };
+
 struct mp_policy {
     struct mp_prefixes send_allow, send_deny, receive_allow, receive_deny;
-    uint32_t bound_sources, peer_pps, send_pps, receive_pps;
+    uint32_t bound_sources, peer_pps, send_pps, receive_pps, unicast, has_unicast_ports;
+    uint8_t unicast_port[...];
     ...;
 };
 

@@ -95,7 +95,7 @@ class GroupsSection(_Section, frozen=True):
 
 
 class SecuritySection(_Section, frozen=True):
-    """[security]: the authority, changes of keys, source addresses and rates of peers."""
+    """[security]: the authority, changes of keys, source addresses and rates of peers, unicast."""
 
     authority: str | None = None
     revocations: str | None = None  # in the state directory by default
@@ -106,6 +106,8 @@ class SecuritySection(_Section, frozen=True):
     allow_foreign_sources: bool = False
     accept_protocol_1: bool = True
     peer_pps: int = 0
+    unicast: Literal["all", "discovery", "none"] = "all"
+    unicast_ports: tuple[str, ...] = ()
 
 
 class MembershipConfig(_Section, frozen=True):

@@ -26,6 +26,9 @@ INTERFACE_LENGTH_MAX = 15
 """IFNAMSIZ without the terminating zero."""
 GROUP_PREFIXES_MAX = 64
 """Ranges in a list of groups, as MP_PREFIXES_MAX."""
+PORT_RANGES_MAX = 64
+"""Ranges in a list of ports, which is written by hand."""
+PORT_MAX = 65535
 NODE_PREFIXES_MAX = 64
 """Networks of nodes beside those of this one, which are written by hand."""
 PPS_MAX = 1_000_000_000
@@ -147,6 +150,24 @@ def _group_prefixes(texts: tuple[str, ...]) -> tuple[str, ...]:
     return _routes(texts)
 
 
+def _ports(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Check ports and ranges of ports: "5353", "49152-65535"."""
+    found = []
+    for text in texts:
+        first, dash, last = (part.strip() for part in text.partition("-"))
+        numbers = (first, last) if dash else (first,)
+        if not all(re.fullmatch("[0-9]{1,5}", number) for number in numbers):
+            raise ValueError(f"{text} is neither a port nor a range of ports such as 49152-65535")
+        low, high = int(numbers[0]), int(numbers[-1])
+        if not 1 <= low <= high <= PORT_MAX:
+            raise ValueError(f"{text} is no range of ports within 1 … {PORT_MAX}")
+        found.append(f"{low}-{high}" if high > low else str(low))
+    found = list(dict.fromkeys(found))
+    if len(found) > PORT_RANGES_MAX:
+        raise ValueError(f"{len(found)} ranges, {PORT_RANGES_MAX} are the limit")
+    return tuple(found)
+
+
 def _workers(count: int) -> int:
     most = 4 * limits.LANES_MAX
     if count not in (1, 2) and (count % 4 or not 4 <= count <= most):
@@ -243,6 +264,7 @@ CHECKS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "security.rotate_packets": _bounded(1000, 1 << 34),  # replay windows wrap after 2^37 datagrams of a key
         "security.key_grace_s": _bounded(1, 86400, " s"),
         "security.peer_pps": _bounded(0, PPS_MAX),
+        "security.unicast_ports": _ports,
         "metrics.listen": _endpoint,
     }
 )

@@ -68,7 +68,8 @@
     X(group_denied, "group not allowed by send_* or receive_* lists")      \
     X(foreign_source, "source address is not the sending node's")          \
     X(group_rate, "above the rate of its group")                           \
-    X(peer_rate, "above the rate of its peer")
+    X(peer_rate, "above the rate of its peer")                             \
+    X(unicast_denied, "unicast that [security] unicast does not allow")
 
 enum mp_counter_id {
 #define MP_NAME(name, text) MP_COUNT_##name,

@@ -47,6 +47,7 @@ static void place(struct mp_region *r, const struct mp_geometry *g)
     r->link_rx_at = allot(&at, sizeof(struct mp_link_rx) * MP_LINKS_MAX * lanes);
     r->streams_at = allot(&at, sizeof(uint32_t) * MP_STREAMS);
     r->rates_at = allot(&at, sizeof(uint64_t) * MP_RATES);
+    r->queries_at = allot(&at, sizeof(uint64_t) * MP_QUERIES);
     r->repair_tracks_at = allot(&at, sizeof(struct mp_repair_track) * MP_REPAIR_TRACKS);
     r->repair_requests_at = allot(&at, sizeof(struct mp_repair_request) * MP_REPAIR_REQUESTS);
     r->unresolved_at = allot(&at, mp_unresolved_bytes(g) * MP_UNRESOLVED * lanes);

@@ -21,6 +21,7 @@
  *       host slots, overlay slots     packets and super-buffers                       the stage that owns the slot
  *       mp_unresolved[]               packets that wait for a route                   classify
  *     rates                           token buckets of peers and groups               classify, overlay_ingress
+ *     queries                         ports from which programs have sent to groups   classify
  *     mp_counters[lanes * 4 + 1]      counters of each stage; the last are control's  the stage, control
  *     mp_link_tx[], mp_link_rx[]      figures of each link, for each lane             overlay_egress, overlay_ingress
  *     streams                         next stream sequence number of each stream      classify
@@ -37,7 +38,7 @@
 #include <stdint.h>
 
 #define MP_MAGIC UINT64_C(0x314e4950534d434d) /* "MCMSPIN1" */
-#define MP_VERSION 4u
+#define MP_VERSION 5u
 #define MP_CACHE_LINE 64u
 
 /* ---- bounds, each with its reason ---- */
@@ -50,6 +51,7 @@
 #define MP_WINDOW_WORDS 2048u   /* 32 numbers each: 65,536, by which the paths of one origin may differ */
 #define MP_STREAMS 65536u       /* stream counters: one for each of the 65,536 groups */
 #define MP_RATES (3u * 16384u)  /* token buckets: groups sent to, groups received, peers; see mp_policy.h */
+#define MP_QUERIES 4096u        /* ports with an open query: some hundred programs that search at one instant */
 #define MP_HEADROOM 64u         /* before the inner packet: vnet header (10) and overlay header (20) */
 #define MP_RUNS_MAX 64u         /* as many as the datagrams of one super-buffer can differ in their next hops */
 #define MP_SUPER_BYTES 65536u   /* the largest UDP super-packet that the kernel returns */
@@ -89,7 +91,8 @@ struct mp_region {
     uint64_t size;
     struct mp_geometry geometry;
     uint64_t processes_at, published_at, sender_at, fib_at, fib_buckets_at, links_at, keys_at, lanes_at, counters_at;
-    uint64_t link_tx_at, link_rx_at, streams_at, rates_at, repair_tracks_at, repair_requests_at, unresolved_at;
+    uint64_t link_tx_at, link_rx_at, streams_at, rates_at, queries_at, repair_tracks_at, repair_requests_at;
+    uint64_t unresolved_at;
     uint64_t host_slots_at, overlay_slots_at;
     uint64_t lazy_at;           /* pages behind this offset are reserved when they are first needed */
     uint64_t fib_entries_at, windows_at;
@@ -387,6 +390,7 @@ static inline struct mp_repair_request *mp_repair_requests(const struct mp_regio
 }
 
 static inline _Atomic uint64_t *mp_rates(const struct mp_region *r) { return mp_at(r, r->rates_at); }
+static inline _Atomic uint64_t *mp_queries(const struct mp_region *r) { return mp_at(r, r->queries_at); }
 
 static inline struct mp_lane *mp_lane(const struct mp_region *r, uint32_t lane)
 {

@@ -6,7 +6,9 @@
 
 #include <endian.h>
 
-enum { PROTO_HOPOPTS = 0, PROTO_IGMP = 2, PROTO_UDP = 17, PROTO_ICMPV6 = 58 };
+enum { PROTO_HOPOPTS = 0, PROTO_IGMP = 2, PROTO_ROUTING = 43, PROTO_FRAGMENT = 44, PROTO_OPTIONS = 60 };
+
+#define EXTENSIONS_MAX 8u       /* extension headers of IPv6: one of each kind (RFC 8200 §4.1), and some more */
 
 uint32_t mp_checksum_add(const uint8_t *p, uint32_t length, uint32_t sum)
 {
@@ -81,7 +83,7 @@ static int is_mld(const uint8_t *p, uint32_t length)
         next = p[at];
         at += 8u + 8u * p[at + 1];
     }
-    return next == PROTO_ICMPV6 && length > at && is_mld_type(p[at]);
+    return next == MP_PROTO_ICMPV6 && length > at && is_mld_type(p[at]);
 }
 
 static int parse_v6(const uint8_t *p, uint32_t available, struct mp_packet *out)
@@ -125,10 +127,64 @@ int mp_packet_parse(const uint8_t *bytes, uint32_t available, struct mp_packet *
     }
 }
 
+/* ---- the upper layer ---- */
+
+static int is_extension(uint8_t protocol)
+{
+    return protocol == PROTO_HOPOPTS || protocol == PROTO_ROUTING || protocol == PROTO_OPTIONS;
+}
+
+/* Pass over the extension headers.  Returns the offset of the upper layer, or 0 if they do not fit, or if one follows
+ * the fragment header: then a later fragment could hold other ports. */
+static uint32_t pass_extensions(const uint8_t *bytes, uint32_t length, struct mp_transport *out)
+{
+    uint32_t at = 40;
+    out->protocol = bytes[6];
+    for (uint32_t i = 0; is_extension(out->protocol); i++) {
+        if (i == EXTENSIONS_MAX || at + 8 > length)
+            return 0;
+        out->protocol = bytes[at];
+        at += 8u + 8u * bytes[at + 1];
+    }
+    if (out->protocol != PROTO_FRAGMENT)
+        return at;
+    if (at + 8 > length)
+        return 0;
+    out->protocol = bytes[at];
+    out->is_later_fragment = mp_get16(bytes + at + 2) >> 3 != 0;
+    return out->is_later_fragment || !is_extension(out->protocol) ? at + 8 : 0;
+}
+
+int mp_packet_transport(const uint8_t *bytes, const struct mp_packet *p, struct mp_transport *out)
+{
+    uint32_t at = 0;
+    *out = (struct mp_transport){ 0 };
+    if (p->version == 4) {
+        at = (uint32_t)(bytes[0] & 15) * 4;
+        out->protocol = bytes[9];
+        out->is_later_fragment = (mp_get16(bytes + 6) & 0x1fff) != 0;
+    } else {
+        at = pass_extensions(bytes, p->length, out);
+    }
+    if (!at || out->is_later_fragment)
+        return at != 0;
+    if (at + 4 > p->length)
+        return 0;
+    if (out->protocol == MP_PROTO_UDP || out->protocol == MP_PROTO_TCP) {
+        out->source_port = mp_get16(bytes + at);
+        out->destination_port = mp_get16(bytes + at + 2);
+    } else if (out->protocol == (p->version == 4 ? MP_PROTO_ICMP : MP_PROTO_ICMPV6)) {
+        out->icmp_type = bytes[at];
+    }
+    return 1;
+}
+
+/* ---- segmentation ---- */
+
 int mp_packet_is_udp(const uint8_t *p, uint32_t length, struct mp_udp_packet *out)
 {
     uint32_t ip = p[0] == 0x45 ? 20 : p[0] >> 4 == 6 ? 40 : 0;
-    if (!ip || length < ip + 8 || p[ip == 20 ? 9 : 6] != PROTO_UDP)
+    if (!ip || length < ip + 8 || p[ip == 20 ? 9 : 6] != MP_PROTO_UDP)
         return 0;
     if (ip == 20 && (mp_get16(p + 6) & 0x3fff))                    /* a fragment */
         return 0;

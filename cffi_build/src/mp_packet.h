@@ -34,6 +34,19 @@ struct mp_packet {
 /* Parse an inner packet.  Returns 0 and fills `out`, or returns a drop counter (enum mp_counter_id). */
 int mp_packet_parse(const uint8_t *bytes, uint32_t available, struct mp_packet *out);
 
+/* The upper layer of a packet. */
+struct mp_transport {
+    uint8_t protocol;           /* MP_PROTO_UDP and others */
+    uint8_t is_later_fragment;  /* not the first one: the other fields are unknown */
+    uint8_t icmp_type;          /* of ICMP and ICMPv6 */
+    uint16_t source_port, destination_port;     /* of UDP and TCP */
+};
+
+enum mp_protocol { MP_PROTO_ICMP = 1, MP_PROTO_TCP = 6, MP_PROTO_UDP = 17, MP_PROTO_ICMPV6 = 58 };
+
+/* Find the upper layer of a packet of mp_packet_parse().  Returns 1 and fills `out`, or 0 if its headers do not fit. */
+int mp_packet_transport(const uint8_t *bytes, const struct mp_packet *p, struct mp_transport *out);
+
 /* An unfragmented UDP packet without options, which segmentation may merge with others.  Sizes in bytes. */
 struct mp_udp_packet {
     uint32_t header;            /* IP and UDP header */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_policy: lists, sources and rates.  See mp_policy.h.
+ * mp_policy: lists, sources, unicast and rates.  See mp_policy.h.
  */
 #include "mp_policy.h"
 
@@ -52,12 +52,26 @@ static uint32_t by_source(const struct mp_policy *policy, const struct mp_region
     return mp_fib_lookup(r, &key, &value) == MP_NO_ENTRY ? MP_DROP_foreign_source : 0;
 }
 
+/* ---- unicast ---- */
+
+/* Return whether what a local program sends must be looked at: to a group, as it may be a query; to a node. */
+static int sends_vary(const struct mp_policy *policy, const struct mp_packet *p)
+{
+    return policy->unicast == (p->class == MP_CLASS_UNICAST ? MP_UNICAST_NONE : MP_UNICAST_DISCOVERY);
+}
+
+static int deliveries_vary(const struct mp_policy *policy, const struct mp_packet *p)
+{
+    return p->class == MP_CLASS_UNICAST && (policy->unicast != MP_UNICAST_ALL || policy->has_unicast_ports);
+}
+
 /* ---- verdicts ---- */
 
 uint32_t mp_policy_sends(const struct mp_policy *policy, const struct mp_region *r, const struct mp_packet *p)
 {
     uint32_t drop = by_group(p, &policy->send_allow, &policy->send_deny);
-    return drop ? drop : by_source(policy, r, p, 0, MP_SIDE_HOST);
+    drop = drop ? drop : by_source(policy, r, p, 0, MP_SIDE_HOST);
+    return !drop && sends_vary(policy, p) ? MP_EACH_PACKET : drop;
 }
 
 uint32_t mp_policy_passes(const struct mp_policy *policy, const struct mp_region *r, const struct mp_packet *p,
@@ -68,7 +82,7 @@ uint32_t mp_policy_passes(const struct mp_policy *policy, const struct mp_region
 
 uint32_t mp_policy_delivers(const struct mp_policy *policy, const struct mp_packet *p)
 {
-    return by_group(p, &policy->receive_allow, &policy->receive_deny);
+    return deliveries_vary(policy, p) ? MP_EACH_PACKET : by_group(p, &policy->receive_allow, &policy->receive_deny);
 }
 
 /* ---- rates ---- */

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * mp_policy: lists of allowed groups, source addresses of nodes, and rates.
+ * mp_policy: lists of allowed groups, source addresses of nodes, unicast, and rates.
  *
  * Lists and rates are a worker's own copy of the configuration.  Control writes the source addresses of each node
  * into the forwarding table (MP_KIND_SOURCE).  The verdict on a flow is found once and cached with its look-up.  Only
  * rates are checked for each datagram, by one compare-and-swap each, and only where they are set.
  *
- * It drops nothing itself: a verdict is 0 or a drop counter.
+ * It drops nothing itself: a verdict is 0, a drop counter, or MP_EACH_PACKET.
  */
 #ifndef MP_POLICY_H
 #define MP_POLICY_H
@@ -28,14 +28,21 @@ struct mp_prefixes {            /* an empty allow list allows all groups */
     struct mp_prefix prefix[MP_PREFIXES_MAX];
 };
 
+enum mp_unicast { MP_UNICAST_ALL, MP_UNICAST_DISCOVERY, MP_UNICAST_NONE };    /* [security] unicast */
+
 struct mp_policy {              /* all zero: everything is allowed */
     struct mp_prefixes send_allow, send_deny, receive_allow, receive_deny;
     uint32_t bound_sources;     /* the source address of a packet must belong to the node that sends it */
     uint32_t peer_pps;          /* datagrams a second of one peer, 0: no limit */
     uint32_t send_pps, receive_pps; /* packets sent, datagrams received a second of one group, 0: no limit */
+    uint32_t unicast;           /* enum mp_unicast */
+    uint32_t has_unicast_ports; /* any bit of unicast_port is set */
+    uint8_t unicast_port[8192]; /* bit n % 8 of byte n / 8: port n of this host can be reached */
 };
 
 /* ---- verdicts: 0 or the drop counter ---- */
+
+#define MP_EACH_PACKET UINT32_MAX /* the packets of the flow have different verdicts: mp_unicast.h */
 
 /* Return the verdict on a packet that a local program sends. */
 uint32_t mp_policy_sends(const struct mp_policy *policy, const struct mp_region *r, const struct mp_packet *p);

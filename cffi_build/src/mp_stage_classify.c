@@ -22,6 +22,7 @@
 #include "mp_lookup.h"
 #include "mp_punt.h"
 #include "mp_seal.h"
+#include "mp_unicast.h"
 #include "mp_unresolved.h"
 
 #define BURST 128u              /* slots at a time: small packets fill eight datagrams, and egress waits briefly */
@@ -41,7 +42,7 @@ struct flow {
     uint16_t round;             /* of mp_unresolved, in which its last packet was put back */
     uint32_t entry;             /* or MP_NO_ENTRY */
     uint32_t drop;              /* drop counter; 0: forward */
-    uint32_t refused;           /* drop counter of the policy; 0: allowed */
+    uint32_t refused;           /* drop counter of the policy, or MP_EACH_PACKET; 0: allowed */
     uint32_t rate;              /* the rate slot of the group */
     struct mp_slot *open;       /* datagram of this burst that may take another packet */
     struct mp_fib_value value;  /* of stripe 0 */
@@ -309,8 +310,13 @@ static int classify_slot(struct mp_worker *w, struct mp_slot *slot, uint64_t ver
     struct flow *f = find_flow(w, &p, slot, version);
     count_put_back(f, slot);
     if (f->refused) {
-        mp_count(c, f->refused, 1);
-        return 1;
+        uint32_t refused = f->refused;
+        if (refused == MP_EACH_PACKET)
+            refused = mp_unicast_sends(&w->policy, w->region, bytes, &p, w->now_ns);
+        if (refused) {
+            mp_count(c, refused, 1);
+            return 1;
+        }
     }
     if (f->entry != MP_NO_ENTRY)
         mp_fib_touch(w->region, f->entry);

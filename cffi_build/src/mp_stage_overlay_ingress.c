@@ -29,6 +29,7 @@
 #include "mp_ring.h"
 #include "mp_rx_peers.h"
 #include "mp_tun.h"
+#include "mp_unicast.h"
 
 /* How long an early datagram is held for the numbers before it. */
 #define HOLD_STRIPES_NS UINT64_C(20000000) /* trees of one network differ by less */
@@ -38,7 +39,8 @@
 struct flow {                   /* cached look-up of a flow from one link; valid for one version of the table */
     uint64_t version;           /* of the table, plus 1 */
     uint32_t origin, via, entry;
-    uint32_t refused, undelivered;  /* drop counters of the policy, for all and for this host; 0: allowed */
+    uint32_t refused, undelivered;  /* drop counters of the policy, for all and for this host; 0: allowed; the second
+                                     * may be MP_EACH_PACKET */
     uint32_t rate;              /* the rate slot of the group */
     uint8_t source[16], destination[16];
     struct mp_fib_value value;  /* of stripe 0 */
@@ -75,6 +77,8 @@ static uint32_t refusal(const struct mp_worker *w, const struct flow *f, const s
 static void track(struct mp_worker *w, struct mp_super *super, uint32_t offset, struct flow *f,
                   const struct mp_opened *o);
 static void deliver(struct mp_worker *w, const struct mp_packet *first, const uint8_t *bytes, uint32_t length);
+static void deliver_allowed(struct mp_worker *w, const struct flow *f, const struct mp_packet *first,
+                            const uint8_t *bytes, uint32_t length);
 static void deliver_tracked(struct mp_worker *w, const struct flow *f, const struct mp_opened *o,
                             const struct mp_packet *p);
 static void deliver_in_order(void *worker, const uint8_t *bytes, uint32_t length);
@@ -260,7 +264,7 @@ static void receive_data(struct mp_worker *w, struct mp_super *super, uint32_t o
     const struct mp_fib_value *hops = f->entry != MP_NO_ENTRY ? hops_of(w, f, o) : NULL;
     int onward = hops && has_links_but(hops, o->via);
     if (local && f->undelivered)
-        mp_count(c, f->undelivered, 1);
+        deliver_allowed(w, f, &p, o->body, o->length);
     else if (local && tracked)
         deliver_tracked(w, f, o, &p);
     else if (local)
@@ -403,6 +407,28 @@ static void deliver(struct mp_worker *w, const struct mp_packet *first, const ui
         s->delivery[s->deliveries++] = (struct mp_delivery){ bytes, p.length, p.class == MP_CLASS_FLOOD };
         bytes += p.length;
         length -= p.length;
+    }
+}
+
+/* Deliver those packets of a datagram that the policy lets reach this host: their ports differ. */
+static void deliver_allowed(struct mp_worker *w, const struct flow *f, const struct mp_packet *first,
+                            const uint8_t *bytes, uint32_t length)
+{
+    struct mp_packet p;
+    if (f->undelivered != MP_EACH_PACKET) {
+        mp_count(w->count[MP_OVERLAY_INGRESS], f->undelivered, 1);
+        return;
+    }
+    for (; length; bytes += p.length, length -= p.length) {
+        if (mp_packet_parse(bytes, length, &p) || p.class != MP_CLASS_UNICAST) {
+            mp_count(w->count[MP_OVERLAY_INGRESS], MP_DROP_inner, 1);
+            return;
+        }
+        uint32_t denied = mp_unicast_delivers(&w->policy, w->region, bytes, &p, w->now_ns);
+        if (denied)
+            mp_count(w->count[MP_OVERLAY_INGRESS], denied, 1);
+        else
+            deliver(w, first, bytes, p.length);
     }
 }
 

@@ -4,7 +4,7 @@
     stage       the stages of the data plane
     fib         the forwarding table                                  (written by control)
     links_keys  links, sender keys of peers, own sender keys          (written by control)
-    policy      allowed groups, sources and rates, for the stages
+    policy      allowed groups, sources, unicast and rates, for the stages
     punt        kinds of packets and events that stages hand to control
     repair      gaps of streams, and requests to retransmit
     counters    counters and drop reasons of the stages               (read only)

@@ -1,4 +1,4 @@
-"""Policy of the stages (mp_policy.h) from the configuration: allowed groups, source addresses, rates.
+"""Policy of the stages (mp_policy.h) from the configuration: allowed groups, source addresses, unicast, rates.
 
 It is made once, before the workers are forked, and never changes.  Control uses the list of receivable groups too: it
 joins no group that this host may not receive.
@@ -12,8 +12,11 @@ from typing import Any
 
 from pipeline.address import Address
 from pipeline.config import GroupsSection, SecuritySection
-from pipeline.shm._native import ffi
+from pipeline.shm._native import ffi, lib
 from pipeline.shm.fib import mapped
+
+UNICAST = {"all": lib.MP_UNICAST_ALL, "discovery": lib.MP_UNICAST_DISCOVERY, "none": lib.MP_UNICAST_NONE}
+"""Values of [security] unicast as C knows them."""
 
 
 class Policy:
@@ -26,6 +29,9 @@ class Policy:
         self.native.bound_sources = not security.allow_foreign_sources
         self.native.peer_pps = security.peer_pps
         self.native.send_pps, self.native.receive_pps = groups.send_pps, groups.receive_pps
+        self.native.unicast = UNICAST[security.unicast]
+        self.native.has_unicast_ports = bool(security.unicast_ports)
+        ffi.memmove(self.native.unicast_port, _bits(security.unicast_ports), len(self.native.unicast_port))
 
 
 class GroupList:
@@ -51,3 +57,12 @@ def _fill(native: Any, texts: Iterable[str]) -> None:
         ffi.memmove(native.prefix[number].address, mapped(network.network_address.packed), 16)
         native.prefix[number].bits = network.prefixlen + (96 if network.version == 4 else 0)
         native.count = number + 1
+
+
+def _bits(ranges: Iterable[str]) -> bytes:
+    """Return a bit map of all ports in which those of the ranges ("5353", "49152-65535") are set."""
+    bits = 0
+    for text in ranges:
+        first, _, last = text.partition("-")
+        bits |= (1 << int(last or first) + 1) - (1 << int(first))
+    return bits.to_bytes(8192, "little")

@@ -20,14 +20,17 @@ static void require(int holds)
 static void parse_packet(const uint8_t *bytes, uint32_t size)
 {
     struct mp_packet p;
+    struct mp_transport transport;
     struct mp_udp_packet udp;
     int drop = mp_packet_parse(bytes, size, &p);
     require(drop == 0 || (drop >= (int)MP_FIRST_DROP && drop < MP_COUNTERS));
     if (drop)
         return;
     require(p.length && p.length <= size && (p.version == 4 || p.version == 6) && p.class <= MP_CLASS_MEMBERSHIP);
+    int has_transport = mp_packet_transport(bytes, &p, &transport);
     if (!mp_packet_is_udp(bytes, p.length, &udp))
         return;
+    require(has_transport && transport.protocol == MP_PROTO_UDP && !transport.is_later_fragment);
     require(udp.header + udp.payload == p.length && (udp.header == 28 || udp.header == 48));
     require(mp_packet_same_flow(bytes, bytes, udp.header));
 }

@@ -18,7 +18,8 @@ static struct mp_cipher *cipher;
 static uint64_t sequence;
 static uint32_t stream_sequence;
 static int sealed;
-static const struct mp_policy policy = { .bound_sources = 1, .peer_pps = 1000000, .receive_pps = 1000000 };
+static const struct mp_policy policy = { .bound_sources = 1, .peer_pps = 1000000, .receive_pps = 1000000,
+                                        .unicast = MP_UNICAST_DISCOVERY };
 
 static void open_once(void)
 {

@@ -5,6 +5,7 @@
  * length each, that node 0 reads from its TUN; node 1 receives the datagrams.
  */
 #include "network.h"
+#include "mp_stage.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -13,6 +14,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void open_once(void)
 {
     open_network(1, 1);
+    nodes[0].worker->policy.unicast = MP_UNICAST_DISCOVERY;
     set_route(0, MP_SIDE_HOST, MP_KIND_GROUP, GROUP, 1 << 1, 0);
     set_route(0, MP_SIDE_HOST, MP_KIND_UNICAST, 0x0a4d0002, 1 << 1, 0);
     set_route(0, MP_SIDE_HOST, MP_KIND_FLOOD, 0, 1 << 1 | 1 << 2, 0);

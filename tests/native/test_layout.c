@@ -37,6 +37,8 @@ static void check_parts(uint32_t lanes, uint32_t host_slots, uint32_t mtu)
         { r->link_tx_at, sizeof(struct mp_link_tx) * MP_LINKS_MAX * lanes },
         { r->link_rx_at, sizeof(struct mp_link_rx) * MP_LINKS_MAX * lanes },
         { r->streams_at, sizeof(uint32_t) * MP_STREAMS },
+        { r->rates_at, sizeof(uint64_t) * MP_RATES },
+        { r->queries_at, sizeof(uint64_t) * MP_QUERIES },
         { r->repair_tracks_at, sizeof(struct mp_repair_track) * MP_REPAIR_TRACKS },
         { r->repair_requests_at, sizeof(struct mp_repair_request) * MP_REPAIR_REQUESTS },
         { r->host_slots_at, (uint64_t)g.host_slot_bytes * host_slots * lanes },

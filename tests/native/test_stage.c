@@ -197,6 +197,7 @@ static void bad_packets_are_dropped_and_counted(void)
     CHECK_EQUAL(counted(0, MP_DROP_no_member), 0);      /* the packet waits for a route */
     for (uint64_t end = mp_now_ns() + MP_UNRESOLVED_NS; mp_now_ns() < end;)
         mp_worker_run(nodes[0].worker, 1000000);
+    run_all(2);                                         /* a busy machine may have taken the last round's time */
     CHECK_EQUAL(counted(0, MP_DROP_no_member), 1);
     CHECK_EQUAL(counted(0, MP_DROP_not_overlay), 1);
     CHECK_EQUAL(counted(0, MP_DROP_ip_checksum), 1);

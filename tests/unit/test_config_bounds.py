@@ -12,7 +12,14 @@ from pipeline.shm._native import ffi, lib
 
 from pipeline import limits, messages
 from pipeline.config import Config, load
-from pipeline.config_checks import GROUP_PREFIXES_MAX, MTU_MAX, MTU_MIN, NODE_PREFIXES_MAX, ROBUSTNESS_MAX
+from pipeline.config_checks import (
+    GROUP_PREFIXES_MAX,
+    MTU_MAX,
+    MTU_MIN,
+    NODE_PREFIXES_MAX,
+    PORT_RANGES_MAX,
+    ROBUSTNESS_MAX,
+)
 from pipeline.engines.nemo.options import Options, read
 from pipeline.errors import PipelineError
 from pipeline.membership.router import MembershipRouter
@@ -26,6 +33,7 @@ from tests.unit.overlay_net import identity_of
 
 PEERS = tuple(f"192.0.2.{number}" for number in range(limits.SEEDS_MAX))
 GROUPS = tuple(f"239.1.{number}.0/24" for number in range(GROUP_PREFIXES_MAX))
+PORTS = tuple(str(1000 + 2 * number) for number in range(PORT_RANGES_MAX))
 PREFIXES = tuple(f"10.88.{number}.0/24" for number in range(NODE_PREFIXES_MAX))
 GROUP_LISTS = ("groups.send_allow", "groups.send_deny", "groups.receive_allow", "groups.receive_deny")
 
@@ -41,15 +49,20 @@ def load_config(**values: object) -> Config:
 
 @pytest.mark.parametrize(
     ("key", "most"),
-    [("node.peers", PEERS), ("overlay.prefixes", PREFIXES), *((key, GROUPS) for key in GROUP_LISTS)],
-    ids=["node.peers", "overlay.prefixes", *GROUP_LISTS],
+    [
+        ("node.peers", PEERS),
+        ("overlay.prefixes", PREFIXES),
+        ("security.unicast_ports", PORTS),
+        *((key, GROUPS) for key in GROUP_LISTS),
+    ],
+    ids=["node.peers", "overlay.prefixes", "security.unicast_ports", *GROUP_LISTS],
 )
 def test_lists_are_bounded(key: str, most: tuple[str, ...]) -> None:
     """Goal: a list one longer than its bound is refused with the key in the line."""
     name = key.replace(".", "__")
     assert load_config(**{name: most})
     with pytest.raises(PipelineError, match=key.replace(".", "[._]").upper()):
-        load_config(**{name: (*most, "239.2.0.0" if most is GROUPS else "192.0.2.255")})
+        load_config(**{name: (*most, {GROUPS: "239.2.0.0", PORTS: "9"}.get(most, "192.0.2.255"))})
 
 
 def test_repeated_peers_count_once() -> None:
@@ -95,6 +108,18 @@ def test_policy_accepts_the_longest_lists() -> None:
     policy = Policy(config.groups, config.security)
     assert policy.native.receive_deny.count == GROUP_PREFIXES_MAX
     assert not GroupList(config.groups).allows(bytes([239, 1, 0, 1]))
+
+
+def test_policy_has_the_listed_ports() -> None:
+    """Goal: the stages get exactly the ports of the configuration, and by default no limit.
+    Method: single ports and ranges, with those at both ends; the bits are read back."""
+    config = load_config(security__unicast="none", security__unicast_ports=("1", "100 - 102", "65534-65535", "101"))
+    native = Policy(config.groups, config.security).native
+    bits = int.from_bytes(bytes(native.unicast_port), "little")
+    assert [port for port in range(65536) if bits >> port & 1] == [1, 100, 101, 102, 65534, 65535]
+    assert (native.unicast, native.has_unicast_ports) == (lib.MP_UNICAST_NONE, 1)
+    default = Policy(Config().groups, Config().security).native
+    assert (default.unicast, default.has_unicast_ports, any(default.unicast_port)) == (lib.MP_UNICAST_ALL, 0, False)
 
 
 @pytest.mark.parametrize(("mtu", "host", "overlay"), [(MTU_MIN, 64, 8), (MTU_MAX, 65536, 1024)])
