@@ -66,8 +66,11 @@ class Publisher:
         self._refusal = ""
         """Why there was no room for the last entry or record that was left out."""
         present = [entry.key for entry in self._fib.entries()]
-        self._sources: dict[FibKey, None] = {key: None for key in present if key.kind is Kind.SOURCE}
-        """Entries in the table that allow a node to send from an address."""
+        self._sources: dict[tuple[Side, NodeId | None], set[FibKey]] = {}
+        """Entries in the table that allow a node to send from an address, by side and node."""
+        for key in present:
+            if key.kind is Kind.SOURCE:
+                self._sources.setdefault((key.side, key.origin), set()).add(key)
         self._adopted = {key for key in present if key.via is not None}
         """Entries of a predecessor that depend on the incoming link and were not set again so far."""
 
@@ -134,21 +137,23 @@ class Publisher:
         self._has_new_links_keys = True
 
     def _clear_keys(self, record: NodeRecord, *, but: set[int]) -> None:
-        present = self._links_keys.keys()
-        for origin, epoch in present:
-            if origin == record.node_id and epoch not in but:
-                self._links_keys.clear_key(origin, epoch)
+        for epoch in self._links_keys.epochs_of(record.node_id):
+            if epoch not in but:
+                self._links_keys.clear_key(record.node_id, epoch)
 
     def _publish_sources(self, side: Side, origin: NodeId | None, addresses: Iterable[Address]) -> None:
-        new = {FibKey(side, Kind.SOURCE, address, origin=origin): None for address in addresses}
-        old = [key for key in self._sources if (key.side, key.origin) == (side, origin)]
-        for key in old:
-            if key not in new:
-                self._fib.delete(key)
-                del self._sources[key]
-        for key in new.keys() - self._sources.keys():
-            self._fib.set(key, ())
-            self._sources[key] = None
+        new = {FibKey(side, Kind.SOURCE, address, origin=origin) for address in addresses}
+        present = self._sources.setdefault((side, origin), set())
+        for key in present - new:
+            self._fib.delete(key)
+            present.discard(key)
+        try:
+            for key in new - present:
+                self._fib.set(key, ())
+                present.add(key)
+        finally:
+            if not present:
+                del self._sources[side, origin]
 
     # ---------------------------------------------------------------- writing: entries and requests
 
@@ -215,10 +220,9 @@ class Publisher:
         for key in self._adopted:
             self._fib.delete(key)
         self._adopted.clear()
-        nodes = set(known)
-        for key in [key for key in self._sources if key.origin is not None and key.origin not in nodes]:
-            self._fib.delete(key)
-            del self._sources[key]
+        nodes = {None, *known}
+        for side, origin in [each for each in self._sources if each[1] not in nodes]:
+            self._publish_sources(side, origin, [])
 
     # ---------------------------------------------------------------- what found no room
 

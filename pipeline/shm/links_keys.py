@@ -64,7 +64,8 @@ class LinksKeysWriter:
     def __init__(self, region: Region, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._region = region
         lib.mp_links_keys_repair(region.native)
-        self._keys: dict[tuple[NodeId, int], _Key] = {}
+        self._keys: dict[NodeId, dict[int, _Key]] = {}
+        """Keys by origin and epoch."""
         self._free: deque[int] = deque()
         self._windows = _Windows(lib.MP_WINDOWS_MAX, clock)
         self._adopt()
@@ -113,11 +114,11 @@ class LinksKeysWriter:
         table already.  Raises TableFullError, or PipelineError if /dev/shm is full.
         """
         _check_secret(key)
-        old = self._keys.get((origin, epoch))
+        old = self._keys.get(origin, {}).get(epoch)
         if old is not None and (old.secret, old.lanes) == (key, lanes):
             return
         if old is None and not self._free:
-            raise TableFullError(f"the table of sender keys is full: {len(self._keys)} keys")
+            raise TableFullError(f"the table of sender keys is full: {lib.MP_KEYS_MAX} keys")
         window = self._windows.allocate(2 * lanes)
         if window is None:
             raise TableFullError(f"no replay windows left for a node of {lanes} lanes")
@@ -134,13 +135,16 @@ class LinksKeysWriter:
             self._free.popleft()
         else:
             self._windows.free(old.window, 2 * old.lanes)
-        self._keys[origin, epoch] = _Key(index, key, lanes, window)
+        self._keys.setdefault(origin, {})[epoch] = _Key(index, key, lanes, window)
 
     def clear_key(self, origin: NodeId, epoch: int) -> bool:
         """Accept datagrams of the origin's epoch no more; return whether they were accepted."""
-        key = self._keys.pop((origin, epoch), None)
+        keys = self._keys.get(origin, {})
+        key = keys.pop(epoch, None)
         if key is None:
             return False
+        if not keys:
+            del self._keys[origin]
         _check(lib.mp_key_clear(self._region.native, key.index), "key", key.index)
         self._free.append(key.index)
         self._windows.free(key.window, 2 * key.lanes)
@@ -148,7 +152,11 @@ class LinksKeysWriter:
 
     def keys(self) -> frozenset[tuple[NodeId, int]]:
         """Return (origin, epoch) of every key in the table."""
-        return frozenset(self._keys)
+        return frozenset((origin, epoch) for origin in self._keys for epoch in self._keys[origin])
+
+    def epochs_of(self, origin: NodeId) -> list[int]:
+        """Return the epochs of the origin's keys in the table."""
+        return list(self._keys.get(origin, ()))
 
     # ---------------------------------------------------------------- own keys
 
@@ -179,7 +187,8 @@ class LinksKeysWriter:
                 self._free.append(index)
                 continue
             secret = bytes(ffi.buffer(record.key)) if record.sealed else None
-            self._keys[record.origin, record.epoch] = _Key(index, secret, record.lanes, record.window)
+            key = _Key(index, secret, record.lanes, record.window)
+            self._keys.setdefault(record.origin, {})[record.epoch] = key
             self._windows.take(record.window, 2 * record.lanes)
 
 
