@@ -23,9 +23,20 @@ SOURCES_PER_GROUP_MAX = 1024
 MESSAGE_BYTES_MAX = 1 << 20
 """Size of one control message between nodes.  65,536 groups are sent in parts far below it."""
 
-MESSAGES_PER_S, MESSAGE_BURST = 1000, 10_000
-"""Control messages of one peer.  A peer sends a Heartbeat a second and one message for each change; all of 65,536
-groups take some hundred messages."""
+CONNECTION_SHARE, ADDRESS_SHARE, PEERS_SHARE = 0.1, 0.2, 0.5
+"""Shares of control's time that one connection, all connections from one address and all peers together may take.  A
+peer that does its duty takes less than 0.001.  Behind an address translator there may be many."""
+
+CONNECTION_BURST_S, ADDRESS_BURST_S, PEERS_BURST_S = 5.0, 10.0, 5.0
+"""Time of control that each of them may take at once.  All of 65,536 groups of a peer take 2 to 4 s, a full
+directory 0.2 s (perf/message_cost.py).  One connection does not use up the budget of its address."""
+
+MESSAGE_COST_MIN_S = 1e-4
+"""Least cost of a message, so that a connection may send 1,000 a second.  A peer sends a Heartbeat a second and one
+message for each change."""
+
+TURN_S = 0.02
+"""Time that control spends on peers' messages and their outputs before it serves requests of this host and punts."""
 
 HELLO_INTERVAL_S = 0.75
 """Time between heartbeats on a link, and between attempts on a link that is down for the first time."""
@@ -145,6 +156,10 @@ grows further, so that all messages together stay below the second number."""
 
 ENGINE_MESSAGE_BYTES_MAX = 128 << 10
 """Size at which an engine splits a message: 2,000 groups fit into one, 65,536 into some ten."""
+
+ENGINE_BODY_BYTES_MAX = ENGINE_MESSAGE_BYTES_MAX + 1024
+"""Size of an engine's message with what the split does not count.  Control handles one message without a break: one of
+1 MiB would take 4 s."""
 
 TOMBSTONES_MAX = 16384
 """Deleted keys that a replicated map keeps for peers that have missed the deletion.  A peer that is further behind

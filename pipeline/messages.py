@@ -241,7 +241,7 @@ class EngineMessage(NodeMessage, frozen=True, tag="engine"):
     """Message of an overlay engine to the same engine of another node."""
 
     engine: Name
-    body: bytes
+    body: Annotated[bytes, Meta(max_length=limits.ENGINE_BODY_BYTES_MAX)]
 
 
 AnyNodeMessage: TypeAlias = (

@@ -28,7 +28,7 @@ import zmq
 from pipeline import engines, limits, logs
 from pipeline.address import Address, is_multicast, show_prefix
 from pipeline.control import show
-from pipeline.control.admission import PeerAdmission
+from pipeline.control.admission import PeerAdmission, Sender, Turn
 from pipeline.control.cores import Cores
 from pipeline.control.health import Fault, Health
 from pipeline.control.network_key import NetworkKeys
@@ -44,6 +44,7 @@ from pipeline.forwarding.route import RouteChanged
 from pipeline.forwarding.sources import LocalSources
 from pipeline.forwarding.table import ForwardingTable
 from pipeline.io import bus, interface, rundir, seccomp
+from pipeline.io.bus import Batch
 from pipeline.io.peers import PeerSockets
 from pipeline.keys.sender import SenderKeyRotation
 from pipeline.membership import log_alarms
@@ -107,7 +108,7 @@ class _Control:
         self.table.adopt(self.publisher.existing_entries())
         self.sources = LocalSources()
         self.trace = TraceBuffer(self.membership)
-        self.admission = PeerAdmission()
+        self.admission = PeerAdmission(now)
         self._rotation = self._new_rotation(now)
         self._receive_list = GroupList(resources.config.groups)
         self._alarms = log_alarms.LogAlarms()
@@ -174,6 +175,7 @@ class _Control:
             listen=config.node.listen,
             handle_messages=self._handle_messages,
             handle_failures=self._handle_failed_handshakes,
+            pause_s=lambda: self.admission.pause_s(time.monotonic()),
         )
         self._network_keys = NetworkKeys(
             sockets=self._peers,
@@ -232,30 +234,40 @@ class _Control:
 
     # ---------------------------------------------------------------- inputs: messages of peers
 
-    def _handle_messages(self, key_number: int, batch: list[list[zmq.Frame]]) -> None:
-        """Handle messages that came by the network key of that number."""
+    def _handle_messages(self, key_number: int, batch: Batch) -> None:
+        """Handle messages that came by the network key of that number, for one turn; the others stay in the batch."""
         now = time.monotonic()
-        for identity, *parts in batch:
-            address = str(parts[-1].get("Peer-Address")) if parts else ""
-            if not self.admission.admits(identity.bytes, address, now):
-                continue
-            if len(parts) == 1:
-                speaks = bus.newest_protocol(identity.bytes)
-                reason = self.node.handle_message(address, parts[0].bytes, now, network_key=key_number, speaks=speaks)
-            else:
-                reason = MessageRefusal.PARTS
-            if reason is not None:
-                self.admission.cut_off(identity.bytes, address, reason)
-        self._network_keys.note_messages(key_number, now)
-        self._drain(now)
+        turn = Turn(self.admission, now, time.thread_time)
+        try:
+            for identity, *parts in batch:
+                sender = Sender(identity.bytes, str(parts[-1].get("Peer-Address")) if parts else "")
+                if self.admission.admits(sender, now):
+                    turn.begin_message(sender)
+                    self._handle_message(sender, parts, key_number, now)
+                    turn.end_message()
+                if turn.is_over:
+                    break
+            self._network_keys.note_messages(key_number, now)
+            self._drain(now)
+        finally:
+            turn.end()
 
-    def _handle_failed_handshakes(self, batch: list[list[zmq.Frame]]) -> None:
+    def _handle_message(self, sender: Sender, parts: list[zmq.Frame], key_number: int, now: float) -> None:
+        reason: str | None = MessageRefusal.PARTS
+        if len(parts) == 1:
+            speaks = bus.newest_protocol(sender.connection)
+            data = parts[0].bytes
+            reason = self.node.handle_message(sender.address, data, now, network_key=key_number, speaks=speaks)
+        if reason is not None:
+            self.admission.cut_off(sender, reason)
+
+    def _handle_failed_handshakes(self, batch: Batch) -> None:
         for parts in batch:
             log.warning("control connection refused", reason=bus.read_failure(parts))
 
     # ---------------------------------------------------------------- inputs: punts of the workers
 
-    def _handle_punts(self, batch: list[list[zmq.Frame]]) -> None:
+    def _handle_punts(self, batch: Batch) -> None:
         now = time.monotonic()
         for parts in batch:
             try:
@@ -303,7 +315,7 @@ class _Control:
 
     # ---------------------------------------------------------------- inputs: requests of the command line
 
-    def _handle_requests(self, batch: list[list[zmq.Frame]]) -> None:
+    def _handle_requests(self, batch: Batch) -> None:
         for *route, body in batch:
             try:
                 request = decode_local(body.bytes)

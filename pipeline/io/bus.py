@@ -9,11 +9,13 @@ the authenticator accepts a single client key.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import zmq
 import zmq.asyncio
@@ -34,6 +36,9 @@ KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT = 60, 10, 3
 """A caller that vanished without closing its connection holds a descriptor for 90 s."""
 SEND_QUEUE = 4096
 """Messages to one peer that wait for the network; further ones are dropped, and anti-entropy makes up for them."""
+RECEIVE_QUEUE = 64
+"""Messages of one peer that wait for control, of at most 1 MiB each; further ones wait at the peer.  All of 65,536
+groups are some ten messages, a full directory four."""
 PUNT_QUEUE = 32768
 """Punts in the worker's half and in control's half of the queue.  Together they hold a report of each of GROUPS_MAX
 groups, so that no report of a burst is lost while control is busy.  With an MTU of 1,500 bytes that is 100 MB."""
@@ -42,6 +47,9 @@ BATCH = 256
 DOMAIN = "mcast-pipeline"
 MARK, MARK_RANDOM_BYTES = b"mcast-protocols", 12
 """Beginning of a connection's id that names oldest and newest protocol of the caller, and length of its random end."""
+
+Batch: TypeAlias = Iterator[list[zmq.Frame]]
+"""Multipart messages, each read when it is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +105,7 @@ def peer_receiver(
     sock.setsockopt(zmq.USE_FD, fd)
     sock.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     sock.setsockopt(zmq.MAXMSGSIZE, limits.MESSAGE_BYTES_MAX)
-    sock.setsockopt(zmq.RCVHWM, SEND_QUEUE)
+    sock.setsockopt(zmq.RCVHWM, RECEIVE_QUEUE)
     sock.setsockopt(zmq.TCP_KEEPALIVE, 1)
     sock.setsockopt(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S)
     sock.setsockopt(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL_S)
@@ -209,32 +217,62 @@ def _bind(sock: zmq.Socket[bytes], endpoint: str) -> None:
 
 
 def attach(
-    loop: asyncio.AbstractEventLoop, sock: zmq.Socket[bytes], handle: Callable[[list[list[zmq.Frame]]], None]
+    loop: asyncio.AbstractEventLoop,
+    sock: zmq.Socket[bytes],
+    handle: Callable[[Batch], None],
+    *,
+    pause_s: Callable[[], float] = lambda: 0.0,
 ) -> Callable[[], None]:
     """Call `handle` with batches of multipart messages as they arrive.
 
     ZeroMQ's descriptor reports changes only, so the socket is read until it is empty, in batches between which other
-    descriptors are served.  The returned function must be called after sending on the same socket.
+    descriptors are served.  A message is read when `handle` takes it from the batch; those that it leaves are in the
+    next one.  Nothing is read for the seconds that `pause_s` returns before a batch.  The returned function must be
+    called after sending on the same socket.
     """
+    descriptor = sock.FD
+    is_empty = False
+    next_read: asyncio.Handle | None = None
 
     def read() -> None:
+        nonlocal next_read
+        if next_read is not None:
+            next_read.cancel()
+            next_read = None
         if sock.closed:
             return
-        batch: list[list[zmq.Frame]] = []
+        delay_s = pause_s()
+        if delay_s > 0:
+            loop.remove_reader(descriptor)  # a descriptor that is readable and not read would keep the loop busy
+            read_after(delay_s)
+            return
+        batch = messages()
         try:
-            while len(batch) < BATCH:
-                batch.append(sock.recv_multipart(zmq.DONTWAIT, copy=False))
-        except zmq.Again:
-            pass
-        else:
-            loop.call_soon(read)
-        if batch:
-            handle(batch)
+            first = next(batch, None)
+            if first is not None:
+                handle(itertools.chain([first], batch))
+        finally:  # also after an error: the others have to be read
+            if is_empty:
+                loop.add_reader(descriptor, read)
+            else:
+                read_after(0.0)
 
-    loop.add_reader(sock.FD, read)
-    loop.call_soon(read)  # for messages that came before the reader was added
+    def messages() -> Batch:
+        nonlocal is_empty
+        is_empty = False
+        for _ in range(BATCH):
+            try:
+                yield sock.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                is_empty = True
+                return
 
-    def read_again() -> None:
-        loop.call_soon(read)
+    def read_after(delay_s: float) -> None:
+        nonlocal next_read
+        if next_read is None:
+            next_read = loop.call_later(delay_s, read)
 
-    return read_again
+    loop.add_reader(descriptor, read)
+    read_after(0.0)  # for messages that came before the reader was added
+
+    return lambda: read_after(0.0)

@@ -21,28 +21,8 @@ from zmq.auth.asyncio import AsyncioAuthenticator
 
 from pipeline import limits
 from pipeline.io import bus
+from pipeline.io.bus import Batch
 from pipeline.messages import protocol_of
-from pipeline.token_bucket import TokenBucket
-
-Batch = list[list[zmq.Frame]]
-
-
-class MessageRates:
-    """Token buckets of connections: how many messages each may send.  The number of buckets is bounded."""
-
-    def __init__(self) -> None:
-        self._buckets: dict[bytes, TokenBucket] = {}
-        """Least recently used first."""
-
-    def allows(self, connection: bytes, now: float) -> bool:
-        """Return whether one more message of the connection may be handled now."""
-        bucket = self._buckets.pop(connection, None)
-        if bucket is None:
-            bucket = TokenBucket(rate_per_s=limits.MESSAGES_PER_S, burst=limits.MESSAGE_BURST, now=now)
-        if len(self._buckets) >= 2 * limits.NODES_MAX:
-            del self._buckets[next(iter(self._buckets))]
-        self._buckets[connection] = bucket
-        return bucket.take(1, now)
 
 
 @dataclass(slots=True)
@@ -63,17 +43,19 @@ class PeerSockets:
         listen: str,
         handle_messages: Callable[[int, Batch], None],
         handle_failures: Callable[[Batch], None],
+        pause_s: Callable[[], float],
     ) -> None:
         """Use copies of the descriptor `listener`.
 
         `handle_messages` is called with the number of a key and messages that came by it, `handle_failures` with failed
-        handshakes.
+        handshakes.  `pause_s` returns the time for which no messages may be read.
         """
         self._context = context
         self._listener = listener
         self._listen = listen
         self._handle_messages = handle_messages
         self._handle_failures = handle_failures
+        self._pause_s = pause_s
         self._loop = asyncio.get_running_loop()
         self._keys: dict[int, _Key] = {}
         self._senders: dict[str, dict[tuple[int, int], zmq.Socket[bytes]]] = {}
@@ -93,7 +75,7 @@ class PeerSockets:
             bus.admit(self._authenticator, domain, curve)
         router = bus.peer_receiver(self._context, os.dup(self._listener), self._listen, curve, domain)
         failures = bus.failed_handshakes(router)
-        bus.attach(self._loop, router, lambda batch: self._handle_messages(number, batch))
+        bus.attach(self._loop, router, lambda batch: self._handle_messages(number, batch), pause_s=self._pause_s)
         bus.attach(self._loop, failures, self._handle_failures)
         self._keys[number] = _Key(curve, router, failures)
 

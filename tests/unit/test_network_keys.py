@@ -19,10 +19,8 @@ from pipeline.config import Config, NodeSection
 from pipeline.control.network_key import NetworkKeys
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.io import identity_file, keystore, state
-from pipeline.io.peers import MessageRates
 from pipeline.keys import file as key_file
 from pipeline.keys.network_rollover import NetworkKeyRollover
-from pipeline.limits import MESSAGE_BURST, MESSAGES_PER_S
 
 OLD, NEW, THIRD = (bytes([number]) * 32 for number in (1, 2, 3))
 
@@ -280,17 +278,3 @@ def test_key_for_an_insecure_node_is_refused() -> None:
     assert fixture.open == {0: None}
     assert "--insecure" in fixture.reload(NEW)
     assert fixture.keys.reload({}, 0) == ""
-
-
-# ---------------------------------------------------------------- rate of messages
-
-
-def test_messages_of_a_connection_are_limited_to_burst_and_rate() -> None:
-    """Goal: one connection does not use the tokens of another, and the table is bounded.  Method: a virtual clock."""
-    rates = MessageRates()
-    assert sum(rates.allows(b"a", 0.0) for _ in range(2 * MESSAGE_BURST)) == MESSAGE_BURST
-    assert rates.allows(b"b", 0.0)
-    assert sum(rates.allows(b"a", 1.0) for _ in range(2 * MESSAGE_BURST)) == MESSAGES_PER_S
-    for number in range(5000):
-        rates.allows(number.to_bytes(4), 2.0)
-    assert len(rates._buckets) <= 2048

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "THREATS.md").read_text()
 SOURCES = [*(ROOT / "tests").rglob("test_*.py")]
@@ -16,24 +18,25 @@ NATIVE |= {name for path in PROGRAMS for name in re.findall(r"\bRUN\((\w+)\)", p
 COMMANDS = {"make fuzz", "tests/fuzz"}
 
 
-def threat_rows() -> list[tuple[str, str]]:
-    """Return threat and tests of each row of the table."""
-    table = PAGE.partition("| threat | defence | test |")[2].partition("\n\n")[0]
+def threat_rows(header: str) -> list[tuple[str, str]]:
+    """Return the first and the third column of the table with that header."""
+    table = PAGE.partition(header)[2].partition("\n\n")[0]
     cells = [line.strip("|").split(" | ") for line in table.splitlines() if line.startswith("| ")]
     assert all(len(row) == 3 for row in cells)
     return [(row[0].strip(), row[2]) for row in cells]
 
 
-def test_every_threat_names_tests_that_exist() -> None:
-    """Goal: every row of the table names at least one test, and each of them exists.
+@pytest.mark.parametrize(("header", "rows_min"), [("| threat | defence | test |", 20), ("| what | bound | test |", 15)])
+def test_every_row_names_tests_that_exist(header: str, rows_min: int) -> None:
+    """Goal: every threat and every bound names at least one test, and each of them exists.
     Method: the names of the third column are looked up among functions, files and C programs under tests/."""
-    rows = threat_rows()
-    assert len(rows) > 20
-    for threat, tests in rows:
+    rows = threat_rows(header)
+    assert len(rows) > rows_min
+    for subject, tests in rows:
         names = re.findall(r"`([^`]+)`", tests)
-        assert names, f"no test against: {threat}"
+        assert names, f"no test of: {subject}"
         missing = [name for name in names if name not in FUNCTIONS | FILES | NATIVE | COMMANDS]
-        assert not missing, f"{threat}: {missing}"
+        assert not missing, f"{subject}: {missing}"
 
 
 def test_every_test_name_on_the_page_exists() -> None:
