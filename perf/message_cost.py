@@ -21,6 +21,7 @@ from pipeline.engines import replica
 from pipeline.engines.nemo import messages as nemo
 from pipeline.forwarding.route import RouteChanged
 from pipeline.forwarding.table import ForwardingTable
+from pipeline.keys.identity import Identity
 from pipeline.messages import (
     AnyNodeMessage,
     DirectorySummary,
@@ -30,7 +31,7 @@ from pipeline.messages import (
     Heartbeat,
     Hello,
     NodeRecord,
-    encode_node,
+    encode_unsigned,
 )
 from pipeline.overlay import events
 from pipeline.overlay.node import NodeConfig, OverlayNode
@@ -66,7 +67,8 @@ class Control:
         self.engine = engine
         self.now = 100.0
         config = NodeConfig(
-            name="a", endpoint="10.8.0.1:4747", incarnation=1, sender_key=bytes(32), engine=engine,
+            name="a", identity=Identity.generate(), endpoint="10.8.0.1:4747", incarnation=1,
+            sender_key=bytes(32), engine=engine,
             addresses=((bytes([10, 77, 255, 1]), 16),),
         )  # fmt: skip
         self.node = OverlayNode(config, random=random.Random(1).random, now=self.now)
@@ -133,10 +135,10 @@ class Attacker:
         sent = record(node_id, engine=self._engine, version=version)
         acked = self._own.stamp if is_linked else None
         head = Header(sender=node_id, incarnation=1, endpoint=sent.endpoint)
-        return encode_node(Hello(number=self._number, record=sent, dialled=dialled, acked_stamp=acked, **head))
+        return encode_unsigned(Hello(number=self._number, record=sent, dialled=dialled, acked_stamp=acked, **head))
 
     def other(self, kind: type[AnyNodeMessage], **fields: object) -> bytes:
-        return encode_node(kind(sender=PEER, incarnation=1, endpoint=record(PEER, engine="").endpoint, **fields))  # type: ignore[arg-type]
+        return encode_unsigned(kind(sender=PEER, incarnation=1, endpoint=record(PEER, engine="").endpoint, **fields))  # type: ignore[arg-type]
 
     def heartbeat(self) -> bytes:
         self._number += 1

@@ -84,4 +84,4 @@ class MessageRefusal(_Word):
     FLOOD_MALFORMED = "flood_malformed", "not a message of the engine flood"
     MESH_MALFORMED = "mesh_malformed", "not a message of the engine mesh"
     NEMO_MALFORMED = "nemo_malformed", "not a message of the engine nemo"
-    MESSAGE_RATE = "message_rate", "message of a peer that has used up its budget of control's time"
+    MESSAGE_RATE = "message_rate", "message beyond its sender's budget of control's time, with no room to wait"

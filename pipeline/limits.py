@@ -23,13 +23,26 @@ SOURCES_PER_GROUP_MAX = 1024
 MESSAGE_BYTES_MAX = 1 << 20
 """Size of one control message between nodes.  65,536 groups are sent in parts far below it."""
 
-CONNECTION_SHARE, ADDRESS_SHARE, PEERS_SHARE = 0.1, 0.2, 0.5
-"""Shares of control's time that one connection, all connections from one address and all peers together may take.  A
-peer that does its duty takes less than 0.001.  Behind an address translator there may be many."""
+CONNECTION_SHARE, ADDRESS_SHARE, NODE_SHARE, PEERS_SHARE = 0.1, 0.2, 0.1, 0.5
+"""Shares of control's time that one connection, all connections from one address, all connections of one node, and all
+peers together may take.  A peer that does its duty takes less than 0.001.  Behind an address translator there may be
+many."""
 
-CONNECTION_BURST_S, ADDRESS_BURST_S, PEERS_BURST_S = 5.0, 10.0, 5.0
-"""Time of control that each of them may take at once.  All of 65,536 groups of a peer take 2 to 4 s, a full
-directory 0.2 s (perf/message_cost.py).  One connection does not use up the budget of its address."""
+CONNECTION_BURST_S, ADDRESS_BURST_S, NODE_BURST_S, PEERS_BURST_S = 20.0, 40.0, 20.0, 5.0
+"""Time of control that each of them may take at once.  65,536 groups of a peer take 4.5 s when they are joined and
+2.5 s when they are left, a full directory 0.2 s (perf/message_cost.py).  With 5 s for a connection a second join of all
+groups was beyond the budget: its messages were repeated, took 14 s, and arrived after 25 s."""
+
+BUDGETS_MAX = 2 * NODES_MAX
+"""Connections, addresses and nodes with a budget of their own.  One that is evicted gets a new burst; the budget of all
+peers remains."""
+
+DELAYED_MESSAGES_MAX = 64
+"""Messages of one connection that wait for its budget.  All of 65,536 groups are some ten messages, a full directory
+four."""
+
+DELAYED_BYTES_MAX, DELAYED_OVERHEAD_BYTES = 64 << 20, 1024
+"""Memory of all messages that wait, and that of one without its content."""
 
 MESSAGE_COST_MIN_S = 1e-4
 """Least cost of a message, so that a connection may send 1,000 a second.  A peer sends a Heartbeat a second and one

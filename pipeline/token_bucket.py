@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+ROUNDING_S = 1e-6
+"""Time that may be lost to rounding: a clock of seconds since the start of the host is exact to a nanosecond."""
+
 
 class TokenBucket:
     """Bucket that is full at first, and gains `rate_per_s` tokens each second up to `burst`.
@@ -42,5 +45,6 @@ class TokenBucket:
         self._tokens = self.level(now) - tokens
 
     def time_until_paid(self, now: float) -> float:
-        """Return the seconds until no debt is left; 0 without a debt."""
-        return max(0.0, -self.level(now)) / self._rate_per_s
+        """Return the seconds until no debt is left; 0 without a debt, or with one of rounding."""
+        time_s = -self.level(now) / self._rate_per_s
+        return time_s if time_s > ROUNDING_S else 0.0

@@ -28,9 +28,11 @@ import zmq
 from pipeline import engines, limits, logs
 from pipeline.address import Address, is_multicast, show_prefix
 from pipeline.control import show
-from pipeline.control.admission import PeerAdmission, Sender, Turn
+from pipeline.control.admission import PeerAdmission
 from pipeline.control.cores import Cores
+from pipeline.control.delayed import Message
 from pipeline.control.health import Fault, Health
+from pipeline.control.inbox import Inbox
 from pipeline.control.network_key import NetworkKeys
 from pipeline.control.periodic import PeriodicTasks
 from pipeline.control.publish import Publisher
@@ -169,13 +171,21 @@ class _Control:
 
     def _open_sockets(self) -> None:
         config = self.resources.config
+        inbox = Inbox(
+            self.admission,
+            handle=self._handle_message,
+            carry_out=self._drain,
+            timers=self._loop,
+            clock=time.monotonic,
+            cpu_time=time.thread_time,
+        )
         self._peers = PeerSockets(
             self._context,
             listener=self.resources.listener,
             listen=config.node.listen,
-            handle_messages=self._handle_messages,
+            handle_messages=inbox.handle_batch,
             handle_failures=self._handle_failed_handshakes,
-            pause_s=lambda: self.admission.pause_s(time.monotonic()),
+            pause_s=inbox.pause_s,
         )
         self._network_keys = NetworkKeys(
             sockets=self._peers,
@@ -234,32 +244,18 @@ class _Control:
 
     # ---------------------------------------------------------------- inputs: messages of peers
 
-    def _handle_messages(self, key_number: int, batch: Batch) -> None:
-        """Handle messages that came by the network key of that number, for one turn; the others stay in the batch."""
-        now = time.monotonic()
-        turn = Turn(self.admission, now, time.thread_time)
-        try:
-            for identity, *parts in batch:
-                sender = Sender(identity.bytes, str(parts[-1].get("Peer-Address")) if parts else "")
-                if self.admission.admits(sender, now):
-                    turn.begin_message(sender)
-                    self._handle_message(sender, parts, key_number, now)
-                    turn.end_message()
-                if turn.is_over:
-                    break
-            self._network_keys.note_messages(key_number, now)
-            self._drain(now)
-        finally:
-            turn.end()
-
-    def _handle_message(self, sender: Sender, parts: list[zmq.Frame], key_number: int, now: float) -> None:
-        reason: str | None = MessageRefusal.PARTS
-        if len(parts) == 1:
-            speaks = bus.newest_protocol(sender.connection)
-            data = parts[0].bytes
-            reason = self.node.handle_message(sender.address, data, now, network_key=key_number, speaks=speaks)
-        if reason is not None:
-            self.admission.cut_off(sender, reason)
+    def _handle_message(self, message: Message, now: float) -> str | None:
+        """Handle a message; return the reason if it violates the protocol."""
+        if len(message.parts) != 1:
+            return MessageRefusal.PARTS
+        sender, key_number = message.sender, message.key_number
+        speaks = bus.newest_protocol(sender.connection)
+        data = message.parts[0].bytes
+        reason = self.node.handle_message(sender.address, data, now, network_key=key_number, speaks=speaks)
+        if self.node.proven_sender is not None:
+            self.admission.identify(sender, self.node.proven_sender)
+        self._network_keys.note_messages(key_number, now)
+        return reason
 
     def _handle_failed_handshakes(self, batch: Batch) -> None:
         for parts in batch:

@@ -152,6 +152,8 @@ class OverlayNode:
         """Time of the last input."""
         self._is_drained = False
         """True if all outputs of the engine have been taken since the last input."""
+        self.proven_sender: NodeId | None = None
+        """Node that has proved by a seal to be the sender of the last message; the driver charges it for the cost."""
         self._incarnations: dict[NodeId, int] = {}
         self._proven_keys: dict[NodeId, int] = {}
         """Number of the newest network key that each peer has proved to know."""
@@ -216,6 +218,7 @@ class OverlayNode:
         if it is refused: the driver logs it once and cuts the peer off.
         """
         self._begin_input(now)
+        self.proven_sender = None
         if messages.protocol_of(data) < min(speaks, messages.SIGNED_PROTOCOL):
             return None  # the sender tried an older protocol, as it did not know this node
         try:
@@ -224,6 +227,8 @@ class OverlayNode:
             return str(error)
         if message is None:
             return None
+        if messages.protocol_of(data) >= messages.SIGNED_PROTOCOL and not isinstance(message, Greeted):
+            self.proven_sender = message.sender
         received = [message.record] if isinstance(message, Greeted) else messages.records_of(message)
         if any(self._is_sealing(each) is not self._is_sealing(self.record) for each in received):
             # Without a sender key in its record, anybody could send packets in the name of that node.
