@@ -36,6 +36,8 @@ class MembershipRules:
         self._store = resources.keystore
         self._public_key = Identity(keystore.load_seed(resources.keystore)).public_key
         self.credentials: Credentials = credentials.load(self._config, self._public_key)
+        self._kept_for: bytes | None = None
+        """Network key whose file has the pins; None: there is no file."""
         self.members: Members = self._new_members()
         self._save_at = 0.0
         self._is_fault_logged = False
@@ -58,6 +60,7 @@ class MembershipRules:
                 log.warning("pins not usable: all nodes are pinned anew", reason=str(error))
                 return []
             if found:
+                self._kept_for = key
                 return found
         return []
 
@@ -71,12 +74,14 @@ class MembershipRules:
             log.warning("certificate out of its period: renew it, or set the clock", reason=warning)
 
     def tick(self, now: float) -> None:
-        """Write the pins if they have changed."""
+        """Write the pins if they, or the network key, have changed."""
         members = self.members
         keys = keystore.load(self._store)
-        if not isinstance(members, OpenMembers) or not members.is_changed or not keys or now < self._save_at:
+        if not isinstance(members, OpenMembers) or not keys or now < self._save_at:
             return
-        self._save_at = now + SAVE_INTERVAL_S
+        if not members.is_changed and self._kept_for in (None, keys[0]):
+            return
+        self._save_at, self._kept_for = now + SAVE_INTERVAL_S, keys[0]
         members.is_changed = False
         try:
             pins.save(pins.path_for(self._config.node.name, keys[0]), members.pins)

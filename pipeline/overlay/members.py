@@ -20,7 +20,7 @@ from pipeline import limits
 from pipeline.address import Address
 from pipeline.messages import NodeRecord, RefusalReason
 
-UNKNOWN_RANK = 1 << 32
+UNKNOWN_RANK = 1
 """Rank of a claim that this node has no memory of: later than all others."""
 
 
@@ -82,9 +82,11 @@ class OpenMembers(Members):
         self.accepts_unsigned = accepts_unsigned
         self._pins = {pin.name: pin for pin in pins}
         """By name, the first ones first."""
-        self._ranks: dict[str, int] = {name: number for number, name in enumerate(self._pins)}
-        """Position of each pin among all that there ever were."""
-        self._next_rank = len(self._pins)
+        self._holders: dict[Address, str] = {}
+        """Name of the pin that has had each address first."""
+        for pin in self._pins.values():
+            for address in pin.addresses:
+                self._holders.setdefault(address, pin.name)
         self.is_changed = False
         """True if pins have changed since they were last saved."""
 
@@ -105,30 +107,48 @@ class OpenMembers(Members):
         if not record.is_signed:
             return
         held = self._pins.get(record.name)
-        known = held.addresses if held is not None and held.public_key == record.public_key else ()
-        added = tuple(address for address, _ in record.addresses if address not in known)
-        addresses = (known + added)[-limits.ADDRESSES_PER_NODE_MAX :]
-        pin = Pin(record.name, record.public_key, addresses, record.is_kept)
-        if pin == held:
+        if held is not None and held.public_key != record.public_key:
+            self.forget(record.name)
+            held = None
+        known = held.addresses if held is not None else ()
+        claimed = (address for address, _ in record.addresses)
+        added = tuple(each for each in claimed if each not in known and each not in self._holders)
+        pin = Pin(record.name, record.public_key, known + added, record.is_kept)
+        if pin == held or (held is None and not self._has_room()):
             return
-        if held is None or held.public_key != record.public_key:
-            self._pins.pop(record.name, None)
-            self._ranks[record.name] = self._next_rank
-            self._next_rank += 1
-        self._pins[record.name] = pin
-        if len(self._pins) > limits.PINS_MAX:
-            self.forget(next(iter(self._pins)))
+        self._release(record.name, pin.addresses[: -limits.ADDRESSES_PER_NODE_MAX])
+        addresses = pin.addresses[-limits.ADDRESSES_PER_NODE_MAX :]
+        self._pins[record.name] = msgspec.structs.replace(pin, addresses=addresses)
+        for address in addresses:
+            self._holders.setdefault(address, record.name)
         self.is_changed = True
+
+    def _release(self, name: str, addresses: Iterable[Address]) -> None:
+        for address in addresses:
+            if self._holders.get(address) == name:
+                del self._holders[address]
+
+    def _has_room(self) -> bool:
+        """Return whether there is room for one more pin; one that is not kept makes room, others stay.
+
+        If others did not stay, a member with invented identities could remove the pins of all other nodes.
+        """
+        if len(self._pins) >= limits.PINS_MAX:
+            self.forget(next((name for name, pin in self._pins.items() if not pin.is_kept), ""))
+        return len(self._pins) < limits.PINS_MAX
 
     def forget(self, name: str) -> bool:
         """Remove a pin, so that another identity may have the name.  Returns whether there was one."""
-        self.is_changed |= name in self._pins
-        self._ranks.pop(name, None)
-        return self._pins.pop(name, None) is not None
+        pin = self._pins.pop(name, None)
+        if pin is None:
+            return False
+        self._release(name, pin.addresses)
+        self.is_changed = True
+        return True
 
     def rank(self, record: NodeRecord, address: Address) -> int:
-        """Return the position of the pin that holds the address; later than all pins without one."""
+        """Return 0 for the address of a pin, so that it stays with that node."""
         pin = self._pins.get(record.name)
-        if pin is None or pin.public_key != record.public_key or address not in pin.addresses:
+        if pin is None or pin.public_key != record.public_key or self._holders.get(address) != record.name:
             return UNKNOWN_RANK
-        return self._ranks[record.name]
+        return 0
