@@ -14,6 +14,8 @@ Result of `merge` for a record whose node id is held already; the first row that
     unsigned, the held node is silent           NEWER      taken, even if older: the clock may have been set back
     newer incarnation, another endpoint, and
       the older node is alive                   CLONE      refused: the older process keeps the identity while it lives
+    newer version, without keys that the held
+      one has                                   SAME       kept until its node sends the keys
     newer                                       NEWER      taken
     the same, with keys or an endpoint that
       the held one lacks                        NEWER      taken
@@ -184,6 +186,8 @@ def _compare(held: NodeRecord, record: NodeRecord, *, is_alive: bool, is_direct:
     if record.stamp < held.stamp:
         return Merge.OLDER
     is_restarted = record.incarnation > held.incarnation
+    if held.has_keys and not record.has_keys and not is_restarted:
+        return Merge.SAME
     return Merge.CLONE if is_restarted and is_alive and record.endpoint != held.endpoint else Merge.NEWER
 
 

@@ -94,9 +94,13 @@ class Envelopes:
         number: int,
         message: AnyNodeMessage,
     ) -> bytes:
-        """Return a message sealed for a node.  The records in it travel in signed form, with their sender keys."""
+        """Return a message sealed for a node.
+
+        The records in it travel in signed form: with their sender keys, except to a node that is refused.
+        """
         record, keys = None, (b"", b"")
-        attached = [records.on_wire(each, has_keys=True) for each in messages.records_of(message)]
+        has_keys = not isinstance(message, messages.Refusal)
+        attached = [records.on_wire(each, has_keys=has_keys) for each in messages.records_of(message)]
         match message:
             case messages.Hello():
                 message = msgspec.structs.replace(message, record=None)

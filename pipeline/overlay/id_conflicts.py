@@ -4,7 +4,8 @@
     another, our id     any           any           ID_IS_THEIRS if it has the smaller public key, else ID_IS_OURS
     ours                ours          any           SENT_BEFORE_RESTORE   we sent it after the checkpoint we come from
     ours                newer         may be ours   CLOCK_WAS_AHEAD       our former process; its clock was ahead
-    ours                newer         another's     CLONE                 a clone, which started after us
+    ours                newer         another's     CLONE                 a clone, which started after us; a node
+                                                                          whose peers keep to the clone gives up
     ours                older         ours          NOTHING               our former process, which our Hello replaces
     ours                older         may be ours   TAKEN                 if we have no link and reports outlast a dead
     another, our name   older         any           TAKEN                 node
@@ -74,8 +75,11 @@ class IdConflicts:
             return Finding.NOTHING
         if record.incarnation > own.incarnation:
             return Finding.NOTHING
-        is_taken = self.outlasts_dead_node((record.public_key, record.incarnation), now)
-        return Finding.TAKEN if is_taken else Finding.NOTHING
+        return Finding.TAKEN if self.is_kept_out(record, now, has_links=has_links) else Finding.NOTHING
+
+    def is_kept_out(self, record: NodeRecord, now: float, *, has_links: bool) -> bool:
+        """Return whether peers refuse this node because of that record for longer than its node may be dead."""
+        return not has_links and self.outlasts_dead_node((record.public_key, record.incarnation), now)
 
     def outlasts_dead_node(self, namesake: object, now: float) -> bool:
         """Return whether a namesake is reported for longer than peers keep the link of a dead node up."""

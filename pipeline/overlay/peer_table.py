@@ -107,6 +107,8 @@ class PeerTable:
             for idle in self.view.evictable(self.peers):
                 self.forget(idle, now)
         is_alive = peer is not None and peer.is_alive
+        if peer is not None and not is_direct:
+            record = _at_held_endpoint(peer.record, record)
         record = self._share(record)
         verdict = self.directory.merge(record, is_alive=is_alive, is_direct=is_direct)
         if verdict is Merge.NEW:
@@ -120,6 +122,10 @@ class PeerTable:
                 self.view.refresh(peer, now)
             return None
         return self._refuse(record, verdict, is_alive=is_alive)
+
+    def is_excluded(self, node_id: NodeId) -> bool:
+        """Return whether the record of a node is accepted from the node itself only."""
+        return node_id in self._excluded
 
     def _refuse(self, record: NodeRecord, verdict: Merge, *, is_alive: bool) -> Refused | None:
         """Return why the directory has not taken a record."""
@@ -152,11 +158,10 @@ class PeerTable:
             text = refusals.gap_text(record, self.own)
             self.notice(NoticeKind.PROTOCOL, record.endpoint, text)
             return Refused(RefusalReason.PROTOCOL, None, text)
-        objection = self._members.objection(record)
-        if objection is not None:
+        objection, held = self._members.objection(record), self._namesake(record)
+        if objection is not None and (held is None or objection.reason is not RefusalReason.PINNED):
             self._notice_objection(record, objection)
             return Refused(objection.reason, None, objection.detail)
-        held = self._namesake(record)
         if held is None:
             return None
         text = f"a second node {record.name} at {record.endpoint} is refused: give it another --name"
@@ -274,3 +279,13 @@ class PeerTable:
         if (kind, peer) not in self._notices and len(self._notices) < limits.NODES_MAX:
             self._notices.add((kind, peer))
             self.events.append(Notice(kind, peer, text))
+
+
+def _at_held_endpoint(held: NodeRecord, reported: NodeRecord) -> NodeRecord:
+    """Return a reported record with the endpoint at which its node is known in this start of it.
+
+    A node changes its endpoint with a restart only.  Others could give any to a node that names no address.
+    """
+    if (held.public_key, held.incarnation) != (reported.public_key, reported.incarnation):
+        return reported
+    return msgspec.structs.replace(reported, endpoint=held.endpoint)

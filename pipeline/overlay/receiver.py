@@ -5,7 +5,8 @@
     protocol 1   message        ──no identity has this node id─────▶ the message
 
 A message for another node, or of a node that is not known, is answered with this node's own record, so that its sender
-drops what it knew.  Violations raise WireError: the driver cuts the connection off.  sessions.py acts on messages.
+drops what it knew; so is a Greeting of an excluded node, which then calls with a Hello.  Violations raise WireError:
+the driver cuts the connection off.  sessions.py acts on messages.
 """
 
 from __future__ import annotations
@@ -73,7 +74,11 @@ class Receiver:
             return self._read_unsigned(data)
         frame = messages.decode_frame(data)
         if isinstance(frame, Greeting):
-            return Greeted(self._verify(frame.record), frame.dialled)
+            record = self._verify(frame.record)
+            if self._peer_table.is_excluded(record.node_id):
+                self._show_own_record(endpoints.fill_in(record.endpoint, hint), now)
+                return None
+            return Greeted(record, frame.dialled)
         return self._read_sealed(frame, hint, now)
 
     # ---- protocol 2

@@ -126,24 +126,19 @@ class Sessions:
         is_new = peer is None
         if is_new and self._peer_table.directory.is_full:
             self._make_room(now)
-        if peer is not None and peer.record.body == record.body:
-            if not peer.is_alive:
-                record = msgspec.structs.replace(peer.record, endpoint=record.endpoint)
-                self._peer_table.learn(record, now, is_direct=True)
-            refused = None
-        else:
-            refused = self._learn(record, now, is_direct=False)
+        refused = self._learn(record, now, is_direct=False)
         if refused is not None:
             self._refuse(record, refused)
             return
         peer = self._peer_table.peers.get(record.node_id)
         if peer is None or peer.record.incarnation != record.incarnation:
             return
+        endpoint = peer.endpoint if peer.is_alive else record.endpoint
         if now - peer.replied_at >= limits.GREETING_INTERVAL_S:
             peer.replied_at = now
             if greeted.dialled:
                 peer.is_newcomer = True
-            self._transmitter.send_hello(peer, now, dialled_by_peer=greeted.dialled)
+            self._transmitter.send_hello(peer, now, dialled_by_peer=greeted.dialled, endpoint=endpoint)
 
     def handle_message(self, message: AnyNodeMessage, hint: str, now: float) -> None:
         """Take a message other than an engine's; `hint` is its source address, or empty if the driver saw none."""
@@ -243,6 +238,9 @@ class Sessions:
                 self._follow_incarnation(record, now)
             elif record.node_id == own.node_id or record.public_key == own.public_key:
                 self._learn(record, now, is_direct=False)
+                is_clone = refusal.reason == RefusalReason.CLONE and record.public_key == own.public_key
+                if is_clone and self._id_conflicts.is_kept_out(record, now, has_links=has_links):
+                    self._notice_taken(record)
             elif record.name == own.name:
                 finding = self._id_conflicts.judge_namesake(own, record, now, has_links=has_links)
                 if finding is Finding.TAKEN:

@@ -74,14 +74,14 @@ class Transmitter:
 
     # ---- to a peer
 
-    def send(self, peer: Peer, message: AnyNodeMessage) -> None:
-        """Queue a message for a peer."""
+    def send(self, peer: Peer, message: AnyNodeMessage, endpoint: str = "") -> None:
+        """Queue a message for a peer, at another endpoint than its own if one is given."""
         if peer.record.is_signed:
-            self._seal(peer.record, peer.endpoint, message)
+            self._seal(peer.record, endpoint or peer.endpoint, message)
         else:
-            self._queue(peer.endpoint, messages.encode_unsigned(message))
+            self._queue(endpoint or peer.endpoint, messages.encode_unsigned(message))
 
-    def send_hello(self, peer: Peer, now: float, *, dialled_by_peer: str = "") -> None:
+    def send_hello(self, peer: Peer, now: float, *, dialled_by_peer: str = "", endpoint: str = "") -> None:
         """Send this node's record to a peer, and note in its session that the record is under way."""
         own = self._directory.own
         hello = Hello(
@@ -91,7 +91,7 @@ class Transmitter:
             dialled_by_peer=dialled_by_peer,
             **self.header(),
         )
-        self.send(peer, hello)
+        self.send(peer, hello, endpoint)
         peer.hello_sent(own.stamp, now)
 
     def send_heartbeat(self, peer: Peer) -> None:

@@ -40,21 +40,26 @@ class Member:
         self._curve = bus.derive_curve_keys(load_network_key(key)) if key else None
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._senders: dict[str, zmq.Socket[bytes]] = {}
+        self._sockets: list[zmq.Socket[bytes]] = []
 
     def __enter__(self) -> Self:
         with self.host.enter():  # ZeroMQ's threads stay in the network in which the first socket is made
             listener = socket.create_server((self.host.underlay, PORT))
             self._inbox = bus.peer_receiver(self._context, listener.detach(), self.endpoint, self._curve, bus.DOMAIN)
+            self._sockets.append(self._inbox)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._context.destroy(linger=0)
+        for sock in self._sockets:
+            sock.close(linger=0)
+        self._context.term()
 
     def connect(self, target: Instance) -> zmq.Socket[bytes]:
         """Return a new connection to a node, over which messages can be sent."""
         with self.host.enter():
             sender = bus.peer_sender(self._context, f"{target.host.underlay}:{limits.PORT}", self._curve)
-        wait_until(lambda: sender.poll(0, zmq.POLLOUT), 3, f"{self.host} is connected to {target}")
+        self._sockets.append(sender)
+        wait_until(lambda: sender.poll(0, zmq.POLLOUT), 10, f"{self.host} is connected to {target}")
         return sender
 
     def send(self, target: Instance, data: bytes) -> None:

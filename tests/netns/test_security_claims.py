@@ -174,24 +174,23 @@ def test_start_after_the_clock_was_set_back_has_a_higher_incarnation(make_lab: M
     Method: a node stops and starts again one day back; the file of its incarnation grows."""
     lab = make_lab(2)
     key, (a, b) = network_key(lab), lab.hosts
-    nodes = [launch(host, key=key, peers=[a]) for host in (a, b)]
-    for node in nodes:
-        node.wait_ready()
-    wait_linked(nodes)
+    nodes = [launch(a, key=key, peers=[a])]
+    nodes[0].wait_ready()
     state = lab.dir / "state"
     kept, took_s = [], []
-    for shift_s in (0, -DAY_S):
-        nodes[1].stop()
+    for shift_s in (0, 0, -DAY_S):
         command = launch_command(b, key=key, peers=[a])
         shifted = [sys.executable, "-c", SHIFTED_CLOCK, str(shift_s), *command[1:]]
-        nodes[1] = Instance(b, [require("env"), f"STATE_DIRECTORY={state}", *shifted])
+        nodes[1:] = [Instance(b, [require("env"), f"STATE_DIRECTORY={state}", *shifted])]
         began = time.monotonic()
         nodes[1].wait_ready()
         wait_linked(nodes)
         took_s.append(time.monotonic() - began)
         kept.append(int((state / "incarnation").read_text()))
-    measured(right_clock_s=took_s[0], day_back_s=took_s[1])
-    assert kept[1] == kept[0] + 1
+        if len(kept) < 3:
+            nodes[1].stop()
+    measured(right_clock_s=took_s[1], day_back_s=took_s[2])
+    assert kept[2] == kept[1] + 1
     assert "incarnation not kept" not in nodes[1].process.log
 
 

@@ -216,11 +216,12 @@ def test_member_with_malformed_messages_harms_no_stream(make_network: MakeNetwor
         ]
         for message in malformed:
             assert bus.send(member.connect(target), message)
+        connection = member.connect(target)
         for start in range(0, len(invented), 250):
             member.send(target, member.seal(target, DirectoryUpdate(records=invented[start : start + 250], **head)))
         stamp = member.records[target.name].stamp
         heartbeat = Heartbeat(number=forger.number + 2, acked_stamp=stamp, directory_digest=b"", **head)
-        flood, connection = member.seal(target, heartbeat), member.connect(target)
+        flood = member.seal(target, heartbeat)
         for _ in range(40_000):
             bus.send(connection, flood)
         time.sleep(1)

@@ -179,6 +179,15 @@ def test_number_of_kept_keys_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(envelopes._pair_keys) <= 4
 
 
+def test_refused_node_gets_no_keys_of_others() -> None:
+    """Goal: sender keys go to members only.  Method: a refusal with the record that is in the way."""
+    refusal = messages.Refusal(reason=messages.RefusalReason.NAME, records=[M.record], **A.header())
+    content = opened(sealed(4, refusal))
+    assert content is not None
+    assert [(each.body, each.sender_key, each.second_key) for each in content.records] == [(M.record.body, b"", b"")]
+    assert key_of("m") not in msgspec.msgpack.encode(content)
+
+
 # ---- replays
 
 

@@ -203,14 +203,17 @@ def test_endpoint_of_a_held_record_follows_its_node_only() -> None:
 
 def test_record_with_keys_completes_one_without() -> None:
     """Goal: keys that arrive after a Greeting are taken, and a record without keys does not remove them.
-    Method: a record of a node that seals, without its key, with it, and without it again."""
+    Method: a record of a node that seals, without its key, with it, without it again, and of its next start."""
     directory = Directory(record(1))
     bare = record(2, is_sealing=True)
     keyed = msgspec.structs.replace(bare, sender_key=bytes(32))
     assert merge(directory, bare) is Merge.NEW
     assert merge(directory, keyed) is Merge.NEWER
-    assert merge(directory, bare) is Merge.SAME
-    assert directory.get(2) == keyed
+    newer = msgspec.structs.replace(bare, version=2)
+    for each in (bare, newer):
+        assert merge(directory, each, is_alive=True) is Merge.SAME
+        assert directory.get(2) == keyed
+    assert merge(directory, msgspec.structs.replace(bare, incarnation=2), is_alive=True) is Merge.NEWER
 
 
 def test_smaller_public_key_keeps_a_node_id_in_every_order() -> None:
