@@ -557,7 +557,7 @@ class OverlayNode:
             for peer in peers
         ]
         reached = {peer.record.endpoint for peer in peers}
-        unanswered = [seed.endpoint for seed in self._sessions.seeds.values() if seed.node_id is None]
+        unanswered = self._sessions.seeds.unanswered()
         return views + [
             LinkView(None, "", endpoint, (), is_up=False, link=None)
             for endpoint in unanswered

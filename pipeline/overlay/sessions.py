@@ -46,9 +46,10 @@ from pipeline.overlay.events import NodeIdMoved, NoticeKind, PeerChanged
 from pipeline.overlay.id_conflicts import Finding, IdConflicts, may_have_sent
 from pipeline.overlay.leads import Leads
 from pipeline.overlay.members import Members
-from pipeline.overlay.peer import Action, Peer, Seed, Signal
+from pipeline.overlay.peer import Action, Peer, Signal
 from pipeline.overlay.peer_table import PeerTable, Refused
 from pipeline.overlay.receiver import Greeted
+from pipeline.overlay.seeds import Seeds
 from pipeline.overlay.transmitter import Transmitter
 
 
@@ -88,7 +89,9 @@ class Sessions:
     ) -> None:
         self._peer_table = peer_table
         self._transmitter = transmitter
-        self.seeds = {seed: Seed(seed, random=random, now=now) for seed in seeds if seed != peer_table.own.endpoint}
+        self.seeds = Seeds(
+            peer_table, transmitter, seeds, accepts_unsigned=members.accepts_unsigned, random=random, now=now
+        )
         self._members = members
         self._derive_id = derive_id
         self._leads = Leads(peer_table, transmitter, self.seeds)
@@ -96,8 +99,7 @@ class Sessions:
 
     def start(self, now: float) -> None:
         """Call all seeds and known peers."""
-        for endpoint in self.seeds:
-            self._peer_table.deadlines.set(endpoint, now)
+        self.seeds.start(now)
         for node_id in self._peer_table.peers:
             self._peer_table.deadlines.set(node_id, now)
 
@@ -114,8 +116,7 @@ class Sessions:
         record = msgspec.structs.replace(greeted.record, endpoint=endpoints.fill_in(greeted.record.endpoint, hint))
         own = self._peer_table.own
         if (record.public_key, record.incarnation) == (own.public_key, own.incarnation):
-            if greeted.dialled in self.seeds:
-                self.seeds[greeted.dialled].node_id = own.node_id
+            self.seeds.answered(greeted.dialled, own.node_id)
             return
         if record.public_key == own.public_key:
             refused = self._on_own_id(record, now, is_direct=True)
@@ -195,8 +196,7 @@ class Sessions:
             return
         peer.last_number = hello.number
         peer.window.take(hello.number)
-        if hello.dialled_by_peer in self.seeds:
-            self.seeds[hello.dialled_by_peer].node_id = record.node_id
+        self.seeds.answered(hello.dialled_by_peer, record.node_id)
         if not (hello.dialled and peer.is_up):
             # A caller of an endpoint does not know its node.  Its Hello acknowledges nothing, and does not mean a loss.
             self._on_acknowledgement(peer, hello.acked_stamp, now)
@@ -230,8 +230,7 @@ class Sessions:
         """Act on a peer's refusal of this node's record.  It changes nothing while this node has links."""
         own, refuser = self._peer_table.own, endpoints.fill_in(refusal.endpoint, hint)
         has_links = any(peer.is_up for peer in self._peer_table.peers.values())
-        for seed in self.seeds.values():
-            seed.is_refused |= seed.endpoint == refuser
+        self.seeds.refused(refuser)
         for record in refusal.records:
             if refusal.reason == RefusalReason.OLDER and record.public_key == own.public_key and not has_links:
                 # The node of that record is not alive: it is our former process, and its clock was ahead of ours.
@@ -374,8 +373,7 @@ class Sessions:
             return False
         self.stop()
         self.begin_incarnation(now, node_id=new_id, id_attempt=attempt)
-        for seed in self.seeds.values():
-            seed.node_id = None
+        self.seeds.forget_all()
         self._peer_table.events.append(NodeIdMoved(own.node_id, new_id))
         return True
 
@@ -394,9 +392,7 @@ class Sessions:
 
     def _forget(self, peer: Peer, now: float) -> None:
         if self._peer_table.forget(peer, now):
-            for seed in self.seeds.values():
-                if seed.node_id == peer.record.node_id:
-                    seed.node_id = None
+            self.seeds.forget(peer.record.node_id)
 
     def send_revocations(self, revocation_list: bytes, node_id: NodeId | None = None) -> None:
         """Send the authority's revocation list to one peer, or to all that are alive."""
@@ -421,31 +417,9 @@ class Sessions:
 
     def _call(self, endpoint: str, now: float) -> None:
         if endpoint in self.seeds:
-            self._call_seed(self.seeds[endpoint], now)
+            self.seeds.call(endpoint, now)
         else:
             self._leads.call(endpoint, now)
-
-    def _call_seed(self, seed: Seed, now: float) -> None:
-        if seed.node_id == self._peer_table.own.node_id:
-            return
-        peer = self._peer_table.peers.get(seed.node_id) if seed.node_id is not None else None
-        if peer is not None and peer.is_alive:
-            seed.attempts = 0
-            seed.backoff.restart(now, delay_s=self._peer_table.view.pace.timeout_s)
-        else:
-            self._greet_seed(seed)
-            if seed.node_id is None and not seed.is_refused and now - seed.backoff.since >= limits.ANSWER_EXPECTED_S:
-                text = f"no answer from {seed.endpoint}: is a node there, has it this network key, is its port open?"
-                self._peer_table.notice(NoticeKind.NO_ANSWER, seed.endpoint, text)
-            seed.backoff.attempt_made(now)
-        self._peer_table.deadlines.set(seed.endpoint, seed.backoff.next_at)
-
-    def _greet_seed(self, seed: Seed) -> None:
-        """Greet an endpoint; one that has not answered twice may have a node of protocol 1."""
-        seed.attempts += 1
-        self._transmitter.greet(seed.endpoint, dialled=seed.endpoint)
-        if self._members.accepts_unsigned and seed.attempts > 2 and not seed.is_refused:
-            self._transmitter.call_unsigned(seed.endpoint, dialled=seed.endpoint)
 
     def _serve(self, peer: Peer, now: float) -> None:
         match peer.next_action(now):

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from pipeline.address import ANY_SOURCE, Address
 from pipeline.messages import SIGNED_PROTOCOL, protocol_of
-from pipeline.overlay.events import PeerChanged
+from pipeline.overlay.events import Notice, PeerChanged
 from pipeline.overlay.node import NodeConfig, OverlayNode
 from tests import previous
 from tests.unit.overlay_net import identity_of, key_of
@@ -56,12 +56,15 @@ class NewNode:
         self.sent: list[tuple[str, bytes]] = []
         self.due: float | None = None
         self.downs: list[str] = []
+        self.notices: list[str] = []
 
     def call(self, name: str, *arguments: Any) -> Any:
         result = self._call(name, arguments)
         while (event := self.node.poll_event()) is not None:
             if isinstance(event, PeerChanged) and not event.is_up:
                 self.downs.append(event.record.name)
+            if isinstance(event, Notice):
+                self.notices.append(event.text)
         while (transmit := self.node.poll_transmit()) is not None:
             self.sent.append(transmit)
         self.due = self.node.poll_timeout()

@@ -56,6 +56,7 @@ def assert_no_former_nodes(net: MixedNet) -> None:
         if isinstance(node, NewNode):
             assert {peer for peer, *_ in node.call("links")} == net.nodes.keys() - {name}
             assert len(node.call("links")) == len(net.nodes) - 1
+            assert not node.notices
 
 
 def assert_members(net: MixedNet) -> None:
@@ -98,7 +99,7 @@ def test_upgrade_of_each_node_in_turn_keeps_a_full_mesh(
     steps = itertools.chain(((number, NewNode) for number in order), [(order[1], OldNode), (order[1], NewNode)])
     for number, version in steps:
         net.stop(f"n{number}")
-        net.run(1.0)
+        net.run(12.0)
         net.start(f"n{number}", version, peers)
         assert_linked(net)
         assert_links_stay(net)
