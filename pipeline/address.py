@@ -119,6 +119,11 @@ def derive_node_id(public_key: bytes, attempt: int) -> NodeId:
     return int.from_bytes(digest[:4]) or 1
 
 
+def derive_unsigned_node_id(name: str) -> NodeId:
+    """Return the id that a node had in protocol 1: 32 bits of a hash of its name, never 0."""
+    return int.from_bytes(hashlib.blake2b(f"{name}#0".encode(), digest_size=4).digest()) or 1
+
+
 def derive_addresses(name: str, attempt: int) -> tuple[Address, Address]:
     """Return the IPv4 and IPv6 overlay address of a node without `--address`, for its nth attempt after conflicts.
 

@@ -12,6 +12,7 @@ import msgspec
 
 from pipeline import endpoint as endpoints
 from pipeline import limits, messages
+from pipeline.address import derive_unsigned_node_id
 from pipeline.messages import (
     AnyNodeMessage,
     DirectorySummary,
@@ -30,8 +31,9 @@ from pipeline.overlay.envelopes import Envelopes
 from pipeline.overlay.peer import Peer
 
 NOWHERE = "127.0.0.1:9"
-"""Last endpoint of a node for nodes of protocol 1: the discard port of each.  They call an id for two minutes after its
-Goodbye, in messages that name no receiver, and would so take down the link to a next node at its real endpoint."""
+"""Last endpoint of an id for nodes of protocol 1: the discard port of each.  They call an id for two minutes after its
+Goodbye, in messages that name no receiver, and would so take down the link to the next id at its real endpoint.  They
+also take packets of the next id for packets of the first one there, and nemo then sends them back."""
 
 
 class Transmitter:
@@ -59,6 +61,7 @@ class Transmitter:
     def call_unsigned(self, endpoint: str, *, dialled: str = "") -> None:
         """Send this node's record, with its sender key, to an endpoint whose node may speak protocol 1 only."""
         own = records.unsigned(self._directory.own)
+        self._retire_former_id(endpoint)
         hello = Hello(number=self._next_number(), record=own, dialled=dialled, **self.header())
         self._queue(endpoint, messages.encode_unsigned(hello))
 
@@ -84,6 +87,8 @@ class Transmitter:
     def send_hello(self, peer: Peer, now: float, *, dialled_by_peer: str = "", endpoint: str = "") -> None:
         """Send this node's record to a peer, and note in its session that the record is under way."""
         own = self._directory.own
+        if not peer.record.is_signed and peer.acked_stamp is None:
+            self._retire_former_id(endpoint or peer.endpoint)
         hello = Hello(
             number=self._next_number(),
             record=own if peer.record.is_signed else records.unsigned(own),
@@ -102,12 +107,10 @@ class Transmitter:
 
     def send_goodbye(self, peer: Peer) -> None:
         """Announce that this node stops, or goes on with another id."""
-        header = self.header()
         if not peer.record.is_signed:
-            own, header["endpoint"] = self._directory.own, NOWHERE
-            record = msgspec.structs.replace(records.unsigned(own), version=own.version + 1, endpoint=NOWHERE)
-            self.send(peer, Hello(number=self._next_number(), record=record, acked_stamp=peer.stamp_to_ack, **header))
-        self.send(peer, Goodbye(number=self._next_number(), **header))
+            self._retire(peer.endpoint, records.unsigned(self._directory.own))
+            return
+        self.send(peer, Goodbye(number=self._next_number(), **self.header()))
 
     def send_summary(self, peer: Peer, *, is_reply_requested: bool) -> None:
         """Send the stamps of all records; `is_reply_requested`: the peer then sends its own summary."""
@@ -133,6 +136,24 @@ class Transmitter:
         """Send the authority's revocation list; peers of protocol 1 have no use for it."""
         if peer.record.is_signed:
             self.send(peer, Revocations(revocation_list=revocation_list, **self.header()))
+
+    # ---- ids that end, for nodes of protocol 1
+
+    def _retire_former_id(self, endpoint: str) -> None:
+        """Move the id that this node had before its upgrade away from its endpoint."""
+        own = records.unsigned(self._directory.own)
+        former_id = derive_unsigned_node_id(own.name)
+        if self._directory.get(former_id) is None and former_id != own.node_id:
+            self._retire(endpoint, msgspec.structs.replace(own, node_id=former_id, addresses=()))
+
+    def _retire(self, endpoint: str, record: NodeRecord) -> None:
+        last = msgspec.structs.replace(record, version=record.version + 1, endpoint=NOWHERE)
+        header = messages.Header(sender=last.node_id, incarnation=last.incarnation, endpoint=NOWHERE)
+        for message in (
+            Hello(number=self._next_number(), record=last, **header),
+            Goodbye(number=self._next_number(), **header),
+        ):
+            self._queue(endpoint, messages.encode_unsigned(message))
 
     # ---- encoding
 
