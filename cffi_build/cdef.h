@@ -33,6 +33,7 @@ struct mp_geometry {
     uint32_t fib_buckets;
     uint32_t mtu;
     uint32_t seed;
+    uint64_t probe_secret[2];
     ...;
 };
 
@@ -110,6 +111,7 @@ struct mp_link {
     uint32_t node;
     uint32_t up;
     struct mp_endpoint endpoint;
+    struct mp_endpoint candidate;
     ...;
 };
 
@@ -134,8 +136,8 @@ struct mp_sender {
 int mp_link_read(const struct mp_region *r, uint32_t index, struct mp_link *out);
 int mp_key_read(const struct mp_region *r, uint32_t index, struct mp_key *out);
 int mp_sender_read(const struct mp_region *r, struct mp_sender *out);
-int mp_link_set(struct mp_region *r, uint32_t index, uint32_t node, uint32_t up, uint16_t family,
-                const uint8_t *address, uint16_t port, uint32_t scope);
+int mp_link_set(struct mp_region *r, uint32_t index, uint32_t node, uint32_t up, const struct mp_endpoint *endpoint,
+                const struct mp_endpoint *candidate);
 int mp_link_clear(struct mp_region *r, uint32_t index);
 int mp_key_set(struct mp_region *r, uint32_t index, uint32_t origin, uint8_t epoch, uint8_t sealed, uint16_t lanes,
                uint32_t window, const uint8_t *key);
@@ -267,7 +269,7 @@ int mp_worker_run(struct mp_worker *w, uint64_t budget_ns);
 #define MP_PUNT_BYTES ...
 
 enum mp_punt_kind { MP_PUNT_MEMBERSHIP, MP_PUNT_SOURCE, MP_PUNT_ENDPOINT, MP_PUNT_GAP, MP_PUNT_FORGERY,
-                    ... };
+                    MP_PUNT_CANDIDATE, ... };
 
 uint32_t mp_punt_take(struct mp_worker *w, uint32_t *kind, uint8_t *out, uint32_t size);
 void mp_punt_lost(struct mp_worker *w, uint32_t kind);

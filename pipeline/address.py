@@ -88,6 +88,12 @@ def spans_special_addresses(address: Address, prefix: int) -> bool:
     return any(first <= high and low <= last for low, high in _SPECIAL_RANGES[len(address)])
 
 
+def is_in_prefix(address: Address, network: Address, length: int) -> bool:
+    """Return whether the first `length` bits of two addresses of one family are equal."""
+    shift = 8 * len(network) - length
+    return len(address) == len(network) and int.from_bytes(address) >> shift == int.from_bytes(network) >> shift
+
+
 def is_link_scope(group: Address) -> bool:
     """Return whether a group is flooded to every node.
 

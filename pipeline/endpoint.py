@@ -58,6 +58,23 @@ def has_scope_id(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool
 
 
 @functools.lru_cache(maxsize=4096)
+def address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return the address of "ADDR" or of an endpoint, an IPv4-mapped one as IPv4; ValueError for any other text."""
+    address = ipaddress.ip_address(split_endpoint(text, default_port=1)[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+@functools.lru_cache(maxsize=4096)
+def is_loopback(text: str) -> bool:
+    """Return whether "ADDR" or an endpoint names this host alone."""
+    try:
+        return address_of(text).is_loopback
+    except ValueError:
+        return False
+
+
+@functools.lru_cache(maxsize=4096)
 def is_wildcard(endpoint: str) -> bool:
     """Return whether nothing can be sent to the endpoint: its address is 0.0.0.0 or ::, or it is malformed."""
     try:

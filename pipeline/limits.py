@@ -244,3 +244,20 @@ clocks are that far behind do not accept an excluded node again."""
 REGISTER_CERTIFICATES_MAX = 16 * NODES_MAX
 """Certificates in the register of an authority: every node of the largest overlay, renewed once a month.  The file has
 some 6 MB then."""
+
+DIALS_MAX, DIALS_REFILL_S = 8, 15.0
+"""Connections to endpoints that have not answered, and the time after which one of them gives its place to another.
+One sends some 400 bytes at the most: a few SYN, or a handshake that ends.  So 12 in the worst minute send 5 kB, and
+with the probes of mp_probe.h strangers get 10 kB a minute at the most."""
+
+DIALS_PER_REPORTER = 6
+"""Of them, those to endpoints in records from one host: another host's records have places too."""
+
+DIALS_PER_HOST = 32
+"""Connections to endpoints on one host that has connected to this node and so is no stranger; one more each second."""
+
+DIAL_ANSWER_S = 2.0
+"""Time after which a connection that nobody has answered is closed, as long as ZeroMQ's handshake may take."""
+
+DIAL_WAIT_S, DIAL_WAIT_MAX_S = 0.5, 300.0
+"""Time from then to the next connection to the same endpoint; it doubles with each that fails."""

@@ -69,7 +69,9 @@
     X(foreign_source, "source address is not the sending node's")          \
     X(group_rate, "above the rate of its group")                           \
     X(peer_rate, "above the rate of its peer")                             \
-    X(unicast_denied, "unicast that [security] unicast does not allow")
+    X(unicast_denied, "unicast that [security] unicast does not allow")    \
+    X(stray_echo, "echo that answers no probe to its endpoint")            \
+    X(probe_budget, "probe put off: too many have no answer")
 
 enum mp_counter_id {
 #define MP_NAME(name, text) MP_COUNT_##name,

@@ -10,7 +10,7 @@
  * replays that an outsider sends prove nothing, and a receiver need trust nobody.  Control then changes the key, which
  * gives every receiver a new window; with --insecure it changes the epoch only.
  *
- * It sends nothing: mp_probe.h does.  A report in network byte order; nodes of earlier versions send 0 and ignore it:
+ * It sends nothing: mp_probe.h does, with 0 in place of the form in probes without a report.  In network byte order:
  *
  *   0         1       2       3   4             8
  *   | form 1 | epoch | space | 0 | block u32    |    a block is 32 numbers, see mp_seal.h

@@ -82,6 +82,7 @@ struct mp_geometry {
     uint32_t fib_buckets;       /* a power of two */
     uint32_t mtu;               /* of the TUN: the largest inner packet */
     uint32_t seed;              /* secret, for the hash of the forwarding table: no sender can aim at one bucket */
+    uint64_t probe_secret[2];   /* key of the numbers in probes, see mp_probe.h */
 };
 
 struct mp_region {
@@ -192,10 +193,10 @@ _Static_assert(sizeof(struct mp_endpoint) == 24, "");
 struct mp_link {
     _Alignas(MP_CACHE_LINE) _Atomic uint32_t generation;    /* odd while control writes */
     uint32_t node;              /* 0: free */
-    uint32_t up;
+    uint32_t up;                /* the control session is up: probes are sent */
     uint32_t reserved;
-    struct mp_endpoint endpoint;
-    uint8_t padding[24];
+    struct mp_endpoint endpoint;    /* has answered a probe: datagrams go there, and nowhere else */
+    struct mp_endpoint candidate;   /* has not answered yet: gets probes only */
 };
 _Static_assert(sizeof(struct mp_link) == 64, "one line");
 

@@ -66,14 +66,25 @@ static void write_link(struct mp_region *r, uint32_t index, const struct mp_link
     write_record(&mp_links(r)[index], link, WORDS(struct mp_link), &mp_published(r)->links_version);
 }
 
-int mp_link_set(struct mp_region *r, uint32_t index, uint32_t node, uint32_t up, uint16_t family,
-                const uint8_t *address, uint16_t port, uint32_t scope)
+/* Copy an endpoint; bytes of the address that its family does not use become 0.  Returns 0 for an unknown family. */
+static int copy_endpoint(struct mp_endpoint *to, const struct mp_endpoint *from)
 {
-    struct mp_link link = { .node = node, .up = up, .endpoint = { .family = family, .port = port, .scope = scope } };
-    if (index >= MP_LINKS_MAX || !node || (family && family != AF_INET && family != AF_INET6))
+    if (!from || !from->family)
+        return 1;
+    to->family = from->family;
+    to->port = from->port;
+    to->scope = from->scope;
+    memcpy(to->address, from->address, from->family == AF_INET ? 4 : 16);
+    return from->family == AF_INET || from->family == AF_INET6;
+}
+
+int mp_link_set(struct mp_region *r, uint32_t index, uint32_t node, uint32_t up, const struct mp_endpoint *endpoint,
+                const struct mp_endpoint *candidate)
+{
+    struct mp_link link = { .node = node, .up = up };
+    if (index >= MP_LINKS_MAX || !node || !copy_endpoint(&link.endpoint, endpoint) ||
+        !copy_endpoint(&link.candidate, candidate))
         return -EINVAL;
-    if (family)
-        memcpy(link.endpoint.address, address, family == AF_INET ? 4 : 16);
     write_link(r, index, &link);
     return 0;
 }

@@ -28,10 +28,9 @@ int mp_sender_read(const struct mp_region *r, struct mp_sender *out);
 
 /* ---- writers: control only.  Return 0, or -EINVAL for an index or value out of bounds ---- */
 
-/* `address` has 4 bytes for AF_INET, 16 for AF_INET6 and is ignored for family 0 (no endpoint yet).  `port` is in host
- * order.  `scope` is the interface of an IPv6 link-local address. */
-int mp_link_set(struct mp_region *r, uint32_t index, uint32_t node, uint32_t up, uint16_t family,
-                const uint8_t *address, uint16_t port, uint32_t scope);
+/* `endpoint` has answered a probe, `candidate` has not; NULL or family 0: there is none. */
+int mp_link_set(struct mp_region *r, uint32_t index, uint32_t node, uint32_t up, const struct mp_endpoint *endpoint,
+                const struct mp_endpoint *candidate);
 int mp_link_clear(struct mp_region *r, uint32_t index);
 
 /* Set the sender key of a peer's epoch.  Its 2 * lanes windows begin at `window` and must have memory behind them; they

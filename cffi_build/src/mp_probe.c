@@ -5,6 +5,7 @@
 #include "mp_probe.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "mp_clock.h"
 #include "mp_forgery.h"
@@ -12,21 +13,28 @@
 #include "mp_punt.h"
 #include "mp_ring.h"
 #include "mp_seal.h"
+#include "mp_siphash.h"
 
 #define PERIOD_NS UINT64_C(1000000000)
-#define BODY 16u                /* u64 time of sending, a report or zeros */
-#define REPORT_AT 8u
-_Static_assert(REPORT_AT + MP_FORGERY_BYTES == BODY, "");
+#define SPACING_NS UINT64_C(250000000)  /* least time between two probes to a candidate */
+#define BODY 16u                /* u64 time of sending, a report or a number that is none */
+#define SECOND 8u
+_Static_assert(SECOND + MP_FORGERY_BYTES == BODY, "");
 
 struct probed_link {
     uint8_t is_up;              /* when its record was last copied */
-    uint8_t is_unanswered;      /* the last probe has no echo yet */
+    uint8_t is_unanswered;      /* the last probe to the endpoint has no echo yet */
+    uint8_t attempts;           /* probes to the candidate since its last answer */
+    uint64_t sent_ns, due_ns;   /* last and next probe to the candidate */
+    struct mp_endpoint candidate;   /* to which these fields belong */
 };
 
 struct mp_probe {
     struct mp_worker *w;
     struct mp_rx_peers *peers;
-    uint64_t due_ns;
+    uint64_t due_ns;            /* probes to endpoints */
+    uint64_t candidates_due_ns; /* the next probe to a candidate */
+    uint64_t spent_until_ns;    /* the probes to candidates that were sent are paid for by this time */
     uint64_t report_due_ns;     /* earliest time of the next reports to origins */
     uint64_t proof_due_ns;      /* earliest time of the next proof for control */
     struct probed_link links[MP_LINKS_MAX];
@@ -39,7 +47,7 @@ struct mp_probe *mp_probe_new(struct mp_rx_peers *peers)
         return NULL;
     s->w = peers->w;
     s->peers = peers;
-    s->due_ns = s->w->config.lane ? UINT64_MAX : 0;
+    s->due_ns = s->candidates_due_ns = s->w->config.lane ? UINT64_MAX : 0;
     return s;
 }
 
@@ -81,43 +89,125 @@ static void send_to(struct mp_probe *s, uint32_t type, const uint8_t *body, cons
         mp_count_in(&figures_of(s, link)->probe_bytes, length);
 }
 
-void mp_probe_links_changed(struct mp_probe *s)
+/* Write the number of a probe to an endpoint: 56 bits behind a 0, which no report begins with.  The scope is left out:
+ * an echo may come without it. */
+static void number_write(const struct mp_probe *s, const struct mp_endpoint *e, uint32_t link, uint64_t sent_ns,
+                         uint8_t out[MP_FORGERY_BYTES])
 {
-    for (uint32_t i = 0; i < MP_LINKS_MAX; i++) {
-        const struct mp_link *l = &s->peers->links[i];
-        uint8_t is_up = l->node && l->up;
-        if (is_up && !s->links[i].is_up) {
-            s->links[i].is_unanswered = 0;
-            if (!s->w->config.lane)
-                s->due_ns = 0;          /* measure a new link at once */
-        }
-        s->links[i].is_up = is_up;
-    }
+    uint64_t words[4] = { sent_ns, (uint64_t)link << 32 | (uint64_t)e->family << 16 | e->port };
+    memcpy(words + 2, e->address, sizeof e->address);
+    uint64_t number = mp_siphash(s->w->region->geometry.probe_secret, words, 4);
+    memcpy(out, &number, sizeof number);
+    out[0] = 0;
 }
 
-static void send_probe(struct mp_probe *s, uint32_t link, const uint8_t report[MP_FORGERY_BYTES])
+/* Send a probe with a report, or with the number that its echo must have. */
+static void send_probe(struct mp_probe *s, uint32_t link, const struct mp_endpoint *e, const uint8_t *report)
 {
     uint8_t body[BODY];
     struct mp_target to;
-    memcpy(body, &s->w->now_ns, REPORT_AT);
-    memcpy(body + REPORT_AT, report, MP_FORGERY_BYTES);
-    mp_target_set(&to, &s->peers->links[link].endpoint);
+    memcpy(body, &s->w->now_ns, SECOND);
+    if (report)
+        memcpy(body + SECOND, report, MP_FORGERY_BYTES);
+    else
+        number_write(s, e, link, s->w->now_ns, body + SECOND);
+    mp_target_set(&to, e);
     mp_count_in(&figures_of(s, link)->probes, 1);
     send_to(s, MP_TYPE_PROBE, body, &to, link);
 }
 
-static void probe_link(struct mp_probe *s, uint32_t link)
+static void probe_endpoint(struct mp_probe *s, uint32_t link)
 {
-    static const uint8_t no_report[MP_FORGERY_BYTES];
     struct mp_link_rx *rx = figures_of(s, link);
-    if (atomic_load_explicit(&rx->echoes, memory_order_relaxed)) {      /* before the first the peer may lack our key */
-        uint64_t loss = atomic_load_explicit(&rx->loss_ppm, memory_order_relaxed);
-        loss = (loss * 15 + (s->links[link].is_unanswered ? 1000000 : 0)) / 16;
-        atomic_store_explicit(&rx->loss_ppm, loss, memory_order_relaxed);
-    }
+    uint64_t loss = atomic_load_explicit(&rx->loss_ppm, memory_order_relaxed);
+    loss = (loss * 15 + (s->links[link].is_unanswered ? 1000000 : 0)) / 16;
+    atomic_store_explicit(&rx->loss_ppm, loss, memory_order_relaxed);
     s->links[link].is_unanswered = 1;
-    send_probe(s, link, no_report);
+    send_probe(s, link, &s->peers->links[link].endpoint, NULL);
 }
+
+/* Pay for a probe to a candidate.  Returns 0 if the budget does not allow it. */
+static int pay(struct mp_probe *s)
+{
+    uint64_t now = s->w->now_ns, from = s->spent_until_ns > now ? s->spent_until_ns : now;
+    if (from - now > (MP_PROBE_BURST - 1) * MP_PROBE_COST_NS)
+        return 0;
+    s->spent_until_ns = from + MP_PROBE_COST_NS;
+    return 1;
+}
+
+/* Return the time after the last probe at which the next one is due. */
+static uint64_t wait_ns(uint32_t attempts)
+{
+    if (attempts < MP_PROBE_FIRST)
+        return SPACING_NS * attempts;
+    uint32_t doublings = attempts - MP_PROBE_FIRST;
+    uint64_t wait = doublings < 16 ? MP_PROBE_WAIT_NS << doublings : MP_PROBE_WAIT_MAX_NS;
+    return wait < MP_PROBE_WAIT_MAX_NS ? wait : MP_PROBE_WAIT_MAX_NS;
+}
+
+static void probe_candidate(struct mp_probe *s, uint32_t link)
+{
+    struct probed_link *l = &s->links[link];
+    if (!pay(s)) {
+        mp_count(s->w->count[MP_OVERLAY_INGRESS], MP_DROP_probe_budget, 1);
+        l->due_ns = s->w->now_ns + SPACING_NS;
+        return;
+    }
+    if (l->attempts < UINT8_MAX)
+        l->attempts++;
+    l->sent_ns = s->w->now_ns;
+    l->due_ns = s->w->now_ns + wait_ns(l->attempts);
+    send_probe(s, link, &l->candidate, NULL);
+}
+
+static void probe_candidates(struct mp_probe *s)
+{
+    s->candidates_due_ns = UINT64_MAX;
+    for (uint32_t i = 0; i < MP_LINKS_MAX; i++) {
+        struct probed_link *l = &s->links[i];
+        if (!l->is_up || !l->candidate.family)
+            continue;
+        if (l->due_ns <= s->w->now_ns)
+            probe_candidate(s, i);
+        if (l->due_ns < s->candidates_due_ns)
+            s->candidates_due_ns = l->due_ns;
+    }
+}
+
+/* Give back the probes to a candidate that has answered, whichever lane has received its echo. */
+static void give_back(struct mp_probe *s, const struct probed_link *l)
+{
+    uint64_t cost = l->attempts * MP_PROBE_COST_NS;
+    s->spent_until_ns -= cost < s->spent_until_ns ? cost : s->spent_until_ns;
+}
+
+static void copy_candidate(struct mp_probe *s, struct probed_link *mine, const struct mp_link *l)
+{
+    if (mine->candidate.family && mp_endpoint_is(&mine->candidate, &l->endpoint))
+        give_back(s, mine);
+    mine->candidate = l->candidate;
+    mine->attempts = 0;
+    mine->sent_ns = mine->due_ns = 0;
+}
+
+void mp_probe_links_changed(struct mp_probe *s)
+{
+    for (uint32_t i = 0; i < MP_LINKS_MAX; i++) {
+        const struct mp_link *l = &s->peers->links[i];
+        struct probed_link *mine = &s->links[i];
+        uint8_t is_up = l->node && l->up;
+        if (is_up && !mine->is_up)
+            mine->is_unanswered = 0;
+        mine->is_up = is_up;
+        if (!mp_endpoint_is(&mine->candidate, &l->candidate))
+            copy_candidate(s, mine, l);
+    }
+    if (!s->w->config.lane)
+        s->candidates_due_ns = 0;       /* probe a new one at once */
+}
+
+/* ---- send: reports ---- */
 
 static int is_probed(const struct mp_probe *s, uint32_t link)
 {
@@ -137,7 +227,7 @@ static void send_reports(struct mp_probe *s)
         if (k->link == MP_NO_LINK || !is_probed(s, k->link))
             continue;
         mp_forgery_write(s->peers, &k->record, k->refused, report);
-        send_probe(s, k->link, report);
+        send_probe(s, k->link, &s->peers->links[k->link].endpoint, report);
     }
 }
 
@@ -145,17 +235,20 @@ void mp_probe_send(struct mp_probe *s)
 {
     if (s->peers->has_refusals && s->w->now_ns >= s->report_due_ns)
         send_reports(s);
+    if (s->w->now_ns >= s->candidates_due_ns)
+        probe_candidates(s);
     if (s->w->now_ns < s->due_ns)
         return;
     s->due_ns = s->w->now_ns + PERIOD_NS;
     for (uint32_t i = 0; i < MP_LINKS_MAX; i++)
         if (is_probed(s, i))
-            probe_link(s, i);
+            probe_endpoint(s, i);
 }
 
 uint64_t mp_probe_due_ns(const struct mp_probe *s)
 {
-    return s->peers->has_refusals && s->report_due_ns < s->due_ns ? s->report_due_ns : s->due_ns;
+    uint64_t due_ns = s->due_ns < s->candidates_due_ns ? s->due_ns : s->candidates_due_ns;
+    return s->peers->has_refusals && s->report_due_ns < due_ns ? s->report_due_ns : due_ns;
 }
 
 /* ---- receive ---- */
@@ -174,31 +267,60 @@ static uint64_t smoothed(uint64_t old, uint64_t sample)
     return old ? (old * 7 + sample) / 8 : sample;
 }
 
-static void receive_echo(struct mp_probe *s, const struct mp_opened *o)
+static void punt_endpoint(struct mp_probe *s, uint32_t kind, uint32_t link, const struct mp_endpoint *from)
+{
+    struct { uint32_t link; struct mp_endpoint endpoint; } punt = { link, *from };
+    mp_punt_add(s->w, MP_OVERLAY_INGRESS, kind, &punt, sizeof punt);
+}
+
+/* Return whether an echo answers a probe that this node has sent to exactly this endpoint, not long ago. */
+static int is_answer(const struct mp_probe *s, const struct mp_opened *o, const struct mp_endpoint *from,
+                     uint64_t sent_ns)
+{
+    uint8_t number[MP_FORGERY_BYTES];
+    if (o->link == MP_NO_LINK || sent_ns > s->w->now_ns || s->w->now_ns - sent_ns > MP_ECHO_AGE_NS)
+        return 0;
+    number_write(s, from, o->link, sent_ns, number);
+    return !memcmp(number, o->body + SECOND, sizeof number);
+}
+
+static void receive_echo(struct mp_probe *s, const struct mp_opened *o, const struct mp_endpoint *from)
 {
     uint64_t sent_ns;
     memcpy(&sent_ns, o->body, sizeof sent_ns);
-    if (o->link == MP_NO_LINK || sent_ns > s->w->now_ns)
+    if (!is_answer(s, o, from, sent_ns)) {
+        mp_count(s->w->count[MP_OVERLAY_INGRESS], MP_DROP_stray_echo, 1);
         return;
+    }
     struct mp_link_rx *rx = figures_of(s, o->link);
     uint64_t rtt = atomic_load_explicit(&rx->rtt_ns, memory_order_relaxed);
     atomic_store_explicit(&rx->rtt_ns, smoothed(rtt, mp_now_ns() - sent_ns), memory_order_relaxed);
     mp_count_in(&rx->echoes, 1);
-    s->links[o->link].is_unanswered = 0;
+    if (mp_endpoint_is(&s->peers->links[o->link].endpoint, from))
+        s->links[o->link].is_unanswered = 0;
+    else
+        punt_endpoint(s, MP_PUNT_ENDPOINT, o->link, from);
 }
 
-static void check_endpoint(struct mp_probe *s, const union mp_address *from, uint32_t link)
+/* A verified datagram of a peer has come from its candidate: a probe may reach it now.  Any other new endpoint may be
+ * where the peer is now. */
+static void check_endpoint(struct mp_probe *s, uint32_t link, const struct mp_endpoint *from)
 {
-    struct { uint32_t link; struct mp_endpoint endpoint; } moved = { .link = link };
-    const struct mp_endpoint *known = &s->peers->links[link].endpoint;
-    mp_endpoint_from(&moved.endpoint, from);
-    if (known->port != moved.endpoint.port || memcmp(known->address, moved.endpoint.address, 16))
-        mp_punt_add(s->w, MP_OVERLAY_INGRESS, MP_PUNT_ENDPOINT, &moved, sizeof moved);
+    struct probed_link *l = &s->links[link];
+    if (mp_endpoint_is(&s->peers->links[link].endpoint, from))
+        return;
+    if (!mp_endpoint_is(&s->peers->links[link].candidate, from)) {
+        if (s->peers->sender.sealed)
+            punt_endpoint(s, MP_PUNT_CANDIDATE, link, from);
+    } else if (!s->w->config.lane && l->is_up && l->due_ns > l->sent_ns + SPACING_NS) {
+        l->due_ns = l->sent_ns + SPACING_NS;
+        s->candidates_due_ns = l->due_ns < s->candidates_due_ns ? l->due_ns : s->candidates_due_ns;
+    }
 }
 
 static void check_report(struct mp_probe *s, const struct mp_opened *o)
 {
-    if (s->w->now_ns < s->proof_due_ns || o->link == MP_NO_LINK || !mp_forgery_is_proven(s->peers, o->body + REPORT_AT))
+    if (s->w->now_ns < s->proof_due_ns || o->link == MP_NO_LINK || !mp_forgery_is_proven(s->peers, o->body + SECOND))
         return;
     s->proof_due_ns = s->w->now_ns + PERIOD_NS;
     mp_punt_add(s->w, MP_OVERLAY_INGRESS, MP_PUNT_FORGERY, &o->link, sizeof o->link);
@@ -214,10 +336,12 @@ void mp_probe_receive(struct mp_probe *s, int type, const struct mp_opened *o, c
         check_report(s, o);
     if (type == MP_TYPE_REPLAYED_PROBE)
         return;
-    if (type == MP_TYPE_PROBE)
+    struct mp_endpoint endpoint;
+    mp_endpoint_from(&endpoint, from);
+    if (type == MP_TYPE_ECHO)
+        receive_echo(s, o, &endpoint);
+    else if (!o->body[SECOND])          /* a report needs no answer */
         send_echo(s, o, from);
-    else
-        receive_echo(s, o);
-    if (o->link != MP_NO_LINK && s->peers->sender.sealed)
-        check_endpoint(s, from, o->link);
+    if (o->link != MP_NO_LINK)
+        check_endpoint(s, o->link, &endpoint);
 }

@@ -2,19 +2,36 @@
  *
  * mp_probe: probes of links and their echoes, and reports of forged numbers.  Private to overlay_ingress.
  *
- *   lane 0, each second, and when a link comes up     a probe with the time of sending to each link that is up
- *   any lane                                          answers a probe of a peer by an echo with the same body
- *   lane of the echo                                  round-trip time and loss, smoothed, into mp_link_rx
- *   any lane, at most each second                     a probe with a report (mp_forgery.h) to each origin of which a
- *                                                     window has refused a datagram; a proof goes to control as a punt
+ *   lane 0, each second               a probe to the endpoint of each link that is up
+ *   lane 0, at once, then rarer       a probe to the candidate of such a link, which has not answered yet
+ *   any lane                          answers a probe of a peer by an echo with the same body
+ *   lane of the echo                  round-trip time and loss, smoothed, into mp_link_rx; a punt if its endpoint is
+ *                                     new
+ *   any lane, at most each second     a probe with a report (mp_forgery.h) to the endpoint of each origin of which a
+ *                                     window has refused a datagram; a proof goes to control as a punt
  *
- * A probe or echo comes straight from its origin.  If it comes from a new address, control gets a punt: the peer, or
- * the address translator in front of it, has moved.
+ * A probe carries the time of sending and a number: the hash of time, link and endpoint under a secret of this region.
+ * So any lane can check an echo, and only who receives datagrams at an endpoint can answer for it.  Control writes an
+ * endpoint into the link, and so lets data go there, only after such an echo has come from exactly that endpoint.
+ *
+ * A candidate may be a stranger's.  It gets MP_PROBE_FIRST probes within a second, then one after MP_PROBE_WAIT_NS and
+ * twice that time each, and all candidates together get MP_PROBE_BURST probes and one each MP_PROBE_COST_NS; an answer
+ * gives its probes back.
+ *
+ * A probe or echo comes straight from its origin.  If it comes from a third endpoint, control gets a punt and makes
+ * that one the candidate: the peer, or the address translator in front of it, has moved.
  */
 #ifndef MP_PROBE_H
 #define MP_PROBE_H
 
 #include "mp_rx_peers.h"
+
+#define MP_PROBE_FIRST 3u       /* with a loss of 10 % each way, all three are lost for 7 of 1,000 candidates */
+#define MP_PROBE_WAIT_NS UINT64_C(5000000000) /* the probes of a peer that is there cause a next one much sooner */
+#define MP_PROBE_WAIT_MAX_NS UINT64_C(300000000000)
+#define MP_PROBE_BURST 32u      /* 64 nodes start together: two round trips until all are probed */
+#define MP_PROBE_COST_NS UINT64_C(2000000000) /* with the burst 62 probes of 80 bytes in the worst minute, 5 kB */
+#define MP_ECHO_AGE_NS UINT64_C(5000000000) /* oldest probe whose echo counts: twice the timeout of a session */
 
 struct mp_probe;
 

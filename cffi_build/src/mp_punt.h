@@ -18,9 +18,10 @@
 enum mp_punt_kind {
     MP_PUNT_MEMBERSHIP = 1,     /* an IGMP or MLD packet */
     MP_PUNT_SOURCE,             /* the first packet of a flow without a forwarding entry: at most 64 bytes */
-    MP_PUNT_ENDPOINT,           /* the address of a peer has changed: u32 link, struct mp_endpoint */
+    MP_PUNT_ENDPOINT,           /* an endpoint of a peer has answered a probe: u32 link, struct mp_endpoint */
     MP_PUNT_GAP,                /* missing datagrams of a stream: struct mp_repair_gap */
     MP_PUNT_FORGERY,            /* a peer proved that others use this node's key, see mp_forgery.h: u32 its link */
+    MP_PUNT_CANDIDATE,          /* a probe or echo of a peer came from another endpoint: as MP_PUNT_ENDPOINT */
 };
 
 struct mp_punts;

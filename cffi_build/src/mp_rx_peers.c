@@ -98,8 +98,8 @@ uint32_t mp_rx_peers_link_of(const struct mp_rx_peers *s, const union mp_address
     mp_endpoint_from(&e, from);
     uint32_t h = hash_endpoint(&e), i;
     while ((i = s->by_endpoint[h % MP_RX_INDEX]) != NONE) {
-        const struct mp_endpoint *known = &s->links[i].endpoint;
-        if (known->port == e.port && known->family == e.family && !memcmp(known->address, e.address, 16))
+        const struct mp_link *l = &s->links[i];
+        if (mp_endpoint_is(&l->endpoint, &e) || mp_endpoint_is(&l->candidate, &e))
             return i;
         h++;
     }
@@ -121,9 +121,14 @@ static void refresh_links(struct mp_rx_peers *s, uint32_t version)
         }
         if (!l->node)
             continue;
-        index_add(s->by_endpoint, hash_endpoint(&l->endpoint), i);
+        if (l->endpoint.family)
+            index_add(s->by_endpoint, hash_endpoint(&l->endpoint), i);
         index_add(s->by_node, hash32(l->node), i);
     }
+    /* Last: a record with another node's endpoint takes no datagrams from that node's link. */
+    for (uint32_t i = 0; i < MP_LINKS_MAX; i++)
+        if (s->links[i].node && s->links[i].candidate.family)
+            index_add(s->by_endpoint, hash_endpoint(&s->links[i].candidate), i);
 }
 
 static void refresh_keys(struct mp_rx_peers *s, uint32_t version)

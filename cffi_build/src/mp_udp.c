@@ -47,6 +47,12 @@ void mp_endpoint_from(struct mp_endpoint *e, const union mp_address *a)
     }
 }
 
+int mp_endpoint_is(const struct mp_endpoint *one, const struct mp_endpoint *other)
+{
+    return one->port == other->port && one->family == other->family &&
+           !memcmp(one->address, other->address, sizeof one->address);
+}
+
 /* ---- send ---- */
 
 /* Wait after EAGAIN.  Returns 1 once there is room, 0 after MP_BLOCKED_MS without. */

@@ -35,6 +35,9 @@ void mp_target_set(struct mp_target *t, const struct mp_endpoint *e);
 /* Convert an address of the socket to an endpoint of the tables. */
 void mp_endpoint_from(struct mp_endpoint *e, const union mp_address *a);
 
+/* Return whether two endpoints are one: the scope does not count. */
+int mp_endpoint_is(const struct mp_endpoint *one, const struct mp_endpoint *other);
+
 /* Send iov[0..count), `total` bytes, as datagrams of `segment` bytes; the last may be shorter.  Each iovec is a
  * datagram, or one iovec is the whole run.  Returns the datagrams sent.  *calls grows by the number of system calls.
  * *error is 0, or the errno that stopped it (EAGAIN: the buffer stayed full). */

@@ -47,6 +47,7 @@ from pipeline.forwarding.sources import LocalSources
 from pipeline.forwarding.table import ForwardingTable
 from pipeline.io import bus, interface, rundir, seccomp
 from pipeline.io.bus import Batch
+from pipeline.io.dials import Dials
 from pipeline.io.peers import PeerSockets
 from pipeline.keys.sender import SenderKeyRotation
 from pipeline.membership import log_alarms
@@ -111,6 +112,7 @@ class _Control:
         self.sources = LocalSources()
         self.trace = TraceBuffer(self.membership)
         self.admission = PeerAdmission(now)
+        self.dials = Dials(resources.config.node.peers, random=random.random, now=now)
         self._rotation = self._new_rotation(now)
         self._receive_list = GroupList(resources.config.groups)
         self._alarms = log_alarms.LogAlarms()
@@ -183,6 +185,7 @@ class _Control:
             self._context,
             listener=self.resources.listener,
             listen=config.node.listen,
+            dials=self.dials,
             handle_messages=inbox.handle_batch,
             handle_failures=self._handle_failed_handshakes,
             pause_s=inbox.pause_s,
@@ -249,6 +252,7 @@ class _Control:
         if len(message.parts) != 1:
             return MessageRefusal.PARTS
         sender, key_number = message.sender, message.key_number
+        self.dials.host_connected(sender.address, now)
         speaks = bus.newest_protocol(sender.connection)
         data = message.parts[0].bytes
         reason = self.node.handle_message(sender.address, data, now, network_key=key_number, speaks=speaks)
@@ -284,7 +288,11 @@ class _Control:
                 if group is not None and is_multicast(group) and self.sources.add(group):
                     self.node.register_source(group, now)
             case PuntKind.ENDPOINT:
-                self.publisher.move_endpoint(punt.packet)
+                peer = self.publisher.take_answered_endpoint(punt.packet)
+                if peer is not None:
+                    self.node.handle_echo(peer, now)
+            case PuntKind.CANDIDATE:
+                self.publisher.take_candidate(punt.packet)
             case PuntKind.FORGERY:
                 self._handle_forgery(proving_link(punt.packet), now)
             case PuntKind.GAP:
@@ -375,7 +383,7 @@ class _Control:
                 self.table.set_route(event)
             case Resend(group=group):
                 self.publisher.publish_repair_request(event, self.table.stream_of(group))
-            case events.RecordChanged() | events.RecordGone() | events.PeerChanged():
+            case events.RecordChanged() | events.RecordGone() | events.ProbingChanged() | events.PeerChanged():
                 self._handle_peer_event(event)
             case events.AddressOwnersChanged(owners=owners):
                 self.table.set_address_owners(owners, own=self.node.record.node_id)
@@ -395,10 +403,13 @@ class _Control:
                 else:
                     log.warning(text, kind=kind.value, peer=peer, reason=kind.value)
 
-    def _handle_peer_event(self, event: events.RecordChanged | events.RecordGone | events.PeerChanged) -> None:
+    def _handle_peer_event(
+        self, event: events.RecordChanged | events.RecordGone | events.ProbingChanged | events.PeerChanged
+    ) -> None:
         record, link = event.record, event.link
         match event:
-            case events.RecordChanged():
+            case events.RecordChanged(reporter=reporter):
+                self.dials.record_received(record.endpoint, reporter)
                 self.table.set_link(record.node_id, link)
                 old_endpoint = self.publisher.endpoint_of(link)
                 self.publisher.publish_record(record, link)
@@ -409,9 +420,10 @@ class _Control:
                 self.publisher.remove_record(record, link)
                 if not self.publisher.has_endpoint(record.endpoint):  # a node that was upgraded has another id there
                     self._peers.close_sender(record.endpoint)
+            case events.ProbingChanged(is_probed=is_probed):
+                self.publisher.publish_link(record, link, is_probed=is_probed)
             case events.PeerChanged(is_up=up, why=why):
                 self.table.set_up(record.node_id, up=up)
-                self.publisher.publish_link(record, link, up=up)
                 if not up and not record.is_signed:
                     # its mark is in use until the peer notices its end
                     self._peers.close_sender(record.endpoint, UNSIGNED_PROTOCOL)

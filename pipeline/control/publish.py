@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from pipeline import limits
 from pipeline.address import Address, NodeId, parse
-from pipeline.endpoint import split_endpoint
+from pipeline.endpoint import is_wildcard, split_endpoint
 from pipeline.engines.api import Resend
 from pipeline.errors import PipelineError
 from pipeline.forwarding.route import FibDelete, FibEntry, FibKey, Kind, Side
@@ -23,7 +23,7 @@ from pipeline.messages import NodeRecord
 from pipeline.overlay.node import OverlayNode
 from pipeline.shm import repair
 from pipeline.shm.fib import ForwardingTableWriter
-from pipeline.shm.links_keys import LinkFigures, LinksKeysWriter, moved_endpoint
+from pipeline.shm.links_keys import LinkFigures, LinkRecord, LinksKeysWriter, UdpEndpoint, read_endpoint
 from pipeline.shm.region import Region
 
 Bells: TypeAlias = tuple[int, ...]
@@ -39,7 +39,7 @@ class _PublishedLink:
 
     node_id: NodeId
     name: str
-    is_up: bool = False
+    is_probed: bool = False
     endpoint: str | None = None
     """Endpoint in the peer's record.  The peer's datagrams may come from another one, behind a NAT for instance."""
     probes: tuple[int, int] | None = None
@@ -90,7 +90,7 @@ class Publisher:
             self._publish_sources(Side.HOST, None, [address for address, _ in record.addresses])
 
     def publish_record(self, record: NodeRecord, link: int) -> None:
-        """Write a peer's keys, addresses and endpoint; the state of its link stays."""
+        """Write a peer's keys and addresses; its endpoint becomes a candidate if it is new."""
         published = self._link(record, link)
         published.node_id, published.name = record.node_id, record.name
         self._incomplete.pop(link, None)
@@ -100,32 +100,55 @@ class Publisher:
         self._clear_keys(record, but={epoch for epoch, _ in _keys_of(record)})
         with self._keep_refused(link, record):
             self._publish_sources(Side.OVERLAY, record.node_id, [address for address, _ in record.addresses])
-        self.publish_link(record, link, up=published.is_up)
+        self.publish_link(record, link, is_probed=published.is_probed)
 
-    def publish_link(self, record: NodeRecord, link: int, *, up: bool) -> None:
-        """Write the endpoint for a peer's datagrams, and whether its link is up: probes are then sent."""
+    def publish_link(self, record: NodeRecord, link: int, *, is_probed: bool) -> None:
+        """Write whether the link is probed, and the endpoint of the record, to which only probes go at first.
+
+        An endpoint that has answered stays while the link is probed, until another one answers.
+        """
         published = self._link(record, link)
-        host, port = split_endpoint(record.endpoint)
-        endpoint: tuple[Address, int] | None = parse(host), port
-        scope = 0
         stored = self._links_keys.link(link)
-        if stored and up and published.is_up and published.endpoint == record.endpoint:
-            # may be another one, from which the peer's last datagram came
-            endpoint, scope = stored.endpoint, stored.scope
-        published.is_up, published.endpoint = up, record.endpoint
-        self._links_keys.set_link(link, node=record.node_id, up=up, endpoint=endpoint, scope=scope)
+        continues = stored is not None and stored.node == record.node_id and is_probed and published.is_probed
+        endpoint = stored.endpoint if stored is not None and continues else None
+        if stored is not None and continues and published.endpoint in (None, record.endpoint):
+            candidate = stored.candidate
+        else:
+            candidate = _udp_endpoint(record.endpoint)
+        published.is_probed, published.endpoint = is_probed, record.endpoint
+        if candidate == endpoint:
+            candidate = None
+        self._set_link(link, LinkRecord(record.node_id, is_probed, endpoint, candidate))
+
+    def _set_link(self, link: int, record: LinkRecord) -> None:
+        self._links_keys.set_link(link, record)
         self._has_new_links_keys = True
 
     def _link(self, record: NodeRecord, link: int) -> _PublishedLink:
-        return self._links.setdefault(link, _PublishedLink(record.node_id, record.name))
+        published = self._links.get(link)
+        if published is None:
+            stored = self._links_keys.link(link)  # of a predecessor: its session may be restored
+            is_probed = stored is not None and stored.node == record.node_id and stored.up
+            published = self._links[link] = _PublishedLink(record.node_id, record.name, is_probed)
+        return published
 
-    def move_endpoint(self, punt: bytes) -> None:
-        """Send a peer's datagrams to the other address from which a verified datagram of it came."""
-        link, endpoint, scope = moved_endpoint(punt)
+    def take_answered_endpoint(self, punt: bytes) -> NodeId | None:
+        """Send a peer's datagrams to the endpoint that has answered a probe; return the peer, None if unknown."""
+        link, endpoint = read_endpoint(punt)
         stored = self._links_keys.link(link)
-        if stored is not None:
-            self._links_keys.set_link(link, node=stored.node, up=stored.up, endpoint=endpoint, scope=scope)
-            self._has_new_links_keys = True
+        if stored is None or not stored.up:
+            return None
+        # A link without an endpoint needs no other candidate now: behind a NAT that of the record never answers.
+        candidate = stored.candidate if stored.endpoint is not None and stored.candidate != endpoint else None
+        self._set_link(link, LinkRecord(stored.node, stored.up, endpoint, candidate))
+        return stored.node
+
+    def take_candidate(self, punt: bytes) -> None:
+        """Probe the endpoint from which a verified datagram of a peer came."""
+        link, candidate = read_endpoint(punt)
+        stored = self._links_keys.link(link)
+        if stored is not None and stored.up and candidate != stored.endpoint:
+            self._set_link(link, LinkRecord(stored.node, stored.up, stored.endpoint, candidate))
 
     def remove_record(self, record: NodeRecord, link: int) -> None:
         """Remove a peer with its link, keys and addresses."""
@@ -294,7 +317,7 @@ class Publisher:
         Each comes with the figures of its link, and whether this node's own probes are answered.
         """
         for link, published in self._links.items():
-            if not published.is_up:
+            if not published.is_probed:
                 published.probes = None
                 continue
             figures = self._links_keys.link_figures(link)
@@ -311,6 +334,12 @@ class Publisher:
 def _ring(bells: Bells) -> None:
     for bell in bells:
         os.eventfd_write(bell, 1)
+
+
+def _udp_endpoint(text: str) -> UdpEndpoint | None:
+    """Return the endpoint of a record; None for a wildcard, to which nothing can be sent."""
+    host, port = split_endpoint(text)
+    return None if is_wildcard(text) else UdpEndpoint(parse(host), port)
 
 
 def _keys_of(record: NodeRecord) -> list[tuple[int, bytes | None]]:

@@ -20,10 +20,11 @@ from pipeline.control.health import Health
 from pipeline.control.nouns import Noun
 from pipeline.control.publish import Publisher
 from pipeline.control.resources import ControlResources
-from pipeline.drop_reasons import MembershipCounter
+from pipeline.drop_reasons import MembershipCounter, MessageRefusal
 from pipeline.forwarding.route import FibKey, Kind
 from pipeline.forwarding.sources import LocalSources
 from pipeline.forwarding.table import ForwardingTable
+from pipeline.io.dials import Dials
 from pipeline.keys.identity import fingerprint
 from pipeline.membership.trace import TraceBuffer
 from pipeline.shm import counters, ring
@@ -43,6 +44,7 @@ class ControlState(Protocol):
     publisher: Publisher
     sources: LocalSources
     admission: PeerAdmission
+    dials: Dials
     trace: TraceBuffer
     health: Health
 
@@ -266,7 +268,10 @@ def counts(control: ControlState) -> Row:
     """Return all counters of the data plane, of membership, of refused messages and of the interface."""
     found: Row = counters.totals(control.resources.region)
     found["membership"] = dict(control.cores.membership.counters)
-    found["refused"] = dict(control.admission.refusals)
+    found["refused"] = control.admission.refusals | {
+        MessageRefusal.RECORD_ENDPOINT: control.cores.node.directory.refused_endpoints,
+        MessageRefusal.DIAL: control.dials.refused,
+    }
     found["sources"] = len(control.sources)
     interface = psutil.net_io_counters(pernic=True, nowrap=False).get(control.resources.config.tun.interface)
     found["drops"]["tun_queue"] = interface.dropout if interface else 0

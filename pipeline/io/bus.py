@@ -121,12 +121,17 @@ def peer_receiver(
 
 
 def peer_sender(
-    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, curve: CurveKeys | None, *, protocol: int = 0
+    context: zmq.Context[zmq.Socket[bytes]],
+    endpoint: str,
+    curve: CurveKeys | None,
+    *,
+    protocol: int = 0,
+    is_repeated: bool = True,
 ) -> zmq.Socket[bytes]:
-    """Return a DEALER to "ADDR:PORT"; it reconnects for ever and queues nothing while it is not connected.
+    """Return a DEALER to "ADDR:PORT"; it queues nothing while it is not connected.
 
-    A connection for a `protocol` that is not the newest is marked, so that a node of this version, which gets messages
-    of the newest one on another connection, ignores it.
+    It reconnects for ever; if not `is_repeated`, it connects once.  A connection for a `protocol` that is not the newest
+    is marked, so that a node of this version, which gets messages of the newest one on another connection, ignores it.
     """
     sock = context.socket(zmq.DEALER)
     if 0 < protocol < PROTOCOLS[1]:
@@ -134,7 +139,7 @@ def peer_sender(
     sock.setsockopt(zmq.LINGER, 0)
     sock.setsockopt(zmq.IMMEDIATE, 1)
     sock.setsockopt(zmq.SNDHWM, SEND_QUEUE)
-    sock.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+    sock.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS if is_repeated else -1)
     sock.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
     sock.setsockopt(zmq.CONNECT_TIMEOUT, HANDSHAKE_MS)
     sock.setsockopt(zmq.TCP_MAXRT, UNACKNOWLEDGED_MS)

@@ -22,7 +22,11 @@ from zmq.auth.asyncio import AsyncioAuthenticator
 from pipeline import limits
 from pipeline.io import bus
 from pipeline.io.bus import Batch
+from pipeline.io.dials import Dials
 from pipeline.messages import protocol_of
+
+ANSWER_CHECK_S = 0.02
+"""Time between two looks whether a connection stands: ZeroMQ has no event that costs less."""
 
 
 @dataclass(slots=True)
@@ -41,6 +45,7 @@ class PeerSockets:
         *,
         listener: int,
         listen: str,
+        dials: Dials,
         handle_messages: Callable[[int, Batch], None],
         handle_failures: Callable[[Batch], None],
         pause_s: Callable[[], float],
@@ -53,6 +58,7 @@ class PeerSockets:
         self._context = context
         self._listener = listener
         self._listen = listen
+        self._dials = dials
         self._handle_messages = handle_messages
         self._handle_failures = handle_failures
         self._pause_s = pause_s
@@ -61,6 +67,8 @@ class PeerSockets:
         self._senders: dict[str, dict[tuple[int, int], zmq.Socket[bytes]]] = {}
         """By endpoint, then by number of the key and protocol: a node of an older protocol cuts a connection off on
         which it gets messages of a newer one."""
+        self._tried_once: set[str] = set()
+        """Endpoints that had not answered when their sockets were opened: these connect only once."""
         self._authenticator: AsyncioAuthenticator | None = None
 
     # ---------------------------------------------------------------- keys
@@ -101,19 +109,48 @@ class PeerSockets:
 
         The message is lost if there is no connection yet; ZMQError if there cannot be one.
         """
-        senders = self._senders.get(endpoint)
-        if senders is None:
-            if len(self._senders) >= 2 * limits.NODES_MAX:
-                self.close_sender(next(iter(self._senders)))
-            senders = self._senders[endpoint] = {}
-        protocol = protocol_of(data)
+        if endpoint not in self._senders and not self._open(endpoint):
+            return
+        if self._send(endpoint, data):
+            self._dials.answered(endpoint)
+        elif endpoint in self._tried_once and self._dials.is_free(endpoint):
+            self.close_sender(endpoint)  # it had answered: connect again without the long wait
+            self._open(endpoint)
+
+    def _open(self, endpoint: str) -> bool:
+        """Begin to connect to an endpoint; return False if it is put off."""
+        now = self._loop.time()
+        if not self._dials.begin(endpoint, now):
+            return False
+        if len(self._senders) >= 2 * limits.NODES_MAX:
+            self.close_sender(next(iter(self._senders)))
+        self._senders[endpoint] = {}
+        if not self._dials.is_free(endpoint):
+            self._tried_once.add(endpoint)
+            self._loop.call_later(ANSWER_CHECK_S, self._await_answer, endpoint, now)
+        return True
+
+    def _send(self, endpoint: str, data: bytes) -> bool:
+        senders, is_repeated, protocol = self._senders[endpoint], endpoint not in self._tried_once, protocol_of(data)
         for number in self.numbers():
             if (number, protocol) not in senders:
                 curve = self._keys[number].curve
-                senders[number, protocol] = bus.peer_sender(self._context, endpoint, curve, protocol=protocol)
-        for number in self.numbers():
-            if bus.send(senders[number, protocol], data):
-                return
+                senders[number, protocol] = bus.peer_sender(
+                    self._context, endpoint, curve, protocol=protocol, is_repeated=is_repeated
+                )
+        return any(bus.send(senders[number, protocol], data) for number in self.numbers())
+
+    def _await_answer(self, endpoint: str, since: float) -> None:
+        """Close the connections to an endpoint that has not answered in time."""
+        senders = self._senders.get(endpoint)
+        if senders is None or self._dials.is_free(endpoint):
+            return
+        if any(sender.poll(0, zmq.POLLOUT) for sender in senders.values()):
+            self._dials.answered(endpoint)
+        elif self._loop.time() >= since + limits.DIAL_ANSWER_S:
+            self.close_sender(endpoint)
+        else:
+            self._loop.call_later(ANSWER_CHECK_S, self._await_answer, endpoint, since)
 
     def close_sender(self, endpoint: str, protocol: int | None = None) -> None:
         """Close the connections to an endpoint, or those for one protocol."""
@@ -121,6 +158,7 @@ class PeerSockets:
         for kind in [kind for kind in senders if protocol in (None, kind[1])]:
             senders.pop(kind).close(linger=0)
         if not senders:
+            self._tried_once.discard(endpoint)
             self._senders.pop(endpoint, None)
 
     def close(self, linger_ms: int) -> None:

@@ -30,8 +30,9 @@ import enum
 import hashlib
 from collections.abc import Iterator
 
+from pipeline import endpoint as endpoints
 from pipeline import limits
-from pipeline.address import NodeId
+from pipeline.address import Address, NodeId, is_in_prefix, is_unicast
 from pipeline.messages import NodeRecord
 
 DIGEST_BYTES = 8
@@ -59,6 +60,8 @@ class Directory:
         self._tombstones: dict[NodeId, tuple[NodeRecord, float]] = {}
         """The removed record and expiry time, oldest first."""
         self._digest = _fingerprint(own)
+        self.refused_endpoints = 0
+        """Records and messages with an endpoint that no peer can have."""
 
     @property
     def own(self) -> NodeRecord:
@@ -92,6 +95,28 @@ class Directory:
     def others(self) -> Iterator[NodeRecord]:
         """Return the records of all other nodes."""
         return iter(self._others.values())
+
+    def admits_endpoint(self, endpoint: str, hint: str) -> bool:
+        """Return whether a peer can have the endpoint; `hint` is the address from which the message came, or empty.
+
+        A wildcard is admitted: nothing is sent there.  An address of this host's loopback is one only for nodes on this
+        host.  Datagrams to an address in this node's derived prefixes would enter the overlay again.
+        """
+        try:
+            address = endpoints.address_of(endpoint)
+        except ValueError:
+            return True  # a driver without endpoints, as in some tests
+        if address.is_loopback:
+            admitted = endpoints.is_loopback(self._own.endpoint) or endpoints.is_loopback(hint)
+        else:
+            admitted = address.is_unspecified or (is_unicast(address.packed) and not self._is_inner(address.packed))
+        self.refused_endpoints += not admitted
+        return admitted
+
+    def _is_inner(self, address: Address) -> bool:
+        if self._own.explicit_addresses:
+            return any(address == own for own, _ in self._own.addresses)
+        return any(is_in_prefix(address, own, prefix) for own, prefix in self._own.addresses)
 
     def merge(self, record: NodeRecord, *, is_alive: bool, is_direct: bool) -> Merge:
         """Take a record of another node, as the table at the top of this file states.

@@ -28,6 +28,8 @@ class RecordChanged(msgspec.Struct, frozen=True):
     record: NodeRecord
     link: int
     """Link index of the node."""
+    reporter: str = ""
+    """Address of the host that has sent the record; empty if it was restored."""
 
 
 class RecordGone(msgspec.Struct, frozen=True):
@@ -37,8 +39,16 @@ class RecordGone(msgspec.Struct, frozen=True):
     link: int
 
 
+class ProbingChanged(msgspec.Struct, frozen=True):
+    """The peer holds our key: probe its endpoint, and report an echo by `handle_echo`; or probe it no more."""
+
+    record: NodeRecord
+    link: int
+    is_probed: bool
+
+
 class PeerChanged(msgspec.Struct, frozen=True):
-    """The link to a node is up, so it holds our key and packets may be sent, or down."""
+    """The link to a node is up, so it holds our key, its endpoint has answered and packets may be sent; or down."""
 
     record: NodeRecord
     link: int
@@ -101,6 +111,8 @@ class NoticeKind(enum.StrEnum):
     """A node runs another engine: no packets pass between it and this node."""
     NO_ANSWER = "no_answer"
     """An endpoint given by `--peer` has not answered: a mistyped address, a firewall, or another network key."""
+    NO_ECHO = "no_echo"
+    """Messages of a node arrive, but no datagram passes: a firewall, or a record with the endpoint of a stranger."""
     OVERLAY_FULL = "overlay_full"
     """The overlay has NODES_MAX nodes already."""
 
@@ -118,6 +130,7 @@ NodeEvent: TypeAlias = (
     RouteChanged
     | RecordChanged
     | RecordGone
+    | ProbingChanged
     | PeerChanged
     | AddressOwnersChanged
     | AddressMoved

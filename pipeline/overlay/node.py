@@ -120,7 +120,7 @@ class OverlayNode:
         self._address_owners = AddressOwners(config.members.rank)
         self._address_attempt = 0
         """Number of the pair of derived addresses in use."""
-        directory = Directory(self._first_record(derive_id(config.identity.public_key, 0)))
+        self.directory = directory = Directory(self._first_record(derive_id(config.identity.public_key, 0)))
         self._envelopes = Envelopes(config.identity)
         self._transmitter = Transmitter(directory, self._envelopes)
         self._view = config.view(
@@ -317,6 +317,12 @@ class OverlayNode:
         self._begin_input(now)
         self._sessions.handle_probes(peer, now, are_answered=are_answered)
 
+    def handle_echo(self, peer: NodeId, now: float) -> None:
+        """An endpoint of a peer has answered a probe: datagrams arrive there."""
+        self._begin_input(now)
+        self._sessions.handle_echo(peer, now)
+        self._settle(now)
+
     def handle_rtt(self, peer: NodeId, rtt_s: float, now: float) -> None:
         """The round-trip time of a link was measured; ignored while the link is down."""
         self._begin_input(now)
@@ -406,8 +412,8 @@ class OverlayNode:
 
     @property
     def is_acknowledged(self) -> bool:
-        """True if every peer with a link up has this node's present record, and so its keys."""
-        return all(peer.acked_stamp == self.record.stamp for peer in self._peer_table.peers.values() if peer.is_up)
+        """True if every peer that can open this node's datagrams has this node's present record, and so its keys."""
+        return all(peer.acked_stamp == self.record.stamp for peer in self._peer_table.peers.values() if peer.is_probed)
 
     # ---- outputs
 

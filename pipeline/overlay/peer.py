@@ -3,15 +3,18 @@
     state          signal         next           when
     DOWN           UNKNOWN        INITIALIZING   the peer sends messages but does not hold our record
     DOWN           OUTDATED       INITIALIZING   it holds an older version of our record
-    DOWN           ACKNOWLEDGED   UP             it holds the current version: it can open our datagrams
-    INITIALIZING   ACKNOWLEDGED   UP
-    UP             OUTDATED       UP             our record has changed since; the new version is under way
-    UP             UNKNOWN        INITIALIZING   the peer lost our record: it timed us out, or forgot us
+    DOWN           ACKNOWLEDGED   PROBING        it holds the current version: it can open our datagrams
+    INITIALIZING   ACKNOWLEDGED   PROBING
+    PROBING        ECHO           UP             an endpoint of the peer has answered a probe of the data plane
+    PROBING, UP    OUTDATED       the same       our record has changed since; the new version is under way
+    PROBING, UP    UNKNOWN        INITIALIZING   the peer lost our record: it timed us out, or forgot us
     any            GOODBYE        DOWN           the peer stops
     any            TIMEOUT        DOWN           no message for LINK_TIMEOUT_S
     any            RESTARTED      DOWN           the peer has a new incarnation; another signal follows
 
-The states are those of the three-way handshake of RFC 5303.  A link is up on each side on its own.  A node that has
+The states are those of the three-way handshake of RFC 5303, and PROBING.  Messages acknowledge what any member can
+write into a record, also the endpoint of a stranger; an echo comes only from where our datagrams arrive.  A link is up
+on each side on its own.  A node that has
 timed out its peer reports UNKNOWN to it, so a path that is broken in one direction is soon down in both.
 
 Heartbeats are sent every HELLO_INTERVAL_S; rarely where the probes of the data plane are answered, as probes are signs
@@ -43,6 +46,7 @@ class PeerState(enum.StrEnum):
 
     DOWN = "down"
     INITIALIZING = "initializing"
+    PROBING = "probing"
     UP = "up"
 
 
@@ -52,6 +56,7 @@ class Signal(enum.Enum):
     ACKNOWLEDGED = enum.auto()
     OUTDATED = enum.auto()
     UNKNOWN = enum.auto()
+    ECHO = enum.auto()
     GOODBYE = enum.auto()
     TIMEOUT = enum.auto()
     RESTARTED = enum.auto()
@@ -69,13 +74,20 @@ class Action(enum.Enum):
 TRANSITIONS: Mapping[tuple[PeerState, Signal], PeerState] = {
     (PeerState.DOWN, Signal.UNKNOWN): PeerState.INITIALIZING,
     (PeerState.DOWN, Signal.OUTDATED): PeerState.INITIALIZING,
-    (PeerState.DOWN, Signal.ACKNOWLEDGED): PeerState.UP,
+    (PeerState.DOWN, Signal.ACKNOWLEDGED): PeerState.PROBING,
+    (PeerState.DOWN, Signal.ECHO): PeerState.DOWN,
     (PeerState.INITIALIZING, Signal.UNKNOWN): PeerState.INITIALIZING,
     (PeerState.INITIALIZING, Signal.OUTDATED): PeerState.INITIALIZING,
-    (PeerState.INITIALIZING, Signal.ACKNOWLEDGED): PeerState.UP,
+    (PeerState.INITIALIZING, Signal.ACKNOWLEDGED): PeerState.PROBING,
+    (PeerState.INITIALIZING, Signal.ECHO): PeerState.INITIALIZING,
+    (PeerState.PROBING, Signal.UNKNOWN): PeerState.INITIALIZING,
+    (PeerState.PROBING, Signal.OUTDATED): PeerState.PROBING,
+    (PeerState.PROBING, Signal.ACKNOWLEDGED): PeerState.PROBING,
+    (PeerState.PROBING, Signal.ECHO): PeerState.UP,
     (PeerState.UP, Signal.UNKNOWN): PeerState.INITIALIZING,
     (PeerState.UP, Signal.OUTDATED): PeerState.UP,
     (PeerState.UP, Signal.ACKNOWLEDGED): PeerState.UP,
+    (PeerState.UP, Signal.ECHO): PeerState.UP,
     **{(state, Signal.GOODBYE): PeerState.DOWN for state in PeerState},
     **{(state, Signal.TIMEOUT): PeerState.DOWN for state in PeerState},
     **{(state, Signal.RESTARTED): PeerState.DOWN for state in PeerState},
@@ -186,6 +198,11 @@ class Peer:
         return self.state is PeerState.UP
 
     @property
+    def is_probed(self) -> bool:
+        """True if the peer can open our datagrams, so that probes show whether they arrive."""
+        return self.state in (PeerState.PROBING, PeerState.UP)
+
+    @property
     def is_alive(self) -> bool:
         """True if messages arrive from the peer, in one direction at least."""
         return self.state is not PeerState.DOWN
@@ -220,7 +237,7 @@ class Peer:
             return min(self._backoff.next_at, forget_at) if self.is_kept else self._rounded_up(forget_at)
         if not self.is_kept:
             return self._rounded_up(self._timeout_at)
-        return min(self._next_heartbeat_at if self.is_up else self._backoff.next_at, self._timeout_at)
+        return min(self._next_heartbeat_at if self.is_probed else self._backoff.next_at, self._timeout_at)
 
     def _rounded_up(self, at: float) -> float:
         """Return a common later time: sessions that are not kept are many, and are checked together."""
@@ -237,6 +254,10 @@ class Peer:
         without_message_s = max(self._pace.timeout_s, 3 * self._probed_heartbeat_s)
         return min(self.last_seen_at + self._pace.timeout_s, self._last_message_at + without_message_s)
 
+    def has_no_echo(self, now: float) -> bool:
+        """Return whether probes of the peer have had no answer for long, although its messages arrive."""
+        return self.state is PeerState.PROBING and now - self._backoff.since >= limits.ANSWER_EXPECTED_S
+
     def next_action(self, now: float) -> Action:
         """Return the action that is due; a message that is sent sets the next time."""
         if self.state is PeerState.DOWN:
@@ -248,8 +269,8 @@ class Peer:
 
     # ---- signals
 
-    def handle(self, signal: Signal, now: float) -> bool:
-        """Take a signal.  Returns whether the link went up or down."""
+    def handle(self, signal: Signal, now: float) -> None:
+        """Take a signal."""
         before = self.state
         self.state = TRANSITIONS[before, signal]
         if self.state is PeerState.DOWN:
@@ -258,7 +279,6 @@ class Peer:
             self.message_received(now)
         if self.state is not before:
             self._enter(now)
-        return (before is PeerState.UP) is not self.is_up
 
     def _enter(self, now: float) -> None:
         """Set the timers of the new state."""
@@ -266,7 +286,7 @@ class Peer:
         self._doubted_since = None
         if self.state is PeerState.DOWN:
             self.acked_stamp = None
-        if self.is_up:
+        if self.is_probed:
             self._heartbeat_at = now + self._pace.heartbeat_s
 
     def resume(self, acked_stamp: Stamp, now: float) -> None:
@@ -287,7 +307,7 @@ class Peer:
         self.is_kept = is_kept
         if is_kept:
             self.message_received(now)
-            if not self.is_up:
+            if not self.is_probed:
                 self.call_now(now)
 
     def postpone_forgetting(self, now: float) -> None:
@@ -343,7 +363,7 @@ class Peer:
 
     def other_message_sent(self, now: float) -> None:
         """Note that another message was sent, which is as good a sign of life as a heartbeat."""
-        if self.is_up:
+        if self.is_probed:
             self._heartbeat_at = now + self._pace.heartbeat_s
 
     def hello_sent(self, own: Stamp, now: float) -> None:
@@ -361,4 +381,4 @@ class Peer:
 
     def may_answer_heartbeat(self, now: float) -> bool:
         """Return whether our last heartbeat is old enough to answer one; two nodes that answer at once never end."""
-        return self.is_up and self._heartbeat_at - now < self._pace.heartbeat_s / 2
+        return self.is_probed and self._heartbeat_at - now < self._pace.heartbeat_s / 2

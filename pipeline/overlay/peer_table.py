@@ -2,7 +2,8 @@
 
     learn(record) ──NEW────▶ new session, new link index           RecordChanged
                   ──NEWER──▶ the session continues or restarts     RecordChanged
-    signal        ─────────▶ state table of the session            PeerChanged, if its link went up or down
+    signal        ─────────▶ state table of the session            PeerChanged, if its link went up or down;
+                                                                   ProbingChanged, if probes begin or end
     forget        ─────────▶ record removed, link index released   RecordGone
 
 The table sends nothing and chooses no time: sessions.py sends, and serves each peer that is due.  directory.py decides
@@ -24,7 +25,15 @@ from pipeline.overlay import records, refusals
 from pipeline.overlay.directory import Directory, Merge
 from pipeline.overlay.directory_view import DirectoryView
 from pipeline.overlay.envelopes import Envelopes
-from pipeline.overlay.events import NodeEvent, Notice, NoticeKind, PeerChanged, RecordChanged, RecordGone
+from pipeline.overlay.events import (
+    NodeEvent,
+    Notice,
+    NoticeKind,
+    PeerChanged,
+    ProbingChanged,
+    RecordChanged,
+    RecordGone,
+)
 from pipeline.overlay.link import LinkTable
 from pipeline.overlay.members import Members, Objection
 from pipeline.overlay.peer import Peer, Signal
@@ -90,8 +99,10 @@ class PeerTable:
             peer.call_now(now)
             self.deadlines.set(peer.record.node_id, peer.due)
 
-    def learn(self, record: NodeRecord, now: float, *, is_direct: bool) -> Refused | None:
-        """Take another node's record, which was verified; `is_direct`: it came from that node itself.
+    def learn(self, record: NodeRecord, now: float, *, is_direct: bool, reporter: str = "") -> Refused | None:
+        """Take another node's record, which was verified and sent by host `reporter`.
+
+        `is_direct`: it came from that node itself.
 
         Returns why it was refused, or None if it is held now.
         """
@@ -112,12 +123,12 @@ class PeerTable:
         record = self._share(record)
         verdict = self.directory.merge(record, is_alive=is_alive, is_direct=is_direct)
         if verdict is Merge.NEW:
-            self.add(record, now)
+            self.add(record, now, reporter=reporter)
             return None
         if verdict in (Merge.NEWER, Merge.SAME):
             assert peer is not None, "a held record has a session"
             if verdict is Merge.NEWER:
-                self._renew(peer, record, now)
+                self._renew(peer, record, now, reporter)
             else:
                 self.view.refresh(peer, now)
             return None
@@ -190,7 +201,7 @@ class PeerTable:
                 return peer.record
         return None
 
-    def add(self, record: NodeRecord, now: float) -> None:
+    def add(self, record: NodeRecord, now: float, *, reporter: str = "") -> None:
         """Create a session with a node whose record the directory has just taken."""
         node_id = record.node_id
         is_kept = self.view.keeps_session(node_id)
@@ -198,35 +209,39 @@ class PeerTable:
         self.peers[node_id] = peer
         link = self.links.allocate(node_id)
         assert link is not None, "as many indices as records"
-        self._announce(peer)
+        self._announce(peer, reporter)
         self.deadlines.set(node_id, peer.due)
 
-    def _renew(self, peer: Peer, record: NodeRecord, now: float) -> None:
+    def _renew(self, peer: Peer, record: NodeRecord, now: float, reporter: str) -> None:
         """Give a session the newer record of its peer, which may be another incarnation or another node."""
         if (peer.record.incarnation, peer.record.public_key) != (record.incarnation, record.public_key):
             peer.begin_incarnation()
             self.signal(peer, Signal.RESTARTED, now, "restarted")
         peer.record = record
-        if not peer.is_up:
+        if not peer.is_probed:
             peer.postpone_forgetting(now)
             peer.call_now(now)
-        self._announce(peer)
+        self._announce(peer, reporter)
         self.deadlines.set(record.node_id, peer.due)
 
-    def _announce(self, peer: Peer) -> None:
+    def _announce(self, peer: Peer, reporter: str) -> None:
         """Report the record of a peer, as soon as its datagrams can be opened."""
         if peer.record.has_keys:
             peer.is_announced = True
-            self.events.append(RecordChanged(peer.record, self.link_of(peer)))
+            self.events.append(RecordChanged(peer.record, self.link_of(peer), reporter))
 
     # ---- sessions
 
     def signal(self, peer: Peer, signal: Signal, now: float, why: str) -> None:
         """Pass a signal to the session of a peer."""
-        if peer.handle(signal, now):
+        was_up, was_probed, link = peer.is_up, peer.is_probed, self.link_of(peer)
+        peer.handle(signal, now)
+        if peer.is_probed is not was_probed:
+            self.events.append(ProbingChanged(peer.record, link, peer.is_probed))
+        if peer.is_up is not was_up:
             if peer.is_up:
                 self._members.note_link(peer.record)
-            self.events.append(PeerChanged(peer.record, self.link_of(peer), peer.is_up, why))
+            self.events.append(PeerChanged(peer.record, link, peer.is_up, why))
             self._abandon_former(peer.record, now)
         self.deadlines.set(peer.record.node_id, peer.due)
 

@@ -87,12 +87,12 @@ class Receiver:
         own = self._peer_table.own
         sender = self._sender_of(frame)
         if sender is None or (frame.receiver, frame.receiver_incarnation) != (own.node_id, own.incarnation):
-            self._show_own_record(endpoints.fill_in(frame.endpoint, hint), now)
+            self._show_own_record(frame.endpoint, hint, now)
             return None
         content = self._envelopes.open(own, sender, frame)
         if content is None and frame.record is None:
             # This node holds another record of that id: of another start, or of another identity.
-            self._show_own_record(endpoints.fill_in(frame.endpoint, hint), now)
+            self._show_own_record(frame.endpoint, hint, now)
             return None
         if content is None:
             raise WireError(MessageRefusal.SEAL)
@@ -157,8 +157,9 @@ class Receiver:
             raise WireError(MessageRefusal.MESSAGE_MALFORMED)
         return record
 
-    def _show_own_record(self, endpoint: str, now: float) -> None:
-        if self._greetings.take(1, now):
+    def _show_own_record(self, listens: str, hint: str, now: float) -> None:
+        endpoint = endpoints.fill_in(listens, hint)
+        if self._peer_table.directory.admits_endpoint(endpoint, hint) and self._greetings.take(1, now):
             self._transmitter.greet(endpoint)
 
     # ---- protocol 1

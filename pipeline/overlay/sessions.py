@@ -6,8 +6,9 @@ seed that is due sends, times out or is forgotten.
     A (knows an endpoint)                  B
     Greeting(dialled=endpoint) ──────────▶ learns A's record, without its keys
       learns B ◀────────────────────────── Hello(dialled_by_peer=endpoint)
-    Hello(acked_stamp=B's) ──────────────▶ up: A can open B's datagrams; B has A's keys, and introduces A to all others
-      up: B can open A's datagrams ◀────── Heartbeat(acked_stamp=A's), DirectoryUpdate with all others
+    Hello(acked_stamp=B's) ──────────────▶ probing: A can open B's datagrams; B has A's keys, and introduces A to all
+      probing: B can open A's datagrams ◀─ Heartbeat(acked_stamp=A's), DirectoryUpdate with all others
+      up: an echo of B has arrived           up: an echo of A has arrived
     Heartbeats, each with the digest of the directory; a node with another digest sends a DirectorySummary
 
 All but the Greeting is sealed for the receiver (envelopes.py).  Whatever is lost is repeated: a Hello until it is
@@ -42,7 +43,7 @@ from pipeline.messages import (
 )
 from pipeline.overlay import refusals
 from pipeline.overlay.directory import Merge
-from pipeline.overlay.events import NodeIdMoved, NoticeKind, PeerChanged
+from pipeline.overlay.events import NodeIdMoved, NoticeKind, PeerChanged, ProbingChanged
 from pipeline.overlay.id_conflicts import Finding, IdConflicts, may_have_sent
 from pipeline.overlay.leads import Leads
 from pipeline.overlay.members import Members
@@ -115,6 +116,8 @@ class Sessions:
         """Take a Greeting.  It proves nothing but that its node made the record at some time."""
         record = msgspec.structs.replace(greeted.record, endpoint=endpoints.fill_in(greeted.record.endpoint, hint))
         own = self._peer_table.own
+        if not self._peer_table.directory.admits_endpoint(record.endpoint, hint):
+            return
         if (record.public_key, record.incarnation) == (own.public_key, own.incarnation):
             self.seeds.answered(greeted.dialled, own.node_id)
             return
@@ -127,7 +130,7 @@ class Sessions:
         is_new = peer is None
         if is_new and self._peer_table.directory.is_full:
             self._make_room(now)
-        refused = self._learn(record, now, is_direct=False)
+        refused = self._learn(record, now, is_direct=False, hint=hint)
         if refused is not None:
             self._refuse(record, refused)
             return
@@ -154,7 +157,7 @@ class Sessions:
                     self._leads.add(message.records, now)
                 elif peer is not None:
                     for record in message.records:
-                        self._on_report(message.sender, record, now)
+                        self._on_report(message.sender, record, hint, now)
             case Heartbeat() | DirectorySummary() | Goodbye():
                 peer = self.identify_sender(message, hint, now)
                 if peer is not None:
@@ -172,14 +175,16 @@ class Sessions:
                 peer.message_received(now)
             return peer
         if peer is None or (not peer.record.is_signed and message.incarnation > peer.record.incarnation):
-            self._transmitter.call_unsigned(endpoints.fill_in(message.endpoint, hint))
+            endpoint = endpoints.fill_in(message.endpoint, hint)
+            if self._peer_table.directory.admits_endpoint(endpoint, hint):
+                self._transmitter.call_unsigned(endpoint)
         return None
 
     def _follow_endpoint(self, peer: Peer, listens: str, hint: str, now: float) -> None:
         """Update the endpoint of a peer that listens on a wildcard address and sends from another one than before."""
         seen = endpoints.fill_in(listens, hint)
         if seen not in (listens, peer.record.endpoint):
-            self._learn(msgspec.structs.replace(peer.record, endpoint=seen), now, is_direct=True)
+            self._learn(msgspec.structs.replace(peer.record, endpoint=seen), now, is_direct=True, hint=hint)
 
     def _on_hello(self, hello: Hello, hint: str, now: float) -> None:
         assert hello.record is not None, "a Hello without a record is refused when it is read"
@@ -187,7 +192,7 @@ class Sessions:
         is_new = record.node_id not in self._peer_table.peers
         if is_new and self._peer_table.directory.is_full:
             self._make_room(now)
-        refused = self._learn(record, now, is_direct=True)
+        refused = self._learn(record, now, is_direct=True, hint=hint)
         if refused is not None:
             self._refuse(record, refused)
             return
@@ -197,7 +202,7 @@ class Sessions:
         peer.last_number = hello.number
         peer.window.take(hello.number)
         self.seeds.answered(hello.dialled_by_peer, record.node_id)
-        if not (hello.dialled and peer.is_up):
+        if not (hello.dialled and peer.is_probed):
             # A caller of an endpoint does not know its node.  Its Hello acknowledges nothing, and does not mean a loss.
             self._on_acknowledgement(peer, hello.acked_stamp, now)
         self._reply_to_hello(peer, hello, now, is_new=is_new)
@@ -236,7 +241,7 @@ class Sessions:
                 # The node of that record is not alive: it is our former process, and its clock was ahead of ours.
                 self._follow_incarnation(record, now)
             elif record.node_id == own.node_id or record.public_key == own.public_key:
-                self._learn(record, now, is_direct=False)
+                self._learn(record, now, is_direct=False, hint=hint)
                 is_clone = refusal.reason == RefusalReason.CLONE and record.public_key == own.public_key
                 if is_clone and self._id_conflicts.is_kept_out(record, now, has_links=has_links):
                     self._notice_taken(record)
@@ -251,11 +256,13 @@ class Sessions:
         if is_pinned and not has_links and self._id_conflicts.outlasts_dead_node(own.name, now):
             self._peer_table.notice(NoticeKind.NAME_TAKEN, own.name, refusals.pinned_text(own, refuser))
 
-    def _on_report(self, reporter: NodeId, record: NodeRecord, now: float) -> None:
+    def _on_report(self, reporter: NodeId, record: NodeRecord, hint: str, now: float) -> None:
         """Take a record from another node than its own, and try the endpoint at which that one sees it."""
         if not record.has_keys and record.public_key != self._peer_table.own.public_key:
             return
-        self._learn(record, now, is_direct=False)
+        if not self._peer_table.directory.admits_endpoint(record.endpoint, hint):
+            return
+        self._learn(record, now, is_direct=False, hint=hint)
         peer = self._peer_table.peers.get(record.node_id)
         if peer is not None and not peer.is_alive:
             peer.endpoint_reported(reporter, record.endpoint)
@@ -298,7 +305,7 @@ class Sessions:
             self._peer_table.update_own(now, newer_than=acked_stamp[1])
         peer.acked(acked_stamp)
         is_current = acked_stamp == self._peer_table.own.stamp
-        self._peer_table.signal(peer, Signal.ACKNOWLEDGED if is_current else Signal.OUTDATED, now, "linked")
+        self._peer_table.signal(peer, Signal.ACKNOWLEDGED if is_current else Signal.OUTDATED, now, "acknowledged")
 
     def handle_probes(self, node_id: NodeId, now: float, *, are_answered: bool) -> None:
         """Note that the data plane received a peer's probes; `are_answered`: and the peer's answers to its own."""
@@ -308,14 +315,22 @@ class Sessions:
             peer.probes_received(now, heartbeat_s=heartbeat_s, are_answered=are_answered)
             self._peer_table.deadlines.set(node_id, peer.due)
 
+    def handle_echo(self, node_id: NodeId, now: float) -> None:
+        """Note that an endpoint of a peer has answered a probe of the data plane, so datagrams arrive there."""
+        peer = self._peer_table.peers.get(node_id)
+        if peer is not None:
+            self._peer_table.signal(peer, Signal.ECHO, now, "linked")
+
     # ---- records
 
-    def _learn(self, record: NodeRecord, now: float, *, is_direct: bool) -> Refused | None:
-        """Take a record.  Returns why it was refused, if its node has to learn that."""
+    def _learn(self, record: NodeRecord, now: float, *, is_direct: bool, hint: str = "") -> Refused | None:
+        """Take a record that came from address `hint`.  Returns why it was refused, if its node has to learn that."""
         own = self._peer_table.own
+        if not self._peer_table.directory.admits_endpoint(record.endpoint, hint):
+            return None
         if record.node_id == own.node_id or record.public_key == own.public_key:
             return self._on_own_id(record, now, is_direct=is_direct)
-        return self._peer_table.learn(record, now, is_direct=is_direct)
+        return self._peer_table.learn(record, now, is_direct=is_direct, reporter=hint)
 
     def _make_room(self, now: float) -> None:
         """Forget a peer that is known only from other nodes: a node that sends for itself has precedence."""
@@ -429,13 +444,16 @@ class Sessions:
                 self._forget(peer, now)
                 return
             case Action.SEND:
-                if peer.is_up and peer.acked_stamp == self._peer_table.own.stamp:
+                if peer.is_probed and peer.acked_stamp == self._peer_table.own.stamp:
                     self._transmitter.send_heartbeat(peer)
                 else:
                     self._transmitter.send_hello(peer, now)
                 if not peer.record.is_signed and not peer.is_alive:
                     self._transmitter.greet(peer.endpoint, dialled=peer.endpoint)  # it may have been upgraded
                 peer.keepalive_sent(now)
+                if peer.has_no_echo(now):
+                    text = f"{peer.record.name} answers no probe at {peer.record.endpoint}: is its UDP port open?"
+                    self._peer_table.notice(NoticeKind.NO_ECHO, peer.record.name, text)
             case Action.NOTHING:
                 pass
         self._peer_table.deadlines.set(peer.record.node_id, peer.due)
@@ -480,5 +498,6 @@ class Sessions:
             if saved.acked_stamp is not None:
                 peer.resume(saved.acked_stamp, now)
                 link = self._peer_table.link_of(peer)
+                self._peer_table.events.append(ProbingChanged(peer.record, link, is_probed=True))
                 self._peer_table.events.append(PeerChanged(peer.record, link, is_up=True, why="restored"))
         self._peer_table.update_own(now, newer_than=snapshot.own.version + limits.RESTORE_STEP)

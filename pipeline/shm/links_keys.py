@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from pipeline.address import Address, NodeId
 from pipeline.shm._native import ffi, lib
@@ -24,14 +25,25 @@ WINDOW_REST_S = 1.0
 _FREE, _TAKEN = 0, 1
 
 
+class UdpEndpoint(NamedTuple):
+    """Address and port of a peer's datagrams; `scope` is the interface on which a link-local address is valid."""
+
+    address: Address
+    port: int
+    scope: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class LinkRecord:
-    """A link as the stages see it; endpoint None: not known yet."""
+    """A link as the stages see it."""
 
     node: NodeId
     up: bool
-    endpoint: tuple[Address, int] | None
-    scope: int
+    """True if probes are sent."""
+    endpoint: UdpEndpoint | None
+    """Has answered a probe: datagrams go there."""
+    candidate: UdpEndpoint | None
+    """Has not answered yet: probes go there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +84,10 @@ class LinksKeysWriter:
 
     # ---------------------------------------------------------------- links
 
-    def set_link(
-        self, index: int, *, node: NodeId, up: bool, endpoint: tuple[Address, int] | None, scope: int = 0
-    ) -> None:
-        """Set peer, state and endpoint (packed address and port) of a link; ValueError if a value is out of bounds.
-
-        `scope` is the index of the interface on which a link-local address is valid.
-        """
-        address, port = endpoint or (b"", 0)
-        family = {0: 0, 4: socket.AF_INET, 16: socket.AF_INET6}[len(address)]
-        _check(lib.mp_link_set(self._region.native, index, node, up, family, address, port, scope), "link", index)
+    def set_link(self, index: int, link: LinkRecord) -> None:
+        """Write a link; ValueError if a value is out of bounds."""
+        endpoint, candidate = _native_endpoint(link.endpoint), _native_endpoint(link.candidate)
+        _check(lib.mp_link_set(self._region.native, index, link.node, link.up, endpoint, candidate), "link", index)
 
     def clear_link(self, index: int) -> None:
         """Free the index."""
@@ -94,10 +100,8 @@ class LinksKeysWriter:
         assert consistent, "this is the only writer"
         if not record.node:
             return None
-        size = {0: 0, socket.AF_INET: 4, socket.AF_INET6: 16}[record.endpoint.family]
-        address = bytes(ffi.buffer(record.endpoint.address))[:size]
-        endpoint = (address, record.endpoint.port) if size else None
-        return LinkRecord(record.node, bool(record.up), endpoint, record.endpoint.scope)
+        endpoint, candidate = (_endpoint(e) if e.family else None for e in (record.endpoint, record.candidate))
+        return LinkRecord(record.node, bool(record.up), endpoint, candidate)
 
     def link_figures(self, index: int) -> LinkFigures:
         """Return the figures that the stages have counted for the index, for all peers that ever had it."""
@@ -229,12 +233,24 @@ def _check_secret(key: bytes | None) -> None:
         raise ValueError(f"a sender key has {lib.MP_KEY_BYTES} bytes")
 
 
-def moved_endpoint(punt: bytes) -> tuple[int, tuple[Address, int], int]:
-    """Return link, new endpoint of its peer and scope from a punt of kind ENDPOINT (u32 link, struct mp_endpoint)."""
+def read_endpoint(punt: bytes) -> tuple[int, UdpEndpoint]:
+    """Return link and endpoint of a punt of kind ENDPOINT or CANDIDATE (u32 link, struct mp_endpoint)."""
     link = int(ffi.from_buffer("uint32_t *", punt)[0])
-    endpoint = ffi.from_buffer("struct mp_endpoint *", punt[4:])
-    size = 4 if endpoint.family == socket.AF_INET else 16
-    return link, (bytes(ffi.buffer(endpoint.address))[:size], endpoint.port), endpoint.scope
+    return link, _endpoint(ffi.from_buffer("struct mp_endpoint *", punt[4:]))
+
+
+def _endpoint(native: Any) -> UdpEndpoint:
+    size = 4 if native.family == socket.AF_INET else 16
+    return UdpEndpoint(bytes(ffi.buffer(native.address))[:size], native.port, native.scope)
+
+
+def _native_endpoint(endpoint: UdpEndpoint | None) -> Any:
+    native = ffi.new("struct mp_endpoint *")
+    if endpoint is not None:
+        native.family = socket.AF_INET if len(endpoint.address) == 4 else socket.AF_INET6
+        native.port, native.scope = endpoint.port, endpoint.scope
+        ffi.memmove(native.address, endpoint.address, len(endpoint.address))
+    return native
 
 
 def proving_link(punt: bytes) -> int:

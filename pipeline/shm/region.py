@@ -57,6 +57,7 @@ class Geometry:
     fib_buckets: int
     mtu: int
     seed: int
+    probe_secret: tuple[int, int]
 
     @classmethod
     def of(
@@ -80,6 +81,7 @@ class Geometry:
             fib_buckets=fib_buckets,
             mtu=mtu,
             seed=int.from_bytes(os.urandom(4)) if seed is None else seed,
+            probe_secret=(int.from_bytes(os.urandom(8)), int.from_bytes(os.urandom(8))),
         )
 
 
@@ -198,7 +200,8 @@ class Region:
     def geometry(self) -> Geometry:
         """Geometry of the region."""
         native = self.native.geometry
-        return Geometry(**{name: getattr(native, name) for name in Geometry.__slots__})
+        values = {name: getattr(native, name) for name in Geometry.__slots__}
+        return Geometry(**values | {"probe_secret": tuple(native.probe_secret)})
 
     # ---------------------------------------------------------------- table of processes, 0 is control
 

@@ -24,6 +24,7 @@ from pipeline.overlay.events import (
     NodeIdMoved,
     Notice,
     PeerChanged,
+    ProbingChanged,
     RecordChanged,
     RecordGone,
 )
@@ -33,6 +34,11 @@ from pipeline.sim.netem import Deliver, Port
 
 REPAIR_BUFFER_PACKETS = 32
 """Datagrams of each stream that a node can send again."""
+PROBE_WAITS_S = (0.25, 0.5, 1.0)
+"""Time after each probe without an answer; the last one repeats.  In mp_probe.h it grows, but the probes that an honest
+peer sends each second cause one as well."""
+PROBE_BYTES = 52
+"""Length of a probe and of an echo."""
 
 
 def endpoint_of(index: int) -> str:
@@ -78,6 +84,8 @@ class ControlHost(abc.ABC):
         """Sender keys of the nodes whose packets can be opened."""
         self._links: dict[int, tuple[NodeId, str]] = {}
         """By link index: the node and its endpoint."""
+        self._probed: dict[NodeId, str] = {}
+        """Endpoints that have not answered a probe yet."""
         self.node, self.table = self._new_control()
 
     @property
@@ -102,6 +110,8 @@ class ControlHost(abc.ABC):
         self.config = replace(self.config, incarnation=incarnation, sender_key=self._random.randbytes(32))
         self.node, self.table = self._new_control()
         self.fib, self._keys, self._links = {}, {}, {}
+        self._control_network.attach((self.endpoint, "probe"), self._receive_probe)
+        self._control_network.attach((self.endpoint, "echo"), self._receive_echo)
         self._members = set()
         self._start_control()
 
@@ -114,7 +124,8 @@ class ControlHost(abc.ABC):
     def crash(self) -> None:
         """Stop the node at once."""
         self.is_running = False
-        self._control_network.detach((self.endpoint, "control"))
+        for service in ("control", "probe", "echo"):
+            self._control_network.detach((self.endpoint, service))
 
     def crash_control(self) -> bytes:
         """Stop the control process alone, and return its checkpoint; the data plane continues."""
@@ -175,6 +186,27 @@ class ControlHost(abc.ABC):
             self.node.handle_timeout(self._clock.now)
             self.drain()
 
+    # ---- probes
+
+    def _probe(self, node_id: NodeId, endpoint: str, attempts: int) -> None:
+        """Probe an endpoint until it answers."""
+        if self._probed.get(node_id) != endpoint:
+            return
+        self._control_network.send(self.endpoint, (endpoint, "probe"), bytes(PROBE_BYTES))
+        wait_s = PROBE_WAITS_S[min(attempts, len(PROBE_WAITS_S) - 1)]
+        self._clock.call_at(self._clock.now + wait_s, self._probe, node_id, endpoint, attempts + 1)
+
+    def _receive_probe(self, sender: str, probe: bytes) -> None:
+        if any(endpoint == sender for _, endpoint in self._links.values()):  # else the sender's key is not known
+            self._control_network.send(self.endpoint, (sender, "echo"), probe)
+
+    def _receive_echo(self, sender: str, _echo: bytes) -> None:
+        for node_id in [node_id for node_id, endpoint in self._probed.items() if endpoint == sender]:
+            del self._probed[node_id]
+            if self.is_running:
+                self.node.handle_echo(node_id, self._clock.now)
+                self.drain()
+
     # ---- outputs
 
     def linked_peers(self) -> set[str]:
@@ -213,6 +245,11 @@ class ControlHost(abc.ABC):
                 self._keys.pop(record.node_id, None)
                 self._links.pop(link, None)
                 self.table.remove_link(record.node_id)
+            case ProbingChanged(record=record, is_probed=is_probed):
+                self._probed.pop(record.node_id, None)
+                if is_probed:
+                    self._probed[record.node_id] = record.endpoint
+                    self._probe(record.node_id, record.endpoint, 0)
             case PeerChanged(record=record, is_up=is_up):
                 self.flaps += not is_up
                 self.table.set_up(record.node_id, up=is_up)

@@ -203,9 +203,12 @@ class NodeUnderTest:
             case events.RecordGone(record=record, link=link):
                 self.table.remove_link(record.node_id)
                 self.publisher.remove_record(record, link)
-            case events.PeerChanged(record=record, link=link, is_up=is_up):
+            case events.ProbingChanged(record=record, link=link, is_probed=is_probed):
+                self.publisher.publish_link(record, link, is_probed=is_probed)
+                if is_probed:
+                    self.node.handle_echo(record.node_id, self.now)
+            case events.PeerChanged(record=record, is_up=is_up):
                 self.table.set_up(record.node_id, up=is_up)
-                self.publisher.publish_link(record, link, up=is_up)
             case events.AddressOwnersChanged(owners=owners):
                 self.table.set_address_owners(owners, own=self.node.record.node_id)
             case events.Notice(text=text):

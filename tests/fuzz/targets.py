@@ -16,7 +16,7 @@ from pipeline.membership.router import MembershipRouter
 from pipeline.messages import EngineMessage, Greeting, SignedRecord
 from pipeline.overlay import records
 from pipeline.overlay.node import NodeConfig, OverlayNode
-from pipeline.shm.links_keys import moved_endpoint
+from pipeline.shm.links_keys import read_endpoint
 from pipeline.wire import igmp, ip, mld
 from tests.fuzz import nemo, overlay_node
 from tests.unit.overlay_net import Forger, identity_of
@@ -66,7 +66,7 @@ def _local_message(data: bytes) -> None:
 
 def _endpoint(data: bytes) -> None:
     if len(data) >= 28:  # C passes at least this
-        moved_endpoint(data)
+        read_endpoint(data)
 
 
 def new_node() -> tuple[OverlayNode, Forger]:

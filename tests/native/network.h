@@ -79,7 +79,8 @@ static inline void open_node(uint32_t which, int sealed, uint32_t super)
 {
     struct node *n = &nodes[which];
     struct mp_geometry g = { .lanes = 1, .host_slots = 256, .host_slot_bytes = 2048, .overlay_slots = 64,
-                             .fib_entries = 1024, .fib_buckets = 1024, .mtu = 1436, .seed = 7 };
+                             .fib_entries = 1024, .fib_buckets = 1024, .mtu = 1436, .seed = 7,
+                             .probe_secret = { 3 + which, 5 } };
     uint8_t key[MP_KEY_BYTES];
     n->region = mmap(NULL, mp_region_size(&g), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(n->region != MAP_FAILED);
@@ -100,11 +101,10 @@ static inline void link_nodes(int sealed)
     for (uint32_t i = 0; i < NODES; i++)
         for (uint32_t k = 0; k < NODES; k++) {
             uint8_t key[MP_KEY_BYTES];
-            const struct mp_endpoint *e = &nodes[k].endpoint;
             if (i == k)
                 continue;
             make_key(key, k);
-            CHECK(mp_link_set(nodes[i].region, k, origin_of(k), 1, e->family, e->address, e->port, 0) == 0);
+            CHECK(mp_link_set(nodes[i].region, k, origin_of(k), 1, &nodes[k].endpoint, NULL) == 0);
             CHECK(mp_key_set(nodes[i].region, k, origin_of(k), KEY_EPOCH, (uint8_t)sealed, 1, 2 * k, key) == 0);
         }
 }

@@ -20,23 +20,27 @@ static void links_are_read_as_written(void)
 {
     struct mp_region *r = actor_region(&actor_small);
     struct mp_link link;
-    const uint8_t v6[16] = { 0xfe, 0x80, [15] = 9 }, v4[4] = { 10, 0, 0, 7 };
+    const struct mp_endpoint v6 = { AF_INET6, 4747, 3, { 0xfe, 0x80, [15] = 9 } };
+    const struct mp_endpoint v4 = { AF_INET, 1, 0, { 10, 0, 0, 7, 9 } }, unix_socket = { .family = AF_UNIX };
     CHECK(mp_link_read(r, 5, &link) && link.node == 0);
-    CHECK_EQUAL(mp_link_set(r, 5, 42, 1, AF_INET6, v6, 4747, 3), 0);
+    CHECK_EQUAL(mp_link_set(r, 5, 42, 1, &v6, &v4), 0);
     CHECK(mp_link_read(r, 5, &link) && link.node == 42 && link.up == 1 && link.endpoint.family == AF_INET6);
-    CHECK(link.endpoint.port == 4747 && link.endpoint.scope == 3 && !memcmp(link.endpoint.address, v6, 16));
+    CHECK(link.endpoint.port == 4747 && link.endpoint.scope == 3 && !memcmp(link.endpoint.address, v6.address, 16));
+    CHECK(link.candidate.family == AF_INET && link.candidate.port == 1 && link.candidate.address[4] == 0);
     CHECK_EQUAL(version_of(&mp_published(r)->links_version), 1);
-    CHECK_EQUAL(mp_link_set(r, MP_LINKS_MAX - 1, 43, 0, AF_INET, v4, 1, 0), 0);
-    CHECK(mp_link_read(r, MP_LINKS_MAX - 1, &link) && !memcmp(link.endpoint.address, v4, 4));
+    CHECK_EQUAL(mp_link_set(r, MP_LINKS_MAX - 1, 43, 0, &v4, NULL), 0);
+    CHECK(mp_link_read(r, MP_LINKS_MAX - 1, &link) && !memcmp(link.endpoint.address, v4.address, 4));
+    CHECK_EQUAL(link.candidate.family, 0);
     CHECK_EQUAL(link.endpoint.address[4], 0);
-    CHECK_EQUAL(mp_link_set(r, 6, 44, 0, 0, NULL, 0, 0), 0);
+    CHECK_EQUAL(mp_link_set(r, 6, 44, 0, NULL, NULL), 0);
     CHECK(mp_link_read(r, 6, &link) && link.node == 44 && link.endpoint.family == 0);
     CHECK_EQUAL(mp_link_clear(r, 5), 0);
     CHECK(mp_link_read(r, 5, &link) && link.node == 0 && link.endpoint.family == 0);
     CHECK_EQUAL(version_of(&mp_published(r)->links_version), 4);
-    CHECK_EQUAL(mp_link_set(r, MP_LINKS_MAX, 1, 1, 0, NULL, 0, 0), -EINVAL);
-    CHECK_EQUAL(mp_link_set(r, 0, 0, 1, 0, NULL, 0, 0), -EINVAL);
-    CHECK_EQUAL(mp_link_set(r, 0, 1, 1, AF_UNIX, v4, 0, 0), -EINVAL);
+    CHECK_EQUAL(mp_link_set(r, MP_LINKS_MAX, 1, 1, NULL, NULL), -EINVAL);
+    CHECK_EQUAL(mp_link_set(r, 0, 0, 1, NULL, NULL), -EINVAL);
+    CHECK_EQUAL(mp_link_set(r, 0, 1, 1, &unix_socket, NULL), -EINVAL);
+    CHECK_EQUAL(mp_link_set(r, 0, 1, 1, NULL, &unix_socket), -EINVAL);
     CHECK_EQUAL(mp_link_clear(r, MP_LINKS_MAX), -EINVAL);
     CHECK_EQUAL(version_of(&mp_published(r)->links_version), 4);
     actor_unmap(r);
@@ -89,10 +93,10 @@ static void half_written_records_are_repaired(void)
 {
     struct mp_region *r = actor_region(&actor_small);
     struct mp_link link = { .node = 123 };
-    const uint8_t v4[4] = { 10, 0, 0, 7 };
+    const struct mp_endpoint v4 = { AF_INET, 4747, 0, { 10, 0, 0, 7 } };
     uint8_t secret[MP_KEY_BYTES] = { 0 };
-    CHECK_EQUAL(mp_link_set(r, 5, 42, 1, AF_INET, v4, 4747, 0), 0);
-    CHECK_EQUAL(mp_link_set(r, 6, 43, 1, AF_INET, v4, 4747, 0), 0);
+    CHECK_EQUAL(mp_link_set(r, 5, 42, 1, &v4, NULL), 0);
+    CHECK_EQUAL(mp_link_set(r, 6, 43, 1, &v4, NULL), 0);
     CHECK_EQUAL(mp_key_set(r, 7, 42, 0, 1, 1, 0, secret), 0);
     CHECK_EQUAL(mp_sender_set(r, 9, 0, 0, 0, secret, 0, NULL), 0);
     atomic_fetch_add(&mp_links(r)[5].generation, 1);
@@ -104,7 +108,7 @@ static void half_written_records_are_repaired(void)
     CHECK(mp_link_read(r, 6, &link) && link.node == 43);
     CHECK_EQUAL(mp_links_keys_repair(r), 0);
     atomic_fetch_add(&mp_links(r)[6].generation, 1); /* written again, without a repair */
-    CHECK_EQUAL(mp_link_set(r, 6, 44, 1, AF_INET, v4, 4747, 0), 0);
+    CHECK_EQUAL(mp_link_set(r, 6, 44, 1, &v4, NULL), 0);
     CHECK(mp_link_read(r, 6, &link) && link.node == 44);
     actor_unmap(r);
 }
@@ -119,9 +123,9 @@ static void write_many(void *argument)
 {
     struct race *race = argument;
     for (uint32_t n = 1; !atomic_load(&race->stop); n++) {
-        uint8_t address[16];
-        memset(address, (int)(n & 255), sizeof address);
-        CHECK_EQUAL(mp_link_set(race->r, 3, n, n, AF_INET6, address, (uint16_t)n, n), 0);
+        struct mp_endpoint e = { .family = AF_INET6, .port = (uint16_t)n, .scope = n };
+        memset(e.address, (int)(n & 255), sizeof e.address);
+        CHECK_EQUAL(mp_link_set(race->r, 3, n, n, &e, &e), 0);
     }
 }
 
@@ -140,6 +144,7 @@ static void read_many(void *argument)
         CHECK_EQUAL(link.endpoint.port, (uint16_t)link.node);
         for (int i = 0; i < 16 && link.node; i++)
             CHECK_EQUAL(link.endpoint.address[i], link.node & 255);
+        CHECK(!memcmp(&link.endpoint, &link.candidate, sizeof link.endpoint));
         last = link.node;
     }
 }

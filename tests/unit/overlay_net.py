@@ -15,7 +15,7 @@ from pipeline.keys.identity import Identity
 from pipeline.messages import SIGNED_PROTOCOL, NodeRecord
 from pipeline.overlay import records
 from pipeline.overlay.envelopes import Envelopes
-from pipeline.overlay.events import NodeEvent, Notice, NoticeKind
+from pipeline.overlay.events import NodeEvent, Notice, NoticeKind, ProbingChanged
 from pipeline.overlay.node import NodeConfig, OverlayNode
 
 
@@ -105,6 +105,8 @@ class Net:
         """All messages as (from, to, bytes), lost ones included."""
         self.cut: set[str] = set()
         """Endpoints that neither send nor receive."""
+        self.silent: set[str] = set()
+        """Endpoints that answer no probe."""
 
     def add(
         self, name: str, *, at: str | None = None, incarnation: int = 1, derive_id: Any = None, **options: Any
@@ -132,12 +134,19 @@ class Net:
             for endpoint, node in list(self.nodes.items()):
                 while (event := node.poll_event()) is not None:
                     self.events[endpoint].append(event)
+                    if isinstance(event, ProbingChanged) and event.is_probed:
+                        self._echo(node, event, endpoint)
                 while (transmit := node.poll_transmit()) is not None:
                     is_busy = True
                     to, data = transmit
                     self.sent.append((endpoint, to, data))
                     if to in self.nodes and not {endpoint, to} & self.cut:
                         assert self.nodes[to].handle_message(endpoint, data, self.now, speaks=SIGNED_PROTOCOL) is None
+
+    def _echo(self, prober: OverlayNode, event: ProbingChanged, endpoint: str) -> None:
+        to = event.record.endpoint
+        if to in self.nodes and to not in self.silent and not {endpoint, to} & self.cut:
+            prober.handle_echo(event.record.node_id, self.now)
 
     def run(self, seconds: float) -> None:
         """Let time pass."""

@@ -78,7 +78,7 @@ def test_link_is_up_only_when_the_peer_has_acknowledged_the_key(net: Net) -> Non
         assert answer is not None
         assert linked_peers(node) == set(), "the other node does not know this one's key yet"
         other.handle_message("", answer[1], net.now)
-    assert (linked_peers(a), linked_peers(b)) == ({"b"}, set())
+    assert (linked_peers(a), linked_peers(b)) == (set(), set()), "no endpoint has answered a probe yet"
     net.pump()
     assert (linked_peers(a), linked_peers(b)) == ({"b"}, {"a"})
 

@@ -17,7 +17,7 @@ from pipeline.address import parse
 from pipeline.control.publish import Publisher
 from pipeline.forwarding.route import FibDelete, FibEntry, FibKey, Kind, Side
 from pipeline.shm.fib import ForwardingTableWriter
-from pipeline.shm.links_keys import LinksKeysWriter
+from pipeline.shm.links_keys import LinkRecord, LinksKeysWriter, UdpEndpoint
 from pipeline.shm.region import Geometry, Region
 from tests.unit.overlay_net import Net
 
@@ -58,45 +58,62 @@ def test_entries_left_out_are_written_when_others_are_deleted(region: Region) ->
     assert publisher.fault == ""
 
 
-def endpoint_punt(link: int, address: str, port: int, *, scope: int = 0) -> bytes:
-    """Return the punt of overlay_ingress after a verified datagram of a peer from another endpoint."""
-    packed = parse(address)
+def endpoint_punt(link: int, endpoint: UdpEndpoint) -> bytes:
+    """Return the punt of overlay_ingress for a verified datagram of a peer from this endpoint."""
     punt = ffi.new("struct mp_endpoint *")
-    punt.family = socket.AF_INET6 if len(packed) == 16 else socket.AF_INET
-    punt.port, punt.scope = port, scope
-    ffi.memmove(punt.address, packed, len(packed))
+    punt.family = socket.AF_INET6 if len(endpoint.address) == 16 else socket.AF_INET
+    punt.port, punt.scope = endpoint.port, endpoint.scope
+    ffi.memmove(punt.address, endpoint.address, len(endpoint.address))
     return link.to_bytes(4, "little") + bytes(ffi.buffer(punt))
 
 
-def test_new_record_keeps_the_endpoint_of_the_last_datagram(region: Region) -> None:
+def test_new_record_keeps_the_endpoint_that_has_answered(region: Region) -> None:
     """Goal: a peer behind a NAT, whose record has another endpoint, is reached while its key is renewed each hour.
-    Method: move the endpoint of a link, then publish records with the old endpoint, with another one, and again."""
+    Method: a third endpoint answers; then publish records with the old endpoint, with another one, and end the session:
+    a new endpoint is only a candidate, and a new session begins without an endpoint."""
     publisher, tables = Publisher(region, Net().add("a"), ingress_bells=(), egress_bells=()), LinksKeysWriter(region)
     record = Net().add("b", at="192.0.2.2:4747").record
+    own, seen = UdpEndpoint(parse("192.0.2.2"), 4747), UdpEndpoint(parse("198.51.100.7"), 61000)
     publisher.publish_record(record, 3)
-    publisher.publish_link(record, 3, up=True)
-    publisher.move_endpoint(endpoint_punt(3, "198.51.100.7", 61000))
+    assert tables.link(3) == LinkRecord(record.node_id, up=False, endpoint=None, candidate=own)
+    assert publisher.take_answered_endpoint(endpoint_punt(3, seen)) is None, "no session asks for probes"
+    publisher.publish_link(record, 3, is_probed=True)
+    assert tables.link(3) == LinkRecord(record.node_id, up=True, endpoint=None, candidate=own)
+    publisher.take_candidate(endpoint_punt(3, seen))
+    assert tables.link(3) == LinkRecord(record.node_id, up=True, endpoint=None, candidate=seen)
+    assert publisher.take_answered_endpoint(endpoint_punt(3, seen)) == record.node_id
+    answered = LinkRecord(record.node_id, up=True, endpoint=seen, candidate=None)
+    assert tables.link(3) == answered
     publisher.publish_record(msgspec.structs.replace(record, version=record.version + 1), 3)
-    assert tables.link(3).endpoint == (parse("198.51.100.7"), 61000)
+    assert tables.link(3) == answered
     assert publisher.endpoint_of(3) == "192.0.2.2:4747"
     publisher.publish_record(msgspec.structs.replace(record, endpoint="192.0.2.9:4747"), 3)
-    assert tables.link(3).endpoint == (parse("192.0.2.9"), 4747)
-    publisher.move_endpoint(endpoint_punt(3, "198.51.100.7", 61000))
-    for is_up in (False, True):
-        publisher.publish_link(record, 3, up=is_up)
-    assert tables.link(3).endpoint == (parse("192.0.2.2"), 4747)
+    assert tables.link(3) == LinkRecord(record.node_id, True, seen, UdpEndpoint(parse("192.0.2.9"), 4747))
+    for is_probed in (False, True):
+        publisher.publish_link(record, 3, is_probed=is_probed)
+    assert tables.link(3) == LinkRecord(record.node_id, up=True, endpoint=None, candidate=own)
 
 
-def test_link_local_endpoint_keeps_its_interface(region: Region) -> None:
-    """Goal: datagrams to a peer whose own come from a link-local address go to the same interface.
-    Method: move the endpoint to an address with a scope, then publish the record again; another endpoint has none."""
+def test_restarted_control_keeps_endpoints_that_have_answered(region: Region) -> None:
+    """Goal: streams go on while control restarts.
+    Method: a second publisher on the region publishes the same record."""
+    node, record = Net().add("a"), Net().add("b", at="192.0.2.2:4747").record
+    seen = UdpEndpoint(parse("fe80::7"), 4747, 5)
+    first = Publisher(region, node, ingress_bells=(), egress_bells=())
+    first.publish_record(record, 3)
+    first.publish_link(record, 3, is_probed=True)
+    first.take_answered_endpoint(endpoint_punt(3, seen))
+    second, tables = Publisher(region, node, ingress_bells=(), egress_bells=()), LinksKeysWriter(region)
+    second.publish_record(record, 3)
+    second.publish_link(record, 3, is_probed=True)
+    assert tables.link(3) == LinkRecord(record.node_id, up=True, endpoint=seen, candidate=None)
+    second.publish_record(msgspec.structs.replace(record, node_id=record.node_id + 1), 3)
+    assert tables.link(3).endpoint is None, "another node"
+
+
+def test_wildcard_endpoint_is_no_candidate(region: Region) -> None:
+    """Goal: no probe goes to 0.0.0.0, which is this host.  Method: a record with it."""
     publisher, tables = Publisher(region, Net().add("a"), ingress_bells=(), egress_bells=()), LinksKeysWriter(region)
-    record = Net().add("b", at="[2001:db8::2]:4747").record
+    record = Net().add("b", at="0.0.0.0:4747").record
     publisher.publish_record(record, 3)
-    publisher.publish_link(record, 3, up=True)
-    publisher.move_endpoint(endpoint_punt(3, "fe80::7", 4747, scope=5))
-    assert tables.link(3).scope == 5
-    publisher.publish_record(msgspec.structs.replace(record, version=record.version + 1), 3)
-    assert (tables.link(3).endpoint, tables.link(3).scope) == ((parse("fe80::7"), 4747), 5)
-    publisher.publish_record(msgspec.structs.replace(record, endpoint="[2001:db8::9]:4747"), 3)
-    assert (tables.link(3).endpoint, tables.link(3).scope) == ((parse("2001:db8::9"), 4747), 0)
+    assert tables.link(3).candidate is None

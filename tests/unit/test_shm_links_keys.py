@@ -14,7 +14,7 @@ import pytest
 from pipeline.address import parse
 from pipeline.shm import _native
 from pipeline.shm.fib import TableFullError
-from pipeline.shm.links_keys import LinksKeysWriter
+from pipeline.shm.links_keys import LinkRecord, LinksKeysWriter, UdpEndpoint
 from pipeline.shm.region import Geometry, Region
 
 ffi, lib = _native.ffi, _native.lib
@@ -59,23 +59,20 @@ def test_links_are_read_as_set(region: Region) -> None:
     Method: links of both families, without endpoint, and cleared."""
     tables = LinksKeysWriter(region)
     assert tables.link(5) is None
-    tables.set_link(5, node=0xFFFFFFFF, up=True, endpoint=(parse("10.0.0.7"), 4747))
-    tables.set_link(1023, node=2, up=False, endpoint=(parse("fe80::7"), 65535), scope=3)
-    tables.set_link(6, node=3, up=False, endpoint=None)
-    link = tables.link(5)
-    assert link is not None
-    assert (link.node, link.up, link.endpoint, link.scope) == (0xFFFFFFFF, True, (parse("10.0.0.7"), 4747), 0)
-    link = tables.link(1023)
-    assert link is not None
-    assert (link.endpoint, link.scope) == ((parse("fe80::7"), 65535), 3)
-    link = tables.link(6)
-    assert link is not None
-    assert link.endpoint is None
+    one, other = UdpEndpoint(parse("10.0.0.7"), 4747), UdpEndpoint(parse("fe80::7"), 65535, 3)
+    links = {
+        5: LinkRecord(0xFFFFFFFF, up=True, endpoint=one, candidate=None),
+        1023: LinkRecord(2, up=False, endpoint=other, candidate=one),
+        6: LinkRecord(3, up=False, endpoint=None, candidate=other),
+    }
+    for index, link in links.items():
+        tables.set_link(index, link)
+    assert {index: tables.link(index) for index in links} == links
     tables.clear_link(5)
     assert tables.link(5) is None
     for index, node in ((1024, 1), (0, 0)):
         with pytest.raises(ValueError, match=str(index)):
-            tables.set_link(index, node=node, up=True, endpoint=None)
+            tables.set_link(index, LinkRecord(node, up=True, endpoint=None, candidate=None))
 
 
 def test_link_figures_begin_at_zero(region: Region) -> None:
