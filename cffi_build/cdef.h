@@ -110,6 +110,7 @@ struct mp_endpoint {
 struct mp_link {
     uint32_t node;
     uint32_t up;
+    uint8_t is_host_known;
     struct mp_endpoint endpoint;
     struct mp_endpoint candidate;
     ...;
@@ -136,8 +137,7 @@ struct mp_sender {
 int mp_link_read(const struct mp_region *r, uint32_t index, struct mp_link *out);
 int mp_key_read(const struct mp_region *r, uint32_t index, struct mp_key *out);
 int mp_sender_read(const struct mp_region *r, struct mp_sender *out);
-int mp_link_set(struct mp_region *r, uint32_t index, uint32_t node, uint32_t up, const struct mp_endpoint *endpoint,
-                const struct mp_endpoint *candidate);
+int mp_link_set(struct mp_region *r, uint32_t index, const struct mp_link *link);
 int mp_link_clear(struct mp_region *r, uint32_t index);
 int mp_key_set(struct mp_region *r, uint32_t index, uint32_t origin, uint8_t epoch, uint8_t sealed, uint16_t lanes,
                uint32_t window, const uint8_t *key);

@@ -38,7 +38,7 @@
 #include <stdint.h>
 
 #define MP_MAGIC UINT64_C(0x314e4950534d434d) /* "MCMSPIN1" */
-#define MP_VERSION 5u
+#define MP_VERSION 6u
 #define MP_CACHE_LINE 64u
 
 /* ---- bounds, each with its reason ---- */
@@ -194,7 +194,8 @@ struct mp_link {
     _Alignas(MP_CACHE_LINE) _Atomic uint32_t generation;    /* odd while control writes */
     uint32_t node;              /* 0: free */
     uint32_t up;                /* the control session is up: probes are sent */
-    uint32_t reserved;
+    uint8_t is_host_known;      /* the candidate's host has connected to this node: it is no stranger */
+    uint8_t reserved[3];
     struct mp_endpoint endpoint;    /* has answered a probe: datagrams go there, and nowhere else */
     struct mp_endpoint candidate;   /* has not answered yet: gets probes only */
 };

@@ -66,24 +66,18 @@ static void write_link(struct mp_region *r, uint32_t index, const struct mp_link
     write_record(&mp_links(r)[index], link, WORDS(struct mp_link), &mp_published(r)->links_version);
 }
 
-/* Copy an endpoint; bytes of the address that its family does not use become 0.  Returns 0 for an unknown family. */
-static int copy_endpoint(struct mp_endpoint *to, const struct mp_endpoint *from)
+/* Clear the bytes of an endpoint that its family does not use.  Returns 0 for an unknown family. */
+static int is_endpoint(struct mp_endpoint *e)
 {
-    if (!from || !from->family)
-        return 1;
-    to->family = from->family;
-    to->port = from->port;
-    to->scope = from->scope;
-    memcpy(to->address, from->address, from->family == AF_INET ? 4 : 16);
-    return from->family == AF_INET || from->family == AF_INET6;
+    uint32_t used = e->family == AF_INET6 ? 16 : e->family == AF_INET ? 4 : 0;
+    memset(e->address + used, 0, sizeof e->address - used);
+    return used || !e->family;
 }
 
-int mp_link_set(struct mp_region *r, uint32_t index, uint32_t node, uint32_t up, const struct mp_endpoint *endpoint,
-                const struct mp_endpoint *candidate)
+int mp_link_set(struct mp_region *r, uint32_t index, const struct mp_link *from)
 {
-    struct mp_link link = { .node = node, .up = up };
-    if (index >= MP_LINKS_MAX || !node || !copy_endpoint(&link.endpoint, endpoint) ||
-        !copy_endpoint(&link.candidate, candidate))
+    struct mp_link link = *from;
+    if (index >= MP_LINKS_MAX || !link.node || !is_endpoint(&link.endpoint) || !is_endpoint(&link.candidate))
         return -EINVAL;
     write_link(r, index, &link);
     return 0;

@@ -28,9 +28,8 @@ int mp_sender_read(const struct mp_region *r, struct mp_sender *out);
 
 /* ---- writers: control only.  Return 0, or -EINVAL for an index or value out of bounds ---- */
 
-/* `endpoint` has answered a probe, `candidate` has not; NULL or family 0: there is none. */
-int mp_link_set(struct mp_region *r, uint32_t index, uint32_t node, uint32_t up, const struct mp_endpoint *endpoint,
-                const struct mp_endpoint *candidate);
+/* Set all of a link but its generation.  An endpoint of family 0: there is none. */
+int mp_link_set(struct mp_region *r, uint32_t index, const struct mp_link *link);
 int mp_link_clear(struct mp_region *r, uint32_t index);
 
 /* Set the sender key of a peer's epoch.  Its 2 * lanes windows begin at `window` and must have memory behind them; they

@@ -24,6 +24,7 @@ _Static_assert(SECOND + MP_FORGERY_BYTES == BODY, "");
 struct probed_link {
     uint8_t is_up;              /* when its record was last copied */
     uint8_t is_unanswered;      /* the last probe to the endpoint has no echo yet */
+    uint8_t is_host_known;      /* of the candidate */
     uint8_t attempts;           /* probes to the candidate since its last answer */
     uint64_t sent_ns, due_ns;   /* last and next probe to the candidate */
     struct mp_endpoint candidate;   /* to which these fields belong */
@@ -136,13 +137,14 @@ static int pay(struct mp_probe *s)
     return 1;
 }
 
-/* Return the time after the last probe at which the next one is due. */
-static uint64_t wait_ns(uint32_t attempts)
+/* Return the time after the last probe to a candidate at which the next one is due. */
+static uint64_t wait_ns(const struct probed_link *l)
 {
-    if (attempts < MP_PROBE_FIRST)
-        return SPACING_NS * attempts;
-    uint32_t doublings = attempts - MP_PROBE_FIRST;
-    uint64_t wait = doublings < 16 ? MP_PROBE_WAIT_NS << doublings : MP_PROBE_WAIT_MAX_NS;
+    if (l->attempts < MP_PROBE_FIRST)
+        return SPACING_NS * l->attempts;
+    uint32_t doublings = l->attempts - MP_PROBE_FIRST;
+    uint64_t first = l->is_host_known ? MP_PROBE_WAIT_NS : MP_PROBE_STRANGER_WAIT_NS;
+    uint64_t wait = doublings < 16 ? first << doublings : MP_PROBE_WAIT_MAX_NS;
     return wait < MP_PROBE_WAIT_MAX_NS ? wait : MP_PROBE_WAIT_MAX_NS;
 }
 
@@ -157,7 +159,7 @@ static void probe_candidate(struct mp_probe *s, uint32_t link)
     if (l->attempts < UINT8_MAX)
         l->attempts++;
     l->sent_ns = s->w->now_ns;
-    l->due_ns = s->w->now_ns + wait_ns(l->attempts);
+    l->due_ns = s->w->now_ns + wait_ns(l);
     send_probe(s, link, &l->candidate, NULL);
 }
 
@@ -184,11 +186,17 @@ static void give_back(struct mp_probe *s, const struct probed_link *l)
 
 static void copy_candidate(struct mp_probe *s, struct probed_link *mine, const struct mp_link *l)
 {
-    if (mine->candidate.family && mp_endpoint_is(&mine->candidate, &l->endpoint))
-        give_back(s, mine);
-    mine->candidate = l->candidate;
-    mine->attempts = 0;
-    mine->sent_ns = mine->due_ns = 0;
+    uint64_t latest_ns = s->w->now_ns + MP_PROBE_WAIT_NS;
+    if (!mp_endpoint_is(&mine->candidate, &l->candidate)) {
+        if (mine->candidate.family && mp_endpoint_is(&mine->candidate, &l->endpoint))
+            give_back(s, mine);
+        mine->candidate = l->candidate;
+        mine->attempts = 0;
+        mine->sent_ns = mine->due_ns = 0;
+    } else if (l->is_host_known && !mine->is_host_known && mine->due_ns > latest_ns) {
+        mine->due_ns = latest_ns;       /* its host has connected meanwhile */
+    }
+    mine->is_host_known = l->is_host_known;
 }
 
 void mp_probe_links_changed(struct mp_probe *s)
@@ -200,8 +208,7 @@ void mp_probe_links_changed(struct mp_probe *s)
         if (is_up && !mine->is_up)
             mine->is_unanswered = 0;
         mine->is_up = is_up;
-        if (!mp_endpoint_is(&mine->candidate, &l->candidate))
-            copy_candidate(s, mine, l);
+        copy_candidate(s, mine, l);
     }
     if (!s->w->config.lane)
         s->candidates_due_ns = 0;       /* probe a new one at once */

@@ -15,8 +15,8 @@
  * endpoint into the link, and so lets data go there, only after such an echo has come from exactly that endpoint.
  *
  * A candidate may be a stranger's.  It gets MP_PROBE_FIRST probes within a second, then one after MP_PROBE_WAIT_NS and
- * twice that time each, and all candidates together get MP_PROBE_BURST probes and one each MP_PROBE_COST_NS; an answer
- * gives its probes back.
+ * twice that time each; a candidate on a host that has never connected to this node waits MP_PROBE_STRANGER_WAIT_NS.
+ * All candidates together get MP_PROBE_BURST probes and one each MP_PROBE_COST_NS; an answer gives its probes back.
  *
  * A probe or echo comes straight from its origin.  If it comes from a third endpoint, control gets a punt and makes
  * that one the candidate: the peer, or the address translator in front of it, has moved.
@@ -28,6 +28,7 @@
 
 #define MP_PROBE_FIRST 3u       /* with a loss of 10 % each way, all three are lost for 7 of 1,000 candidates */
 #define MP_PROBE_WAIT_NS UINT64_C(5000000000) /* the probes of a peer that is there cause a next one much sooner */
+#define MP_PROBE_STRANGER_WAIT_NS UINT64_C(60000000000) /* a stranger gets three probes a minute at the most */
 #define MP_PROBE_WAIT_MAX_NS UINT64_C(300000000000)
 #define MP_PROBE_BURST 32u      /* 64 nodes start together: two round trips until all are probed */
 #define MP_PROBE_COST_NS UINT64_C(2000000000) /* with the burst 62 probes of 80 bytes in the worst minute, 5 kB */

@@ -102,17 +102,18 @@ class _Control:
         self.node, self.membership = self.cores.node, self.cores.membership
         self._rules = self.cores.membership_rules
         self.table = ForwardingTable()
+        self.dials = Dials(resources.config.node.peers, random=random.random, now=now)
         self.publisher = Publisher(
             resources.region,
             self.node,
             ingress_bells=resources.ingress_bells,
             egress_bells=resources.egress_bells,
+            is_known_host=self.dials.is_known_host,
         )
         self.table.adopt(self.publisher.existing_entries())
         self.sources = LocalSources()
         self.trace = TraceBuffer(self.membership)
         self.admission = PeerAdmission(now)
-        self.dials = Dials(resources.config.node.peers, random=random.random, now=now)
         self._rotation = self._new_rotation(now)
         self._receive_list = GroupList(resources.config.groups)
         self._alarms = log_alarms.LogAlarms()

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from pipeline import limits
-from pipeline.address import Address, NodeId, parse
+from pipeline.address import Address, NodeId, parse, show
 from pipeline.endpoint import is_wildcard, split_endpoint
 from pipeline.engines.api import Resend
 from pipeline.errors import PipelineError
@@ -49,8 +49,18 @@ class _PublishedLink:
 class Publisher:
     """The only writer of the region's tables."""
 
-    def __init__(self, region: Region, node: OverlayNode, *, ingress_bells: Bells, egress_bells: Bells) -> None:
+    def __init__(
+        self,
+        region: Region,
+        node: OverlayNode,
+        *,
+        ingress_bells: Bells,
+        egress_bells: Bells,
+        is_known_host: Callable[[str], bool] = lambda _host: False,
+    ) -> None:
         self._node = node
+        self._is_known_host = is_known_host
+        """Whether a host is no stranger (io/dials.py)."""
         self._region = region
         self._fib = ForwardingTableWriter(region)
         self._links_keys = LinksKeysWriter(region)
@@ -121,7 +131,9 @@ class Publisher:
         self._set_link(link, LinkRecord(record.node_id, is_probed, endpoint, candidate))
 
     def _set_link(self, link: int, record: LinkRecord) -> None:
-        self._links_keys.set_link(link, record)
+        candidate = record.candidate
+        is_host_known = candidate is not None and self._is_known_host(show(candidate.address))
+        self._links_keys.set_link(link, replace(record, is_host_known=is_host_known))
         self._has_new_links_keys = True
 
     def _link(self, record: NodeRecord, link: int) -> _PublishedLink:
@@ -140,7 +152,7 @@ class Publisher:
             return None
         # A link without an endpoint needs no other candidate now: behind a NAT that of the record never answers.
         candidate = stored.candidate if stored.endpoint is not None and stored.candidate != endpoint else None
-        self._set_link(link, LinkRecord(stored.node, stored.up, endpoint, candidate))
+        self._set_link(link, replace(stored, endpoint=endpoint, candidate=candidate))
         return stored.node
 
     def take_candidate(self, punt: bytes) -> None:
@@ -148,7 +160,7 @@ class Publisher:
         link, candidate = read_endpoint(punt)
         stored = self._links_keys.link(link)
         if stored is not None and stored.up and candidate != stored.endpoint:
-            self._set_link(link, LinkRecord(stored.node, stored.up, stored.endpoint, candidate))
+            self._set_link(link, replace(stored, candidate=candidate))
 
     def remove_record(self, record: NodeRecord, link: int) -> None:
         """Remove a peer with its link, keys and addresses."""

@@ -61,6 +61,7 @@ class Dials:
         self.refused = 0
         """Connections that were put off."""
         self._configured = frozenset(configured)
+        self._configured_hosts = frozenset(split_endpoint(endpoint)[0] for endpoint in configured)
         self._random = random
         self._total = _Budget(limits.DIALS_MAX, limits.DIALS_REFILL_S, now)
         self._reporters: dict[str, _Budget] = {}
@@ -75,6 +76,10 @@ class Dials:
         """Note a connection from a host: TCP shows that it is there."""
         if host not in self._hosts:
             _put(self._hosts, host, _Budget(limits.DIALS_PER_HOST, 1.0, now))
+
+    def is_known_host(self, host: str) -> bool:
+        """Return whether a host is configured or has connected to this node, and so is no stranger."""
+        return host in self._hosts or host in self._configured_hosts
 
     def record_received(self, endpoint: str, reporter: str) -> None:
         """Note the host from which a record with this endpoint came."""

@@ -44,6 +44,8 @@ class LinkRecord:
     """Has answered a probe: datagrams go there."""
     candidate: UdpEndpoint | None
     """Has not answered yet: probes go there."""
+    is_host_known: bool = False
+    """True if the candidate's host has connected to this node: a host that has not gets fewer probes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +88,11 @@ class LinksKeysWriter:
 
     def set_link(self, index: int, link: LinkRecord) -> None:
         """Write a link; ValueError if a value is out of bounds."""
-        endpoint, candidate = _native_endpoint(link.endpoint), _native_endpoint(link.candidate)
-        _check(lib.mp_link_set(self._region.native, index, link.node, link.up, endpoint, candidate), "link", index)
+        native = ffi.new("struct mp_link *")
+        native.node, native.up, native.is_host_known = link.node, link.up, link.is_host_known
+        _fill_endpoint(native.endpoint, link.endpoint)
+        _fill_endpoint(native.candidate, link.candidate)
+        _check(lib.mp_link_set(self._region.native, index, native), "link", index)
 
     def clear_link(self, index: int) -> None:
         """Free the index."""
@@ -101,7 +106,7 @@ class LinksKeysWriter:
         if not record.node:
             return None
         endpoint, candidate = (_endpoint(e) if e.family else None for e in (record.endpoint, record.candidate))
-        return LinkRecord(record.node, bool(record.up), endpoint, candidate)
+        return LinkRecord(record.node, bool(record.up), endpoint, candidate, bool(record.is_host_known))
 
     def link_figures(self, index: int) -> LinkFigures:
         """Return the figures that the stages have counted for the index, for all peers that ever had it."""
@@ -244,13 +249,11 @@ def _endpoint(native: Any) -> UdpEndpoint:
     return UdpEndpoint(bytes(ffi.buffer(native.address))[:size], native.port, native.scope)
 
 
-def _native_endpoint(endpoint: UdpEndpoint | None) -> Any:
-    native = ffi.new("struct mp_endpoint *")
+def _fill_endpoint(native: Any, endpoint: UdpEndpoint | None) -> None:
     if endpoint is not None:
         native.family = socket.AF_INET if len(endpoint.address) == 4 else socket.AF_INET6
         native.port, native.scope = endpoint.port, endpoint.scope
         ffi.memmove(native.address, endpoint.address, len(endpoint.address))
-    return native
 
 
 def proving_link(punt: bytes) -> int:

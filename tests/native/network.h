@@ -22,7 +22,7 @@
 #include "mp_fib.h"
 #include "mp_punt.h"
 #include "mp_worker.h"
-#include "mp_links_keys.h"
+#include "links.h"
 #include "mp_tun.h"
 
 #define NODES 3
@@ -104,7 +104,7 @@ static inline void link_nodes(int sealed)
             if (i == k)
                 continue;
             make_key(key, k);
-            CHECK(mp_link_set(nodes[i].region, k, origin_of(k), 1, &nodes[k].endpoint, NULL) == 0);
+            CHECK(set_link(nodes[i].region, k, origin_of(k), 1, &nodes[k].endpoint, NULL) == 0);
             CHECK(mp_key_set(nodes[i].region, k, origin_of(k), KEY_EPOCH, (uint8_t)sealed, 1, 2 * k, key) == 0);
         }
 }

@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 
 #include "actor.h"
-#include "mp_links_keys.h"
+#include "links.h"
 
 static uint32_t version_of(_Atomic uint32_t *version)
 {
@@ -23,24 +23,24 @@ static void links_are_read_as_written(void)
     const struct mp_endpoint v6 = { AF_INET6, 4747, 3, { 0xfe, 0x80, [15] = 9 } };
     const struct mp_endpoint v4 = { AF_INET, 1, 0, { 10, 0, 0, 7, 9 } }, unix_socket = { .family = AF_UNIX };
     CHECK(mp_link_read(r, 5, &link) && link.node == 0);
-    CHECK_EQUAL(mp_link_set(r, 5, 42, 1, &v6, &v4), 0);
+    CHECK_EQUAL(set_link(r, 5, 42, 1, &v6, &v4), 0);
     CHECK(mp_link_read(r, 5, &link) && link.node == 42 && link.up == 1 && link.endpoint.family == AF_INET6);
     CHECK(link.endpoint.port == 4747 && link.endpoint.scope == 3 && !memcmp(link.endpoint.address, v6.address, 16));
     CHECK(link.candidate.family == AF_INET && link.candidate.port == 1 && link.candidate.address[4] == 0);
     CHECK_EQUAL(version_of(&mp_published(r)->links_version), 1);
-    CHECK_EQUAL(mp_link_set(r, MP_LINKS_MAX - 1, 43, 0, &v4, NULL), 0);
+    CHECK_EQUAL(set_link(r, MP_LINKS_MAX - 1, 43, 0, &v4, NULL), 0);
     CHECK(mp_link_read(r, MP_LINKS_MAX - 1, &link) && !memcmp(link.endpoint.address, v4.address, 4));
     CHECK_EQUAL(link.candidate.family, 0);
     CHECK_EQUAL(link.endpoint.address[4], 0);
-    CHECK_EQUAL(mp_link_set(r, 6, 44, 0, NULL, NULL), 0);
+    CHECK_EQUAL(set_link(r, 6, 44, 0, NULL, NULL), 0);
     CHECK(mp_link_read(r, 6, &link) && link.node == 44 && link.endpoint.family == 0);
     CHECK_EQUAL(mp_link_clear(r, 5), 0);
     CHECK(mp_link_read(r, 5, &link) && link.node == 0 && link.endpoint.family == 0);
     CHECK_EQUAL(version_of(&mp_published(r)->links_version), 4);
-    CHECK_EQUAL(mp_link_set(r, MP_LINKS_MAX, 1, 1, NULL, NULL), -EINVAL);
-    CHECK_EQUAL(mp_link_set(r, 0, 0, 1, NULL, NULL), -EINVAL);
-    CHECK_EQUAL(mp_link_set(r, 0, 1, 1, &unix_socket, NULL), -EINVAL);
-    CHECK_EQUAL(mp_link_set(r, 0, 1, 1, NULL, &unix_socket), -EINVAL);
+    CHECK_EQUAL(set_link(r, MP_LINKS_MAX, 1, 1, NULL, NULL), -EINVAL);
+    CHECK_EQUAL(set_link(r, 0, 0, 1, NULL, NULL), -EINVAL);
+    CHECK_EQUAL(set_link(r, 0, 1, 1, &unix_socket, NULL), -EINVAL);
+    CHECK_EQUAL(set_link(r, 0, 1, 1, NULL, &unix_socket), -EINVAL);
     CHECK_EQUAL(mp_link_clear(r, MP_LINKS_MAX), -EINVAL);
     CHECK_EQUAL(version_of(&mp_published(r)->links_version), 4);
     actor_unmap(r);
@@ -95,8 +95,8 @@ static void half_written_records_are_repaired(void)
     struct mp_link link = { .node = 123 };
     const struct mp_endpoint v4 = { AF_INET, 4747, 0, { 10, 0, 0, 7 } };
     uint8_t secret[MP_KEY_BYTES] = { 0 };
-    CHECK_EQUAL(mp_link_set(r, 5, 42, 1, &v4, NULL), 0);
-    CHECK_EQUAL(mp_link_set(r, 6, 43, 1, &v4, NULL), 0);
+    CHECK_EQUAL(set_link(r, 5, 42, 1, &v4, NULL), 0);
+    CHECK_EQUAL(set_link(r, 6, 43, 1, &v4, NULL), 0);
     CHECK_EQUAL(mp_key_set(r, 7, 42, 0, 1, 1, 0, secret), 0);
     CHECK_EQUAL(mp_sender_set(r, 9, 0, 0, 0, secret, 0, NULL), 0);
     atomic_fetch_add(&mp_links(r)[5].generation, 1);
@@ -108,7 +108,7 @@ static void half_written_records_are_repaired(void)
     CHECK(mp_link_read(r, 6, &link) && link.node == 43);
     CHECK_EQUAL(mp_links_keys_repair(r), 0);
     atomic_fetch_add(&mp_links(r)[6].generation, 1); /* written again, without a repair */
-    CHECK_EQUAL(mp_link_set(r, 6, 44, 1, &v4, NULL), 0);
+    CHECK_EQUAL(set_link(r, 6, 44, 1, &v4, NULL), 0);
     CHECK(mp_link_read(r, 6, &link) && link.node == 44);
     actor_unmap(r);
 }
@@ -125,7 +125,7 @@ static void write_many(void *argument)
     for (uint32_t n = 1; !atomic_load(&race->stop); n++) {
         struct mp_endpoint e = { .family = AF_INET6, .port = (uint16_t)n, .scope = n };
         memset(e.address, (int)(n & 255), sizeof e.address);
-        CHECK_EQUAL(mp_link_set(race->r, 3, n, n, &e, &e), 0);
+        CHECK_EQUAL(set_link(race->r, 3, n, n, &e, &e), 0);
     }
 }
 

@@ -111,6 +111,24 @@ def test_restarted_control_keeps_endpoints_that_have_answered(region: Region) ->
     assert tables.link(3).endpoint is None, "another node"
 
 
+def test_candidate_on_a_known_host_is_marked(region: Region) -> None:
+    """Goal: a host that never connected to this node gets fewer probes.
+    Method: records of two hosts, of which one has connected."""
+    publisher = Publisher(
+        region,
+        Net().add("a"),
+        ingress_bells=(),
+        egress_bells=(),
+        is_known_host={"192.0.2.2", "2001:db8::2"}.__contains__,
+    )
+    record, tables = Net().add("b", at="192.0.2.2:4747").record, LinksKeysWriter(region)
+    for endpoint, is_known in (("192.0.2.2:1", True), ("192.0.2.3:1", False), ("[2001:DB8:0::2]:1", True)):
+        publisher.publish_record(msgspec.structs.replace(record, endpoint=endpoint), 3)
+        link = tables.link(3)
+        assert link is not None
+        assert link.is_host_known == is_known
+
+
 def test_wildcard_endpoint_is_no_candidate(region: Region) -> None:
     """Goal: no probe goes to 0.0.0.0, which is this host.  Method: a record with it."""
     publisher, tables = Publisher(region, Net().add("a"), ingress_bells=(), egress_bells=()), LinksKeysWriter(region)

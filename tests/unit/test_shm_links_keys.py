@@ -63,7 +63,7 @@ def test_links_are_read_as_set(region: Region) -> None:
     links = {
         5: LinkRecord(0xFFFFFFFF, up=True, endpoint=one, candidate=None),
         1023: LinkRecord(2, up=False, endpoint=other, candidate=one),
-        6: LinkRecord(3, up=False, endpoint=None, candidate=other),
+        6: LinkRecord(3, up=False, endpoint=None, candidate=other, is_host_known=True),
     }
     for index, link in links.items():
         tables.set_link(index, link)
