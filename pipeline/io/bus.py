@@ -130,8 +130,9 @@ def peer_sender(
 ) -> zmq.Socket[bytes]:
     """Return a DEALER to "ADDR:PORT"; it queues nothing while it is not connected.
 
-    It reconnects for ever; if not `is_repeated`, it connects once.  A connection for a `protocol` that is not the newest
-    is marked, so that a node of this version, which gets messages of the newest one on another connection, ignores it.
+    It reconnects for ever; if not `is_repeated`, it connects once.  A connection for a `protocol` that is not the
+    newest is marked, so that a node of this version, which gets messages of the newest one on another connection,
+    ignores it.
     """
     sock = context.socket(zmq.DEALER)
     if 0 < protocol < PROTOCOLS[1]:

@@ -75,10 +75,12 @@ class Receiver:
         frame = messages.decode_frame(data)
         if isinstance(frame, Greeting):
             record = self._verify(frame.record)
+            endpoint = endpoints.fill_in(record.endpoint, hint)
             if self._peer_table.is_excluded(record.node_id):
-                self._show_own_record(endpoints.fill_in(record.endpoint, hint), now)
+                self._show_own_record(endpoint, now)
                 return None
-            return Greeted(record, frame.dialled)
+            is_admitted = self._peer_table.directory.admits_endpoint(endpoint, hint)
+            return Greeted(record, frame.dialled) if is_admitted else None
         return self._read_sealed(frame, hint, now)
 
     # ---- protocol 2

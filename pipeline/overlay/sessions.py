@@ -116,8 +116,6 @@ class Sessions:
         """Take a Greeting.  It proves nothing but that its node made the record at some time."""
         record = msgspec.structs.replace(greeted.record, endpoint=endpoints.fill_in(greeted.record.endpoint, hint))
         own = self._peer_table.own
-        if not self._peer_table.directory.admits_endpoint(record.endpoint, hint):
-            return
         if (record.public_key, record.incarnation) == (own.public_key, own.incarnation):
             self.seeds.answered(greeted.dialled, own.node_id)
             return
