@@ -6,37 +6,36 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from pipeline import limits, messages
-from pipeline.messages import DirectoryUpdate, Header, Heartbeat, Hello
+from pipeline import limits
+from pipeline.messages import Heartbeat
 from pipeline.overlay.events import NoticeKind, PeerChanged, ProbingChanged
 from pipeline.overlay.node import OverlayNode
-from tests.unit.overlay_net import Net, linked_peers
-from tests.unit.test_overlay_forgeries import invented
+from tests.unit.overlay_net import Forger, Net, linked_peers
 
 Pair = tuple[OverlayNode, OverlayNode]
 STRANGER = "198.51.100.7:53"
 
 
-def acknowledge(net: Net, node: OverlayNode, endpoint: str) -> None:
-    """Send a Hello and a Heartbeat that acknowledge the node's record in the name of a node at this endpoint."""
-    record = invented(77, endpoint=endpoint)
-    head = Header(sender=77, incarnation=1, endpoint=endpoint)
-    hello = Hello(number=1, record=record, acked_stamp=node.record.stamp, **head)
-    beat = Heartbeat(number=2, acked_stamp=node.record.stamp, directory_digest=b"", **head)
-    for message in (hello, beat):
-        assert node.handle_message("192.0.2.99", messages.encode_node(message), net.now) is None
+def acknowledge(net: Net, node: OverlayNode, endpoint: str) -> Forger:
+    """Send a Hello and a Heartbeat that acknowledge the node's record from a member with a forged endpoint."""
+    forger = Forger("m", at=endpoint)
+    assert forger.hello(node, now=net.now) is None
+    head = forger.header()
+    beat = Heartbeat(number=forger.number + 1, acked_stamp=node.record.stamp, directory_digest=b"", **head)
+    assert forger.send(node, beat, net.now) is None
+    return forger
 
 
 def test_acknowledgements_alone_take_no_link_up(net: Net, pair: Pair) -> None:
     """Goal: a member that acknowledges for a stranger's endpoint gets no link up.
     Method: Hello and Heartbeat; an event asks for probes, and only an echo takes the link up."""
     node = pair[0]
-    acknowledge(net, node, STRANGER)
+    forger = acknowledge(net, node, STRANGER)
     net.pump()
     assert linked_peers(node) == {"b"}
     assert [event.is_probed for event in net.events_of(node, ProbingChanged)][-1]
-    node.handle_echo(77, net.now)
-    assert linked_peers(node) == {"b", "invented77"}
+    node.handle_echo(forger.record.node_id, net.now)
+    assert linked_peers(node) == {"b", "m"}
 
 
 def test_echo_without_a_session_takes_no_link_up(net: Net, pair: Pair) -> None:
@@ -70,15 +69,17 @@ def test_probing_session_keeps_its_heartbeats_and_is_forgotten(net: Net) -> None
 def test_endpoint_that_no_peer_can_have_is_refused(net: Net, pair: Pair, endpoint: str) -> None:
     """Goal: nothing is sent to this host's services, to a broadcast address or into the overlay.
     Method: such endpoints in a Hello, in a record of gossip and in a message of an unknown node."""
-    node = pair[0]
-    acknowledge(net, node, endpoint)
-    head = Header(sender=99, incarnation=1, endpoint="192.0.2.99:4747")
-    update = DirectoryUpdate(records=[invented(78, endpoint=endpoint)], **head)
-    node.handle_message("192.0.2.99", messages.encode_node(update), net.now)
+    node, other = pair
+    forger, reported = acknowledge(net, node, endpoint), Forger("reported", at=endpoint)
+    member = Forger("member")
+    assert member.hello(node, now=net.now) is None
+    assert member.report(node, reported.record) is None
+    assert Forger("greeting", at=endpoint).greet(node) is None
     net.run(3)
-    assert {77, 78}.isdisjoint(record.node_id for record in node.records())
+    assert {record.name for record in node.records()} == {"b", "member"}
     assert endpoint not in [to for _, to, _ in net.sent]
     assert node.directory.refused_endpoints >= 3
+    assert (linked_peers(other), forger.record.endpoint) == ({"a"}, endpoint)
 
 
 def test_nodes_on_one_host_may_use_its_loopback(net: Net) -> None:
