@@ -77,7 +77,7 @@ class Receiver:
             record = self._verify(frame.record)
             endpoint = endpoints.fill_in(record.endpoint, hint)
             if self._peer_table.is_excluded(record.node_id):
-                self._show_own_record(endpoint, now)
+                self._show_own_record(record.endpoint, hint, now)
                 return None
             is_admitted = self._peer_table.directory.admits_endpoint(endpoint, hint)
             return Greeted(record, frame.dialled) if is_admitted else None

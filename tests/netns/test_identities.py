@@ -1,4 +1,4 @@
-"""Identities of nodes in an open network: kept in the state directory, pinned by peers, used by one process at a time."""
+"""Identities of nodes in an open network: kept in the state directory, pinned by peers, used by one process only."""
 
 from __future__ import annotations
 

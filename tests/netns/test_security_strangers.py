@@ -6,19 +6,20 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
 
 import pytest
 import zmq
 
+from pipeline import limits, messages
 from pipeline.io import bus
 from pipeline.keys.file import load_network_key
 from pipeline.lab.instance import Instance, launch, network_key, wait_linked
 from pipeline.lab.netns import Host, Lab
 from pipeline.lab.programs import wait_until
-from pipeline.messages import DirectoryUpdate, Header, Hello, NodeRecord, Stamp, decode_node, encode_node
+from pipeline.messages import AnyNodeMessage, DirectoryUpdate, Hello, NodeRecord
+from pipeline.overlay import records
 from tests.netns.sockets import Sockets
+from tests.unit.overlay_net import Forger
 
 MakeLab = Callable[..., Lab]
 FLOODED = "224.0.0.200"
@@ -32,10 +33,12 @@ OWN_ADDRESSES = ("127.0.0.1", "127.1.2.3")
 
 
 class CraftedMember:
-    """A member with a modified program: it reads what a node sends to its own endpoint, and sends any record."""
+    """A member with a modified program: it reads what a node sends to its own endpoint, and sends as any node."""
 
     def __init__(self, host: Host, victim: Instance, network_key: bytes) -> None:
-        self.endpoint = f"{host.underlay}:4999"
+        self._forger = Forger("m", at=f"{host.underlay}:4999")
+        self.victim: NodeRecord | None = None
+        """Newest record of the victim."""
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         curve = bus.derive_curve_keys(network_key)
         with host.enter():
@@ -43,36 +46,42 @@ class CraftedMember:
             self._receiver.setsockopt(zmq.CURVE_SERVER, 1)
             self._receiver.setsockopt(zmq.CURVE_SECRETKEY, curve.server_secret)
             self._receiver.setsockopt(zmq.CURVE_PUBLICKEY, curve.server_public)
-            self._receiver.bind(f"tcp://{self.endpoint}")
+            self._receiver.bind(f"tcp://{self._forger.record.endpoint}")
             self._sender = bus.peer_sender(self._context, f"{victim.host.underlay}:4747", curve)
-            wait_until(lambda: bus.send(self._sender, self.hello(66, self.endpoint)), 3, "the member has a connection")
+            greeting = self._forger.envelopes.greeting(self._forger.record, "")
+            wait_until(lambda: bus.send(self._sender, greeting), 3, "the member has a connection")
+            wait_until(self._has_victim, 3, "the node answers its member")
+        self.acknowledge(self._forger)
 
-    def hello(self, number: int, endpoint: str, *, acked_stamp: Stamp | None = None, message: int = 1) -> bytes:
-        record = record_of(number, endpoint)
-        head = Header(sender=number, incarnation=1, endpoint=endpoint)
-        return encode_node(Hello(number=message, record=record, acked_stamp=acked_stamp, **head))
+    def _has_victim(self) -> bool:
+        self.read()
+        return self.victim is not None
 
-    def read_stamp(self, timeout_ms: int) -> Stamp | None:
-        """Return the newest version of the victim's record that it has sent to this member; None without a new one."""
-        stamp = None
-        while self._receiver.poll(timeout_ms if stamp is None else 0):
-            message = decode_node(self._receiver.recv_multipart()[-1])
-            if isinstance(message, Hello):
-                stamp = message.record.stamp
-        return stamp
+    def read(self) -> None:
+        """Note the newest record in the messages that have arrived."""
+        while self._receiver.poll(0):
+            frame = messages.decode_frame(self._receiver.recv_multipart()[-1])
+            if frame.record is not None:
+                self.victim = records.verify(frame.record, self._forger.envelopes.signer)
 
-    def send(self, data: bytes) -> None:
-        assert bus.send(self._sender, data)
+    def acknowledge(self, node: Forger) -> None:
+        """Send a Hello of a node, which acknowledges the victim's newest record."""
+        assert self.victim is not None
+        node.number += 1
+        hello = Hello(number=node.number, record=node.record, acked_stamp=self.victim.stamp, **node.header())
+        self._send(node, hello)
+
+    def report(self, reported: list[NodeRecord]) -> None:
+        """Report records of other nodes."""
+        self._forger.number += 1
+        self._send(self._forger, DirectoryUpdate(records=reported, **self._forger.header()))
+
+    def _send(self, node: Forger, message: AnyNodeMessage) -> None:
+        assert self.victim is not None
+        assert bus.send(self._sender, node.envelopes.seal(node.record, self.victim, node.number, message))
 
     def close(self) -> None:
         self._context.destroy(linger=0)
-
-
-def record_of(number: int, endpoint: str) -> NodeRecord:
-    return NodeRecord(
-        node_id=number, name=f"invented{number}", incarnation=1, version=1, addresses=(), lanes=1, endpoint=endpoint,
-        key_epoch=0, sender_key=bytes(32), engine="mesh", explicit_addresses=False,
-    )  # fmt: skip
 
 
 def received_packets(sniffer: socket.socket, host: Host) -> Iterator[bytes]:
@@ -93,15 +102,6 @@ def port_of(packet: bytes) -> int:
 
 
 @pytest.fixture
-def attack(pair: tuple[Lab, list[Instance]]) -> Iterator[Attack]:
-    lab, (victim, _) = pair
-    attacker, stranger = lab.hosts[2:]
-    member = CraftedMember(attacker, victim, load_network_key(network_key(lab)))
-    yield Attack(member, stranger)
-    member.close()
-
-
-@pytest.fixture
 def pair(make_lab: MakeLab) -> tuple[Lab, list[Instance]]:
     """Four hosts: two linked nodes, the host of a crafted member, and a stranger that runs nothing."""
     lab = make_lab(4)
@@ -112,36 +112,39 @@ def pair(make_lab: MakeLab) -> tuple[Lab, list[Instance]]:
     return lab, instances
 
 
-@dataclass
 class Attack:
-    """900 nodes with a stranger's endpoints, of which 20 keep their sessions alive, and some with the victim's own."""
+    """900 nodes with endpoints of a stranger, of which 20 keep their sessions alive, and two on the loopback."""
 
-    member: CraftedMember
-    stranger: Host
-    stamp: Stamp | None = None
-    number: int = 1
+    def __init__(self, member: CraftedMember, stranger: Host) -> None:
+        self._member = member
+        self._nodes = [Forger(f"invented{n}", at=f"{stranger.underlay}:{6000 + n}") for n in range(INVENTED)]
+        self._on_own_host = [Forger(f"own{address}", at=f"{address}:{SERVICE_PORT}") for address in OWN_ADDRESSES]
 
     def begin(self) -> None:
         """Report all records in gossip, then let each node send its Hello."""
-        records = [record_of(1000 + n, f"{self.stranger.underlay}:{6000 + n}") for n in range(INVENTED)]
-        records += [record_of(3000 + n, f"{address}:{SERVICE_PORT}") for n, address in enumerate(OWN_ADDRESSES)]
-        head = Header(sender=66, incarnation=1, endpoint=self.member.endpoint)
-        for start in range(0, len(records), 225):
-            self.member.send(encode_node(DirectoryUpdate(records=records[start : start + 225], **head)))
-        self.acknowledge(records)
+        nodes = self._nodes + self._on_own_host
+        for start in range(0, len(nodes), limits.RECORDS_PER_MESSAGE_MAX):
+            part = nodes[start : start + limits.RECORDS_PER_MESSAGE_MAX]
+            self._member.report([node.record for node in part])
+        for number, node in enumerate(nodes):
+            self._member.acknowledge(node)
+            if number % 100 == 99:
+                time.sleep(0.15)
 
     def go_on(self) -> None:
         """Acknowledge the victim's newest record in the name of the nodes whose sessions stay."""
-        self.acknowledge([record_of(1000 + n, f"{self.stranger.underlay}:{6000 + n}") for n in range(ALIVE)])
+        self._member.read()
+        for node in self._nodes[:ALIVE]:
+            self._member.acknowledge(node)
 
-    def acknowledge(self, records: list[NodeRecord]) -> None:
-        self.stamp = self.member.read_stamp(0) or self.stamp
-        self.number += 1
-        hello = partial(self.member.hello, acked_stamp=self.stamp, message=self.number)
-        for n, record in enumerate(records):
-            self.member.send(hello(record.node_id, record.endpoint))
-            if n % 100 == 99:
-                time.sleep(0.1)
+
+@pytest.fixture
+def attack(pair: tuple[Lab, list[Instance]]) -> Iterator[Attack]:
+    lab, (victim, _) = pair
+    attacker, stranger = lab.hosts[2:]
+    member = CraftedMember(attacker, victim, load_network_key(network_key(lab)))
+    yield Attack(member, stranger)
+    member.close()
 
 
 @pytest.mark.timeout(120)
@@ -158,8 +161,6 @@ def test_stranger_in_records_gets_few_probes_and_no_stream(
     for service in services:
         service.bind(("0.0.0.0", SERVICE_PORT))
     services[0].listen()
-    attack.stamp = attack.member.read_stamp(3000)
-    assert attack.stamp is not None, "the node answers its member"
     sniffer, source = sockets.sniffer(stranger, "u0"), sockets.sender(victim.host, FLOODED)
     attack.begin()
     for _ in range(WATCH_S):
