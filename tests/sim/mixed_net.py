@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from pipeline.address import ANY_SOURCE, Address
 from pipeline.messages import SIGNED_PROTOCOL, protocol_of
-from pipeline.overlay.events import Notice, PeerChanged
+from pipeline.overlay.events import Notice, PeerChanged, ProbingChanged
 from pipeline.overlay.node import NodeConfig, OverlayNode
 from tests import previous
 from tests.unit.overlay_net import identity_of, key_of
@@ -37,6 +37,8 @@ class Node(Protocol):
     """Peers whose link went down."""
     due: float | None
     """Time of its next timeout."""
+    probed: dict[int, str]
+    """Endpoints that it probes, by node id."""
 
     def call(self, name: str, *arguments: Any) -> Any:
         """Give the node an input, and collect its outputs."""
@@ -56,6 +58,7 @@ class NewNode:
         self.sent: list[tuple[str, bytes]] = []
         self.due: float | None = None
         self.downs: list[str] = []
+        self.probed: dict[int, str] = {}
         self.notices: list[str] = []
 
     def call(self, name: str, *arguments: Any) -> Any:
@@ -65,6 +68,8 @@ class NewNode:
                 self.downs.append(event.record.name)
             if isinstance(event, Notice):
                 self.notices.append(event.text)
+            if isinstance(event, ProbingChanged) and event.is_probed:
+                self.probed[event.record.node_id] = event.record.endpoint
         while (transmit := self.node.poll_transmit()) is not None:
             self.sent.append(transmit)
         self.due = self.node.poll_timeout()
@@ -99,6 +104,7 @@ class OldNode:
         pickle.dump((options, seed, now), self._process.stdin)
         self.sent: list[tuple[str, bytes]] = []
         self.downs: list[str] = []
+        self.probed: dict[int, str] = {}
         self.due: float | None = None
 
     def call(self, name: str, *arguments: Any) -> Any:
@@ -212,6 +218,15 @@ class MixedNet:
         while pending := [(name, *node.sent.pop(0)) for name, node in self.nodes.items() if node.sent]:
             for sender, endpoint, data in pending:
                 self._deliver(sender, endpoint, data)
+            for node in list(self.nodes.values()):
+                self._echo(node)
+
+    def _echo(self, prober: Node) -> None:
+        """Answer the probes of a node, as the stages do."""
+        while prober.probed:
+            node_id, endpoint = prober.probed.popitem()
+            if endpoint in map(self.endpoint, self.nodes):
+                prober.call("handle_echo", node_id, self.now)
 
     def _deliver(self, sender: str, endpoint: str, data: bytes) -> None:
         receiver = "n" + endpoint.removeprefix("192.0.2.").removesuffix(":4747")

@@ -18,7 +18,7 @@ from pipeline.drop_reasons import MessageRefusal
 from pipeline.messages import Content, DirectoryUpdate, Goodbye, Greeting, Header, Heartbeat, Hello, SealedMessage
 from pipeline.overlay import records
 from pipeline.overlay.certified_members import CertifiedMembers
-from pipeline.overlay.events import Notice, NoticeKind, PeerChanged, RevocationsChanged
+from pipeline.overlay.events import Notice, NoticeKind, PeerChanged, ProbingChanged, RevocationsChanged
 from pipeline.overlay.members import OpenMembers
 from pipeline.overlay.node import NodeConfig, OverlayNode
 from tests.unit.authority import AUTHORITY, NOW, STRANGER, certificate_of, revocation_list
@@ -459,8 +459,15 @@ class OldNode:
         return messages.encode_unsigned(Hello(number=self.number, record=self.record, **self.head, **fields))
 
     def exchange(self, net: Net, node: OverlayNode, *, answers: bool = True) -> str | None:
-        """Answer all that a node has to send, and let it take the answers; return why it refuses one."""
+        """Answer all that a node has to send, and its probes; return why it refuses an answer."""
         for _ in range(20):
+            for event in iter(node.poll_event, None):
+                if (
+                    isinstance(event, ProbingChanged)
+                    and event.record.node_id == self.record.node_id
+                    and event.is_probed
+                ):
+                    node.handle_echo(self.record.node_id, net.now)
             net_sent = [data for to, data in iter(node.poll_transmit, None) if to == self.record.endpoint]
             if not net_sent:
                 return None
