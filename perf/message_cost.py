@@ -108,9 +108,10 @@ class Control:
                 case events.RecordGone(record=gone, link=link):
                     self.table.remove_link(gone.node_id)
                     self.publisher.remove_record(gone, link)
-                case events.PeerChanged(record=changed, link=link, is_up=up):
+                case events.ProbingChanged(record=changed, link=link, is_probed=is_probed):
+                    self.publisher.publish_link(changed, link, is_probed=is_probed)
+                case events.PeerChanged(record=changed, is_up=up):
                     self.table.set_up(changed.node_id, up=up)
-                    self.publisher.publish_link(changed, link, up=up)
                 case events.AddressOwnersChanged(owners=owners):
                     self.table.set_address_owners(owners, own=self.node.record.node_id)
                 case _:

@@ -152,7 +152,8 @@ class Sessions:
             case DirectoryUpdate():
                 peer = self.identify_sender(message, hint, now)
                 if peer is not None and not peer.record.is_signed:
-                    self._leads.add(message.records, now)
+                    admits = self._peer_table.directory.admits_endpoint
+                    self._leads.add([record for record in message.records if admits(record.endpoint, hint)], now)
                 elif peer is not None:
                     for record in message.records:
                         self._on_report(message.sender, record, hint, now)
