@@ -293,7 +293,7 @@ class Sessions:
         if not peer.record.has_keys:
             acked_stamp = None
         if acked_stamp is None or acked_stamp[0] != self._peer_table.own.incarnation:
-            if peer.is_up and not peer.record.is_signed and peer.may_mean_former_node(now):
+            if peer.is_probed and not peer.record.is_signed and peer.may_mean_former_node(now):
                 self._transmitter.send_hello(peer, now)
                 return
             peer.acked_stamp = None

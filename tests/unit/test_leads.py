@@ -27,9 +27,10 @@ HEADER = messages.Header(sender=77, incarnation=5, endpoint=OLD_AT)
 
 
 def link_old_node(net: Net, node: OverlayNode) -> None:
-    """Link a node of protocol 1, which acknowledges the node's record."""
+    """Link a node of protocol 1, which acknowledges the node's record and answers its probe."""
     hello = Hello(number=1, record=OLD, acked_stamp=node.record.stamp, **HEADER)
     assert node.handle_message("", messages.encode_unsigned(hello), net.now) is None
+    node.handle_echo(OLD.node_id, net.now)
     assert "old" in linked_peers(node)
 
 
