@@ -111,8 +111,11 @@ struct mp_link {
     uint32_t node;
     uint32_t up;
     uint8_t is_host_known;
+    uint8_t has_probe_keys;
     struct mp_endpoint endpoint;
     struct mp_endpoint candidate;
+    uint8_t probe_seal[...];
+    uint8_t probe_open[...];
     ...;
 };
 

@@ -38,7 +38,7 @@
 #include <stdint.h>
 
 #define MP_MAGIC UINT64_C(0x314e4950534d434d) /* "MCMSPIN1" */
-#define MP_VERSION 6u
+#define MP_VERSION 7u
 #define MP_CACHE_LINE 64u
 
 /* ---- bounds, each with its reason ---- */
@@ -195,11 +195,13 @@ struct mp_link {
     uint32_t node;              /* 0: free */
     uint32_t up;                /* the control session is up: probes are sent */
     uint8_t is_host_known;      /* the candidate's host has connected to this node: it is no stranger */
-    uint8_t reserved[3];
+    uint8_t has_probe_keys;     /* probes and echoes are sealed with the keys below, not with sender keys */
+    uint8_t reserved[2];
     struct mp_endpoint endpoint;    /* has answered a probe: datagrams go there, and nowhere else */
     struct mp_endpoint candidate;   /* has not answered yet: gets probes only */
+    uint8_t probe_seal[MP_KEY_BYTES], probe_open[MP_KEY_BYTES]; /* to the peer, and from it: only these two know them */
 };
-_Static_assert(sizeof(struct mp_link) == 64, "one line");
+_Static_assert(sizeof(struct mp_link) == 128, "two lines");
 
 struct mp_key {
     _Alignas(MP_CACHE_LINE) _Atomic uint32_t generation;    /* odd while control writes */

@@ -142,7 +142,8 @@ int mp_sender_set(struct mp_region *r, uint32_t origin, uint32_t sealed, uint8_t
 
 int mp_keys_lock(struct mp_region *r)
 {
-    if (mlock(mp_sender(r), sizeof(struct mp_sender)) || mlock(mp_keys(r), MP_KEYS_MAX * sizeof(struct mp_key)))
+    if (mlock(mp_sender(r), sizeof(struct mp_sender)) || mlock(mp_keys(r), MP_KEYS_MAX * sizeof(struct mp_key)) ||
+        mlock(mp_links(r), MP_LINKS_MAX * sizeof(struct mp_link)))
         return -errno;
     return 0;
 }
@@ -151,6 +152,7 @@ void mp_keys_wipe(struct mp_region *r)
 {
     explicit_bzero(mp_sender(r), sizeof(struct mp_sender));
     explicit_bzero(mp_keys(r), MP_KEYS_MAX * sizeof(struct mp_key));
+    explicit_bzero(mp_links(r), MP_LINKS_MAX * sizeof(struct mp_link));
 }
 
 static int is_half_written(const _Atomic uint32_t *generation)

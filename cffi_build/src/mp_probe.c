@@ -68,19 +68,22 @@ static void send_to(struct mp_probe *s, uint32_t type, const uint8_t *body, cons
 {
     uint8_t datagram[MP_HEADER_BYTES + BODY + MP_TAG_BYTES];
     const struct mp_sender *sender = &s->peers->sender;
+    int has_keys = link != MP_NO_LINK && s->peers->links[link].has_probe_keys;
+    int is_sealed = has_keys || sender->sealed;
+    struct mp_cipher *cipher = has_keys ? s->peers->probe[link].seal : s->peers->seal;
     struct mp_cursor *sequence = &s->w->lane->probe_sequence;
     uint64_t number = mp_position(sequence);
     uint32_t length = MP_HEADER_BYTES + BODY;
-    if (!sender->origin || (sender->sealed && !s->peers->seal))
+    if (!sender->origin || (is_sealed && !cipher))
         return;
     atomic_store_explicit(&sequence->at, number + 1, memory_order_relaxed); /* first: a nonce is never used twice */
-    struct mp_header h = { .type = (uint8_t)type, .flags = sender->sealed ? MP_FLAG_SEALED : 0, .hop_limit = 1,
+    struct mp_header h = { .type = (uint8_t)type, .flags = is_sealed ? MP_FLAG_SEALED : 0, .hop_limit = 1,
                            .epoch = sender->epoch[sender->active & 1], .origin = sender->origin,
                            .sequence = mp_space(s->w->config.lane, 1) | number };
     mp_header_write(datagram, &h);
     memcpy(datagram + MP_HEADER_BYTES, body, BODY);
-    if (sender->sealed) {
-        if (mp_seal(s->peers->seal, datagram, BODY))
+    if (is_sealed) {
+        if (mp_seal(cipher, datagram, BODY))
             return;
         length += MP_TAG_BYTES;
     }
@@ -317,7 +320,7 @@ static void check_endpoint(struct mp_probe *s, uint32_t link, const struct mp_en
     if (mp_endpoint_is(&s->peers->links[link].endpoint, from))
         return;
     if (!mp_endpoint_is(&s->peers->links[link].candidate, from)) {
-        if (s->peers->sender.sealed)
+        if (s->peers->sender.sealed || s->peers->links[link].has_probe_keys)
             punt_endpoint(s, MP_PUNT_CANDIDATE, link, from);
     } else if (!s->w->config.lane && l->is_up && l->due_ns > l->sent_ns + SPACING_NS) {
         l->due_ns = l->sent_ns + SPACING_NS;

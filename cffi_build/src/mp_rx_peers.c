@@ -35,6 +35,10 @@ void mp_rx_peers_free(struct mp_rx_peers *s)
         return;
     for (uint32_t i = 0; i < MP_KEYS_MAX; i++)
         mp_cipher_free(s->keys[i].cipher);
+    for (uint32_t i = 0; i < MP_LINKS_MAX; i++) {
+        mp_cipher_free(s->probe[i].seal);
+        mp_cipher_free(s->probe[i].open);
+    }
     mp_cipher_free(s->seal);
     explicit_bzero(s, sizeof *s);
     free(s);
@@ -108,17 +112,33 @@ uint32_t mp_rx_peers_link_of(const struct mp_rx_peers *s, const union mp_address
 
 /* ---- refresh ---- */
 
+static int has_same_probe_keys(const struct mp_link *a, const struct mp_link *b)
+{
+    return a->has_probe_keys == b->has_probe_keys && !memcmp(a->probe_seal, b->probe_seal, sizeof a->probe_seal) &&
+           !memcmp(a->probe_open, b->probe_open, sizeof a->probe_open);
+}
+
+static void refresh_probe_keys(struct mp_rx_peers *s, struct mp_probe_ciphers *c, const struct mp_link *l)
+{
+    mp_cipher_free(c->seal);
+    mp_cipher_free(c->open);
+    c->seal = l->has_probe_keys ? mp_cipher_new(s->w->gcm, l->probe_seal, 1) : NULL;
+    c->open = l->has_probe_keys ? mp_cipher_new(s->w->gcm, l->probe_open, 0) : NULL;
+}
+
 static void refresh_links(struct mp_rx_peers *s, uint32_t version)
 {
     s->links_version = version;
     memset(s->by_endpoint, 0xff, sizeof s->by_endpoint);
     memset(s->by_node, 0xff, sizeof s->by_node);
     for (uint32_t i = 0; i < MP_LINKS_MAX; i++) {
-        struct mp_link *l = &s->links[i];
+        struct mp_link *l = &s->links[i], old = *l;
         if (!mp_link_read(s->w->region, i, l)) {
             l->node = 0;
             s->links_version = version - 1;     /* control is writing it: copied again at the next burst */
         }
+        if (!has_same_probe_keys(&old, l))
+            refresh_probe_keys(s, &s->probe[i], l);
         if (!l->node)
             continue;
         if (l->endpoint.family)
@@ -191,24 +211,40 @@ struct mp_window *mp_rx_peers_window(const struct mp_rx_peers *s, const struct m
     return lane < k->lanes ? mp_windows(s->w->region) + k->window + (probes ? k->lanes : 0u) + lane : NULL;
 }
 
+/* What opens a datagram: the sender key of its origin, or for probes and echoes the key of the two nodes, which no third
+ * member has.  `is_sealed` says whether it must be sealed. */
+static struct mp_cipher *cipher_for(const struct mp_rx_peers *s, const struct mp_rx_key *k, const struct mp_header *h,
+                                    int *is_sealed)
+{
+    int is_probe = h->type == MP_TYPE_PROBE || h->type == MP_TYPE_ECHO;
+    if (!is_probe || k->link == MP_NO_LINK || !s->links[k->link].has_probe_keys) {
+        *is_sealed = k->record.sealed;
+        return k->cipher;
+    }
+    *is_sealed = 1;
+    return s->probe[k->link].open;
+}
+
 /* The window is marked only after the tag was verified: without the key nobody can make a genuine datagram a replay.
  * A replayed probe is opened too. */
 static int verify(struct mp_rx_peers *s, const struct mp_rx_key *k, const uint8_t *datagram, uint32_t length,
                   const struct mp_header *h, uint8_t *scratch, struct mp_opened *o)
 {
     struct mp_window *window = mp_rx_peers_window(s, &k->record, h->sequence);
-    uint32_t tag = k->record.sealed ? MP_TAG_BYTES : 0;
+    int is_sealed;
+    struct mp_cipher *cipher = cipher_for(s, k, h, &is_sealed);
+    uint32_t tag = is_sealed ? MP_TAG_BYTES : 0;
     if (!window || length < MP_HEADER_BYTES + tag)
         return MP_DROP_wire_header;
-    if (!(h->flags & MP_FLAG_SEALED) != !k->record.sealed)
+    if (!(h->flags & MP_FLAG_SEALED) != !is_sealed || (is_sealed && !cipher))
         return MP_DROP_authentication;
     int is_fresh = mp_window_is_fresh(window, h->sequence);
     if (!is_fresh && h->type != MP_TYPE_PROBE)
         return MP_DROP_replay;
     o->body = datagram + MP_HEADER_BYTES;
     o->length = length - MP_HEADER_BYTES - tag;
-    if (k->record.sealed) {
-        if (mp_open(k->cipher, datagram, o->length, scratch))
+    if (is_sealed) {
+        if (mp_open(cipher, datagram, o->length, scratch))
             return MP_DROP_authentication;
         o->body = scratch;
     }

@@ -23,6 +23,11 @@ struct mp_rx_key {
     uint64_t refused;
 };
 
+/* Ciphers of a link's probes; NULL: it has no probe keys, and sender keys seal its probes. */
+struct mp_probe_ciphers {
+    struct mp_cipher *seal, *open;
+};
+
 struct mp_rx_peers {
     struct mp_worker *w;
     struct mp_counters *count;
@@ -34,6 +39,7 @@ struct mp_rx_peers {
     uint16_t by_key[MP_RX_INDEX], by_endpoint[MP_RX_INDEX], by_node[MP_RX_INDEX];
     struct mp_rx_key keys[MP_KEYS_MAX];
     struct mp_link links[MP_LINKS_MAX]; /* node 0: free, or control is writing it */
+    struct mp_probe_ciphers probe[MP_LINKS_MAX];
 };
 
 struct mp_rx_peers *mp_rx_peers_new(struct mp_worker *w);

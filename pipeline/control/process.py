@@ -413,7 +413,7 @@ class _Control:
                 self.dials.record_received(record.endpoint, reporter)
                 self.table.set_link(record.node_id, link)
                 old_endpoint = self.publisher.endpoint_of(link)
-                self.publisher.publish_record(record, link)
+                self.publisher.publish_record(record, link, probe_keys=event.probe_keys)
                 if old_endpoint is not None and not self.publisher.has_endpoint(old_endpoint):
                     self._peers.close_sender(old_endpoint)
             case events.RecordGone():

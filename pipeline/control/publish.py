@@ -42,6 +42,7 @@ class _PublishedLink:
     is_probed: bool = False
     endpoint: str | None = None
     """Endpoint in the peer's record.  The peer's datagrams may come from another one, behind a NAT for instance."""
+    probe_keys: tuple[bytes, bytes] | None = None
     probes: tuple[int, int] | None = None
     """Echoes received and probes answered at the last call of `probed_peers`."""
 
@@ -99,9 +100,10 @@ class Publisher:
         with self._keep_refused(None, record):
             self._publish_sources(Side.HOST, None, [address for address, _ in record.addresses])
 
-    def publish_record(self, record: NodeRecord, link: int) -> None:
+    def publish_record(self, record: NodeRecord, link: int, *, probe_keys: tuple[bytes, bytes] | None = None) -> None:
         """Write a peer's keys and addresses; its endpoint becomes a candidate if it is new."""
         published = self._link(record, link)
+        published.probe_keys = probe_keys
         published.node_id, published.name = record.node_id, record.name
         self._incomplete.pop(link, None)
         with self._keep_refused(link, record):
@@ -128,7 +130,9 @@ class Publisher:
         published.is_probed, published.endpoint = is_probed, record.endpoint
         if candidate == endpoint:
             candidate = None
-        self._set_link(link, LinkRecord(record.node_id, is_probed, endpoint, candidate))
+        self._set_link(
+            link, LinkRecord(record.node_id, is_probed, endpoint, candidate, probe_keys=published.probe_keys)
+        )
 
     def _set_link(self, link: int, record: LinkRecord) -> None:
         candidate = record.candidate
@@ -142,6 +146,7 @@ class Publisher:
             stored = self._links_keys.link(link)  # of a predecessor: its session may be restored
             is_probed = stored is not None and stored.node == record.node_id and stored.up
             published = self._links[link] = _PublishedLink(record.node_id, record.name, is_probed)
+            published.probe_keys = stored.probe_keys if is_probed and stored is not None else None
         return published
 
     def take_answered_endpoint(self, punt: bytes) -> NodeId | None:
@@ -284,7 +289,7 @@ class Publisher:
             if link is None:
                 self.publish_own_addresses(record)
             else:
-                self.publish_record(record, link)
+                self.publish_record(record, link, probe_keys=self._link(record, link).probe_keys)
             if link in self._incomplete:  # and now the last one, so another is the first next time
                 break
         for entry in list(itertools.islice(self._left_out.values(), RETRIES_MAX)):

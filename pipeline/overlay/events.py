@@ -30,6 +30,8 @@ class RecordChanged(msgspec.Struct, frozen=True):
     """Link index of the node."""
     reporter: str = ""
     """Address of the host that has sent the record; empty if it was restored."""
+    probe_keys: tuple[bytes, bytes] | None = None
+    """Keys of probes to the node and from it; None for a node of protocol 1."""
 
 
 class RecordGone(msgspec.Struct, frozen=True):

@@ -228,7 +228,14 @@ class PeerTable:
         """Report the record of a peer, as soon as its datagrams can be opened."""
         if peer.record.has_keys:
             peer.is_announced = True
-            self.events.append(RecordChanged(peer.record, self.link_of(peer), reporter))
+            record = peer.record
+            probe_keys = self._envelopes.probe_keys(self.own, record) if record.is_signed else None
+            self.events.append(RecordChanged(record, self.link_of(peer), reporter, probe_keys))
+
+    def announce_all(self) -> None:
+        """Report the records of all peers again: probe keys depend on this node's id and incarnation too."""
+        for peer in self.peers.values():
+            self._announce(peer, "")
 
     # ---- sessions
 

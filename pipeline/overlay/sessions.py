@@ -367,7 +367,7 @@ class Sessions:
         if own.incarnation == record.incarnation and may_have_sent(own, record.version):
             self._peer_table.update_own(now, newer_than=record.version)
         elif own.stamp < record.stamp and record.incarnation < limits.INCARNATION_MAX:
-            self._peer_table.update_own(now, incarnation=record.incarnation + 1)
+            self.begin_incarnation(now, incarnation=record.incarnation + 1)
 
     def _notice_taken(self, record: NodeRecord) -> None:
         own = self._peer_table.own
@@ -394,6 +394,7 @@ class Sessions:
     def begin_incarnation(self, now: float, **changes: Any) -> None:
         """Make a record of another start, and new sessions with all peers."""
         self._peer_table.update_own(now, **changes)
+        self._peer_table.announce_all()
         for peer in self._peer_table.peers.values():
             self._peer_table.signal(peer, Signal.RESTARTED, now, "this node has another incarnation")
 

@@ -46,6 +46,8 @@ class LinkRecord:
     """Has not answered yet: probes go there."""
     is_host_known: bool = False
     """True if the candidate's host has connected to this node: a host that has not gets fewer probes."""
+    probe_keys: tuple[bytes, bytes] | None = None
+    """Keys that seal probes and echoes to the peer, and open those from it; None: sender keys do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,11 @@ class LinksKeysWriter:
         native.node, native.up, native.is_host_known = link.node, link.up, link.is_host_known
         _fill_endpoint(native.endpoint, link.endpoint)
         _fill_endpoint(native.candidate, link.candidate)
+        if link.probe_keys is not None:
+            native.has_probe_keys = True
+            for place, key in zip((native.probe_seal, native.probe_open), link.probe_keys, strict=True):
+                _check_secret(key)
+                ffi.memmove(place, key, lib.MP_KEY_BYTES)
         _check(lib.mp_link_set(self._region.native, index, native), "link", index)
 
     def clear_link(self, index: int) -> None:
@@ -106,7 +113,9 @@ class LinksKeysWriter:
         if not record.node:
             return None
         endpoint, candidate = (_endpoint(e) if e.family else None for e in (record.endpoint, record.candidate))
-        return LinkRecord(record.node, bool(record.up), endpoint, candidate, bool(record.is_host_known))
+        seal, open_ = (bytes(ffi.buffer(key)) for key in (record.probe_seal, record.probe_open))
+        probe_keys = (seal, open_) if record.has_probe_keys else None
+        return LinkRecord(record.node, bool(record.up), endpoint, candidate, bool(record.is_host_known), probe_keys)
 
     def link_figures(self, index: int) -> LinkFigures:
         """Return the figures that the stages have counted for the index, for all peers that ever had it."""
@@ -235,7 +244,7 @@ class _Windows:
 
 def _check_secret(key: bytes | None) -> None:
     if key is not None and len(key) != lib.MP_KEY_BYTES:
-        raise ValueError(f"a sender key has {lib.MP_KEY_BYTES} bytes")
+        raise ValueError(f"a key has {lib.MP_KEY_BYTES} bytes")
 
 
 def read_endpoint(punt: bytes) -> tuple[int, UdpEndpoint]:

@@ -138,6 +138,62 @@ static void echo_of_another_endpoint_or_number_counts_for_nothing(void)
     close_network();
 }
 
+/* Set link `index` of a node to another one, with probe keys of the two. */
+static void set_keyed_link(uint32_t node, uint32_t index, uint32_t peer, const struct mp_endpoint *candidate)
+{
+    struct mp_link link = { .node = origin_of(peer), .up = 1, .has_probe_keys = 1, .candidate = *candidate };
+    memset(link.probe_seal, (int)(100 + 10 * node + peer), sizeof link.probe_seal);
+    memset(link.probe_open, (int)(100 + 10 * peer + node), sizeof link.probe_open);
+    CHECK(mp_link_set(nodes[node].region, index, &link) == 0);
+}
+
+static void send_as(uint32_t from, const struct mp_header *h, const uint8_t body[16], int sealed)
+{
+    uint8_t datagram[MP_HEADER_BYTES + 16 + MP_TAG_BYTES], key[MP_KEY_BYTES];
+    struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(nodes[0].endpoint.port) };
+    memcpy(&to.sin_addr, nodes[0].endpoint.address, 4);
+    mp_header_write(datagram, h);
+    memcpy(datagram + MP_HEADER_BYTES, body, 16);
+    make_key(key, 1);
+    struct mp_cipher *cipher = mp_cipher_new(nodes[from].worker->gcm, key, 1);
+    CHECK(cipher && (!sealed || mp_seal(cipher, datagram, 16) == 0));
+    mp_cipher_free(cipher);
+    size_t length = MP_HEADER_BYTES + 16 + (sealed ? MP_TAG_BYTES : 0);
+    CHECK(sendto(nodes[from].udp, datagram, length, 0, (struct sockaddr *)&to, sizeof to) == (ssize_t)length);
+    run_all(2);
+}
+
+/* Node 2 has the sender key of node 1.  It seals a probe, an echo and a report of a forgery in its name for node 0. */
+static void third_member_cannot_probe_or_answer(int sealed)
+{
+    struct mp_endpoint e;
+    uint32_t link;
+    uint8_t probe[16] = { 1 }, report[16] = { 0, 0, 0, 0, 0, 0, 0, 0, 1, KEY_EPOCH, 0, 0, 0, 1, 0, 0 };
+    open_network(sealed, 0);
+    set_keyed_link(0, 1, 1, &nodes[1].endpoint);
+    set_keyed_link(1, 0, 0, &nodes[0].endpoint);
+    run_all(6);
+    CHECK_EQUAL(take_punt(&link, &e), MP_PUNT_ENDPOINT);        /* the peer itself answers */
+    CHECK(link == 1 && mp_endpoint_is(&e, &nodes[1].endpoint));
+    while (take_punt(&link, &e))
+        continue;
+    uint64_t before = counted(0, MP_DROP_authentication);
+    struct mp_header h = { .type = MP_TYPE_PROBE, .flags = sealed ? MP_FLAG_SEALED : 0, .hop_limit = 1,
+                           .epoch = KEY_EPOCH, .origin = origin_of(1), .sequence = mp_space(0, 1) | 5000 };
+    send_as(2, &h, probe, sealed);
+    h.sequence++;
+    send_as(2, &h, report, sealed);
+    h.type = MP_TYPE_ECHO;
+    h.sequence++;
+    send_as(2, &h, probe, sealed);
+    CHECK_EQUAL(counted(0, MP_DROP_authentication), before + 3);
+    CHECK_EQUAL(take_punt(&link, &e), 0);
+    close_network();
+}
+
+static void third_member_cannot_probe_or_answer_sealed(void) { third_member_cannot_probe_or_answer(1); }
+static void third_member_cannot_probe_or_answer_insecure(void) { third_member_cannot_probe_or_answer(0); }
+
 static void candidates_share_a_budget(void)
 {
     struct mp_endpoint e;
@@ -173,6 +229,8 @@ int main(void)
     RUN(insecure_candidate_becomes_known_by_its_echo_only);
     RUN(stranger_gets_few_probes_and_no_data);
     RUN(echo_of_another_endpoint_or_number_counts_for_nothing);
+    RUN(third_member_cannot_probe_or_answer_sealed);
+    RUN(third_member_cannot_probe_or_answer_insecure);
     RUN(candidates_share_a_budget);
     return 0;
 }

@@ -64,6 +64,7 @@ def test_links_are_read_as_set(region: Region) -> None:
         5: LinkRecord(0xFFFFFFFF, up=True, endpoint=one, candidate=None),
         1023: LinkRecord(2, up=False, endpoint=other, candidate=one),
         6: LinkRecord(3, up=False, endpoint=None, candidate=other, is_host_known=True),
+        7: LinkRecord(4, up=True, endpoint=one, candidate=None, probe_keys=(bytes(range(32)), bytes(range(32, 64)))),
     }
     for index, link in links.items():
         tables.set_link(index, link)
