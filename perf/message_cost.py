@@ -34,7 +34,8 @@ from pipeline.messages import (
     encode_unsigned,
 )
 from pipeline.overlay import events
-from pipeline.overlay.node import NodeConfig, OverlayNode
+from pipeline.overlay.node import OverlayNode
+from pipeline.overlay.node_config import NodeConfig
 from pipeline.shm.region import Geometry, Region
 
 PEER = 9

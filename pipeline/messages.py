@@ -393,7 +393,7 @@ def _decode_message(data: bytes | memoryview | msgspec.Raw) -> AnyNodeMessage | 
     return message
 
 
-def records_of(message: AnyNodeMessage) -> list[NodeRecord]:
+def records_of(message: AnyNodeMessage | None) -> list[NodeRecord]:
     """Return the records that a message carries."""
     match message:
         case Hello(record=record) if record is not None:

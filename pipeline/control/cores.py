@@ -30,7 +30,8 @@ from pipeline.membership.querier_address import querier_addresses
 from pipeline.membership.router import MembershipRouter
 from pipeline.overlay.address_claims import AddressClaims
 from pipeline.overlay.members import Members
-from pipeline.overlay.node import NodeConfig, OverlayNode
+from pipeline.overlay.node import OverlayNode
+from pipeline.overlay.node_config import NodeConfig
 
 SAVE_DELAY_S = 0.2
 """Delay between a change and the checkpoint that holds it."""

@@ -2,7 +2,7 @@
 
     control sockets ──handle_message──▶ Sessions ──links, records──▶ Engine ──▶ RouteChanged
     membership ─────────join, leave──────────────────────────────────▲  │
-                        AddressOwners ◀──records of linked nodes     │  └─Transmit──▶ EngineMessage to a peer
+                        Addresses ◀──────records of linked nodes     │  └─Transmit──▶ EngineMessage to a peer
 
 One law: call inputs, then drain `poll_event`, and only then `poll_transmit`; then call `poll_timeout`.  An
 acknowledgement that is sent before the key it acknowledges is in shared memory would invite packets that cannot be
@@ -13,23 +13,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from pipeline import engines, limits, messages
 from pipeline.address import Address, NodeId, SourceFilter, derive_node_id
-from pipeline.drop_reasons import MessageRefusal
 from pipeline.engines.api import Engine, EngineContext, LinkState, LinkWanted, Resend, RouteChanged, Transmit
 from pipeline.errors import WireError
-from pipeline.keys.identity import Signer
 from pipeline.messages import EngineMessage, NodeRecord, Revocations
-from pipeline.overlay import records
-from pipeline.overlay.address_claims import AddressClaims
-from pipeline.overlay.address_owners import AddressOwners
+from pipeline.overlay.addresses import Addresses
 from pipeline.overlay.directory import Directory
-from pipeline.overlay.directory_view import DirectoryView, FullView
 from pipeline.overlay.envelopes import Envelopes
 from pipeline.overlay.events import (
     AddressMoved,
@@ -42,65 +36,11 @@ from pipeline.overlay.events import (
     RecordGone,
     RevocationsChanged,
 )
-from pipeline.overlay.members import Members, OpenMembers
+from pipeline.overlay.node_config import LinkView, NodeConfig, NodeSnapshot, first_record, link_view
 from pipeline.overlay.peer_table import PeerTable
 from pipeline.overlay.receiver import Greeted, Receiver
-from pipeline.overlay.sessions import Sessions, SessionsSnapshot
+from pipeline.overlay.sessions import Sessions
 from pipeline.overlay.transmitter import Transmitter
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeConfig:
-    """Configuration of a node."""
-
-    name: str
-    endpoint: str
-    """"ADDR:PORT" on which the node listens; peers replace a wildcard address by the one they see."""
-    incarnation: int
-    """Greater at each start of the node: the wall clock in milliseconds, or more if the clock was set back."""
-    identity: Signer
-    is_identity_kept: bool = True
-    """False if the identity ends with this process."""
-    certificate: bytes = b""
-    members: Members = field(default_factory=OpenMembers)
-    """The rules of the network: who is a member."""
-    sender_key: bytes
-    """32 random bytes; empty if packets are not sealed."""
-    key_epoch: int = 0
-    lanes: int = 1
-    engine: str = "mesh"
-    engine_options: Mapping[str, object] = field(default_factory=dict)
-    peers: tuple[str, ...] = ()
-    addresses: tuple[tuple[Address, int], ...] = ()
-    """Explicit (address, prefix length) pairs; without any, a pair is derived from the name."""
-    claims: AddressClaims = field(default_factory=AddressClaims)
-    """Rule for the addresses that other nodes may have."""
-    view: type[DirectoryView] = FullView
-    """Extent of the directory that the node holds; daemons have a full view."""
-    share: Callable[[NodeRecord], NodeRecord] = lambda record: record
-    """Returns the one object to hold of equal records, so that simulated nodes in one process share them."""
-
-
-@dataclass(frozen=True, slots=True)
-class LinkView:
-    """One row of `show links`: a known peer, or a seed (`node_id` None, no name) that has not answered yet."""
-
-    node_id: NodeId | None
-    name: str
-    endpoint: str
-    addresses: tuple[tuple[Address, int], ...]
-    is_up: bool
-    link: int | None
-    """Link index, the row of the link counters in shared memory."""
-
-
-class NodeSnapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A checkpoint of a node."""
-
-    sessions: SessionsSnapshot
-    address_attempt: int
-    engine: str
-    engine_state: bytes
 
 
 class OverlayNode:
@@ -117,10 +57,10 @@ class OverlayNode:
         assert len(config.peers) <= limits.SEEDS_MAX, "the configuration has checked this"
         self._config = config
         self._random = random
-        self._address_owners = AddressOwners(config.members.rank)
-        self._address_attempt = 0
-        """Number of the pair of derived addresses in use."""
-        self.directory = directory = Directory(self._first_record(derive_id(config.identity.public_key, 0)))
+        self._addresses = Addresses(config.claims, config.members)
+        node_id = derive_id(config.identity.public_key, 0)
+        own_addresses = config.addresses or self._addresses.first(config.name, node_id)
+        self.directory = directory = Directory(first_record(config, node_id, own_addresses))
         self._envelopes = Envelopes(config.identity)
         self._transmitter = Transmitter(directory, self._envelopes)
         self._view = config.view(
@@ -158,30 +98,6 @@ class OverlayNode:
         self._proven_keys: dict[NodeId, int] = {}
         """Number of the newest network key that each peer has proved to know."""
         self._events: deque[NodeEvent] = deque()
-        self._owners: dict[Address, NodeId] = {}
-        """Owners of overlay addresses as they were last reported."""
-
-    def _first_record(self, node_id: NodeId) -> NodeRecord:
-        config = self._config
-        record = NodeRecord(
-            node_id=node_id,
-            name=config.name,
-            incarnation=config.incarnation,
-            version=1,
-            addresses=config.addresses or self._address_owners.derive(config.name, node_id, 0)[1],
-            endpoint=config.endpoint,
-            lanes=config.lanes,
-            key_epoch=config.key_epoch,
-            sender_key=config.sender_key,
-            engine=config.engine,
-            explicit_addresses=bool(config.addresses),
-            public_key=config.identity.public_key,
-            protocols=messages.PROTOCOLS,
-            is_sealing=bool(config.sender_key),
-            is_kept=config.is_identity_kept,
-            certificate=config.certificate,
-        )
-        return records.sign(record, config.identity)
 
     def _new_engine(self, now: float) -> Engine:
         context = EngineContext(
@@ -197,7 +113,7 @@ class OverlayNode:
     def start(self, now: float) -> None:
         """Begin to call peers."""
         self._begin_input(now)
-        self._address_owners.set(self.record)
+        self._addresses.set(self.record)
         self._sessions.start(now)
         self._settle(now)
         self._publish_owners(now)
@@ -229,10 +145,6 @@ class OverlayNode:
             return None
         if messages.protocol_of(data) >= messages.SIGNED_PROTOCOL and not isinstance(message, Greeted):
             self.proven_sender = message.sender
-        received = [message.record] if isinstance(message, Greeted) else messages.records_of(message)
-        if any(self._is_sealing(each) is not self._is_sealing(self.record) for each in received):
-            # Without a sender key in its record, anybody could send packets in the name of that node.
-            return MessageRefusal.RECORD_UNSEALED
         reason = None
         if isinstance(message, Greeted):
             self._sessions.handle_greeting(message, endpoint_hint, now)
@@ -246,10 +158,6 @@ class OverlayNode:
             self._note_proven_key(message.sender, network_key)
         self._settle(now)
         return reason
-
-    @staticmethod
-    def _is_sealing(record: NodeRecord) -> bool:
-        return record.is_sealing if record.is_signed else bool(record.sender_key)
 
     def _note_proven_key(self, sender: NodeId, network_key: int) -> None:
         if sender in self._peer_table.peers and self._proven_keys.get(sender, 0) < network_key:
@@ -466,7 +374,7 @@ class OverlayNode:
                 case RecordChanged(record=record):
                     self._on_record_changed(record, now)
                     peer = self._peer_table.peers.get(record.node_id)
-                    owners_may_change |= peer is not None and peer.is_up and self._address_owners.set(record)
+                    owners_may_change |= peer is not None and peer.is_up and self._addresses.set(record)
                 case RecordGone(record=record):
                     self._incarnations.pop(record.node_id, None)
                     self._proven_keys.pop(record.node_id, None)
@@ -474,11 +382,11 @@ class OverlayNode:
                 case PeerChanged(record=record, is_up=is_up):
                     if is_up and self._config.members.revocation_list:
                         self._sessions.send_revocations(self._config.members.revocation_list, record.node_id)
-                    owners = self._address_owners
-                    owners_may_change |= owners.set(record) if is_up else owners.remove(record.node_id)
+                    addresses = self._addresses
+                    owners_may_change |= addresses.set(record) if is_up else addresses.remove(record.node_id)
                     self._engine.handle_link(record.node_id, LinkState.UP if is_up else LinkState.DOWN, now)
                 case NodeIdMoved(old=old):
-                    self._address_owners.remove(old)
+                    self._addresses.remove(old)
                     self._renumber_engine(now)
                     owners_may_change = True
                 case _:
@@ -490,17 +398,10 @@ class OverlayNode:
 
     def _accept_addresses(self, event: NodeEvent) -> NodeEvent:
         """Return an event in which the record has only the addresses that its node may have."""
-        claims = self._config.claims
-        if not isinstance(event, RecordChanged | PeerChanged):
-            return event
-        certified = self._config.members.certified(event.record)
-        if refusal := claims.explain(event.record, certified):
+        if isinstance(event, RecordChanged | PeerChanged) and (refusal := self._addresses.refusal(event.record)):
             self._peer_table.notice(NoticeKind.ADDRESS_REFUSED, event.record.name, refusal)
-            return msgspec.structs.replace(event, record=claims.accept(event.record, certified))
+            return msgspec.structs.replace(event, record=self._addresses.accepted(event.record))
         return event
-
-    def _accepted_addresses(self, record: NodeRecord) -> tuple[tuple[Address, int], ...]:
-        return self._config.claims.accept(record, self._config.members.certified(record)).addresses
 
     def _on_record_changed(self, record: NodeRecord, now: float) -> None:
         """Drop the engine's state of a node that has restarted; give notice of one that runs another engine."""
@@ -516,30 +417,23 @@ class OverlayNode:
         state = self._engine.snapshot(now)
         self._engine = self._new_engine(now)
         self._engine.restore(state, now)
-        self._owners = {}
+        self._addresses.owners = {}
 
     def _settle_addresses(self, now: float) -> None:
         """Take other derived addresses if another node owns ours; give notice of conflicts of explicit ones."""
         own = self.record
-        if self._address_owners.must_move(own):
-            attempt = self._address_attempt + 1
-            self._address_attempt, addresses = self._address_owners.derive(own.name, own.node_id, attempt)
+        if addresses := self._addresses.next_derived(own):
             self._peer_table.update_own(now, addresses=addresses)
             self._events.append(AddressMoved(addresses))
-        for rival, text in self._address_owners.conflicts(own):
+        for rival, text in self._addresses.conflicts(own):
             self._peer_table.notice(NoticeKind.ADDRESS_CONFLICT, rival, text)
         self._events.extend(self._peer_table.events)
         self._peer_table.events.clear()
 
     def _publish_owners(self, now: float) -> None:
-        if not self._view.covers_all_nodes:
-            return
-        self._address_owners.set(self.record)
-        owners = self._address_owners.owners(self.record.node_id)
-        if owners != self._owners:
-            self._owners = owners
-            self._engine.handle_addresses(owners, now)
-            self._events.append(AddressOwnersChanged(owners))
+        if self._view.covers_all_nodes and self._addresses.update_owners(self.record):
+            self._engine.handle_addresses(self._addresses.owners, now)
+            self._events.append(AddressOwnersChanged(self._addresses.owners))
 
     # ---- views
 
@@ -551,24 +445,13 @@ class OverlayNode:
     def links(self) -> list[LinkView]:
         """Return all known peers by name, then the seeds that have not answered."""
         peers = sorted(self._peer_table.peers.values(), key=lambda peer: peer.record.name)
-        views = [
-            LinkView(
-                node_id=peer.record.node_id,
-                name=peer.record.name,
-                endpoint=peer.record.endpoint,
-                addresses=self._accepted_addresses(peer.record),
-                is_up=peer.is_up,
-                link=self._peer_table.links.get(peer.record.node_id),
-            )
+        known = [
+            link_view(self._addresses.accepted(peer.record), self._peer_table.link_of(peer), is_up=peer.is_up)
             for peer in peers
         ]
         reached = {peer.record.endpoint for peer in peers}
-        unanswered = self._sessions.seeds.unanswered()
-        return views + [
-            LinkView(None, "", endpoint, (), is_up=False, link=None)
-            for endpoint in unanswered
-            if endpoint not in reached
-        ]
+        unanswered = [endpoint for endpoint in self._sessions.seeds.unanswered() if endpoint not in reached]
+        return known + [LinkView(None, "", endpoint, (), is_up=False, link=None) for endpoint in unanswered]
 
     def records(self) -> list[NodeRecord]:
         """Return the directory without this node's own record."""
@@ -576,7 +459,7 @@ class OverlayNode:
 
     def address_owners(self) -> Mapping[Address, NodeId]:
         """Return the owner of each overlay address of this node and of those with a link up."""
-        return self._owners
+        return self._addresses.owners
 
     def members(self, group: Address) -> list[str]:
         """Return the names of the members of the group that the engine knows of, without this node."""
@@ -601,7 +484,7 @@ class OverlayNode:
         """Return a checkpoint.  It holds the sender keys of all nodes: let no other instance read it."""
         state = NodeSnapshot(
             sessions=self._sessions.snapshot(),
-            address_attempt=self._address_attempt,
+            address_attempt=self._addresses.attempt,
             engine=self._config.engine,
             engine_state=self._engine.snapshot(now),
         )
@@ -619,7 +502,7 @@ class OverlayNode:
         own = state.sessions.own
         if (own.public_key, state.engine) != (self._config.identity.public_key, self._config.engine):
             raise ValueError("the checkpoint is another node's or another engine's")
-        self._address_attempt = state.address_attempt
+        self._addresses.attempt = state.address_attempt
         self._sessions.restore(state.sessions, now)
         self._engine = self._new_engine(now)
         self._engine.restore(state.engine_state, now)

@@ -70,6 +70,14 @@ class Receiver:
 
         `hint` is the address from which the bytes came, or empty.  WireError with a reason word after a violation.
         """
+        received = self._read(data, hint, now)
+        records_received = [received.record] if isinstance(received, Greeted) else messages.records_of(received)
+        if any(_is_sealing(each) is not _is_sealing(self._peer_table.own) for each in records_received):
+            # Without a sender key in its record, anybody could send packets in the name of that node.
+            raise WireError(MessageRefusal.RECORD_UNSEALED)
+        return received
+
+    def _read(self, data: bytes, hint: str, now: float) -> Received | None:
         if messages.protocol_of(data) == messages.UNSIGNED_PROTOCOL:
             return self._read_unsigned(data)
         frame = messages.decode_frame(data)
@@ -180,3 +188,7 @@ class Receiver:
                 return None
             case _:
                 return message
+
+
+def _is_sealing(record: NodeRecord) -> bool:
+    return record.is_sealing if record.is_signed else bool(record.sender_key)

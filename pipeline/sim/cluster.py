@@ -15,7 +15,7 @@ from pipeline.address import Address, NodeId, is_link_scope, is_multicast
 from pipeline.engines.api import Resend
 from pipeline.forwarding import lookup
 from pipeline.forwarding.route import FibEntry
-from pipeline.overlay.node import NodeConfig
+from pipeline.overlay.node_config import NodeConfig
 from pipeline.sim.clock import Clock
 from pipeline.sim.host import REPAIR_BUFFER_PACKETS, ControlHost, endpoint_of
 from pipeline.sim.identity import SimulatedIdentity

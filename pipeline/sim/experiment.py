@@ -16,7 +16,7 @@ from pipeline import engines
 from pipeline.address import NodeId, parse
 from pipeline.messages import NodeRecord, Stamp
 from pipeline.overlay.directory_view import DirectoryView, FullView, PartialView
-from pipeline.overlay.node import NodeConfig
+from pipeline.overlay.node_config import NodeConfig
 from pipeline.sim import churn, topology
 from pipeline.sim.clock import Clock
 from pipeline.sim.host import endpoint_of

@@ -28,7 +28,8 @@ from pipeline.overlay.events import (
     RecordChanged,
     RecordGone,
 )
-from pipeline.overlay.node import NodeConfig, OverlayNode
+from pipeline.overlay.node import OverlayNode
+from pipeline.overlay.node_config import NodeConfig
 from pipeline.sim.clock import Clock
 from pipeline.sim.netem import Deliver, Port
 

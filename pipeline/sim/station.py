@@ -16,7 +16,7 @@ from pipeline.forwarding import lookup
 from pipeline.forwarding.route import FibDelete, FibEntry
 from pipeline.forwarding.stream_stall import TICK_S, StreamStallDetector
 from pipeline.overlay.events import NodeEvent, PeerChanged
-from pipeline.overlay.node import NodeConfig
+from pipeline.overlay.node_config import NodeConfig
 from pipeline.sim.clock import Clock
 from pipeline.sim.host import REPAIR_BUFFER_PACKETS, ControlHost
 from pipeline.sim.measures import Measures

@@ -45,7 +45,8 @@ from pipeline.messages import (
     SealedMessage,
 )
 from pipeline.overlay import events, records
-from pipeline.overlay.node import NodeConfig, OverlayNode
+from pipeline.overlay.node import OverlayNode
+from pipeline.overlay.node_config import NodeConfig
 from pipeline.shm.region import Geometry, Region
 from tests.unit.overlay_net import Forger, identity_of, key_of
 

@@ -15,7 +15,8 @@ from pipeline.errors import WireError
 from pipeline.membership.router import MembershipRouter
 from pipeline.messages import EngineMessage, Greeting, SignedRecord
 from pipeline.overlay import records
-from pipeline.overlay.node import NodeConfig, OverlayNode
+from pipeline.overlay.node import OverlayNode
+from pipeline.overlay.node_config import NodeConfig
 from pipeline.shm.links_keys import read_endpoint
 from pipeline.wire import igmp, ip, mld
 from tests.fuzz import nemo, overlay_node

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 from pipeline.address import ANY_SOURCE, Address
 from pipeline.messages import SIGNED_PROTOCOL, protocol_of
 from pipeline.overlay.events import Notice, PeerChanged, ProbingChanged
-from pipeline.overlay.node import NodeConfig, OverlayNode
+from pipeline.overlay.node import OverlayNode
+from pipeline.overlay.node_config import NodeConfig
 from tests import previous
 from tests.unit.overlay_net import identity_of, key_of
 

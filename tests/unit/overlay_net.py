@@ -16,7 +16,8 @@ from pipeline.messages import SIGNED_PROTOCOL, NodeRecord
 from pipeline.overlay import records
 from pipeline.overlay.envelopes import Envelopes
 from pipeline.overlay.events import NodeEvent, Notice, NoticeKind, ProbingChanged
-from pipeline.overlay.node import NodeConfig, OverlayNode
+from pipeline.overlay.node import OverlayNode
+from pipeline.overlay.node_config import NodeConfig
 
 
 def key_of(name: str) -> bytes:

@@ -24,7 +24,8 @@ from pipeline.engines.nemo.options import Options, read
 from pipeline.errors import PipelineError
 from pipeline.membership.router import MembershipRouter
 from pipeline.overlay import records
-from pipeline.overlay.node import NodeConfig, OverlayNode
+from pipeline.overlay.node import OverlayNode
+from pipeline.overlay.node_config import NodeConfig
 from pipeline.shm.policy import GroupList, Policy
 from pipeline.shm.region import Geometry
 from pipeline.supervisor import HISTORY_FACTOR

@@ -523,7 +523,8 @@ def test_partial_view_evicts_peers_silent_for_longest(monkeypatch: pytest.Monkey
     table = peer_table(PartialView)
     table.set_link_wanted(2, 0.0, is_wanted=True)
     for node in range(2, 11):
-        table.learn(record(node), float(node), is_direct=False)
+        each = record(node, public_key=identity_of(f"n{node}").public_key)
+        table.learn(each, float(node), is_direct=False)
     assert set(table.peers) == {2, *range(4, 11)}
 
 

@@ -20,7 +20,8 @@ from pipeline.overlay import records
 from pipeline.overlay.certified_members import CertifiedMembers
 from pipeline.overlay.events import Notice, NoticeKind, PeerChanged, ProbingChanged, RevocationsChanged
 from pipeline.overlay.members import OpenMembers
-from pipeline.overlay.node import NodeConfig, OverlayNode
+from pipeline.overlay.node import OverlayNode
+from pipeline.overlay.node_config import NodeConfig
 from tests.unit.authority import AUTHORITY, NOW, STRANGER, certificate_of, revocation_list
 from tests.unit.overlay_net import Forger, Net, identity_of, key_of, linked_peers
 

@@ -24,7 +24,8 @@ from pipeline.overlay.events import (
     RecordChanged,
     RecordGone,
 )
-from pipeline.overlay.node import NodeConfig, OverlayNode
+from pipeline.overlay.node import OverlayNode
+from pipeline.overlay.node_config import NodeConfig
 from pipeline.overlay.peer import TRANSITIONS, PeerState, Signal
 from tests.unit.overlay_net import Forger, Net, identity_of, key_of, linked_peers
 
