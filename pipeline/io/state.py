@@ -4,6 +4,7 @@
     identity         the seed of its key pair (identity_file.py)
     certificate      its certificate, if there is an authority (credentials.py)
     revocations      the newest revocation list that it has received (credentials.py)
+    pins-….json      the identities that it has met in each open network (pins.py)
 
     $STATE_DIRECTORY                 set by systemd (StateDirectory=)
     /var/lib/mcast-pipeline/NAME     without it
