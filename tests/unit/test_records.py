@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import limits
@@ -155,6 +155,7 @@ def test_body_out_of_bounds_is_no_record(changes: dict[str, Any]) -> None:
 
 
 @given(st.binary(max_size=300))
+@settings(deadline=None)
 def test_random_bytes_are_no_record(data: bytes) -> None:
     """Goal: no bytes raise an error.  Method: hypothesis, each signed."""
     assert records.verify(SignedRecord(data, identity_of("a").sign(records.PURPOSE, data)), READER) is None
