@@ -19,7 +19,7 @@ from pipeline.shm.region import Region
 
 DATA, PROBE, ECHO = 1, 2, 3
 SEALED = 1
-TAG_BYTES = 16
+HEADER_BYTES, TAG_BYTES = 20, 16
 EVP_CTRL_GCM_GET_TAG = 0x10
 PROBE_SPACE = 16
 
@@ -40,6 +40,11 @@ class SenderKey:
         start, end = struct.pack("!BB", 0x10 | kind, flags), struct.pack("!B", self.epoch) + nonce + bytes(4)
         header = start + b"\x09" + end
         return header + (body if self.secret is None else _seal(self.secret, nonce, start + b"\0" + end, body))
+
+    def body_of(self, datagram: bytes) -> bytes:
+        """Return the body of a datagram of this origin, whose tag is not checked."""
+        body = datagram[HEADER_BYTES:]
+        return body if self.secret is None else _decrypt(self.secret, datagram[4:16], body[:-TAG_BYTES])
 
 
 def key_of(origin: Instance, member: Instance) -> SenderKey:
@@ -81,3 +86,15 @@ def _seal(key: bytes, nonce: bytes, associated: bytes, body: bytes) -> bytes:
     _crypto.EVP_CIPHER_CTX_free(context)
     assert done == [1] * len(done), "libcrypto seals"
     return sealed.raw + tag.raw
+
+
+def _decrypt(key: bytes, nonce: bytes, sealed: bytes) -> bytes:
+    context = ctypes.c_void_p(_crypto.EVP_CIPHER_CTX_new())
+    body, length = ctypes.create_string_buffer(len(sealed)), ctypes.c_int()
+    done = [
+        _crypto.EVP_DecryptInit_ex(context, ctypes.c_void_p(_crypto.EVP_aes_256_gcm()), None, key, nonce),
+        _crypto.EVP_DecryptUpdate(context, body, ctypes.byref(length), sealed, len(sealed)),
+    ]
+    _crypto.EVP_CIPHER_CTX_free(context)
+    assert done == [1] * len(done), "libcrypto decrypts"
+    return body.raw

@@ -21,6 +21,7 @@ from pipeline.lab.netns import Host
 from pipeline.lab.programs import wait_until
 from pipeline.messages import AnyNodeMessage, Greeting, NodeRecord, SealedMessage
 from pipeline.overlay import records
+from tests.netns.forger import ECHO, PROBE, PROBE_SPACE, SenderKey
 from tests.unit.overlay_net import Forger
 
 PORT = 4999
@@ -39,6 +40,7 @@ class Member:
         """Records of the nodes that it has met, and of those that they have reported, by name."""
         self._curve = bus.derive_curve_keys(load_network_key(key)) if key else None
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._echoes = 0
         self._senders: dict[str, zmq.Socket[bytes]] = {}
         self._sockets: list[zmq.Socket[bytes]] = []
 
@@ -47,9 +49,13 @@ class Member:
             listener = socket.create_server((self.host.underlay, PORT))
             self._inbox = bus.peer_receiver(self._context, listener.detach(), self.endpoint, self._curve, bus.DOMAIN)
             self._sockets.append(self._inbox)
+            self._data = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self._data.bind((self.host.underlay, PORT))
+            self._data.setblocking(False)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._data.close()
         for sock in self._sockets:
             sock.close(linger=0)
         self._context.term()
@@ -80,6 +86,21 @@ class Member:
         header = self.forger.header()
         hello = messages.Hello(number=self.forger.number + 1, record=self.forger.record, acked_stamp=stamp, **header)
         self.send(target, self.seal(target, hello))
+
+    def answer_probes(self, target: Instance) -> int:
+        """Answer the probes of a node that it has met; return their number."""
+        keys = self.forger.envelopes.probe_keys(self.forger.record, self.records[target.name])
+        own, theirs = (SenderKey(self.forger.record.node_id, 0, 1, key) for key in keys)
+        count = 0
+        while True:
+            try:
+                probe, endpoint = self._data.recvfrom(2048)
+            except BlockingIOError:
+                return count
+            if probe[0] & 0xF == PROBE:
+                count += 1
+                self._echoes += 1
+                self._data.sendto(own.datagram(ECHO, PROBE_SPACE, self._echoes, theirs.body_of(probe)), endpoint)
 
     def read(self) -> None:
         """Take the messages that have arrived, and remember the records in them, with their keys."""

@@ -23,6 +23,8 @@ from tests.netns.traffic import Receiver, Sender
 
 MakeNetwork = Callable[..., Network]
 Measured = Callable[..., None]
+SLOW_PAIRS = 40
+"""Changes of a member's link that it makes slowly enough to answer the probes between them."""
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00CURVE" + bytes(47)
 
 
@@ -143,20 +145,22 @@ def test_endless_joins_of_a_local_user_are_bounded(
 def test_flapping_member_writes_few_log_lines(make_network: MakeNetwork, measured: Measured) -> None:
     """Goal: a member whose link goes up and down all the time does not fill the disk with the log of another node, and
     the lines about other peers are written.
-    Method: a program sends 1,500 pairs of a Heartbeat, which takes its link up, and a Goodbye; meanwhile an honest node
-    is restarted.  The log of the target has the limited number of lines about the member, both changes of the honest
-    node, and at the end the number of the lines that are not written."""
+    Method: a program sends 1,500 pairs of a Heartbeat, after which it answers probes, so that its link is up, and a
+    Goodbye; then an honest node is restarted.  The log of the target has the limited number of lines about the member,
+    both changes of the honest node, and at the end the number of the lines that are not written."""
     network = make_network(2, sealed=False)
     target, honest = network.instances
     with Member(honest.host, None, name="flapping") as member:
         member.meet(target, acknowledges=False)
-        head, stamp = member.forger.header(), member.records[target.name].stamp
-        for _ in range(1500):
+        head, stamp, answered = member.forger.header(), member.records[target.name].stamp, 0
+        for pair in range(1500):
             number = member.forger.number + 2
             heartbeat = Heartbeat(number=number, acked_stamp=stamp, directory_digest=b"", **head)
             member.send(target, member.seal(target, heartbeat))
+            time.sleep(0.3 if pair < SLOW_PAIRS else 0.001)
+            answered += member.answer_probes(target)
+            time.sleep(0.1 if pair < SLOW_PAIRS else 0)
             member.send(target, member.seal(target, Goodbye(number=number + 1, **head)))
-            time.sleep(0.001)
         honest.stop()
         network.relaunch(1)
     lines = target.process.log.splitlines()
@@ -165,6 +169,6 @@ def test_flapping_member_writes_few_log_lines(make_network: MakeNetwork, measure
     assert sum("link up" in line and honest.name in line for line in lines) >= 2
     target.stop()
     sums = [line for line in target.process.log.splitlines() if " more in " in line]
-    measured(lines=written, sums=len(sums))
+    measured(lines=written, sums=len(sums), answered_probes=answered)
     assert written <= 2 * (limits.LOG_SUBJECT_BURST + 1)
     assert any("link up" in line and "flapping" in line for line in sums)

@@ -37,8 +37,8 @@ PROTOCOL_1: dict[str, Any] = {"public_key": b"", "signature": b""}
 def record(
     node: int, *, name: str = "", incarnation: int = 1, version: int = 1, host: str = "192.0.2.9", **fields: Any
 ) -> NodeRecord:
-    """Return a record that counts as verified; its public key is the name, unless another one is given."""
-    values = {"public_key": (name or f"n{node}").encode().ljust(32), "signature": bytes(64)} | fields
+    """Return a record that counts as verified; its public key is that of the name, unless another one is given."""
+    values = {"public_key": identity_of(name or f"n{node}").public_key, "signature": bytes(64)} | fields
     return NodeRecord(
         node_id=node,
         name=name or f"n{node}",
@@ -395,7 +395,7 @@ def test_no_link_index_beyond_nodes_max() -> None:
 # ---- id conflicts
 
 
-SMALLER_KEY, GREATER_KEY = {"public_key": b"a".ljust(32)}, {"public_key": b"z".ljust(32)}
+SMALLER_KEY, GREATER_KEY = {"public_key": bytes(32)}, {"public_key": b"\xff" * 32}
 
 
 @pytest.mark.parametrize(
