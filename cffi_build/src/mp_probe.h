@@ -15,10 +15,10 @@
  * endpoint into the link, and so lets data go there, only after such an echo has come from exactly that endpoint.
  *
  * Two nodes that have identities seal their probes and echoes with two keys of their own, one for each direction, also
- * with --insecure (mp_link.has_probe_keys).  Other members have the sender keys of both, but not these: they can neither
- * probe nor answer for a peer, and so neither move its endpoint nor report forgeries in its name.  The keys are derived
- * from the identities and the present start of both, and the numbers of probes are counted in shared memory for all
- * links of a lane: so no pair (key, nonce) is used twice.
+ * with --insecure (mp_link.has_probe_keys).  Other members have the sender keys of both, but not these: they can
+ * neither probe nor answer for a peer, and so neither move its endpoint nor report forgeries in its name.  The keys are
+ * derived from the identities and the present start of both, and the numbers of probes are counted in shared memory for
+ * all links of a lane: so no pair (key, nonce) is used twice.
  *
  * A candidate may be a stranger's.  It gets MP_PROBE_FIRST probes within a second, then one after MP_PROBE_WAIT_NS and
  * twice that time each; a candidate on a host that has never connected to this node waits MP_PROBE_STRANGER_WAIT_NS.

@@ -211,8 +211,8 @@ struct mp_window *mp_rx_peers_window(const struct mp_rx_peers *s, const struct m
     return lane < k->lanes ? mp_windows(s->w->region) + k->window + (probes ? k->lanes : 0u) + lane : NULL;
 }
 
-/* What opens a datagram: the sender key of its origin, or for probes and echoes the key of the two nodes, which no third
- * member has.  `is_sealed` says whether it must be sealed. */
+/* What opens a datagram: the sender key of its origin, or for probes and echoes the key of the two nodes, which no
+ * third member has.  `is_sealed` says whether it must be sealed. */
 static struct mp_cipher *cipher_for(const struct mp_rx_peers *s, const struct mp_rx_key *k, const struct mp_header *h,
                                     int *is_sealed)
 {
