@@ -145,9 +145,10 @@ class Peer:
     """Session with one peer.  The owner passes signals to it and calls `next_action` at `due`."""
 
     __slots__ = (
-        "_attempts", "_backoff", "_doubted_since", "_heartbeat_at", "_hello_sent", "_last_message_at", "_pace",
-        "_probed_heartbeat_s", "_probes_trusted_until", "_reported_endpoints", "acked_stamp", "is_announced", "is_kept",
-        "is_newcomer", "last_number", "last_seen_at", "record", "replied_at", "sent_records", "state", "window",
+        "_attempts", "_backoff", "_doubted_since", "_heartbeat_at", "_hello_sent", "_is_called", "_last_message_at",
+        "_pace", "_probed_heartbeat_s", "_probes_trusted_until", "_reported_endpoints", "acked_stamp", "is_announced",
+        "is_kept", "is_newcomer", "last_number", "last_seen_at", "record", "replied_at", "sent_records", "state",
+        "window",
     )  # fmt: skip
 
     def __init__(
@@ -187,6 +188,8 @@ class Peer:
         """Time of the last message from the peer itself."""
         self._backoff = Backoff(random, now, now)
         self._heartbeat_at = now
+        self._is_called = False
+        """True if a message to the peer is due, whatever probes show."""
         self._probes_trusted_until = now
         """Until then answered probes show that the peer receives us, and heartbeats may be rare."""
         self._probed_heartbeat_s = pace.heartbeat_s
@@ -246,6 +249,8 @@ class Peer:
 
     @property
     def _next_heartbeat_at(self) -> float:
+        if self._is_called or self._hello_sent[0] not in (None, self.acked_stamp):
+            return self._heartbeat_at  # the peer lacks this record: probes acknowledge nothing
         probed_at = self._heartbeat_at - self._pace.heartbeat_s + self._probed_heartbeat_s
         return max(self._heartbeat_at, min(probed_at, self._probes_trusted_until))
 
@@ -286,7 +291,7 @@ class Peer:
         self._doubted_since = None
         if self.state is PeerState.DOWN:
             self.acked_stamp = None
-        if self.is_probed:
+        if self.is_probed and not self._is_called:
             self._heartbeat_at = now + self._pace.heartbeat_s
 
     def resume(self, acked_stamp: Stamp, now: float) -> None:
@@ -353,22 +358,25 @@ class Peer:
 
     def call_now(self, now: float) -> None:
         """Make a message to the peer due at once."""
+        self._is_called = True
         self._heartbeat_at = self._probes_trusted_until = self._backoff.next_at = now
 
     def keepalive_sent(self, now: float) -> None:
         """Note that a Hello or a Heartbeat was sent when it was due."""
         self._heartbeat_at = now + self._pace.heartbeat_s
+        self._is_called = False
         self._backoff.attempt_made(now)
         self._attempts += 1
 
     def other_message_sent(self, now: float) -> None:
         """Note that another message was sent, which is as good a sign of life as a heartbeat."""
-        if self.is_probed:
+        if self.is_probed and not self._is_called:
             self._heartbeat_at = now + self._pace.heartbeat_s
 
     def hello_sent(self, own: Stamp, now: float) -> None:
         """Note that this version of our record was sent in a Hello."""
         self._hello_sent = own, now
+        self._is_called = False
 
     def hello_lost(self, now: float) -> None:
         """Note that the last Hello need not arrive, so that the next message may cause another one."""

@@ -63,6 +63,35 @@ def test_link_stays_up_when_probes_end(net: Net, pair: Pair) -> None:
         assert [len(events) for events in net.events.values()] == events, tenth
 
 
+def renew_key(node: OverlayNode, now: float) -> None:
+    own = node.record
+    node.set_keys(now, key_epoch=own.key_epoch, sender_key=own.sender_key, second_epoch=1, second_key=bytes(32))
+
+
+def test_answered_probes_postpone_no_new_record(net: Net, pair: Pair) -> None:
+    """Goal: a new sender key is acknowledged at once; it waited 4 s for the next heartbeat, and so did a stream.
+    Method: probes are answered between the change of the key and the next deadline."""
+    node, other = pair
+    run_probed(net, pair, 10)
+    renew_key(node, net.now)
+    node.handle_probes(other.record.node_id, net.now, are_answered=True)
+    net.run(0.1)
+    assert node.is_acknowledged
+
+
+def test_new_record_that_is_lost_is_sent_again_in_a_second(net: Net, pair: Pair) -> None:
+    """Goal: answered probes do not acknowledge a record.  Method: the Hello with a new key is lost, all else arrives."""
+    node, other = pair
+    run_probed(net, pair, 10)
+    net.cut.add(other.record.endpoint)
+    renew_key(node, net.now)
+    run_probed(net, pair, limits.PROBES_AGE_S)
+    net.cut.clear()
+    assert not node.is_acknowledged
+    run_probed(net, pair, limits.HELLO_INTERVAL_S)
+    assert node.is_acknowledged
+
+
 def test_dead_peer_is_down_within_3_s(net: Net, pair: Pair) -> None:
     """Goal: no later than without probes.  Method: probes and messages are cut at once, at several phases."""
     for tenth in range(5):
