@@ -38,6 +38,7 @@ struct mp_probe {
     uint64_t spent_until_ns;    /* the probes to candidates that were sent are paid for by this time */
     uint64_t report_due_ns;     /* earliest time of the next reports to origins */
     uint64_t proof_due_ns;      /* earliest time of the next proof for control */
+    uint64_t unknown_due_ns;    /* earliest time of the next probe because of an unknown endpoint */
     struct probed_link links[MP_LINKS_MAX];
 };
 
@@ -259,6 +260,14 @@ uint64_t mp_probe_due_ns(const struct mp_probe *s)
 {
     uint64_t due_ns = s->due_ns < s->candidates_due_ns ? s->due_ns : s->candidates_due_ns;
     return s->peers->has_refusals && s->report_due_ns < due_ns ? s->report_due_ns : due_ns;
+}
+
+void mp_probe_unknown_endpoint(struct mp_probe *s, uint32_t link)
+{
+    if (link == MP_NO_LINK || !is_probed(s, link) || s->w->now_ns < s->unknown_due_ns)
+        return;
+    s->unknown_due_ns = s->w->now_ns + PERIOD_NS;
+    send_probe(s, link, &s->peers->links[link].endpoint, NULL);
 }
 
 /* ---- receive ---- */

@@ -18,7 +18,7 @@
  * with --insecure (mp_link.has_probe_keys).  Other members have the sender keys of both, but not these: they can
  * neither probe nor answer for a peer, and so neither move its endpoint nor report forgeries in its name.  The keys are
  * derived from the identities and the present start of both, and the numbers of probes are counted in shared memory for
- * all links of a lane: so no pair (key, nonce) is used twice.
+ * all links of a lane: so no pair (key, nonce) is used twice.  Only the peer can mark the replay window of its probes.
  *
  * A candidate may be a stranger's.  It gets MP_PROBE_FIRST probes within a second, then one after MP_PROBE_WAIT_NS and
  * twice that time each; a candidate on a host that has never connected to this node waits MP_PROBE_STRANGER_WAIT_NS.
@@ -53,6 +53,10 @@ void mp_probe_send(struct mp_probe *s);
 
 /* Return when probes or reports are due; UINT64_MAX: never. */
 uint64_t mp_probe_due_ns(const struct mp_probe *s);
+
+/* Data of this link's peer has come from an endpoint of no link: probe the peer, at most once a second.  Every member
+ * can seal data in its name, so nothing moves; the echo shows where it is. */
+void mp_probe_unknown_endpoint(struct mp_probe *s, uint32_t link);
 
 /* Handle a verified datagram of type MP_TYPE_PROBE or MP_TYPE_ECHO, or an MP_TYPE_REPLAYED_PROBE. */
 void mp_probe_receive(struct mp_probe *s, int type, const struct mp_opened *o, const union mp_address *from);

@@ -263,6 +263,8 @@ int mp_rx_peers_open(struct mp_rx_peers *s, const uint8_t *datagram, uint32_t le
     struct mp_header h;
     uint32_t at = NONE;
     int drop = mp_header_read(datagram, length, &h);
+    if (!drop && (h.type == MP_TYPE_DATA) != (h.sequence < mp_space(0, 1)))
+        drop = MP_DROP_wire_header;     /* data must not mark the windows of probes, nor probes those of data */
     if (!drop && h.origin == s->sender.origin)
         drop = MP_DROP_own_origin;
     if (!drop && (at = find_key(s, h.origin, h.epoch)) == NONE)

@@ -14,8 +14,7 @@
  *   9. flush      write the delivery list into the TUN
  *  10. publish    slots that overlay_egress relays or keeps
  *
- * Nothing is done with a datagram before it is verified.  A super-buffer that is neither relayed nor kept for repair
- * leaves its slot unused.
+ * Nothing is done with a datagram before it is verified.  Super-buffers that no step keeps leave their slots unused.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -215,6 +214,8 @@ static uint32_t verify_super(struct mp_worker *w, struct mp_super *super, const 
         uint32_t left = in->length - offset, length = left < in->segment ? left : in->segment;
         struct mp_opened o = { .via = via };
         int type = mp_rx_peers_open(s->peers, super->data + offset, length, plain + offset, &o);
+        if (type == MP_TYPE_DATA && via == MP_NO_LINK)
+            mp_probe_unknown_endpoint(s->probe, o.link);
         if (type == MP_TYPE_DATA)
             receive_data(w, super, offset, length, &o, version);
         else if (type)

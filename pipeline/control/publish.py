@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from pipeline import limits
@@ -42,7 +42,7 @@ class _PublishedLink:
     is_probed: bool = False
     endpoint: str | None = None
     """Endpoint in the peer's record.  The peer's datagrams may come from another one, behind a NAT for instance."""
-    probe_keys: tuple[bytes, bytes] | None = None
+    probe_keys: tuple[bytes, bytes] | None = field(default=None, repr=False)
     probes: tuple[int, int] | None = None
     """Echoes received and probes answered at the last call of `probed_peers`."""
 

@@ -11,7 +11,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pipeline.address import Address, NodeId
@@ -46,7 +46,7 @@ class LinkRecord:
     """Has not answered yet: probes go there."""
     is_host_known: bool = False
     """True if the candidate's host has connected to this node: a host that has not gets fewer probes."""
-    probe_keys: tuple[bytes, bytes] | None = None
+    probe_keys: tuple[bytes, bytes] | None = field(default=None, repr=False)
     """Keys that seal probes and echoes to the peer, and open those from it; None: sender keys do."""
 
 

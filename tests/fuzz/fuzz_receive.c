@@ -4,7 +4,8 @@
  * Method: libFuzzer on node 1 of the network of tests/native/network.h.  The input is a row of datagrams: two bytes of
  * length, one byte that selects the header, then the contents.  Raw ones are sent as they are.  The others get a header
  * of a known origin with the next sequence number and, if the network seals, a tag, so that the fuzzer also reaches the
- * code behind the verification.  Their stream takes two stripes and is repaired; its numbers go on, jump or go back.
+ * code behind the verification.  With FUZZ_PAIR the two nodes have probe keys, which seal probes and echoes.  Their
+ * stream takes two stripes and is repaired; its numbers go on, jump or go back.
  * The delivered packets are read back: all must be whole IP packets.
  */
 #include "network.h"
@@ -14,7 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define DATAGRAMS_MAX 32
 
-static struct mp_cipher *cipher;
+static struct mp_cipher *cipher, *probe_cipher; /* NULL: no probe keys */
 static uint64_t sequence;
 static uint32_t stream_sequence;
 static int sealed;
@@ -27,7 +28,13 @@ static void open_once(void)
     sealed = getenv("FUZZ_SEALED") != NULL;
     open_network(sealed, 1);
     make_key(key, 0);
-    cipher = mp_cipher_new(mp_gcm_new(), key, 1);
+    struct mp_gcm *gcm = mp_gcm_new();
+    cipher = mp_cipher_new(gcm, key, 1);
+    if (getenv("FUZZ_PAIR")) {
+        struct mp_link link = { .node = origin_of(0), .up = 1, .has_probe_keys = 1, .endpoint = nodes[0].endpoint };
+        CHECK(mp_link_set(nodes[1].region, 0, &link) == 0);
+        probe_cipher = mp_cipher_new(gcm, link.probe_open, 1);
+    }
     set_stripe(1, MP_SIDE_OVERLAY, GROUP, 0, 2, 1 << 2, MP_ENTRY_LOCAL | MP_ENTRY_REPAIR);
     set_stripe(1, MP_SIDE_OVERLAY, GROUP, 1, 1, 1 << 0 | 1 << 2, MP_ENTRY_LOCAL | MP_ENTRY_REPAIR);
     set_route(1, MP_SIDE_OVERLAY, MP_KIND_UNICAST, 0x0a4d0002, 0, 1);
@@ -55,15 +62,17 @@ static void send_datagram(const uint8_t *bytes, uint32_t length, uint8_t form)
         sendto(nodes[0].udp, bytes, length, 0, (struct sockaddr *)&to, sizeof to);
         return;
     }
-    struct mp_header h = { .type = form & 3, .flags = sealed ? MP_FLAG_SEALED : 0, .hop_limit = form >> 2 & 7,
-                           .epoch = KEY_EPOCH, .origin = origin_of(0),
+    int is_pair = probe_cipher && (form & 3) > 1;
+    uint8_t flags = is_pair || sealed ? MP_FLAG_SEALED : 0;
+    struct mp_header h = { .type = form & 3, .flags = flags, .hop_limit = form >> 2 & 7, .epoch = KEY_EPOCH,
+                           .origin = origin_of(0),
                            .sequence = mp_space(0, (form & 3) > 1) | sequence++,
                            .stream_sequence = stream_sequence += steps[form >> 5 & 3] };
     mp_header_write(datagram, &h);
     memcpy(datagram + MP_HEADER_BYTES, bytes, length);
-    if (sealed)
-        CHECK(mp_seal(cipher, datagram, length) == 0);
-    sendto(nodes[0].udp, datagram, MP_HEADER_BYTES + length + (sealed ? MP_TAG_BYTES : 0), 0, (struct sockaddr *)&to,
+    if (flags)
+        CHECK(mp_seal(is_pair ? probe_cipher : cipher, datagram, length) == 0);
+    sendto(nodes[0].udp, datagram, MP_HEADER_BYTES + length + (flags ? MP_TAG_BYTES : 0), 0, (struct sockaddr *)&to,
            sizeof to);
 }
 

@@ -80,7 +80,7 @@ def test_answered_probes_postpone_no_new_record(net: Net, pair: Pair) -> None:
 
 
 def test_new_record_that_is_lost_is_sent_again_in_a_second(net: Net, pair: Pair) -> None:
-    """Goal: answered probes do not acknowledge a record.  Method: the Hello with a new key is lost, all else arrives."""
+    """Goal: answered probes do not acknowledge a record.  Method: the Hello with a new key is lost, probes arrive."""
     node, other = pair
     run_probed(net, pair, 10)
     net.cut.add(other.record.endpoint)

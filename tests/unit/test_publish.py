@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from pipeline.shm._native import ffi
+from pipeline.shm._native import ffi, lib
 
 from pipeline.address import parse
 from pipeline.control.publish import Publisher
@@ -127,6 +127,41 @@ def test_candidate_on_a_known_host_is_marked(region: Region) -> None:
         link = tables.link(3)
         assert link is not None
         assert link.is_host_known == is_known
+
+
+def test_probe_keys_are_kept_with_the_link_and_changed_with_the_record(region: Region) -> None:
+    """Goal: probes are sealed with the keys of the peer's present incarnation, whatever else changes in the link.
+    Method: records with keys, with others and without; sessions and endpoints in between; a restarted control."""
+    node, record, tables = Net().add("a"), Net().add("b", at="192.0.2.2:4747").record, LinksKeysWriter(region)
+    publisher = Publisher(region, node, ingress_bells=(), egress_bells=())
+    first, second = (b"\1" * 32, b"\2" * 32), (b"\3" * 32, b"\4" * 32)
+    seen = endpoint_punt(3, UdpEndpoint(parse("198.51.100.7"), 61000))
+    publisher.publish_record(record, 3, probe_keys=first)
+    publisher.publish_link(record, 3, is_probed=True)
+    publisher.take_candidate(seen)
+    publisher.take_answered_endpoint(seen)
+    assert probe_keys(tables, 3) == first
+    assert "probe_keys" not in repr(tables.link(3)), "no key in the log"
+    publisher = Publisher(region, node, ingress_bells=(), egress_bells=())
+    publisher.publish_record(record, 3, probe_keys=first)
+    assert (tables.link(3).endpoint, probe_keys(tables, 3)) == (UdpEndpoint(parse("198.51.100.7"), 61000), first)
+    publisher.publish_record(record, 3, probe_keys=second)
+    assert probe_keys(tables, 3) == second
+    publisher.publish_record(record, 3)
+    assert probe_keys(tables, 3) is None
+    publisher.publish_record(record, 3, probe_keys=first)
+    publisher.remove_record(record, 3)
+    native = ffi.new("struct mp_link *")
+    assert lib.mp_link_read(region.native, 3, native)
+    assert not any(bytes(native.probe_seal)) and not any(bytes(native.probe_open)), "wiped"
+    with pytest.raises(ValueError, match="32 bytes"):
+        publisher.publish_record(record, 3, probe_keys=(b"short", first[1]))
+
+
+def probe_keys(tables: LinksKeysWriter, link: int) -> tuple[bytes, bytes] | None:
+    stored = tables.link(link)
+    assert stored is not None
+    return stored.probe_keys
 
 
 def test_wildcard_endpoint_is_no_candidate(region: Region) -> None:
