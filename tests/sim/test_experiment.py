@@ -141,7 +141,7 @@ def test_restarted_node_receives_all_records_again() -> None:
     for station in experiment.stations[1:]:
         experiment.fail_host(station.index)
         experiment.restart_host(station.index)
-        experiment.clock.run_until(experiment.clock.now + 2.0)
+        experiment.clock.run_until(experiment.clock.now + 5.0)
         assert station.node.members(GROUP), station.name
 
 
