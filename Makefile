@@ -11,7 +11,7 @@ APT := build-essential python3-venv python3-dev libssl-dev iproute2 iputils-ping
 
 PYTHON_FILES := $(shell find pipeline cffi_build -name '*.py')
 C_FILES := $(wildcard cffi_build/src/*.[ch]) $(wildcard cffi_build/*.py) $(wildcard cffi_build/cdef.h)
-MINUTES := 22
+MINUTES := 26
 FUZZ_SECONDS ?= 7
 REPORTS ?= .venv
 
@@ -20,7 +20,7 @@ REPORTS ?= .venv
 
 help:
 	@echo "make demo    three namespaced hosts, a real stream, a live table (30 s)"
-	@echo "make test    lint and every test (20 minutes on 2 cores)"
+	@echo "make test    lint and every test (27 minutes on 2 cores)"
 	@echo "make setup   install Debian packages, make .venv and the C extension"
 	@echo "make lint    ruff, mypy --strict, import layers, C warnings"
 	@echo "make unit    the tests that need no rights"
