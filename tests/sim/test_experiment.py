@@ -133,8 +133,7 @@ def test_stream_that_stalls_is_repaired_in_time(crew_size: int) -> None:
 def test_restarted_node_receives_all_records_again() -> None:
     """Goal: with a partial view, records that a former incarnation held are sent to the next one.
 
-    Method: each node fails and restarts at once.  It has members after some round trips, of which one is a probe; a
-    record that is missing would arrive seconds later.
+    Method: each node fails and restarts at once.  The successor of a root is asked for again after 4 s.
     """
     experiment = Experiment(Scenario(engine="nemo", view=PartialView, nodes=24, join_s=3.0, warmup_s=5.0))
     experiment.clock.run_until(10.0)
