@@ -159,6 +159,12 @@ def is_root(overlay: Overlay, host: Host) -> bool:
     return overlay.group(host).hierarchy.is_root
 
 
+def overlay_with(has_role: Callable[[Overlay, Host], bool]) -> tuple[Overlay, Host]:
+    """Return the first overlay with a node of that role; n0 has to stay, as the newcomer has no other seed."""
+    overlays = (Overlay(seed) for seed in range(1, 9))
+    return next((each, host) for each in overlays for host in each.honest[1:] if has_role(each, host))
+
+
 @pytest.mark.parametrize(
     ("forgery", "has_role"),
     [
@@ -172,11 +178,9 @@ def is_root(overlay: Overlay, host: Host) -> bool:
     ],
 )
 def test_forgery_lasts_no_longer_than_its_sender(forgery: Forgery, has_role: Callable[[Overlay, Host], bool]) -> None:
-    overlay = Overlay(seed=1)
+    overlay, forger = overlay_with(has_role)
     overlay.assert_whole()
     before = overlay.message_rate(20)
-    # n0 stays, as the newcomer has no other seed.
-    forger = next(host for host in overlay.honest[1:] if has_role(overlay, host))
     overlay.take_over(forger, is_deaf=has_role is is_member)
     overlay.forge(forgery)
     overlay.newcomer.start()
