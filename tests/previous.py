@@ -1,14 +1,13 @@
-"""The version before identities of nodes, for tests of an upgrade: its sources from git, and its program.
+"""The version before identities of nodes, for tests of an upgrade: its sources, and its program.
 
-Its sources are taken from the history of this repository and stay in `.venv/previous-COMMIT/`, with a native extension
-of their own.  It runs with the packages of this environment.  Without the history the tests fail: a clone for them has
-all commits.
+Its sources are the archive golden/protocol-1.tar.xz, made by `git archive COMMIT pipeline cffi_build pyproject.toml
+README.md LICENSE`, so that a clone without history can test an upgrade too.  They are unpacked into
+`.venv/previous-COMMIT/`, with a native extension of their own, and run with the packages of this environment.
 """
 
 from __future__ import annotations
 
 import fcntl
-import io
 import os
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 COMMIT = "91a7ac2c71f34056c0a629cfbab56fdd1c535b6e"
 """The last commit whose nodes speak protocol 1 only."""
 ROOT = Path(__file__).resolve().parent.parent
+ARCHIVE = ROOT / "tests" / "golden" / "protocol-1.tar.xz"
 _RUN = "import sys; from pipeline.cli import main; sys.exit(main())"
 _BUILD = "import sys; sys.path.insert(0, ''); from setuptools import setup; setup()"
 
@@ -40,18 +40,9 @@ def sources() -> Path:
 
 
 def _extract(target: Path) -> None:
-    command = ["git", "-C", str(ROOT), "archive", COMMIT, "pipeline", "cffi_build", "pyproject.toml", "README.md"]
-    command += ["LICENSE"]
-    try:
-        archive = subprocess.run(command, capture_output=True, check=True).stdout
-    except FileNotFoundError as error:
-        raise PreviousVersionError("no git: install it") from error
-    except subprocess.CalledProcessError as error:
-        reason = error.stderr.decode().strip()
-        raise PreviousVersionError(f"commit {COMMIT} is missing, fetch the whole history: {reason}") from error
     unfinished = target.with_suffix(".new")
     shutil.rmtree(unfinished, ignore_errors=True)
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+    with tarfile.open(ARCHIVE) as tar:
         tar.extractall(unfinished, filter="data")
     unfinished.rename(target)
 

@@ -1,6 +1,6 @@
 """Goal: nodes of this version and of the previous one form one overlay, whichever is upgraded first.
 
-Method: the cores of both versions on virtual time; the previous version runs from the history of this repository.
+Method: the cores of both versions on virtual time; the previous version runs from an archive of its sources.
 """
 
 from __future__ import annotations
