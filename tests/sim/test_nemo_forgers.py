@@ -26,6 +26,8 @@ SIZE = 20
 OPTIONS = Options()
 REPAIR_S = (rendezvous.ROOT_GRACES + 1) * OPTIONS.grace_s
 """Time until the registration of a silent root has expired, and a silent leader has been replaced."""
+SETTLE_S = 40.0
+"""Time until all nodes have joined and no cluster of these seeds splits any more."""
 FORGERY_S = 30.0
 STEP_S = 0.5
 
@@ -41,7 +43,7 @@ class Overlay:
         self.newcomer.crash()
         for host in self.honest:
             host.join(GROUP, ANY_SOURCE)
-        self.cluster.run(30)
+        self.cluster.run(SETTLE_S)
         self.forger = self.honest[0]
 
     def engine(self, host: Host) -> Nemo:
