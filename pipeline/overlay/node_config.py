@@ -32,7 +32,7 @@ class NodeConfig:
     """False if the identity ends with this process."""
     certificate: bytes = b""
     members: Members = field(default_factory=OpenMembers)
-    """The rules of the network: who is a member."""
+    """The rules of the network: which nodes are members."""
     sender_key: bytes
     """32 random bytes; empty if packets are not sealed."""
     key_epoch: int = 0

@@ -232,7 +232,7 @@ def verified(signed_record: messages.SignedRecord) -> messages.NodeRecord | None
 
 
 def signed(body: bytes) -> tuple[str, bytes]:
-    """Return the name of a record's owner, who has signed these bytes, and the signature."""
+    """Return the name of a record's owner and its signature of these bytes."""
     try:
         key = msgspec.msgpack.decode(body).get("public_key")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError, ValueError):

@@ -120,7 +120,7 @@ def query(client: socket.socket, responder: socket.socket, group: str) -> tuple[
     deadline = time.monotonic() + 5
     responder.settimeout(0.3)
     while time.monotonic() < deadline:
-        client.sendto(b"who is there?", (group, RESPONDER_PORT))
+        client.sendto(b"query", (group, RESPONDER_PORT))
         with contextlib.suppress(TimeoutError):
             source: tuple[str, int] = responder.recvfrom(100)[1]
             return source
