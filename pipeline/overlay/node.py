@@ -271,10 +271,14 @@ class OverlayNode:
     def exclude_objectionable(self, now: float) -> list[str]:
         """Forget all peers that may not be members any more, and return their names."""
         self._begin_input(now)
-        peers = self._peer_table.peers
-        excluded = [node_id for node_id, peer in peers.items() if self._config.members.objection(peer.record)]
+        peers, members = self._peer_table.peers, self._config.members
+        return self._exclude([node_id for node_id, peer in peers.items() if members.objection(peer.record)], now)
+
+    def _exclude(self, excluded: list[NodeId], now: float) -> list[str]:
+        """Forget peers, and return their names.  Their records are then accepted only from the nodes themselves."""
         names = sorted(self.name_of(node_id) for node_id in excluded)
         for node_id in excluded:
+            self._proven_keys.pop(node_id, None)
             self._sessions.exclude(node_id, now)
         self._settle(now)
         return names
@@ -290,7 +294,7 @@ class OverlayNode:
         """Continue as after a start, with new keys: this host was restored, so its numbers have been used before."""
         self._begin_input(now)
         epoch = (self.record.key_epoch + 1) % 256
-        self._sessions.begin_incarnation(
+        self._sessions.own_identity.begin_incarnation(
             now,
             incarnation=max(incarnation, self.record.incarnation + 1),
             sender_key=sender_key if self.record.sender_key else b"",
@@ -305,18 +309,10 @@ class OverlayNode:
         return sum(number >= network_key for number in self._proven_keys.values())
 
     def exclude_older(self, network_key: int, now: float) -> list[str]:
-        """Forget all peers that have not proved to know this network key, and return their names.
-
-        Their records are then accepted only from the nodes themselves.
-        """
+        """Forget all peers that have not proved to know this network key, and return their names."""
         self._begin_input(now)
-        excluded = [node_id for node_id in self._peer_table.peers if self._proven_keys.get(node_id, 0) < network_key]
-        names = sorted(self.name_of(node_id) for node_id in excluded)
-        for node_id in excluded:
-            self._proven_keys.pop(node_id, None)
-            self._sessions.exclude(node_id, now)
-        self._settle(now)
-        return names
+        peers, proven = self._peer_table.peers, self._proven_keys
+        return self._exclude([node_id for node_id in peers if proven.get(node_id, 0) < network_key], now)
 
     @property
     def is_acknowledged(self) -> bool:
@@ -357,10 +353,8 @@ class OverlayNode:
 
     def poll_timeout(self) -> float | None:
         """Return the time at which `handle_timeout` is due."""
-        sessions, engine = self._sessions.poll_timeout(), self._engine.poll_timeout()
-        if sessions is None or engine is None:
-            return engine if sessions is None else sessions
-        return min(sessions, engine)
+        due = self._sessions.poll_timeout(), self._engine.poll_timeout()
+        return min((each for each in due if each is not None), default=None)
 
     # ---- between sessions, engine and addresses
 

@@ -22,7 +22,6 @@ changes.  transmitter.py composes and queues messages.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import msgspec
 
@@ -41,12 +40,12 @@ from pipeline.messages import (
     RefusalReason,
     Stamp,
 )
-from pipeline.overlay import refusals
 from pipeline.overlay.directory import Merge
-from pipeline.overlay.events import NodeIdMoved, NoticeKind, PeerChanged, ProbingChanged
-from pipeline.overlay.id_conflicts import Finding, IdConflicts, may_have_sent
+from pipeline.overlay.events import NoticeKind, PeerChanged, ProbingChanged
+from pipeline.overlay.id_conflicts import may_have_sent
 from pipeline.overlay.leads import Leads
 from pipeline.overlay.members import Members
+from pipeline.overlay.own_identity import OwnIdentity
 from pipeline.overlay.peer import Action, Peer, Signal
 from pipeline.overlay.peer_table import PeerTable, Refused
 from pipeline.overlay.receiver import Greeted
@@ -94,9 +93,8 @@ class Sessions:
             peer_table, transmitter, seeds, accepts_unsigned=members.accepts_unsigned, random=random, now=now
         )
         self._members = members
-        self._derive_id = derive_id
+        self.own_identity = OwnIdentity(peer_table, transmitter, self.seeds, derive_id=derive_id)
         self._leads = Leads(peer_table, transmitter, self.seeds)
-        self._id_conflicts = IdConflicts()
 
     def start(self, now: float) -> None:
         """Call all seeds and known peers."""
@@ -106,9 +104,7 @@ class Sessions:
 
     def stop(self) -> None:
         """Send a Goodbye to every peer that is alive."""
-        for peer in self._peer_table.peers.values():
-            if peer.is_alive:
-                self._transmitter.send_goodbye(peer)
+        self._transmitter.send_goodbyes(self._peer_table.peers.values())
 
     # ---- messages
 
@@ -120,7 +116,7 @@ class Sessions:
             self.seeds.answered(greeted.dialled, own.node_id)
             return
         if record.public_key == own.public_key:
-            refused = self._on_own_id(record, now, is_direct=True)
+            refused = self.own_identity.handle_record(record, now, is_direct=True)
             if refused is not None:
                 self._refuse(record, refused)
             return
@@ -148,7 +144,7 @@ class Sessions:
             case Hello():
                 self._on_hello(message, hint, now)
             case Refusal():
-                self._on_refusal(message, hint, now)
+                self.own_identity.handle_refusal(message, hint, now)
             case DirectoryUpdate():
                 peer = self.identify_sender(message, hint, now)
                 if peer is not None and not peer.record.is_signed:
@@ -230,31 +226,6 @@ class Sessions:
         if refused.reason is RefusalReason.CLONE and older is not None:
             self._transmitter.report_clone(older, record)
 
-    def _on_refusal(self, refusal: Refusal, hint: str, now: float) -> None:
-        """Act on a peer's refusal of this node's record.  It changes nothing while this node has links."""
-        own, refuser = self._peer_table.own, endpoints.fill_in(refusal.endpoint, hint)
-        has_links = any(peer.is_up for peer in self._peer_table.peers.values())
-        self.seeds.refused(refuser)
-        for record in refusal.records:
-            if refusal.reason == RefusalReason.OLDER and record.public_key == own.public_key and not has_links:
-                # The node of that record is not alive: it is our former process, and its clock was ahead of ours.
-                self._follow_incarnation(record, now)
-            elif record.node_id == own.node_id or record.public_key == own.public_key:
-                self._learn(record, now, is_direct=False, hint=hint)
-                is_clone = refusal.reason == RefusalReason.CLONE and record.public_key == own.public_key
-                if is_clone and self._id_conflicts.is_kept_out(record, now, has_links=has_links):
-                    self._notice_taken(record)
-            elif record.name == own.name:
-                finding = self._id_conflicts.judge_namesake(own, record, now, has_links=has_links)
-                if finding is Finding.TAKEN:
-                    self._notice_taken(record)
-        notice = refusals.notice_of(refusal, own, refuser)
-        if notice is not None:
-            self._peer_table.notice(*notice)
-        is_pinned = refusal.reason == RefusalReason.PINNED
-        if is_pinned and not has_links and self._id_conflicts.outlasts_dead_node(own.name, now):
-            self._peer_table.notice(NoticeKind.NAME_TAKEN, own.name, refusals.pinned_text(own, refuser))
-
     def _on_report(self, reporter: NodeId, record: NodeRecord, hint: str, now: float) -> None:
         """Take a record from another node than its own, and try the endpoint at which that one sees it."""
         if not record.has_keys and record.public_key != self._peer_table.own.public_key:
@@ -328,7 +299,7 @@ class Sessions:
         if not self._peer_table.directory.admits_endpoint(record.endpoint, hint):
             return None
         if record.node_id == own.node_id or record.public_key == own.public_key:
-            return self._on_own_id(record, now, is_direct=is_direct)
+            return self.own_identity.handle_record(record, now, is_direct=is_direct, hint=hint)
         return self._peer_table.learn(record, now, is_direct=is_direct, reporter=hint)
 
     def _make_room(self, now: float) -> None:
@@ -336,67 +307,6 @@ class Sessions:
         unconfirmed = next((peer for peer in self._peer_table.peers.values() if peer.last_number < 0), None)
         if unconfirmed is not None:
             self._forget(unconfirmed, now)
-
-    def _on_own_id(self, record: NodeRecord, now: float, *, is_direct: bool) -> Refused | None:
-        """Act on a record with this node's id or identity.  Returns why it is refused, if its node has to learn it."""
-        own = self._peer_table.own
-        has_links = any(peer.is_up for peer in self._peer_table.peers.values())
-        match self._id_conflicts.judge(own, record, now, has_links=has_links, is_direct=is_direct):
-            case Finding.NOTHING:
-                pass
-            case Finding.ID_IS_OURS:
-                return Refused(RefusalReason.ID, own)
-            case Finding.ID_IS_THEIRS:
-                if self._move_id(now):
-                    return self._learn(record, now, is_direct=is_direct)
-            case Finding.SENT_BEFORE_RESTORE:
-                self._peer_table.update_own(now, newer_than=record.version)
-            case Finding.CLOCK_WAS_AHEAD:
-                self._follow_incarnation(record, now)
-            case Finding.CLONE:
-                text = f"a clone of this node has been started at {record.endpoint}: give it an identity of its own"
-                self._peer_table.notice(NoticeKind.CLONE, own.name, text)
-                return Refused(RefusalReason.CLONE, own)
-            case Finding.TAKEN:
-                self._notice_taken(record)
-        return None
-
-    def _follow_incarnation(self, record: NodeRecord, now: float) -> None:
-        """Take a version above the last one that we sent, or an incarnation above that of our former process."""
-        own = self._peer_table.own
-        if own.incarnation == record.incarnation and may_have_sent(own, record.version):
-            self._peer_table.update_own(now, newer_than=record.version)
-        elif own.stamp < record.stamp and record.incarnation < limits.INCARNATION_MAX:
-            self.begin_incarnation(now, incarnation=record.incarnation + 1)
-
-    def _notice_taken(self, record: NodeRecord) -> None:
-        own = self._peer_table.own
-        self._peer_table.notice(NoticeKind.NAME_TAKEN, own.name, refusals.taken_text(own, record))
-
-    def _move_id(self, now: float) -> bool:
-        """Take the next free node id, as another node keeps ours.  No peer knows this node by the new id yet.
-
-        Returns False if none is free, which only forged records can cause.
-        """
-        own = self._peer_table.own
-        taken = {own.node_id, *self._peer_table.peers}
-        attempts = range(own.id_attempt + 1, limits.NODE_ID_ATTEMPTS_MAX)
-        free = ((each, self._derive_id(own.public_key, each)) for each in attempts)
-        attempt, new_id = next((each for each in free if each[1] not in taken), (0, own.node_id))
-        if new_id == own.node_id:
-            return False
-        self.stop()
-        self.begin_incarnation(now, node_id=new_id, id_attempt=attempt)
-        self.seeds.forget_all()
-        self._peer_table.events.append(NodeIdMoved(own.node_id, new_id))
-        return True
-
-    def begin_incarnation(self, now: float, **changes: Any) -> None:
-        """Make a record of another start, and new sessions with all peers."""
-        self._peer_table.update_own(now, **changes)
-        self._peer_table.announce_all()
-        for peer in self._peer_table.peers.values():
-            self._peer_table.signal(peer, Signal.RESTARTED, now, "this node has another incarnation")
 
     def exclude(self, node_id: NodeId, now: float) -> None:
         """Forget a peer at once, and accept its record from then on only from the node itself."""

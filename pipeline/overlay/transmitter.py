@@ -7,6 +7,7 @@ directory_view.py decide when one is sent.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 import msgspec
 
@@ -111,6 +112,12 @@ class Transmitter:
             self._retire(peer.endpoint, records.unsigned(self._directory.own))
             return
         self.send(peer, Goodbye(number=self._next_number(), **self.header()))
+
+    def send_goodbyes(self, peers: Iterable[Peer]) -> None:
+        """Announce to all peers that are alive that this node stops, or goes on with another id."""
+        for peer in peers:
+            if peer.is_alive:
+                self.send_goodbye(peer)
 
     def send_summary(self, peer: Peer, *, is_reply_requested: bool) -> None:
         """Send the stamps of all records; `is_reply_requested`: the peer then sends its own summary."""
