@@ -7,6 +7,7 @@ from pipeline.keys import revocation
 from pipeline.keys.certificate import Certificate
 from pipeline.keys.identity import Identity
 from pipeline.keys.revocation import Revocation, RevocationList
+from pipeline.overlay.certified_members import CertifiedMembers
 from tests.unit.overlay_net import identity_of
 
 AUTHORITY, STRANGER = Identity(bytes(32)), Identity(b"\1" * 32)
@@ -30,3 +31,8 @@ def revocation_list(version: int, *names: str, signer: Identity = AUTHORITY) -> 
     entries = tuple(Revocation(public_key=identity_of(name).public_key) for name in names)
     made = RevocationList(authority=signer.public_key, version=version, issued_at=NOW, entries=entries)
     return revocation.encode(made, signer)
+
+
+def certified_members(now: float = NOW, revoked: bytes = b"") -> CertifiedMembers:
+    """Return the rules of the authority's network at a time, with a revocation list."""
+    return CertifiedMembers(AUTHORITY.public_key, clock=lambda: now, revocation_list=revoked)

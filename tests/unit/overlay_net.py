@@ -31,6 +31,27 @@ def identity_of(name: str) -> Identity:
     return Identity(hashlib.blake2b(name.encode(), digest_size=32).digest())
 
 
+def record(
+    node: int, *, name: str = "", incarnation: int = 1, version: int = 1, host: str = "192.0.2.9", **fields: Any
+) -> NodeRecord:
+    """Return a record that counts as verified; its public key is that of the name, unless another one is given."""
+    values = {"public_key": identity_of(name or f"n{node}").public_key, "signature": bytes(64)} | fields
+    return NodeRecord(
+        node_id=node,
+        name=name or f"n{node}",
+        incarnation=incarnation,
+        version=version,
+        addresses=(),
+        endpoint=f"{host}:4747",
+        lanes=1,
+        key_epoch=0,
+        sender_key=b"",
+        engine="mesh",
+        explicit_addresses=False,
+        **values,
+    )
+
+
 class Forger:
     """A member with a modified program: it seals any message for a node, with its own identity or a copied one."""
 

@@ -489,20 +489,3 @@ def test_other_data_than_a_checkpoint_of_this_node_is_refused(net: Net, pair: Pa
         )
         with pytest.raises(ValueError, match="checkpoint"):
             OverlayNode(config, random=random.Random(3).random, now=net.now).restore(data, net.now)
-
-
-# ---- versions
-
-
-def test_both_nodes_without_a_common_protocol_give_one_notice(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goal: both operators read which node to upgrade.  Method: a node of a later version calls one of this version,
-    which calls it too."""
-    here = net.add("n1", peers=("192.0.2.2:4747",))
-    monkeypatch.setattr(messages, "PROTOCOLS", (3, 4))
-    there = net.add("n2", peers=("192.0.2.1:4747",))
-    net.run(30.0)
-    assert linked_peers(here) == linked_peers(there) == set()
-    for node in (here, there):
-        [notice] = net.events_of(node, Notice)
-        assert notice.kind is NoticeKind.PROTOCOL
-        assert notice.text.endswith("n2 speaks protocol 3–4, n1 1–2: upgrade n1")
