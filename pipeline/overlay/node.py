@@ -154,14 +154,10 @@ class OverlayNode:
             reason = self._handle_engine_message(message, endpoint_hint, now)
         else:
             self._sessions.handle_message(message, endpoint_hint, now)
-        if not isinstance(message, Greeted):
-            self._note_proven_key(message.sender, network_key)
+        if not isinstance(message, Greeted) and message.sender in self._peer_table.peers:
+            self._proven_keys[message.sender] = max(network_key, self._proven_keys.get(message.sender, 0))
         self._settle(now)
         return reason
-
-    def _note_proven_key(self, sender: NodeId, network_key: int) -> None:
-        if sender in self._peer_table.peers and self._proven_keys.get(sender, 0) < network_key:
-            self._proven_keys[sender] = network_key
 
     def _begin_input(self, now: float) -> None:
         self._now, self._is_drained = now, False

@@ -224,19 +224,7 @@ def test_node_that_stays_away_is_forgotten_and_its_link_index_released(net: Net,
 def test_peer_on_a_wildcard_endpoint_is_known_by_its_source_address(net: Net) -> None:
     """Goal: a node that listens on all addresses needs no configured one.  Method: a node on 0.0.0.0."""
     a = net.add("a", at="192.0.2.1:4747")
-    b = OverlayNode(
-        NodeConfig(
-            name="b",
-            endpoint="0.0.0.0:4747",
-            incarnation=1,
-            identity=identity_of("b"),
-            sender_key=key_of("b"),
-            peers=("192.0.2.1:4747",),
-        ),
-        random=random.Random(1).random,
-        now=net.now,
-    )
-    net.put("192.0.2.2:4747", b)
+    b = add_on_wildcard(net, "b", "192.0.2.2:4747", 1)
     net.run(0.3)
     assert (linked_peers(a), linked_peers(b)) == ({"b"}, {"a"})
     assert a.links()[0].endpoint == "192.0.2.2:4747"
@@ -245,19 +233,7 @@ def test_peer_on_a_wildcard_endpoint_is_known_by_its_source_address(net: Net) ->
 def test_link_follows_a_peer_on_a_wildcard_endpoint_to_its_new_address(net: Net) -> None:
     """Goal: a host that gets another address is answered there from the first message on, and no link goes down."""
     a = net.add("a", at="192.0.2.1:4747")
-    b = OverlayNode(
-        NodeConfig(
-            name="b",
-            endpoint="0.0.0.0:4747",
-            incarnation=1,
-            identity=identity_of("b"),
-            sender_key=key_of("b"),
-            peers=("192.0.2.1:4747",),
-        ),
-        random=random.Random(1).random,
-        now=net.now,
-    )
-    net.put("192.0.2.2:4747", b)
+    b = add_on_wildcard(net, "b", "192.0.2.2:4747", 1)
     net.run(2)
     net.nodes["192.0.2.9:4747"] = net.nodes.pop("192.0.2.2:4747")
     net.events["192.0.2.9:4747"] = net.events.pop("192.0.2.2:4747")
