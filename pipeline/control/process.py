@@ -101,6 +101,7 @@ class _Control:
         self.cores = Cores.load(resources, now)
         self.node, self.membership = self.cores.node, self.cores.membership
         self._rules = self.cores.membership_rules
+        self._restore_detector = RestoreDetector()
         self.table = ForwardingTable()
         self.dials = Dials(resources.config.node.peers, random=random.random, now=now)
         self.publisher = Publisher(
@@ -227,7 +228,7 @@ class _Control:
             rotation=self._rotation,
             network_keys=self._network_keys,
             rules=self._rules,
-            restore_detector=RestoreDetector(),
+            restore_detector=self._restore_detector,
             health=self.health,
             drain=self._drain,
             save=self.cores.save,
@@ -242,6 +243,7 @@ class _Control:
         self.node.stop(time.monotonic())
         while (message := self.node.poll_transmit()) is not None:
             self._send(*message)
+        self._restore_detector.close()
         self._peers.close(linger_ms=LINGER_MS)
         self._context.destroy(linger=LINGER_MS)
         logs.write_summaries(is_end=True)

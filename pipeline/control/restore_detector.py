@@ -27,6 +27,10 @@ class RestoreDetector:
         offset_s, self._offset_s = self._offset_s, self._clock_offset()
         return self._generation.has_changed() or abs(self._offset_s - offset_s) > CLOCK_STEP_S
 
+    def close(self) -> None:
+        """Detect no more."""
+        self._generation.close()
+
     @staticmethod
     def _clock_offset() -> float:
         """Return by how much the wall clock is ahead of the time since boot, in which the host may have slept."""

@@ -37,3 +37,8 @@ class VmGeneration:
                 return True
             is_new |= pid == 0 and _MARK in event
         return is_new
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self._socket is not None:
+            self._socket.close()

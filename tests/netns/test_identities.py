@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,17 @@ from pipeline.lab.instance import Instance, launch_command, network_key, program
 from pipeline.lab.netns import Host, Lab
 from pipeline.lab.programs import require, run_program, wait_until
 from pipeline.limits import NAME_TAKEN_S
+from tests.netns.network import fresh_group, wait_route
+from tests.netns.traffic import Receiver, Sender
 
+NOTICED_MARK = """
+import sys
+from pipeline.io import vm_generation
+vm_generation._MARK = b"SYNTH_ARG_NEWVMGENID=1"
+from pipeline.cli import main
+sys.exit(main())
+"""
+"""Program that runs the command line, and takes an event that a test can cause for that of a new generation."""
 MakeLab = Callable[..., Lab]
 Measured = Callable[..., None]
 
@@ -117,3 +128,32 @@ def test_clone_of_an_identity_ends_and_both_report_it(make_lab: MakeLab, measure
     assert f"a clone of node {original.name}" in nodes[0].process.log
     assert [links_up(node) for node in nodes] == [{original.name}, {nodes[0].name}]
     assert [node.process.log.count("link down") for node in nodes] == [0, 0]
+
+
+def test_new_generation_of_the_virtual_machine_makes_new_keys(make_lab: MakeLab, measured: Measured) -> None:
+    """Goal: a host that was restored from a snapshot seals nothing with keys of before, and is linked again.
+    Method: an event of the kernel like that of its driver; only the mark in it is another.  A stream passes afterwards."""
+    lab = make_lab(2)
+    command = launch_command(lab.hosts[1], key=network_key(lab), peers=lab.hosts[:1])
+    changed = [sys.executable, "-c", NOTICED_MARK, *command[1:]]
+    nodes = [
+        start(lab, lab.hosts[0]),
+        Instance(lab.hosts[1], [require("env"), f"STATE_DIRECTORY={state_of(lab, lab.hosts[1].name)}", *changed]),
+    ]
+    for node in nodes:
+        node.wait_ready()
+    wait_linked(nodes)
+    before = nodes[1].request("status")
+    began = time.monotonic()
+    Path("/sys/class/mem/null/uevent").write_text("change 00000000-0000-4000-8000-000000000001 NEWVMGENID=1")
+    wait_until(lambda: nodes[1].request("status")["key_epoch"] != before["key_epoch"], 3, "it has a new key")
+    measured(renewed_s=time.monotonic() - began)
+    wait_linked(nodes)
+    measured(linked_s=time.monotonic() - began)
+    assert "all sessions and keys are made anew" in nodes[1].process.log
+    assert nodes[1].request("status")["node_id"] == before["node_id"]
+    group = fresh_group()
+    receiver = Receiver(nodes[0].host, group)
+    wait_route(nodes[1], group, [nodes[0]])
+    sent = Sender(nodes[1].host, group, pps=500, seconds=1).sent()
+    receiver.account().assert_perfect(sent)

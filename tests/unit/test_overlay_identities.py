@@ -17,7 +17,7 @@ from pipeline.address import ANY_SOURCE, parse
 from pipeline.drop_reasons import MessageRefusal
 from pipeline.messages import Content, DirectoryUpdate, Goodbye, Greeting, Header, Heartbeat, Hello, SealedMessage
 from pipeline.overlay import records
-from pipeline.overlay.events import Notice, NoticeKind, PeerChanged
+from pipeline.overlay.events import Notice, NoticeKind, PeerChanged, RecordChanged
 from pipeline.overlay.members import OpenMembers
 from pipeline.overlay.node import OverlayNode
 from pipeline.overlay.node_config import NodeConfig
@@ -424,3 +424,28 @@ def test_excluded_node_is_linked_when_it_has_moved_to_the_new_key(net: Net, pair
     b.join(GROUP, ANY_SOURCE, net.now)
     net.run(1)
     assert a.members(GROUP) == ["b"]
+
+
+# ---- a restored host
+
+
+def test_restored_node_is_linked_again_with_new_keys(net: Net, pair: Pair) -> None:
+    """Goal: no number of before a restore is used again with the same key, and all links come back.
+    Method: a linked node begins another incarnation; what it had sealed before has no effect any more."""
+    a, b = pair
+    before, probe_keys = b.record, net.events_of(a, RecordChanged)[-1].probe_keys
+    net.sent.clear()
+    net.run(6)
+    captured = [data for _, to, data in net.sent if to == a.record.endpoint]
+    b.begin_incarnation(before.incarnation + 7, key_of("restored"), net.now)
+    net.run(1)
+    assert (linked_peers(a), linked_peers(b)) == ({"b"}, {"a"})
+    held = a.records()[0]
+    assert (held.incarnation, held.sender_key) == (before.incarnation + 7, key_of("restored"))
+    assert held.key_epoch == before.key_epoch + 1
+    assert net.events_of(a, RecordChanged)[-1].probe_keys != probe_keys
+    assert captured, "b has sent heartbeats"
+    for data in captured:
+        a.handle_message(b.record.endpoint, data, net.now)
+    assert a.records()[0] == held
+    assert linked_peers(a) == {"b"}
