@@ -67,7 +67,7 @@ class MembershipCounter(_Word):
 class MessageRefusal(_Word):
     """Reasons for which a message from a peer's control process is refused.
 
-    All but the last three are protocol violations: the connection is cut off.  An engine of another package returns its
+    All but the last four are protocol violations: the connection is cut off.  An engine of another package returns its
     own word, which is counted as well.
     """
 
@@ -84,6 +84,7 @@ class MessageRefusal(_Word):
     FLOOD_MALFORMED = "flood_malformed", "not a message of the engine flood"
     MESH_MALFORMED = "mesh_malformed", "not a message of the engine mesh"
     NEMO_MALFORMED = "nemo_malformed", "not a message of the engine nemo"
+    REPLAY = "replay", "sealed message that was received before"
     RECORD_ENDPOINT = "record_endpoint", "record or message with an endpoint that no peer can have"
     DIAL = "dial", "connection put off: too many endpoints have not answered"
     MESSAGE_RATE = "message_rate", "message beyond its sender's budget of control's time, with no room to wait"

@@ -271,6 +271,7 @@ def counts(control: ControlState) -> Row:
     found["refused"] = control.admission.refusals | {
         MessageRefusal.RECORD_ENDPOINT: control.cores.node.directory.refused_endpoints,
         MessageRefusal.DIAL: control.dials.refused,
+        MessageRefusal.REPLAY: control.cores.node.receiver.replays,
     }
     found["sources"] = len(control.sources)
     interface = psutil.net_io_counters(pernic=True, nowrap=False).get(control.resources.config.tun.interface)

@@ -86,7 +86,7 @@ class OverlayNode:
             random=random,
             now=now,
         )
-        self._receiver = Receiver(self._peer_table, self._transmitter, self._envelopes, config.members, now=now)
+        self.receiver = Receiver(self._peer_table, self._transmitter, self._envelopes, config.members, now=now)
         self._engine = self._new_engine(now)
         self._now = now
         """Time of the last input."""
@@ -138,7 +138,7 @@ class OverlayNode:
         if messages.protocol_of(data) < min(speaks, messages.SIGNED_PROTOCOL):
             return None  # the sender tried an older protocol, as it did not know this node
         try:
-            message = self._receiver.read(data, endpoint_hint, now)
+            message = self.receiver.read(data, endpoint_hint, now)
         except WireError as error:
             return str(error)
         if message is None:

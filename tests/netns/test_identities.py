@@ -132,7 +132,7 @@ def test_clone_of_an_identity_ends_and_both_report_it(make_lab: MakeLab, measure
 
 def test_new_generation_of_the_virtual_machine_makes_new_keys(make_lab: MakeLab, measured: Measured) -> None:
     """Goal: a host that was restored from a snapshot seals nothing with keys of before, and is linked again.
-    Method: an event of the kernel like that of its driver; only the mark in it is another.  A stream passes afterwards."""
+    Method: an event of the kernel like that of its driver; only its mark is another.  A stream passes afterwards."""
     lab = make_lab(2)
     command = launch_command(lab.hosts[1], key=network_key(lab), peers=lab.hosts[:1])
     changed = [sys.executable, "-c", NOTICED_MARK, *command[1:]]

@@ -112,7 +112,7 @@ def test_replayed_messages_have_no_effect(net: Net, pair: Pair) -> None:
     before, changes = a.record, len(net.events_of(a, PeerChanged))
     for data in captured:
         assert a.handle_message("192.0.2.66", data, net.now) is None
-    assert a._receiver.replays == len(captured)
+    assert a.receiver.replays == len(captured)
     assert a.record == before
     assert len(net.events_of(a, PeerChanged)) == changes
     net.cut = {b.record.endpoint}
